@@ -1,0 +1,158 @@
+package backup
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Image is one VM at one instant: all chosen disks, the VM's configuration and
+// its NVRAM, kept in a repository outside vSphere.
+type Image struct {
+	ID              string
+	Project         string
+	VCenterID       string
+	VMID            string
+	VMName          string
+	VMMOID          string
+	VMInstanceUUID  string
+	ScheduleID      string
+	GroupID         string
+	RunID           string
+	JobID           string
+	RepositoryID    string
+	StartedAt       time.Time // of the backup; retention runs from here (seed N52)
+	EndedAt         time.Time
+	PointInTime     time.Time // when the vSphere snapshot was made: the state of the disks (seed N6)
+	ExpiresAt       time.Time // zero = never
+	LockedUntil     time.Time // zero = not locked
+	Status          ImageStatus
+	Consistency     Consistency // what was reached, not what was asked for
+	ChangeDetection ChangeDetection
+	Message         string
+	Disks           []ImageDisk
+	Sizes           Sizes
+	VerifiedAt      time.Time
+	FullCompareAt   time.Time // when all its disks were last compared in full
+	Labels          map[string]string
+	Ref             string // the repository's own name of it
+}
+
+// ImageStatus tells what an image is worth.
+type ImageStatus string
+
+// The states of images.
+const (
+	ImageGood    ImageStatus = "good"
+	ImagePartial ImageStatus = "partial" // some disks were skipped, with a reason each
+	ImageDamaged ImageStatus = "damaged"
+	ImageExpired ImageStatus = "expired"
+)
+
+// ChangeDetection tells how a backup found out what had changed.
+type ChangeDetection string
+
+// The ways to find changes.
+const (
+	DetectCBT     ChangeDetection = "cbt"     // vSphere's changed block tracking
+	DetectCompare ChangeDetection = "compare" // all was read and compared with the image before
+	DetectFull    ChangeDetection = "full"    // all was read; there was nothing to compare with
+)
+
+// ImageDisk is one disk in an image.
+type ImageDisk struct {
+	Key           int32  `json:"key"`
+	Label         string `json:"label"`
+	Capacity      int64  `json:"capacity"`
+	Read          int64  `json:"read"`             // bytes taken from the source
+	Stored        int64  `json:"stored"`           // bytes that the repository grew by
+	SHA256        string `json:"sha256,omitempty"` // of the whole disk, zeros included; "" = not known
+	UUID          string `json:"uuid,omitempty"`   // backing UUID
+	ChangeID      string `json:"change_id,omitempty"`
+	SkippedReason string `json:"skipped_reason,omitempty"`
+}
+
+// Sizes are the three sizes of an image in bytes (seed N49).
+type Sizes struct {
+	Provisioned int64 `json:"provisioned"`
+	Read        int64 `json:"read"`
+	Stored      int64 `json:"stored"`
+}
+
+// Consistency is how the guest takes part in a backup.
+type Consistency string
+
+// The consistencies.
+const (
+	ConsistencyCrash       Consistency = "crash"
+	ConsistencyApp         Consistency = "app"          // quiesced; falls back to crash with a message
+	ConsistencyAppRequired Consistency = "app_required" // quiesced, or the job fails
+	ConsistencyOffline     Consistency = "offline"      // guest shut down for the snapshot
+)
+
+// DiskChoice says which disks of a VM belong to its images. Both empty = all,
+// also those attached later (seed A15).
+type DiskChoice struct {
+	IncludeLabels []string `json:"include_labels,omitempty"`
+	ExcludeLabels []string `json:"exclude_labels,omitempty"`
+}
+
+// Chosen says whether the disk with that label is backed up.
+func (c DiskChoice) Chosen(label string) bool {
+	for _, l := range c.ExcludeLabels {
+		if l == label {
+			return false
+		}
+	}
+	for _, l := range c.IncludeLabels {
+		if l == label {
+			return true
+		}
+	}
+	return len(c.IncludeLabels) == 0
+}
+
+// UnprotectedPolicy says what to do with disks that vSphere cannot snapshot.
+type UnprotectedPolicy string
+
+// The policies.
+const (
+	UnprotectedFail UnprotectedPolicy = "fail" // default: the job fails and names them
+	UnprotectedSkip UnprotectedPolicy = "skip" // the image says so
+)
+
+// Manifest is what an image carries in itself, so that it can be restored with
+// an empty database.
+type Manifest struct {
+	FormatVersion int             `json:"format_version"`
+	Image         Image           `json:"image"`
+	Installation  string          `json:"installation"`
+	VCenterUUID   string          `json:"vcenter_instance_uuid"`
+	Machine       json.RawMessage `json:"machine"` // MachineConfig of the vsphere room
+	BlockSize     int             `json:"block_size"`
+}
+
+// ManifestVersion is the format that this kura writes; a reader refuses a greater one.
+const ManifestVersion = 1
+
+// ImageFilter chooses images; zero fields choose nothing away.
+type ImageFilter struct {
+	Project       string
+	VMID          string
+	VMName        string
+	GroupID       string
+	ScheduleID    string
+	RunID         string
+	VCenterID     string
+	RepositoryID  string
+	Status        ImageStatus
+	CreatedAfter  time.Time // PointInTime at or after
+	CreatedBefore time.Time // PointInTime before
+	Labels        map[string]string
+	Page
+}
+
+// Page asks for a part of a list.
+type Page struct {
+	Limit  int    // 1 to 1000; default 100
+	Cursor string // where the page before ended; "" = from the start
+}

@@ -1,0 +1,199 @@
+package backup
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"time"
+)
+
+// The ports are what the worker needs of vSphere and of the repositories. They
+// stand here because both sides name them: the vsphere and the repository room
+// return them, the worker joins them, and neither room knows the other.
+
+// Repositories opens repositories. It keeps them open: an opened one belongs
+// to it, not to the caller.
+type Repositories interface {
+	// Repository returns the opened repository. Errors: RepositoryUnreachable,
+	// RepositoryDamaged.
+	Repository(ctx context.Context, r RepositoryRecord) (Repository, error)
+}
+
+// Repository keeps images. All methods may be called at the same time.
+type Repository interface {
+	// Begin starts an image. Nothing of it is visible before Commit.
+	Begin(ctx context.Context, d ImageDraft) (ImageWriter, error)
+	// Image opens an image by its ref. Errors: NotFound, RepositoryDamaged.
+	Image(ctx context.Context, ref string) (ImageReader, error)
+	// Images lists the manifests of all images, oldest first, with their refs.
+	Images(ctx context.Context) ([]Manifest, error)
+	// Delete takes an image out. One that is not there is no error.
+	Delete(ctx context.Context, ref string) error
+	// Space tells the bytes that the storage holds and that are free (-1 = not known).
+	Space(ctx context.Context) (stored, free int64, err error)
+}
+
+// ImageDraft says what an image will be of.
+type ImageDraft struct {
+	ImageID      string
+	VCenterUUID  string // vcenter's instance UUID
+	InstanceUUID string // the VM's
+	VMName       string
+	PointInTime  time.Time
+	BaseRef      string // image to compare with; "" = none
+}
+
+// ImageWriter writes one image.
+type ImageWriter interface {
+	// Disk starts a disk. Several disks may be written at the same time.
+	Disk(ctx context.Context, d DiskDraft) (DiskWriter, error)
+	// File adds a small file, such as the NVRAM.
+	File(ctx context.Context, name string, content []byte) error
+	// Commit makes the image visible, whole and durable, and returns its ref.
+	// All disks must be closed. m.Image.Disks and Sizes.Stored are taken from
+	// what was written. After an error nothing is visible.
+	Commit(ctx context.Context, m Manifest) (ref string, err error)
+	// Abort gives the image up. It may be called after Commit and then does nothing.
+	Abort(ctx context.Context)
+}
+
+// DiskDraft says what a disk in an image will be.
+type DiskDraft struct {
+	Key      int32
+	Label    string
+	Capacity int64 // bytes
+	UUID     string
+	ChangeID string
+}
+
+// DiskWriter takes a disk's bytes. WriteAt is called with ascending, not
+// overlapping offsets; what is never written is zero. Memory is bounded:
+// WriteAt blocks while the storage is behind.
+type DiskWriter interface {
+	io.WriterAt
+	// Close waits until all blocks are stored and returns what became of the disk.
+	Close(ctx context.Context) (ImageDisk, error)
+}
+
+// ImageReader reads one image.
+type ImageReader interface {
+	Manifest() Manifest
+	// Disk opens a disk. Errors: NotFound.
+	Disk(ctx context.Context, key int32) (DiskReader, error)
+	// File reads a small file. Errors: NotFound.
+	File(ctx context.Context, name string) ([]byte, error)
+	Close() error
+}
+
+// DiskReader reads a disk of an image.
+type DiskReader interface {
+	io.ReaderAt
+	Capacity() int64
+	// Next returns the next range at or after off that may hold other bytes
+	// than zero; n is 0 when there is none.
+	Next(off int64) (start, n int64)
+	Close() error
+}
+
+// VSphere connects to vcenters. It keeps sessions: an opened one belongs to it.
+type VSphere interface {
+	// Connect returns a live session. Errors: VCenterUnreachable,
+	// VCenterDenied (wrong password or certificate).
+	Connect(ctx context.Context, v VCenter) (VSphereSession, error)
+}
+
+// VSphereSession is a vcenter that is logged in to. All methods may be called
+// at the same time; they log in again when the session has ended.
+type VSphereSession interface {
+	// About tells the endpoint's instance UUID and API version.
+	About() (instanceUUID, apiVersion string)
+	// Inventory reads all VMs. With a version of an earlier call it may give
+	// only what has changed since; full says which it is.
+	Inventory(ctx context.Context, since string) (InventoryChange, error)
+	// Machine reads one VM. Errors: VMGone.
+	Machine(ctx context.Context, moid string) (Machine, error)
+
+	// CreateSnapshot makes a snapshot and waits for it. It first looks whether
+	// one of that name exists or is being made, and takes that. Errors: VMGone,
+	// PreflightFailed (quiescing failed, with Quiesce), VCenterUnreachable.
+	CreateSnapshot(ctx context.Context, s SnapshotDraft) (Snapshot, error)
+	// RemoveSnapshot removes the VM's snapshots of that name, waits, and
+	// consolidates where needed. None is no error; a VM that is gone is none.
+	RemoveSnapshot(ctx context.Context, moid, name string) error
+	// Sweep removes what carries the prefix "kura:<installation>:" and whose
+	// job is not alive: snapshots, staging VMs and attached disks. alive gets a
+	// job's id and attempt. It returns a line for each thing removed.
+	Sweep(ctx context.Context, installation string, alive func(job string, attempt int) bool) ([]string, error)
+
+	// ReadDisks opens the snapshot's chosen disks for reading.
+	ReadDisks(ctx context.Context, s Snapshot, keys []int32) (DiskSource, error)
+
+	// ImportVM makes a new VM of an image and waits. The VM carries r.Marker
+	// in its annotation until it is whole, so that a sweep can tell. progress
+	// is called with the bytes sent so far. Errors: Invalid, NoSpace, Conflict.
+	ImportVM(ctx context.Context, r ImportDraft, from ImageReader, progress func(done int64)) (RestoredVM, error)
+	// OverwriteVM puts an image's disks and configuration onto the VM of moid
+	// and waits. Errors: VMGone, VMRunning, VMBusy, NoSpace, PreflightFailed.
+	OverwriteVM(ctx context.Context, r OverwriteDraft, from ImageReader, progress func(done int64)) (RestoredVM, []string, error)
+}
+
+// InventoryChange is what a vcenter's inventory looks like.
+type InventoryChange struct {
+	Full    bool             // VMs are all there are; what is not among them is gone
+	VMs     []VirtualMachine // VCenterID and ID are not set
+	Gone    []string         // managed object ids that have left; only when not Full
+	Version string           // to ask for later changes
+}
+
+// Machine is one VM as it stands.
+type Machine struct {
+	VirtualMachine
+	Config              json.RawMessage // everything that a restore needs, for the manifest
+	NVRAM               []byte          // nil = none, or not readable
+	ConsolidationNeeded bool
+	SnapshotNames       []string // of others and ours, depth first
+	SnapshotDepth       int
+	FreeBytes           map[string]int64 // of the datastores its disks lie on
+}
+
+// SnapshotDraft says which snapshot to make.
+type SnapshotDraft struct {
+	MOID        string
+	Name        string // kura:<installation>:<job>:<attempt>
+	Description string
+	Quiesce     bool
+}
+
+// Snapshot is a VM's snapshot.
+type Snapshot struct {
+	MOID      string // of the VM
+	Ref       string // of the snapshot
+	Name      string
+	CreatedAt time.Time
+	Disks     []DiskDraft
+	Config    json.RawMessage // the VM's, as the snapshot holds it
+}
+
+// DiskSource reads the disks of a snapshot over one transport.
+type DiskSource interface {
+	Transport() Transport
+	// ReadDisk sends the disk's allocated bytes in ascending order to w, and
+	// returns how many it read. What it does not send is zero. Keep-alive of
+	// leases is its own affair.
+	ReadDisk(ctx context.Context, key int32, w io.WriterAt) (read int64, err error)
+	// Close ends leases and attachments; after a failed read it aborts them.
+	Close(ctx context.Context) error
+}
+
+// ImportDraft says how a new VM is made of an image.
+type ImportDraft struct {
+	Marker string // kura:<installation>:<job>:<attempt>
+	NewVM  RestoreNewVM
+}
+
+// OverwriteDraft says how a VM is overwritten by an image.
+type OverwriteDraft struct {
+	Marker  string // kura:<installation>:<job>:<attempt>
+	MOID    string
+	InPlace RestoreInPlace
+}
