@@ -1,0 +1,194 @@
+package backup
+
+import (
+	"context"
+	"time"
+)
+
+// Store is the state that the rules need. store.DB implements it.
+type Store interface {
+	// Update runs fn in one serialized transaction. It may run fn again when
+	// the database asks for a retry, so fn must have no other effect.
+	Update(ctx context.Context, fn func(Tx) error) error
+	// View runs fn in one read-only transaction.
+	View(ctx context.Context, fn func(Tx) error) error
+}
+
+// Tx is one transaction of a [Store]. Getters by id or name give [NotFound],
+// inserts of a taken name [Conflict], updates whose Meta.Version is not the
+// stored one [Stale]. An update counts the version up and sets UpdatedAt in
+// the object it is given. Objects of another project are not found. Lists are
+// in the order of ids, oldest first unless said otherwise, and return the
+// cursor of the next page, "" at the end.
+type Tx interface {
+	// Now is the instant of the transaction, the same at each call. It comes
+	// from the store's clock, which PostgreSQL keeps for all servers.
+	Now() time.Time
+
+	VCenterTx
+	MachineTx
+	GroupTx
+	ScheduleTx
+	RunTx
+	ImageTx
+	RestoreTx
+	RepositoryTx
+}
+
+// VCenterTx keeps vcenters.
+type VCenterTx interface {
+	VCenter(ctx context.Context, id string) (VCenter, error)
+	VCenterByName(ctx context.Context, name string) (VCenter, error)
+	VCenters(ctx context.Context, p Page) ([]VCenter, string, error)
+	InsertVCenter(ctx context.Context, v *VCenter) error
+	UpdateVCenter(ctx context.Context, v *VCenter) error
+	// DeleteVCenter gives [InUse] while groups, schedules or images name it.
+	DeleteVCenter(ctx context.Context, id string) error
+	// LockVCenter makes this transaction the only one that books seats of the
+	// vcenter until it ends.
+	LockVCenter(ctx context.Context, id string) error
+	// SaveSync records how the last sync of the inventory ended. It leaves
+	// Meta.Version as it is.
+	SaveSync(ctx context.Context, v VCenter) error
+}
+
+// MachineTx keeps the inventory.
+type MachineTx interface {
+	Machine(ctx context.Context, id string) (VirtualMachine, error)
+	Machines(ctx context.Context, f MachineFilter) ([]VirtualMachine, string, error)
+	// SaveMachines inserts or updates VMs by vcenter and instance UUID, filling
+	// in their ids; one that had gone is there again.
+	SaveMachines(ctx context.Context, vms []VirtualMachine) error
+	// MarkGone marks as gone the VMs of the vcenter that are not among moids
+	// (keep = true) or that are (keep = false).
+	MarkGone(ctx context.Context, vcenterID string, moids []string, keep bool) error
+}
+
+// MachineFilter chooses VMs; zero fields choose nothing away.
+type MachineFilter struct {
+	VCenterID   string
+	Name        string // exact
+	IDs         []string
+	IncludeGone bool
+	Page        // Limit 0 = all
+}
+
+// GroupTx keeps groups.
+type GroupTx interface {
+	Group(ctx context.Context, id string) (Group, error)
+	GroupByName(ctx context.Context, name string) (Group, error)
+	Groups(ctx context.Context, p Page) ([]Group, string, error)
+	InsertGroup(ctx context.Context, g *Group) error
+	UpdateGroup(ctx context.Context, g *Group) error
+	// DeleteGroup gives [InUse], naming them, while schedules are on it.
+	DeleteGroup(ctx context.Context, id string) error
+}
+
+// ScheduleTx keeps schedules.
+type ScheduleTx interface {
+	Schedule(ctx context.Context, id string) (Schedule, error)
+	ScheduleByName(ctx context.Context, name string) (Schedule, error)
+	Schedules(ctx context.Context, f ScheduleFilter) ([]Schedule, string, error)
+	InsertSchedule(ctx context.Context, s *Schedule, seats []SeatsBooked) error
+	UpdateSchedule(ctx context.Context, s *Schedule, seats []SeatsBooked) error
+	DeleteSchedule(ctx context.Context, id string) error
+	// Booked lists every enabled schedule that books seats of the vcenter,
+	// with the seats that it books there.
+	Booked(ctx context.Context, vcenterID string) ([]Booking, error)
+	// DueMark is up to when the schedule's occurrences have become runs.
+	DueMark(ctx context.Context, scheduleID string) (time.Time, error)
+	SetDueMark(ctx context.Context, scheduleID string, upTo time.Time) error
+}
+
+// ScheduleFilter chooses schedules; zero fields choose nothing away.
+type ScheduleFilter struct {
+	GroupID     string
+	VMID        string
+	EnabledOnly bool
+	Page        // Limit 0 = all
+}
+
+// SeatsBooked says how many seats a schedule books in a vcenter, in each of
+// its start hours. A group may span several vcenters.
+type SeatsBooked struct {
+	VCenterID string
+	Seats     int
+}
+
+// Booking is a schedule as the capacity of one vcenter sees it.
+type Booking struct {
+	ScheduleID    string
+	Name          string
+	Recurrence    Recurrence
+	WindowHours   int
+	DurationHours int
+	Seats         int
+}
+
+// RunTx keeps runs and their jobs.
+type RunTx interface {
+	Run(ctx context.Context, id string) (Run, error) // with its jobs
+	Runs(ctx context.Context, f RunFilter) ([]Run, string, error)
+	// InsertRun stores a run with its jobs. It returns false, and stores
+	// nothing, when the schedule has a run of that slot already.
+	InsertRun(ctx context.Context, r Run, jobs []Job) (bool, error)
+	InsertJob(ctx context.Context, j Job) error
+	Job(ctx context.Context, id string) (Job, error)
+	Jobs(ctx context.Context, f JobFilter) ([]Job, string, error)
+	// CancelJob asks a running job to stop and ends a queued one. A job that
+	// is over stays as it is.
+	CancelJob(ctx context.Context, id string) (Job, error)
+}
+
+// RunFilter chooses runs, newest first; zero fields choose nothing away.
+type RunFilter struct {
+	ScheduleID string
+	GroupID    string
+	State      RunState
+	Page
+}
+
+// JobFilter chooses jobs, newest first; zero fields choose nothing away.
+type JobFilter struct {
+	Kind      JobKind
+	State     JobState
+	Active    bool // queued or running
+	VMID      string
+	RunID     string
+	VCenterID string
+	After     time.Time // made at or after (seed N40)
+	Page
+}
+
+// ImageTx keeps the catalogue of images.
+type ImageTx interface {
+	Image(ctx context.Context, id string) (Image, error)
+	// Images lists images newest first by point in time.
+	Images(ctx context.Context, f ImageFilter) ([]Image, string, error)
+	InsertImage(ctx context.Context, i Image) error
+	UpdateImage(ctx context.Context, i Image) error
+	DeleteImage(ctx context.Context, id string) error
+	// LastImage is the VM's newest image of status good or partial in the
+	// repository. [NotFound] when there is none.
+	LastImage(ctx context.Context, vmID, repositoryID string) (Image, error)
+}
+
+// RestoreTx keeps restores.
+type RestoreTx interface {
+	Restore(ctx context.Context, id string) (Restore, error) // State and what follows come from its job
+	// RestoreByToken is the newest restore with that token. [NotFound] when there is none.
+	RestoreByToken(ctx context.Context, token string) (Restore, error)
+	Restores(ctx context.Context, p Page) ([]Restore, string, error) // newest first
+	InsertRestore(ctx context.Context, r Restore) error
+	UpdateRestore(ctx context.Context, r Restore) error // Delivered, Result, Bytes
+	DeleteRestore(ctx context.Context, id string) error
+}
+
+// RepositoryTx keeps repositories.
+type RepositoryTx interface {
+	Repository(ctx context.Context, id string) (RepositoryRecord, error)
+	RepositoryByName(ctx context.Context, name string) (RepositoryRecord, error)
+	Repositories(ctx context.Context, p Page) ([]RepositoryRecord, string, error)
+	InsertRepository(ctx context.Context, r *RepositoryRecord) error
+	UpdateRepository(ctx context.Context, r *RepositoryRecord) error
+}
