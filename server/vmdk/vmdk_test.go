@@ -2,6 +2,7 @@ package vmdk_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -286,11 +287,19 @@ func TestAWriteErrorIsReportedByCloseToo(t *testing.T) {
 	}
 }
 
+// short leaves out the descriptor, so that the fuzzer does not lose itself in its padding.
+func short(stream []byte) []byte {
+	const overhead = 64 // the header's field
+	head := bytes.Clone(stream[:512])
+	binary.LittleEndian.PutUint64(head[overhead:], 1)
+	return append(head, stream[64<<10:]...)
+}
+
 func FuzzReader(f *testing.F) {
-	whole := encode(f, content(vmdk.GrainSize+512))
+	whole := short(encode(f, append(bytes.Repeat([]byte("kura"), vmdk.GrainSize/4), make([]byte, 512)...)))
 	f.Add(whole)
 	f.Add(whole[:len(whole)/2])
-	f.Add(encode(f, make([]byte, 512)))
+	f.Add(short(encode(f, make([]byte, 512))))
 	f.Add([]byte("KDMV"))
 	big := bytes.Clone(whole)
 	copy(big[12:], []byte{0, 0, 0, 0, 0, 0, 0, 0x7f})
