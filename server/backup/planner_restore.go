@@ -1,0 +1,190 @@
+package backup
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+)
+
+// CreateRestore checks r and starts it. With r.Token set, a restore of that
+// token that still runs is joined, and a success that nobody was told of is
+// returned; after that the token starts anew. Errors: Invalid, NotFound, and
+// those of CheckRestore.
+func (p *Planner) CreateRestore(ctx context.Context, r Restore) (Restore, error) {
+	if err := r.Validate(); err != nil {
+		return Restore{}, err
+	}
+	err := p.Store.Update(ctx, func(tx Tx) error {
+		if r.Token != "" {
+			old, err := tx.RestoreByToken(ctx, r.Token)
+			if err == nil && (!old.State.Final() || old.State == JobSucceeded && !old.Delivered) {
+				r = old
+				return nil
+			}
+			if err != nil && CodeOf(err) != NotFound {
+				return err
+			}
+		}
+		c := r
+		if err := p.startRestore(ctx, tx, &c); err != nil {
+			return err
+		}
+		r = c
+		return nil
+	})
+	if err != nil {
+		return Restore{}, fmt.Errorf("restore of image %s: %w", r.ImageID, err)
+	}
+	p.wake()
+	return r, nil
+}
+
+// CheckRestore says whether r could be started now, and warns of what it would
+// do (seed N66, N71). Errors: Invalid, NotFound, VMGone, VMRunning, VMBusy,
+// RepositoryDamaged, Conflict.
+func (p *Planner) CheckRestore(ctx context.Context, r Restore) ([]string, error) {
+	if err := r.Validate(); err != nil {
+		return nil, err
+	}
+	var warnings []string
+	err := p.Store.View(ctx, func(tx Tx) error {
+		t, err := p.checkRestore(ctx, tx, r)
+		if err == nil {
+			warnings = t.warnings(r)
+		}
+		return err
+	})
+	return warnings, err
+}
+
+// restoreTarget is what a restore works on.
+type restoreTarget struct {
+	image   Image
+	repo    RepositoryRecord
+	vcenter VCenter
+	vm      VirtualMachine // the one that is overwritten or gets the disk; zero for a new VM
+}
+
+func (t restoreTarget) warnings(r Restore) []string {
+	at := t.image.PointInTime.UTC().Format("2006-01-02 15:04 UTC")
+	if r.NewVM != nil {
+		return []string{fmt.Sprintf("VM %q will be made of %q as it was at %s. The passwords of that time are valid in it.", r.NewVM.Name, t.image.VMName, at)}
+	}
+	w := []string{fmt.Sprintf("VM %q will be overwritten as it was at %s; what was written since is lost. The root and Administrator passwords of that time are valid again.", t.vm.Name, at)}
+	if r.InPlace != nil && r.InPlace.PowerOff && t.vm.PowerState == PoweredOn {
+		w = append(w, fmt.Sprintf("VM %q is running and will be powered off.", t.vm.Name))
+	}
+	return w
+}
+
+func (p *Planner) checkRestore(ctx context.Context, tx Tx, r Restore) (t restoreTarget, err error) {
+	if t.image, err = tx.Image(ctx, r.ImageID); err != nil {
+		return t, at("image_id", err)
+	}
+	if t.image.Status != ImageGood && t.image.Status != ImagePartial {
+		return t, Errorf(RepositoryDamaged, "image_id", "Image %s is %s and cannot be restored. Choose another image of %q.", t.image.ID, t.image.Status, t.image.VMName)
+	}
+	if t.repo, err = tx.Repository(ctx, t.image.RepositoryID); err != nil {
+		return t, err
+	}
+	vcenterID := t.image.VCenterID
+	if r.NewVM != nil && r.NewVM.VCenterID != "" {
+		vcenterID = r.NewVM.VCenterID
+	}
+	if t.vcenter, err = tx.VCenter(ctx, vcenterID); err != nil {
+		return t, at("new_vm.vcenter_id", err)
+	}
+	if r.Disk != nil {
+		return t, Errorf(Invalid, "disk", "This server restores whole VMs only: use new_vm or in_place.")
+	}
+	if r.NewVM != nil {
+		return t, checkNewVM(r, t)
+	}
+	return t, checkInPlace(ctx, tx, r, &t)
+}
+
+func checkNewVM(r Restore, t restoreTarget) error {
+	if r.NewVM.StoragePolicy != "" {
+		return Errorf(Invalid, "new_vm.storage_policy", "This server cannot set storage policies: leave storage_policy out and name a datastore.")
+	}
+	if r.NewVM.PreserveIdentity && t.vcenter.ID == t.image.VCenterID && r.NewVM.Name == t.image.VMName {
+		return Errorf(Conflict, "new_vm.name", "A new VM that keeps the identity of %q needs another name than it, or use in_place.", t.image.VMName)
+	}
+	return nil
+}
+
+func checkInPlace(ctx context.Context, tx Tx, r Restore, t *restoreTarget) (err error) {
+	if t.vm, err = tx.Machine(ctx, t.image.VMID); err != nil && CodeOf(err) != NotFound {
+		return err
+	}
+	if err != nil || t.vm.Gone() {
+		return Errorf(VMGone, "in_place", "VM %q is no longer in its vcenter, so it cannot be overwritten. Restore the image with new_vm instead.", t.image.VMName)
+	}
+	if t.vm.PowerState == PoweredOn && !r.InPlace.PowerOff {
+		return Errorf(VMRunning, "in_place.power_off", "VM %q is running. Power it off, or set power_off = true.", t.vm.Name)
+	}
+	if r.InPlace.Safety == SafetyImage {
+		return Errorf(Invalid, "in_place.safety", "This server has the safeties quick and none: back the VM up first and choose quick.")
+	}
+	active, _, err := tx.Jobs(ctx, JobFilter{VMID: t.vm.ID, State: JobRunning, Page: Page{Limit: 1}})
+	if err != nil {
+		return err
+	}
+	if len(active) > 0 {
+		return Errorf(VMBusy, "in_place", "VM %q has a running %s job (%s). Wait for it or cancel it.", t.vm.Name, active[0].Kind, active[0].ID)
+	}
+	return nil
+}
+
+func (p *Planner) startRestore(ctx context.Context, tx Tx, r *Restore) error {
+	t, err := p.checkRestore(ctx, tx, *r)
+	if err != nil {
+		return err
+	}
+	now := tx.Now()
+	j := newJob(now, KindRestore)
+	r.ID, r.Project, r.JobID, r.State, r.CreatedAt = NewID(now), DefaultProject, j.ID, JobQueued, now
+	j.RestoreID, j.ImageID, j.VCenterID, j.VMID, j.VMName = r.ID, r.ImageID, t.vcenter.ID, t.vm.ID, t.image.VMName
+	j.Spec, err = json.Marshal(RestoreSpec{RestoreID: r.ID, ImageID: r.ImageID, VCenterID: t.vcenter.ID, InPlace: r.InPlace, NewVM: r.NewVM, Disk: r.Disk})
+	if err != nil {
+		return fmt.Errorf("spec of restore %s: %w", r.ID, err)
+	}
+	j.Needs = []string{reachVCenter(t.vcenter), reachRepository(t.repo)}
+	j.Keys = t.keys(*r)
+	if err := tx.InsertJob(ctx, j); err != nil {
+		return err
+	}
+	return tx.InsertRestore(ctx, *r)
+}
+
+// keys lists what the restore counts against: the limits of any job on its VM,
+// and the restores of its resource pool (seed N77).
+func (t restoreTarget) keys(r Restore) []JobKey {
+	l := t.vcenter.Limits.Defaulted()
+	pool := t.vm.ResourcePool
+	if r.NewVM != nil {
+		pool = r.NewVM.ResourcePool
+	}
+	keys := []JobKey{{Name: "pool:" + t.vcenter.ID + "/" + pool, Weight: 1, Max: l.RestoresPerPool}}
+	if r.NewVM != nil {
+		return append(keys, JobKey{Name: "vcenter:" + t.vcenter.ID, Weight: min(max(1, len(t.image.Disks)), l.Disks), Max: l.Disks})
+	}
+	return append(keys, keysOf(t.vcenter, t.vm)...)
+}
+
+// DeleteRestore forgets a restore and cancels it when it still runs; it
+// touches no VM. Errors: NotFound.
+func (p *Planner) DeleteRestore(ctx context.Context, id string) error {
+	return p.Store.Update(ctx, func(tx Tx) error {
+		r, err := tx.Restore(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !r.State.Final() {
+			if _, err := tx.CancelJob(ctx, r.JobID); err != nil {
+				return err
+			}
+		}
+		return tx.DeleteRestore(ctx, id)
+	})
+}

@@ -1,0 +1,252 @@
+package backup
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// RunOptions is what a run-now is asked for, where it has no schedule (seed A20).
+type RunOptions struct {
+	RetentionDays int // 0 = never; checked against the profile's one_time choices
+	RepositoryID  string
+	Consistency   Consistency
+	Full          bool // read everything (seed W4)
+	Labels        map[string]string
+}
+
+const defaultAttempts = 3
+
+func newJob(now time.Time, k JobKind) Job {
+	return Job{ID: NewID(now), Project: DefaultProject, Kind: k, State: JobQueued, Due: now, MaxAttempts: defaultAttempts, CreatedAt: now}
+}
+
+// A job needs a server that reaches its vcenter and its repository.
+func reachVCenter(v VCenter) string             { return "vcenter:" + v.Name }
+func reachRepository(r RepositoryRecord) string { return "repository:" + r.Name }
+
+// RunSchedule backs up what the schedule covers, now, as the schedule says. It
+// needs no seat but obeys the running limits (seed A57). Errors: NotFound.
+func (p *Planner) RunSchedule(ctx context.Context, id string) (Run, error) {
+	return p.start(ctx, func(tx Tx) (*runPlan, error) {
+		s, err := tx.Schedule(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		r, err := p.planRun(ctx, tx, s, tx.Now())
+		if err != nil {
+			return nil, err
+		}
+		r.run.Trigger = TriggerManual
+		return r, nil
+	})
+}
+
+// BackupGroup backs up the group's members now. Errors: NotFound, Invalid.
+func (p *Planner) BackupGroup(ctx context.Context, id string, o RunOptions) (Run, error) {
+	return p.start(ctx, func(tx Tx) (*runPlan, error) {
+		if _, err := tx.Group(ctx, id); err != nil {
+			return nil, err
+		}
+		return p.planNow(ctx, tx, Schedule{GroupID: id}, o)
+	})
+}
+
+// BackupVM backs up one VM now. Errors: NotFound, VMGone, Invalid.
+func (p *Planner) BackupVM(ctx context.Context, id string, o RunOptions) (Run, error) {
+	return p.start(ctx, func(tx Tx) (*runPlan, error) {
+		vm, err := tx.Machine(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if vm.Gone() {
+			return nil, Errorf(VMGone, "", "VM %q left its vcenter on %s, so it cannot be backed up.", vm.Name, vm.GoneAt.Format(time.DateOnly))
+		}
+		return p.planNow(ctx, tx, Schedule{VMID: id}, o)
+	})
+}
+
+func (p *Planner) start(ctx context.Context, plan func(Tx) (*runPlan, error)) (Run, error) {
+	var run Run
+	err := p.Store.Update(ctx, func(tx Tx) error {
+		r, err := plan(tx)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.InsertRun(ctx, r.run, r.jobs); err != nil {
+			return err
+		}
+		run, err = tx.Run(ctx, r.run.ID)
+		return err
+	})
+	if err == nil {
+		p.wake()
+	}
+	return run, err
+}
+
+// planNow makes a schedule of run options, for one run.
+func (p *Planner) planNow(ctx context.Context, tx Tx, s Schedule, o RunOptions) (*runPlan, error) {
+	if err := p.profile().Check("retention_days", OneTime, o.RetentionDays); err != nil {
+		return nil, err
+	}
+	s.RetentionDays, s.RepositoryID, s.Consistency, s.Labels = o.RetentionDays, o.RepositoryID, o.Consistency, o.Labels
+	s = s.Defaulted()
+	if err := s.validChoices(); err != nil {
+		return nil, err
+	}
+	if err := p.repository(ctx, tx, &s); err != nil {
+		return nil, err
+	}
+	r, err := p.planRun(ctx, tx, s, tx.Now())
+	if err == nil && o.Full {
+		err = r.full()
+	}
+	return r, err
+}
+
+// runPlan is a run with its jobs before they are stored.
+type runPlan struct {
+	run  Run
+	jobs []Job
+}
+
+// planRun makes the run of s at start: one job per VM, each with what it needs
+// and what it counts against. A VM that is gone gets a job that says so (seed N61).
+func (p *Planner) planRun(ctx context.Context, tx Tx, s Schedule, start time.Time) (*runPlan, error) {
+	vms, err := p.runVMs(ctx, tx, s)
+	if err != nil {
+		return nil, err
+	}
+	repo, err := tx.Repository(ctx, s.RepositoryID)
+	if err != nil {
+		return nil, at("repository", err)
+	}
+	now := tx.Now()
+	r := &runPlan{run: Run{ID: NewID(now), Project: DefaultProject, ScheduleID: s.ID, GroupID: s.GroupID, Trigger: TriggerManual, State: RunQueued, CreatedAt: now}}
+	b := jobBuilder{schedule: s, repo: repo, run: r.run, start: start, vcenters: map[string]VCenter{}}
+	if s.GroupID != "" {
+		if b.group, err = tx.Group(ctx, s.GroupID); err != nil {
+			return nil, err
+		}
+	}
+	for _, vm := range vms {
+		j, err := b.job(ctx, tx, vm)
+		if err != nil {
+			return nil, err
+		}
+		r.jobs = append(r.jobs, j)
+	}
+	if len(vms) == 0 {
+		r.run.State, r.run.EndedAt, r.run.Message = RunSucceeded, now, "The group had no members."
+	}
+	states := make([]JobState, len(r.jobs))
+	for i, j := range r.jobs {
+		states[i] = j.State
+	}
+	if len(states) > 0 {
+		r.run.State = Outcome(states)
+	}
+	return r, nil
+}
+
+func (p *Planner) runVMs(ctx context.Context, tx Tx, s Schedule) ([]VirtualMachine, error) {
+	if s.GroupID == "" {
+		vm, err := tx.Machine(ctx, s.VMID)
+		return []VirtualMachine{vm}, err
+	}
+	g, err := tx.Group(ctx, s.GroupID)
+	if err != nil {
+		return nil, err
+	}
+	return members(ctx, tx, g)
+}
+
+func (r *runPlan) full() error {
+	for i := range r.jobs {
+		var spec BackupSpec
+		if err := json.Unmarshal(r.jobs[i].Spec, &spec); err != nil {
+			return fmt.Errorf("spec of job %s: %w", r.jobs[i].ID, err)
+		}
+		spec.Full = true
+		r.jobs[i].Spec, _ = json.Marshal(spec) // plain values: cannot fail
+	}
+	return nil
+}
+
+// jobBuilder makes the jobs of one run.
+type jobBuilder struct {
+	schedule Schedule
+	group    Group
+	repo     RepositoryRecord
+	run      Run
+	start    time.Time
+	vcenters map[string]VCenter
+}
+
+func (b *jobBuilder) job(ctx context.Context, tx Tx, vm VirtualMachine) (Job, error) {
+	v, ok := b.vcenters[vm.VCenterID]
+	if !ok {
+		var err error
+		if v, err = tx.VCenter(ctx, vm.VCenterID); err != nil {
+			return Job{}, err
+		}
+		b.vcenters[vm.VCenterID] = v
+	}
+	now := tx.Now()
+	j := newJob(now, KindBackup)
+	j.RunID, j.VCenterID, j.VMID, j.VMName = b.run.ID, vm.VCenterID, vm.ID, vm.Name
+	j.Spec, _ = json.Marshal(b.spec(v, vm)) // plain values: cannot fail
+	if vm.Gone() {
+		j.State, j.EndedAt = JobSkipped, now
+		j.ErrorCode, j.Error = VMGone, fmt.Sprintf("VM %q is no longer in vcenter %s.", vm.Name, v.Name)
+		return j, nil
+	}
+	j.Needs = []string{reachVCenter(v), reachRepository(b.repo)}
+	j.Keys = keysOf(v, vm)
+	if b.group.MaxParallel > 0 {
+		j.Keys = append(j.Keys, JobKey{Name: "run:" + b.run.ID, Weight: 1, Max: b.group.MaxParallel})
+	}
+	return j, nil
+}
+
+func (b *jobBuilder) spec(v VCenter, vm VirtualMachine) BackupSpec {
+	s := b.schedule
+	day := DateOf(b.start)
+	if loc, err := s.Recurrence.Location(); err == nil {
+		day = DateOf(b.start.In(loc))
+	}
+	labels := map[string]string{}
+	for _, m := range v.TagMappings {
+		if slices.Contains(vm.Tags, Tag{Category: m.Category, Name: m.Tag}) {
+			labels[m.Key] = m.Value
+		}
+	}
+	for _, more := range []map[string]string{b.group.Labels, s.Labels} {
+		for k, val := range more {
+			labels[k] = val
+		}
+	}
+	return BackupSpec{ScheduleID: s.ID, GroupID: s.GroupID, Consistency: s.Consistency, Disks: s.Disks, Unprotect: s.Unprotectable,
+		RepositoryID: b.repo.ID, Retention: s.RetentionOn(day), Lock: s.Lock, Labels: labels}
+}
+
+// keysOf lists what a job on vm counts against while it runs. A VM with more
+// disks than a limit takes the whole limit, so that it can run at all.
+func keysOf(v VCenter, vm VirtualMachine) []JobKey {
+	l := v.Limits.Defaulted()
+	disks := max(1, len(vm.Disks))
+	keys := []JobKey{
+		{Name: "vm:" + vm.ID, Weight: 1, Max: 1},
+		{Name: "vcenter:" + v.ID, Weight: min(disks, l.Disks), Max: l.Disks},
+	}
+	if vm.Host != "" {
+		keys = append(keys, JobKey{Name: "host:" + v.ID + "/" + vm.Host, Weight: min(disks, l.DisksPerHost), Max: l.DisksPerHost})
+	}
+	for _, ds := range vm.Datastores {
+		keys = append(keys, JobKey{Name: "datastore:" + v.ID + "/" + ds, Weight: 1, Max: l.JobsPerDatastore})
+	}
+	return keys
+}
