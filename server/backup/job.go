@@ -57,8 +57,9 @@ type Job struct {
 	Due         time.Time // not claimed before; its slot's instant for a scheduled backup
 	Deadline    time.Time // not started after; zero = no limit
 	WindowEnd   time.Time // started after this it is late; zero = never late
-	Attempt     int       // tries so far, the running one included
-	MaxAttempts int
+	Attempt     int       // claims so far, the running one included: part of the lease's name
+	Failures    int       // attempts that ended as failed tries; takeovers and handovers are none
+	MaxAttempts int       // the job fails for good when Failures reaches it
 	Owner       string // the server that runs it
 	LeaseUntil  time.Time
 	Cancel      bool // asked for
