@@ -60,7 +60,7 @@ type Job struct {
 	Attempt     int       // claims so far, the running one included: part of the lease's name
 	Failures    int       // attempts that ended as failed tries; takeovers and handovers are none
 	MaxAttempts int       // the job fails for good when Failures reaches it
-	Owner       string // the server that runs it
+	Owner       string    // the server that runs it
 	LeaseUntil  time.Time
 	Cancel      bool // asked for
 
