@@ -250,3 +250,9 @@ func keysOf(v VCenter, vm VirtualMachine) []JobKey {
 	}
 	return keys
 }
+
+// Reaches says whether a server with these reach labels reaches the vcenter;
+// nil labels reach everything.
+func Reaches(labels []string, v VCenter) bool {
+	return labels == nil || slices.Contains(labels, reachVCenter(v))
+}

@@ -1,0 +1,129 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// restore puts one image back.
+func (a *attempt) restore(ctx context.Context) (ending, error) {
+	a.begin(ctx, "connecting")
+	var spec backup.RestoreSpec
+	if err := json.Unmarshal(a.job.Spec, &spec); err != nil {
+		return ending{}, fmt.Errorf("spec: %w", err)
+	}
+	var image backup.Image
+	var vcenter backup.VCenter
+	var record backup.RepositoryRecord
+	var vm backup.VirtualMachine
+	err := a.Store.View(ctx, func(tx backup.Tx) (err error) {
+		if image, err = tx.Image(ctx, spec.ImageID); err != nil {
+			return err
+		}
+		if vcenter, err = tx.VCenter(ctx, spec.VCenterID); err != nil {
+			return err
+		}
+		if record, err = tx.Repository(ctx, image.RepositoryID); err != nil || spec.InPlace == nil {
+			return err
+		}
+		vm, err = tx.Machine(ctx, image.VMID)
+		return err
+	})
+	if err != nil {
+		return ending{}, err
+	}
+	repo, err := a.Repositories.Repository(ctx, record)
+	if err != nil {
+		return ending{}, err
+	}
+	session, err := a.VSphere.Connect(ctx, vcenter)
+	if err != nil {
+		return ending{}, err
+	}
+	if len(a.note.Markers) > 0 {
+		if err := a.sweepOne(ctx, session); err != nil {
+			return ending{}, err
+		}
+	}
+	reader, err := repo.Image(ctx, image.Ref)
+	if err != nil {
+		return ending{}, err
+	}
+	defer func() {
+		if err := reader.Close(); err != nil {
+			a.log.WarnContext(ctx, "image not closed", "error", err)
+		}
+	}()
+	a.note.Markers = append(a.note.Markers, a.marker())
+	if err := a.remember(ctx); err != nil {
+		return ending{}, err
+	}
+	done, err := a.put(ctx, session, spec, vm.MOID, reader)
+	if err != nil {
+		return ending{}, err
+	}
+	return a.restored(ctx, spec, done), nil
+}
+
+// put moves the bytes and returns the VM that holds them.
+func (a *attempt) put(ctx context.Context, s backup.VSphereSession, spec backup.RestoreSpec, moid string, from backup.ImageReader) (backup.RestoredVM, error) {
+	var total int64
+	for _, d := range from.Manifest().Image.Disks {
+		if d.SkippedReason == "" {
+			total += d.Capacity
+		}
+	}
+	a.expect(total)
+	a.begin(ctx, "writing disks")
+	switch {
+	case spec.NewVM != nil:
+		return s.ImportVM(ctx, backup.ImportDraft{Marker: a.marker(), NewVM: *spec.NewVM}, from, a.progress)
+	case spec.InPlace != nil:
+		vm, messages, err := s.OverwriteVM(ctx, backup.OverwriteDraft{Marker: a.marker(), MOID: moid, InPlace: *spec.InPlace}, from, a.progress)
+		for _, m := range messages {
+			a.say("%s", m)
+		}
+		return vm, err
+	}
+	return backup.RestoredVM{}, backup.Errorf(backup.Invalid, "disk", "This server restores whole VMs only.")
+}
+
+// restored stores the result with the job's end, and asks for the inventory
+// that has the VM in it.
+func (a *attempt) restored(ctx context.Context, spec backup.RestoreSpec, vm backup.RestoredVM) ending {
+	a.mu.Lock()
+	a.done = a.total
+	bytes := a.total
+	a.mu.Unlock()
+	if _, err := a.Planner.SyncVCenter(ctx, spec.VCenterID); err != nil {
+		a.log.WarnContext(ctx, "inventory not asked for", "error", err)
+	}
+	ctx = context.WithoutCancel(ctx) // the VM is whole: a stop that comes now is too late
+	return ending{state: backup.JobSucceeded, also: func(tx backup.Tx) error {
+		r, err := tx.Restore(ctx, spec.RestoreID)
+		if backup.CodeOf(err) == backup.NotFound {
+			return nil // forgotten while it ran; the job keeps the outcome
+		}
+		if err != nil {
+			return err
+		}
+		r.Result, r.Bytes = vm, bytes
+		return tx.UpdateRestore(ctx, r)
+	}}
+}
+
+// sweepOne removes what earlier attempts of this job left in a vcenter.
+func (a *attempt) sweepOne(ctx context.Context, s backup.VSphereSession) error {
+	a.begin(ctx, "removing what an earlier attempt left")
+	removed, err := s.Sweep(ctx, a.Installation, a.alive(ctx))
+	for _, line := range removed {
+		a.log.InfoContext(ctx, "left-over removed", "what", line)
+	}
+	if err != nil {
+		return fmt.Errorf("remove what an earlier attempt left: %w", err)
+	}
+	return nil
+}

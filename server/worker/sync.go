@@ -1,0 +1,83 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// sync reads the inventory of a vcenter (seed W22).
+func (a *attempt) sync(ctx context.Context) (ending, error) {
+	a.begin(ctx, "reading the inventory")
+	var v backup.VCenter
+	err := a.Store.View(ctx, func(tx backup.Tx) (err error) {
+		v, err = tx.VCenter(ctx, a.job.VCenterID)
+		return err
+	})
+	if backup.CodeOf(err) == backup.NotFound {
+		return ending{state: backup.JobSkipped, message: "The vcenter was removed."}, nil
+	}
+	if err != nil {
+		return ending{}, err
+	}
+	c, err := a.inventory(ctx, &v)
+	if err != nil {
+		return ending{}, errors.Join(err, a.saveSync(ctx, v, err))
+	}
+	for i := range c.VMs {
+		c.VMs[i].VCenterID = v.ID
+	}
+	v.SyncState, v.SyncError, v.SyncedAt = backup.SyncReady, "", a.Now()
+	err = a.Store.Update(ctx, func(tx backup.Tx) error {
+		if err := tx.SaveMachines(ctx, c.VMs); err != nil {
+			return err
+		}
+		if err := a.markGone(ctx, tx, v.ID, c); err != nil {
+			return err
+		}
+		return tx.SaveSync(ctx, v)
+	})
+	if err != nil {
+		return ending{}, fmt.Errorf("store the inventory: %w", err)
+	}
+	a.Worker.mu.Lock()
+	a.versions[v.ID] = c.Version
+	a.Worker.mu.Unlock()
+	return ending{state: backup.JobSucceeded}, nil
+}
+
+func (a *attempt) inventory(ctx context.Context, v *backup.VCenter) (backup.InventoryChange, error) {
+	s, err := a.VSphere.Connect(ctx, *v)
+	if err != nil {
+		return backup.InventoryChange{}, err
+	}
+	v.InstanceUUID, v.APIVersion = s.About()
+	a.Worker.mu.Lock()
+	since := a.versions[v.ID]
+	delete(a.versions, v.ID) // until this change is stored, the next sync reads all
+	a.Worker.mu.Unlock()
+	return s.Inventory(ctx, since)
+}
+
+func (a *attempt) markGone(ctx context.Context, tx backup.Tx, vcenterID string, c backup.InventoryChange) error {
+	moids := c.Gone
+	if c.Full {
+		moids = make([]string, len(c.VMs))
+		for i, vm := range c.VMs {
+			moids[i] = vm.MOID
+		}
+	}
+	return tx.MarkGone(ctx, vcenterID, moids, c.Full)
+}
+
+func (a *attempt) saveSync(ctx context.Context, v backup.VCenter, cause error) error {
+	v.SyncState, v.SyncError = backup.SyncFailed, "The inventory could not be read: see the server's log."
+	if e := backup.AsError(cause); e != nil {
+		v.SyncError = e.Message
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	return a.Store.Update(ctx, func(tx backup.Tx) error { return tx.SaveSync(ctx, v) })
+}

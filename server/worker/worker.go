@@ -1,0 +1,181 @@
+// Package worker claims jobs and runs them: it joins vSphere, which gives and
+// takes bytes, with the repositories, which keep them. It also makes due
+// occurrences into runs and clears away what dead jobs left in a vcenter.
+//
+// It holds no rules about what is wanted (package backup), no SQL (store) and
+// no knowledge of how bytes travel (vsphere) or are kept (repository).
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// Store is what the worker needs of the store.
+type Store interface {
+	backup.Store
+	backup.Queue
+}
+
+// Planner makes occurrences into runs and asks for inventories.
+type Planner interface {
+	Dispatch(ctx context.Context) (int, error)
+	SyncVCenter(ctx context.Context, id string) (backup.Job, error)
+}
+
+// Config says what a worker works with. Zero durations mean the defaults.
+type Config struct {
+	Store        Store
+	Planner      Planner
+	VSphere      backup.VSphere
+	Repositories backup.Repositories
+	Log          *slog.Logger
+
+	Installation string
+	Owner        string           // names this process; no two that live may share it
+	Reach        []string         // labels of what this server reaches; nil = everything
+	Now          func() time.Time // nil = time.Now
+
+	Slots    int           // jobs at the same time; default 8
+	Lease    time.Duration // how long a dead server keeps its jobs; default 60 s
+	Poll     time.Duration // how often the queue is asked when nothing wakes the worker; default 2 s
+	Dispatch time.Duration // how often occurrences are looked for; default 5 s
+	Sync     time.Duration // age at which an inventory is read again; default 10 min
+	Sweep    time.Duration // how often left-overs are looked for; default 60 s
+	Backoff  time.Duration // before the second try of a failed job, doubled for each further one; default 15 s
+}
+
+func (c Config) defaulted() Config {
+	or := func(d *time.Duration, def time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+	}
+	or(&c.Lease, time.Minute)
+	or(&c.Poll, 2*time.Second)
+	or(&c.Dispatch, 5*time.Second)
+	or(&c.Sync, 10*time.Minute)
+	or(&c.Sweep, time.Minute)
+	or(&c.Backoff, 15*time.Second)
+	if c.Slots == 0 {
+		c.Slots = 8
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+// Worker runs jobs. Make it with [New].
+type Worker struct {
+	Config
+	wake chan struct{}
+
+	mu       sync.Mutex
+	versions map[string]string // guarded by mu: vcenter id -> version of its inventory that is stored
+}
+
+// New returns a worker that does nothing until Run.
+func New(c Config) *Worker {
+	return &Worker{Config: c.defaulted(), wake: make(chan struct{}, 1), versions: map[string]string{}}
+}
+
+// Wake makes the worker look for jobs at once.
+func (w *Worker) Wake() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// The causes for which a running job is stopped.
+var (
+	errCancelled = errors.New("job cancelled")
+	errShutdown  = errors.New("server is shutting down")
+)
+
+// Run works until ctx ends. It then hands its jobs over and waits for them.
+func (w *Worker) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { w.every(ctx, w.Config.Dispatch, w.dispatch) })
+	wg.Go(func() { w.every(ctx, w.Config.Sweep, w.sweep) })
+	wg.Go(func() { w.every(ctx, min(w.Config.Sync, time.Minute), w.syncStale) })
+	w.serve(ctx, &wg)
+}
+
+// every calls f at once and then at each interval, until ctx ends.
+func (w *Worker) every(ctx context.Context, d time.Duration, f func(context.Context) error) {
+	t := time.NewTicker(d)
+	defer t.Stop()
+	for {
+		if err := f(ctx); err != nil && ctx.Err() == nil {
+			w.Log.ErrorContext(ctx, "periodic work failed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+func (w *Worker) dispatch(ctx context.Context) error {
+	if _, err := w.Planner.Dispatch(ctx); err != nil {
+		return fmt.Errorf("dispatch: %w", err)
+	}
+	n, err := w.Store.Expire(ctx)
+	if err != nil {
+		return fmt.Errorf("expire jobs: %w", err)
+	}
+	if n > 0 {
+		w.Log.WarnContext(ctx, "jobs missed", "count", n)
+	}
+	return nil
+}
+
+// serve claims jobs while there are free slots.
+func (w *Worker) serve(ctx context.Context, wg *sync.WaitGroup) {
+	free := make(chan struct{}, w.Slots)
+	for {
+		select {
+		case free <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		j, err := w.Store.Claim(ctx, backup.Claim{Owner: w.Owner, Lease: w.Lease, Reach: w.Reach})
+		if err != nil && ctx.Err() == nil {
+			w.Log.ErrorContext(ctx, "claim failed", "error", err)
+		}
+		if j == nil || err != nil {
+			<-free
+			if !w.idle(ctx) {
+				return
+			}
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-free; w.Wake() }()
+			w.run(ctx, j)
+		})
+	}
+}
+
+// idle waits for a wake-up or the next poll; false = ctx ended.
+func (w *Worker) idle(ctx context.Context) bool {
+	t := time.NewTimer(w.Poll)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-w.wake:
+	case <-t.C:
+	}
+	return true
+}
