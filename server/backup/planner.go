@@ -129,14 +129,30 @@ func (p *Planner) DeleteSchedule(ctx context.Context, id string) error {
 // errRollback ends a transaction whose changes are not wanted.
 var errRollback = errors.New("roll back")
 
-// CheckSchedule tells whether s could be stored now, with the others, that the
-// same plan wants, booked first. It returns s as it would be and warnings.
-// Errors: as of CreateSchedule or UpdateSchedule (when s.ID is set).
-func (p *Planner) CheckSchedule(ctx context.Context, s Schedule, others []Schedule) (Schedule, []string, error) {
+// Planned is a change of another schedule in the same plan: with Schedule only
+// it will be made, with both changed, with ID only deleted.
+type Planned struct {
+	ID       string
+	Schedule *Schedule
+}
+
+// CheckSchedule tells whether s could be stored now, when the others, which the
+// same plan wants, are there too: the seats that they give up are free, those
+// that they take are taken. It returns s as it would be, and warnings. Errors:
+// as of CreateSchedule, or UpdateSchedule when s.ID is set.
+func (p *Planner) CheckSchedule(ctx context.Context, s Schedule, others []Planned) (Schedule, []string, error) {
 	var warnings []string
 	err := p.Store.Update(ctx, func(tx Tx) error {
+		if err := release(ctx, tx, s.ID, others); err != nil {
+			return err
+		}
 		for _, o := range others {
-			if err := p.put(ctx, tx, &o); err != nil && CodeOf(err) == Internal {
+			if o.Schedule == nil {
+				continue
+			}
+			c := *o.Schedule
+			c.ID, c.Version = o.ID, 0
+			if err := p.put(ctx, tx, &c); err != nil && CodeOf(err) == Internal {
 				return err // the other's own refusal is told where it is checked itself
 			}
 		}
@@ -153,8 +169,33 @@ func (p *Planner) CheckSchedule(ctx context.Context, s Schedule, others []Schedu
 	return s, warnings, nil
 }
 
+// release gives back the seats of the schedules that a plan changes or deletes.
+func release(ctx context.Context, tx Tx, id string, others []Planned) error {
+	ids := []string{id}
+	for _, o := range others {
+		ids = append(ids, o.ID)
+	}
+	for _, id := range ids {
+		if id == "" {
+			continue
+		}
+		old, err := tx.Schedule(ctx, id)
+		if CodeOf(err) == NotFound {
+			continue
+		}
+		if err == nil {
+			err = tx.UpdateSchedule(ctx, &old, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (p *Planner) put(ctx context.Context, tx Tx, s *Schedule) error {
 	if s.ID != "" {
+		s.Version = 0
 		return p.updateSchedule(ctx, tx, s)
 	}
 	return p.insertSchedule(ctx, tx, s, nil)
