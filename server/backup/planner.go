@@ -15,7 +15,7 @@ type Planner struct {
 	Store        Store
 	VSphere      VSphere          // asked once when a vcenter is added or its access changes; nil = not asked
 	Profile      RetentionProfile // "" = standard
-	MaxImageSize int64            // of a VM's disks together, in bytes; 0 = no limit (seed N55)
+	SlotCapacity int              // of a vcenter that names none; 0 = 10
 	Wake         func()           // called after new jobs were committed; nil = nothing
 }
 

@@ -53,6 +53,9 @@ func (v VCenter) Validate() error {
 // CreateVCenter logs in to see that it can, stores v and asks for its first
 // inventory. Errors: Invalid, Conflict, VCenterUnreachable, VCenterDenied.
 func (p *Planner) CreateVCenter(ctx context.Context, v VCenter) (VCenter, error) {
+	if v.SlotCapacity == 0 {
+		v.SlotCapacity = p.SlotCapacity
+	}
 	v = v.Defaulted()
 	if err := v.Validate(); err != nil {
 		return VCenter{}, err

@@ -1,0 +1,97 @@
+package server
+
+import (
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// Role is what a server process does.
+type Role string
+
+// The roles of a server.
+const (
+	RoleAll   Role = "all"   // answers the API and runs jobs
+	RoleAPI   Role = "api"   // answers the API
+	RoleMover Role = "mover" // runs jobs; stands where the datastores are
+)
+
+// Config says how a server runs. The zero value of a field means its default.
+type Config struct {
+	Listen           string                  // host:port; default 127.0.0.1:8480; port 0 = any free one
+	Data             string                  // folder of all that is embedded; required
+	KeyFile          string                  // 32 random bytes in hex; default DATA/kura.key, made at first start
+	Database         string                  // sqlite:PATH or postgres://...; default sqlite:DATA/kura.db
+	TLSCert          string                  // PEM file; with TLSKey the API speaks TLS
+	TLSKey           string                  // PEM file
+	Role             Role                    // default all
+	Reach            []string                // labels such as vcenter:prod or repository:default; empty = everything
+	RetentionProfile backup.RetentionProfile // default standard
+	SlotCapacity     int                     // seats of an hour of a vcenter that names none; default 10
+	Slots            int                     // jobs at the same time; default 8
+	Lease            time.Duration           // how long a dead server keeps its jobs; default 60 s
+	Version          string                  // shown by GET /v1/server; default "dev"
+
+	Log *slog.Logger     // default: slog.Default
+	Now func() time.Time // nil = the clock; tests set it
+
+	// Intervals of the worker, for tests; see worker.Config.
+	Poll, Dispatch, Sync, Sweep, Backoff time.Duration
+}
+
+func (c Config) defaulted() Config {
+	or := func(s *string, def string) {
+		if *s == "" {
+			*s = def
+		}
+	}
+	or(&c.Listen, "127.0.0.1:8480")
+	or(&c.KeyFile, filepath.Join(c.Data, "kura.key"))
+	or(&c.Database, "sqlite:"+filepath.Join(c.Data, "kura.db"))
+	or((*string)(&c.Role), string(RoleAll))
+	or((*string)(&c.RetentionProfile), string(backup.ProfileStandard))
+	or(&c.Version, "dev")
+	if c.SlotCapacity == 0 {
+		c.SlotCapacity = 10
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	return c
+}
+
+// Validate returns a [backup.Invalid] error for the first bad setting. Field
+// names are those of the configuration file.
+func (c Config) Validate() error {
+	if c.Data == "" {
+		return backup.Errorf(backup.Invalid, "data", "Name the folder for the server's data: --data DIR.")
+	}
+	if st, err := os.Stat(c.Data); err == nil && !st.IsDir() {
+		return backup.Errorf(backup.Invalid, "data", "%s is not a folder.", c.Data)
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		return backup.Errorf(backup.Invalid, "listen", "listen is host:port, such as 127.0.0.1:8480, got %q.", c.Listen)
+	}
+	if !strings.HasPrefix(c.Database, "sqlite:") && !strings.HasPrefix(c.Database, "postgres://") && !strings.HasPrefix(c.Database, "postgresql://") {
+		return backup.Errorf(backup.Invalid, "database", "database is sqlite:PATH or postgres://USER@HOST/NAME.")
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return backup.Errorf(backup.Invalid, "tls_cert", "TLS needs both tls_cert and tls_key.")
+	}
+	if !slices.Contains([]Role{RoleAll, RoleAPI, RoleMover}, c.Role) {
+		return backup.Errorf(backup.Invalid, "role", "role must be all, api or mover, got %q.", c.Role)
+	}
+	if c.RetentionProfile != backup.ProfileStandard && c.RetentionProfile != backup.ProfileGeneral {
+		return backup.Errorf(backup.Invalid, "retention_profile", "retention_profile must be standard or general, got %q.", c.RetentionProfile)
+	}
+	if c.SlotCapacity < 1 || c.SlotCapacity > 10000 {
+		return backup.Errorf(backup.Invalid, "slot_capacity", "slot_capacity must be 1 to 10000, got %d.", c.SlotCapacity)
+	}
+	return nil
+}
