@@ -10,8 +10,6 @@ package api
 
 import _ "embed"
 
-//go:generate go tool -modfile=../../tools/go.mod oapi-codegen -config generate.yaml openapi.yaml
-
 // Spec is the contract's text, as the server shows it.
 //
 //go:embed openapi.yaml

@@ -1,0 +1,89 @@
+package auth
+
+import "slices"
+
+// operations says, for each operation of the contract by its operationId, which
+// roles may call it. What is not here nobody may call.
+var operations = map[string][]Role{
+	"getServer": readers,
+
+	"listVCenters":  readers,
+	"getVCenter":    readers,
+	"createVCenter": operators,
+	"updateVCenter": operators,
+	"deleteVCenter": operators,
+	"syncVCenter":   {Backup, Restorer, Operator},
+
+	"listVirtualMachines":  readers,
+	"getVirtualMachine":    readers,
+	"backupVirtualMachine": backers,
+
+	"listBackupGroups":       readers,
+	"getBackupGroup":         readers,
+	"listBackupGroupMembers": readers,
+	"createBackupGroup":      backers,
+	"updateBackupGroup":      backers,
+	"backupGroup":            backers,
+	"deleteBackupGroup":      operators,
+
+	"listBackupSchedules":  readers,
+	"getBackupSchedule":    readers,
+	"listOccurrences":      readers,
+	"checkBackupSchedule":  readers, // books nothing, so that a plan needs no more than a viewer
+	"createBackupSchedule": backers,
+	"updateBackupSchedule": backers,
+	"runBackupSchedule":    backers,
+	"deleteBackupSchedule": operators,
+
+	"listRuns": readers,
+	"getRun":   readers,
+
+	"listJobs":        readers,
+	"getJob":          readers,
+	"streamJobEvents": readers,
+	"cancelJob":       {Backup, Restorer, Operator}, // see MayCancel
+
+	"listBackupImages":  readers,
+	"getBackupImage":    readers,
+	"deleteBackupImage": operators,
+
+	"listRestores":  readers,
+	"getRestore":    readers,
+	"checkRestore":  readers, // starts nothing
+	"createRestore": restorers,
+	"deleteRestore": restorers, // forgets the record, touches no VM and no image
+
+	"listRepositories": readers,
+	"getRepository":    readers,
+
+	"listTokens":  operators,
+	"createToken": operators,
+	"revokeToken": operators,
+}
+
+var (
+	readers   = []Role{Viewer, Backup, Restorer, Operator}
+	backers   = []Role{Backup, Operator}
+	restorers = []Role{Restorer, Operator}
+	operators = []Role{Operator}
+)
+
+// May says whether r may call the operation.
+func (r Role) May(operation string) bool { return slices.Contains(operations[operation], r) }
+
+// MayCancel says whether r may cancel jobs of that kind: each role what it may
+// start.
+func (r Role) MayCancel(kind string) bool {
+	switch r {
+	case Operator:
+		return true
+	case Backup:
+		return kind == "backup" || kind == "sync"
+	case Restorer:
+		return kind == "restore" || kind == "sync"
+	}
+	return false
+}
+
+// Valid says whether r is a role.
+func (r Role) Valid() bool { return slices.Contains(Roles(), r) }
