@@ -67,9 +67,12 @@ func weekdays(days []time.Weekday) string {
 	return list(names)
 }
 
-func list(s []string) string {
+func list(s []string) string { return series(s, "and") }
+
+// series joins words as one writes them: "a, b and c".
+func series(s []string, last string) string {
 	if len(s) < 2 {
 		return strings.Join(s, "")
 	}
-	return strings.Join(s[:len(s)-1], ", ") + " and " + s[len(s)-1]
+	return strings.Join(s[:len(s)-1], ", ") + " " + last + " " + s[len(s)-1]
 }

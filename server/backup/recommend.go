@@ -86,7 +86,11 @@ func (x *seatsIndex) otherDays(b Booking, capacity int, yield func(Recurrence) b
 	reach := map[RecurrenceKind]int{OneTime: horizonDays - 1, Weekly: 3, Monthly: 30}[r.Kind]
 	for dist := 1; dist <= reach; dist++ {
 		for _, by := range [2]int{-dist, dist} {
-			if c, ok := r.moved(by); ok && !yield(c) {
+			c, ok := r.moved(by)
+			if c.Kind == OneTime && DateOf(x.upTo).Before(c.Date) {
+				continue // seats are not counted that far ahead
+			}
+			if ok && !yield(c) {
 				return
 			}
 		}

@@ -64,10 +64,7 @@ func numbers(n []int) string {
 	for i, v := range n {
 		s[i] = fmt.Sprint(v)
 	}
-	if len(s) < 2 {
-		return list(s)
-	}
-	return list(s[:len(s)-1]) + " or " + s[len(s)-1]
+	return series(s, "or")
 }
 
 // ExpiresAt returns when an image ends whose backup started then: whole days
