@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"go/ast"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -94,6 +95,24 @@ func TestNothingIsLeftUnfinishedAndNoMachineIsNamed(t *testing.T) {
 			}
 			if m := machinePath.FindString(line) + hosts.FindString(line); m != "" {
 				t.Errorf("%s:%d: names a machine or a host: %q", path, i+1, m)
+			}
+		}
+	}
+}
+
+var link = regexp.MustCompile(`\]\(([^)#\s]+)(#[^)\s]*)?\)`)
+
+func TestEveryLinkInAPageLeadsSomewhere(t *testing.T) {
+	for _, path := range files(t) {
+		if filepath.Ext(path) != ".md" || strings.HasPrefix(path, "docs/") && !strings.HasPrefix(path, "docs/dev/") {
+			continue // the provider's pages link as their registry wants it
+		}
+		for _, m := range link.FindAllStringSubmatch(read(t, path), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(root, filepath.Dir(path), m[1])); err != nil {
+				t.Errorf("%s links to %s: %v", path, m[1], err)
 			}
 		}
 	}
