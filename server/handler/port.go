@@ -1,0 +1,78 @@
+package handler
+
+import (
+	"context"
+
+	"github.com/kura-backup/terraform-provider-kura/server/auth"
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// Planner makes every change of what is wanted; backup.Planner is it. A
+// version of 0 in an update means whatever is stored.
+type Planner interface {
+	VCenters
+	Groups
+	Schedules
+	Runs
+	Restores
+}
+
+// VCenters changes vcenters.
+type VCenters interface {
+	CreateVCenter(ctx context.Context, v backup.VCenter) (backup.VCenter, error)
+	UpdateVCenter(ctx context.Context, v backup.VCenter) (backup.VCenter, error)
+	DeleteVCenter(ctx context.Context, id string) error
+	SyncVCenter(ctx context.Context, id string) (backup.Job, error)
+}
+
+// Groups changes groups.
+type Groups interface {
+	CreateGroup(ctx context.Context, g backup.Group) (backup.Group, error)
+	UpdateGroup(ctx context.Context, g backup.Group) (backup.Group, error)
+	DeleteGroup(ctx context.Context, id string) error
+	GroupMembers(ctx context.Context, id string) ([]backup.VirtualMachine, error)
+}
+
+// Schedules changes schedules.
+type Schedules interface {
+	CreateSchedule(ctx context.Context, s backup.Schedule) (backup.Schedule, error)
+	UpdateSchedule(ctx context.Context, s backup.Schedule) (backup.Schedule, error)
+	DeleteSchedule(ctx context.Context, id string) error
+	// CheckSchedule books nothing. Among others, one with an id that is not
+	// enabled gives its seats back.
+	CheckSchedule(ctx context.Context, s backup.Schedule, others []backup.Schedule) (backup.Schedule, []string, error)
+}
+
+// Runs starts and stops work.
+type Runs interface {
+	RunSchedule(ctx context.Context, id string) (backup.Run, error)
+	BackupGroup(ctx context.Context, id string, o backup.RunOptions) (backup.Run, error)
+	BackupVM(ctx context.Context, id string, o backup.RunOptions) (backup.Run, error)
+	CancelJob(ctx context.Context, id string) (backup.Job, error)
+	DeleteImage(ctx context.Context, id string) (backup.Job, error)
+}
+
+// Restores starts and forgets restores.
+type Restores interface {
+	CreateRestore(ctx context.Context, r backup.Restore) (backup.Restore, error)
+	CheckRestore(ctx context.Context, r backup.Restore) ([]string, error)
+	DeleteRestore(ctx context.Context, id string) error
+}
+
+// Tokens keeps tokens.
+type Tokens interface {
+	// InsertToken gives backup.Conflict when the name is taken.
+	InsertToken(ctx context.Context, t auth.Token) error
+	// Tokens lists the project's tokens, oldest first.
+	Tokens(ctx context.Context, p backup.Page) ([]auth.Token, string, error)
+	// RevokeToken gives backup.NotFound when there is none.
+	RevokeToken(ctx context.Context, id string) error
+}
+
+// Replies keeps answers for as long as their request may be repeated.
+type Replies interface {
+	// IdempotentResponse is the answer kept under the key. It gives
+	// backup.Conflict when the key was used for another request.
+	IdempotentResponse(ctx context.Context, project, key, requestHash string) (status int, body []byte, found bool, err error)
+	SaveIdempotent(ctx context.Context, project, key, requestHash string, status int, body []byte) error
+}

@@ -1,0 +1,79 @@
+package handler
+
+import (
+	"context"
+
+	"github.com/kura-backup/terraform-provider-kura/server/api"
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// repositoryOut leaves the password out: it is never told.
+func repositoryOut(r backup.RepositoryRecord) api.Repository {
+	settings := map[string]string{}
+	for k, v := range r.Settings {
+		settings[k] = v
+	}
+	out := api.Repository{
+		ID: r.ID, Name: r.Name, Kind: r.Kind, Settings: settings, Compression: r.Compression, VerifyDays: r.VerifyDays, Default: r.Default,
+		ImageCount: r.ImageCount, StoredBytes: r.StoredBytes, ReadOnly: r.ReadOnly, OwnedBy: r.OwnedBy,
+		CheckedAt: utc(r.CheckedAt), CheckError: r.CheckError, CreatedAt: utc(r.CreatedAt),
+	}
+	if r.FreeBytes >= 0 && !r.CheckedAt.IsZero() {
+		out.FreeBytes = &r.FreeBytes
+	}
+	return out
+}
+
+// names are the names of objects by their ids.
+type names map[string]string
+
+// of is the name, or the id of what has none any more.
+func (n names) of(id string) string {
+	if name, ok := n[id]; ok {
+		return name
+	}
+	return id
+}
+
+func repositoryNames(ctx context.Context, tx backup.RepositoryTx) (names, error) {
+	all := names{}
+	for cursor := ""; ; {
+		found, next, err := tx.Repositories(ctx, backup.Page{Limit: 1000, Cursor: cursor})
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range found {
+			all[r.ID] = r.Name
+		}
+		if next == "" {
+			return all, nil
+		}
+		cursor = next
+	}
+}
+
+// ListRepositories implements the operation.
+func (h *handler) ListRepositories(ctx context.Context, q api.ListRepositoriesRequestObject) (api.ListRepositoriesResponseObject, error) {
+	var list api.RepositoryList
+	err := h.Store.View(ctx, func(tx backup.Tx) (err error) {
+		var found []backup.RepositoryRecord
+		if q.Params.Name != "" {
+			found, err = one(tx.RepositoryByName(ctx, q.Params.Name))
+		} else {
+			found, list.NextCursor, err = tx.Repositories(ctx, pageOf(q.Params.Limit, q.Params.Cursor))
+		}
+		list.Items = each(found, repositoryOut)
+		return err
+	})
+	return api.ListRepositories200JSONResponse(list), err
+}
+
+// GetRepository implements the operation.
+func (h *handler) GetRepository(ctx context.Context, q api.GetRepositoryRequestObject) (api.GetRepositoryResponseObject, error) {
+	var r backup.RepositoryRecord
+	err := h.Store.View(ctx, func(tx backup.Tx) (err error) {
+		r, err = tx.Repository(ctx, q.ID)
+		return err
+	})
+	return api.GetRepository200JSONResponse{Body: repositoryOut(r), Headers: api.GetRepository200ResponseHeaders{ETag: etag(r.Version)}}, err
+}
