@@ -57,7 +57,7 @@ func BenchmarkPeers(b *testing.B) {
 type peer struct {
 	name    string
 	env     []string
-	create  func(dir string) []string
+	create  func(dir string) [][]string
 	backup  func(dir string) []string
 	restore func(dir, id string) []string
 	id      func(out []byte) string // the last image's, from what backup printed
@@ -71,7 +71,7 @@ func restic(programs string) peer {
 	}
 	return peer{
 		name: "restic 0.18.1", env: []string{"RESTIC_PASSWORD=peer"},
-		create: func(dir string) []string { return call(dir, "init") },
+		create: func(dir string) [][]string { return [][]string{call(dir, "init")} },
 		backup: func(dir string) []string { return call(dir, "backup", "--force", filepath.Join(dir, "source")) },
 		restore: func(dir, _ string) []string {
 			return call(dir, "restore", "latest:"+filepath.Join(dir, "source"), "--target", filepath.Join(dir, "target"))
@@ -87,8 +87,11 @@ func kopia(programs string) peer {
 	}
 	return peer{
 		name: "kopia 0.23.1, s2", env: []string{"KOPIA_PASSWORD=peer", "KOPIA_CHECK_FOR_UPDATES=false"},
-		create: func(dir string) []string {
-			return call(dir, "repository", "create", "filesystem", "--path", filepath.Join(dir, "repo"), "--cache-directory", filepath.Join(dir, "cache"))
+		create: func(dir string) [][]string {
+			return [][]string{
+				call(dir, "repository", "create", "filesystem", "--path", filepath.Join(dir, "repo"), "--cache-directory", filepath.Join(dir, "cache")),
+				call(dir, "policy", "set", "--global", "--compression=s2-default"),
+			}
 		},
 		backup: func(dir string) []string {
 			return call(dir, "snapshot", "create", "--json", "--force-hash=100", filepath.Join(dir, "source"))
@@ -113,7 +116,7 @@ func kura() peer {
 	}
 	return peer{
 		name:    "kura, s2",
-		create:  func(dir string) []string { return call(dir, "create") },
+		create:  func(dir string) [][]string { return [][]string{call(dir, "create")} },
 		backup:  func(dir string) []string { return call(dir, "backup") },
 		restore: func(dir, _ string) []string { return call(dir, "restore") },
 		id:      func([]byte) string { return "last" },
@@ -142,7 +145,9 @@ func runPeer(b *testing.B, p peer, mib int) peerFigures {
 	dir := b.TempDir()
 	source := filepath.Join(dir, "source", disk)
 	makeDisk(b, source, mib)
-	p.run(b, dir, p.create(dir))
+	for _, args := range p.create(dir) {
+		p.run(b, dir, args)
+	}
 	f := peerFigures{Peer: p.name}
 	f.Full, _ = p.run(b, dir, p.backup(dir))
 	f.Unchanged, _ = p.run(b, dir, p.backup(dir))
