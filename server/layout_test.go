@@ -36,10 +36,7 @@ var arrows = map[string]string{
 	"server/lab":           "server/vmdk",
 	"server/notify":        "server/backup",
 	"server/repository":    "server/backup",
-	"server/store":         "server/auth server/backup server/store/db server/store/migration",
-	"server/store/db":      "",
-	// The migrations are SQL; their package embeds them and nothing else.
-	"server/store/migration": "",
+	"server/store":         "server/auth server/backup",
 	// Tests of several rooms start a throw-away PostgreSQL; no program does.
 	"server/store/pgtest": "",
 	"server/vmdk":         "",
@@ -50,7 +47,7 @@ var arrows = map[string]string{
 // owners gives each heavy dependency the rooms that may import it. A room
 // that is named alone speaks for its own folder only.
 var owners = map[string]string{
-	"database/sql":                          "server/store server/store/db",
+	"database/sql":                          "server/store",
 	"github.com/alecthomas/kong":            "server/cmd/kura server/cmd/kura-demo",
 	"github.com/getkin/kin-openapi":         "server/api server/handler",
 	"github.com/gorilla/mux":                "server/api server/handler",
