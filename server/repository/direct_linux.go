@@ -1,0 +1,6 @@
+package repository
+
+import "syscall"
+
+// directFlag opens a file past the page cache.
+const directFlag = syscall.O_DIRECT

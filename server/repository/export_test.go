@@ -1,0 +1,81 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/kopia/kopia/snapshot"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// LimitDisk makes the disks of repositories opened from now on full after n
+// bytes. The returned number is what is left; it may be raised.
+func (rs *Repositories) LimitDisk(n int64) *atomic.Int64 {
+	var left atomic.Int64
+	left.Store(n)
+	rs.onStore = func(s *fileStore) {
+		s.reserve = func(n int) error {
+			if left.Add(-int64(n)) < 0 {
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+	}
+	return &left
+}
+
+// StockRead reads a file of an image with kopia's own object reader, which is
+// what the stock program restores with.
+func StockRead(ctx context.Context, r backup.Repository, ref, name string) (b []byte, err error) {
+	rep := r.(*repository)
+	i, err := rep.Image(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	o, err := rep.repo.OpenObject(ctx, i.(*imageReader).files[name])
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, o.Close()) }()
+	return io.ReadAll(o)
+}
+
+// Snapshot returns the kopia snapshot that an image is.
+func Snapshot(ctx context.Context, r backup.Repository, ref string) (*snapshot.Manifest, error) {
+	return r.(*repository).snapshot(ctx, ref)
+}
+
+// Entries counts the entries of the list of a disk's blocks.
+func Entries(ctx context.Context, r backup.Repository, ref string, key int32) (n int, err error) {
+	rep := r.(*repository)
+	i, err := rep.Image(ctx, ref)
+	if err != nil {
+		return 0, err
+	}
+	list, _ := i.(*imageReader).files[diskName(key)].IndexObjectID()
+	o, err := rep.repo.OpenObject(ctx, list)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, o.Close()) }()
+	s, err := scanEntries(o, 0)
+	for ok := err == nil; ok; n++ {
+		_, ok, err = s.next()
+	}
+	return n - 1, err
+}
+
+// CommitAs commits with another format version than this kura's.
+func CommitAs(ctx context.Context, w backup.ImageWriter, m backup.Manifest, version int) (string, error) {
+	i := w.(*imageWriter)
+	l, err := i.complete(&m)
+	if err != nil {
+		return "", err
+	}
+	m.FormatVersion = version
+	return i.commit(ctx, m, l)
+}

@@ -1,0 +1,184 @@
+package repository
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/compression"
+	"github.com/kopia/kopia/repo/content"
+	"github.com/kopia/kopia/repo/format"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+const (
+	hashing    = "BLAKE3-256-128"
+	encryption = "AES256-GCM-HMAC-SHA256"
+	// keyDerivation needs no 64 MiB of memory at each open, as kopia's default
+	// does; the password is random, so that a costly derivation gains nothing.
+	keyDerivation = "pbkdf2-sha256-600000"
+	packSize      = 20 << 20
+	epochMin      = 6 * time.Hour
+
+	// clientUser is what every process calls itself, so that kopia sees one client.
+	clientUser = "kura"
+
+	formatBlob = blob.ID(format.KopiaRepositoryBlobID)
+
+	// metaCompression packs lists, manifests and zeroes, which shrink a lot.
+	metaCompression = compression.Name("zstd-fastest")
+)
+
+// compressions are the settings that users choose from, by name.
+var compressions = map[string]compression.Name{
+	"":             "s2-default",
+	"s2":           "s2-default",
+	"s2-default":   "s2-default",
+	"zstd-fastest": "zstd-fastest",
+	"none":         "",
+}
+
+// initialize makes an empty kopia repository in s.
+func initialize(ctx context.Context, s blob.Storage, password backup.Secret) error {
+	o := &repo.NewRepositoryOptions{FormatBlockKeyDerivationAlgorithm: keyDerivation}
+	o.BlockFormat.Hash = hashing
+	o.BlockFormat.Encryption = encryption
+	o.BlockFormat.MaxPackSize = packSize
+	o.BlockFormat.Version = format.FormatVersion3
+	o.ObjectFormat.Splitter = splitterOf(blockSmall)
+	return repo.Initialize(ctx, s, o, password.Reveal())
+}
+
+// tune sets what cannot be set when a repository is made. It changes nothing
+// where it has been set already.
+func tune(ctx context.Context, r repo.DirectRepository) error {
+	m := r.FormatManager()
+	p, err := m.GetMutableParameters(ctx)
+	if err != nil || p.EpochParameters.MinEpochDuration == epochMin {
+		return err
+	}
+	p.EpochParameters.MinEpochDuration = epochMin
+	cfg, err := m.BlobCfgBlob(ctx)
+	if err != nil {
+		return err
+	}
+	features, err := m.RequiredFeatures(ctx)
+	if err != nil {
+		return err
+	}
+	return m.SetParameters(ctx, p, cfg, features)
+}
+
+// opening says how to open a kopia repository.
+type opening struct {
+	id       string // of the record
+	storage  blob.Storage
+	password backup.Secret
+	dir      string
+	cache    int64
+	now      func() time.Time
+	log      *slog.Logger
+}
+
+// open opens a kopia repository through a configuration file, which kopia
+// insists on.
+func (o opening) open(ctx context.Context) (repo.DirectRepository, error) {
+	key := filepath.Join(o.dir, o.id)
+	path := key + ".config"
+	if err := o.writeConfig(path, key); err != nil {
+		return nil, fmt.Errorf("write %s: %w", path, err)
+	}
+	defer handovers.offer(key, o.storage)()
+	r, err := repo.Open(ctx, path, o.password.Reveal(), &repo.Options{
+		TimeNowFunc:          o.now,
+		DisableRepositoryLog: true,
+		DoNotWaitForUpgrade:  true,
+		OnFatalError: func(err error) {
+			o.log.ErrorContext(ctx, "repository needs a newer kura", "repository", o.id, "error", err)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.(repo.DirectRepository), nil
+}
+
+func (o opening) writeConfig(path, key string) error {
+	c := repo.LocalConfig{
+		Storage: &blob.ConnectionInfo{Type: kind, Config: &handle{Key: key}},
+		ClientOptions: repo.ClientOptions{
+			Hostname:    o.id,
+			Username:    clientUser,
+			Description: "kura " + o.id,
+		},
+		Caching: &content.CachingOptions{},
+	}
+	if o.cache > 0 { // kopia panics on a folder without sizes, and keeps no cache without a folder
+		c.Caching = &content.CachingOptions{
+			CacheDirectory:        filepath.Join(o.dir, o.id+".cache"),
+			ContentCacheSizeBytes: o.cache, ContentCacheSizeLimitBytes: o.cache,
+			MetadataCacheSizeBytes: o.cache,
+		}
+	}
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.dir, dirMode); err != nil {
+		return err
+	}
+	return replaceFile(path, b)
+}
+
+// replaceFile writes a file so that a reader sees the old or the new one.
+func replaceFile(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+tmpMark+"*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name()) // the first error counts
+	}
+	return err
+}
+
+// uniqueID is the repository's own name of itself.
+func uniqueID(r repo.DirectRepository) string { return hex.EncodeToString(r.UniqueID()) }
+
+// blobBytes is a small blob to write.
+type blobBytes []byte
+
+func (b blobBytes) WriteTo(w io.Writer) (int64, error) {
+	n, err := w.Write(b)
+	return int64(n), err
+}
+
+func (b blobBytes) Length() int { return len(b) }
+
+func (b blobBytes) Reader() io.ReadSeekCloser { return nopCloser{bytes.NewReader(b)} }
+
+type nopCloser struct{ io.ReadSeeker }
+
+func (nopCloser) Close() error { return nil }
+
+// blobBuffer takes a small blob that is read.
+type blobBuffer struct{ bytes.Buffer }
+
+func (b *blobBuffer) Length() int { return b.Len() }

@@ -1,0 +1,228 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/kopia/kopia/repo"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// Config says how repositories are opened.
+type Config struct {
+	Installation string // id of this installation, for the owner's mark
+	Dir          string // for kopia's configuration files and caches
+	Log          *slog.Logger
+	Now          func() time.Time // nil = time.Now
+	// Workers is how many blocks of an image are packed, or read ahead, at the
+	// same time. 0 = one more than there are processors, at most 8.
+	Workers int
+	// CacheBytes is the size of each of kopia's two caches on disk. 0 = none,
+	// which is right for repositories on disks of this machine.
+	CacheBytes int64
+}
+
+// Repositories opens repositories and keeps them open. It implements
+// [backup.Repositories].
+type Repositories struct {
+	cfg Config
+
+	mu     sync.Mutex // guards open and closed
+	open   map[string]*slot
+	closed bool
+
+	// onStore lets tests hold the storage before it is used.
+	onStore func(*fileStore)
+}
+
+// slot is the place of one repository, by its record's id.
+type slot struct {
+	mu      sync.Mutex // held while it is opened; guards the rest
+	current *opened
+	retired []*opened // of an earlier path or password; closed at the end
+}
+
+// opened is a repository that is open.
+type opened struct {
+	repo     repo.DirectRepository
+	store    storage
+	path     string
+	password backup.Secret
+	readOnly bool
+	owner    string // the installation, if it is another one
+	uniqueID string
+}
+
+var _ backup.Repositories = (*Repositories)(nil)
+
+// New returns a Repositories, which opens nothing yet.
+func New(c Config) *Repositories {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Workers <= 0 {
+		c.Workers = min(runtime.GOMAXPROCS(0)+1, 8)
+	}
+	return &Repositories{cfg: c, open: map[string]*slot{}}
+}
+
+// Repository returns the opened repository of rec. What the record changes is
+// in force at the next call.
+func (rs *Repositories) Repository(ctx context.Context, rec backup.RepositoryRecord) (backup.Repository, error) {
+	if err := check(rec); err != nil {
+		return nil, err
+	}
+	sl, err := rs.slot(rec.ID)
+	if err != nil {
+		return nil, err
+	}
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	if o := sl.current; o == nil || !o.fits(rec) {
+		o, err := rs.openRecord(ctx, rec)
+		if err != nil {
+			return nil, err
+		}
+		if sl.current != nil {
+			sl.retired = append(sl.retired, sl.current)
+		}
+		sl.current = o
+	}
+	o := sl.current
+	if err := o.store.missing(ctx); err != nil {
+		return nil, unreachable(o.store.location(), err).Because(err)
+	}
+	return &repository{opened: o, rec: rec, cfg: rs.cfg}, nil
+}
+
+// Close closes all repositories. Nothing may be in use any more.
+func (rs *Repositories) Close(ctx context.Context) error {
+	rs.mu.Lock()
+	slots := rs.open
+	rs.open, rs.closed = map[string]*slot{}, true
+	rs.mu.Unlock()
+	var all []error
+	for id, sl := range slots {
+		sl.mu.Lock()
+		for _, o := range append(sl.retired, sl.current) {
+			if o == nil {
+				continue
+			}
+			if err := o.repo.Close(ctx); err != nil {
+				all = append(all, fmt.Errorf("close repository %s: %w", id, err))
+			}
+		}
+		sl.current, sl.retired = nil, nil
+		sl.mu.Unlock()
+	}
+	return errors.Join(all...)
+}
+
+func (rs *Repositories) slot(id string) (*slot, error) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.closed {
+		return nil, errors.New("repositories are closed")
+	}
+	if rs.open[id] == nil {
+		rs.open[id] = &slot{}
+	}
+	return rs.open[id], nil
+}
+
+// fits says whether the opened repository still is the one of the record.
+func (o *opened) fits(rec backup.RepositoryRecord) bool {
+	return o.path == rec.Settings[settingPath] && o.password == rec.Password && o.readOnly == rec.ReadOnly
+}
+
+// openStorage opens the storage of a record. Other kinds of storage join here.
+func (rs *Repositories) openStorage(ctx context.Context, rec backup.RepositoryRecord, create bool) (storage, error) {
+	switch rec.Kind {
+	case KindFilesystem:
+		path := filepath.Clean(rec.Settings[settingPath])
+		s, err := openFileStore(ctx, path, create)
+		if err != nil {
+			return nil, unreachable(path, err).Because(err)
+		}
+		if rec.ReadOnly {
+			s.freeze()
+		}
+		if rs.onStore != nil {
+			rs.onStore(s)
+		}
+		return s, nil
+	default:
+		return nil, backup.Errorf(backup.Invalid, "kind", "There is no kind of repository %q.", rec.Kind)
+	}
+}
+
+func (rs *Repositories) opening(rec backup.RepositoryRecord, s storage) opening {
+	return opening{
+		id: rec.ID, storage: s, password: rec.Password, dir: rs.cfg.Dir,
+		cache: rs.cfg.CacheBytes, now: rs.cfg.Now, log: rs.cfg.Log,
+	}
+}
+
+func (rs *Repositories) openRecord(ctx context.Context, rec backup.RepositoryRecord) (*opened, error) {
+	s, err := rs.openStorage(ctx, rec, false)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.GetMetadata(ctx, formatBlob); err != nil {
+		return nil, unreachable(s.location(), err).Because(err)
+	}
+	o := &opened{store: s, path: rec.Settings[settingPath], password: rec.Password, readOnly: rec.ReadOnly}
+	if err := rs.claim(ctx, o); err != nil {
+		return nil, explain(ctx, s, "open repository", err)
+	}
+	r, err := rs.opening(rec, s).open(ctx)
+	if err != nil {
+		return nil, explainRead(ctx, s, "open repository", err)
+	}
+	o.repo, o.uniqueID = r, uniqueID(r)
+	if rec.UniqueID != "" && rec.UniqueID != o.uniqueID {
+		if err := r.Close(ctx); err != nil {
+			rs.cfg.Log.WarnContext(ctx, "closing a wrong repository failed", "path", s.location(), "error", err)
+		}
+		return nil, backup.Errorf(backup.RepositoryUnreachable, "",
+			"Another repository than %s lies at %s; is the right disk mounted?", rec.Name, s.location())
+	}
+	return o, nil
+}
+
+// claim looks whose the repository is, and notes that it is in use.
+func (rs *Repositories) claim(ctx context.Context, o *opened) error {
+	m, err := readMark(ctx, o.store)
+	if err != nil {
+		return err
+	}
+	if m == nil {
+		m = &mark{}
+	}
+	if m.Installation != rs.cfg.Installation {
+		o.owner = m.Installation
+		if o.owner == "" {
+			o.owner = "unknown"
+		}
+		o.store.freeze()
+		return nil
+	}
+	if m.InUse || o.readOnly {
+		return nil
+	}
+	m.InUse = true
+	if err := writeMark(ctx, o.store, *m); err != nil && !isFull(err) { // a full disk can be read
+		return err
+	}
+	return nil
+}
