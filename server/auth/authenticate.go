@@ -18,8 +18,8 @@ type Store interface {
 	// TokenByHash is the token of that hash, revoked and expired ones too.
 	// Errors: backup.NotFound.
 	TokenByHash(ctx context.Context, hash string) (Token, error)
-	// TouchToken notes that the token was used.
-	TouchToken(ctx context.Context, id string, at time.Time) error
+	// TouchToken notes that the token, whose UsedAt tells the last time known, is used.
+	TouchToken(ctx context.Context, t Token, now time.Time) error
 }
 
 // Config is what an [Authenticator] works with. Store is required.
@@ -70,6 +70,9 @@ func New(c Config) *Authenticator {
 // RateLimited after too many wrong tokens from one address, where a good token
 // is still let in; Unavailable when the store does not answer.
 func (a *Authenticator) Authenticate(ctx context.Context, r *http.Request) (Token, error) {
+	if r.Header.Get("Authorization") == "" { // nothing was tried, so nothing is counted
+		return Token{}, denied("A token is needed: send it in the header Authorization as a Bearer token.")
+	}
 	text, err := bearer(r)
 	if err != nil {
 		return Token{}, a.refuse(r, err)
@@ -86,7 +89,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, r *http.Request) (Toke
 	case !t.Valid(a.now()):
 		return Token{}, a.refuse(r, denied("The token was revoked or has expired. Ask an operator for a new one."))
 	}
-	a.touch(ctx, &t, hash)
+	a.touch(ctx, t, hash)
 	return t, nil
 }
 
@@ -95,11 +98,7 @@ func denied(message string) *backup.Error {
 }
 
 func bearer(r *http.Request) (string, error) {
-	head := r.Header.Get("Authorization")
-	if head == "" {
-		return "", denied("A token is needed: send it in the header Authorization as a Bearer token.")
-	}
-	scheme, text, _ := strings.Cut(head, " ")
+	scheme, text, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	text = strings.TrimSpace(text)
 	if !strings.EqualFold(scheme, "Bearer") || !strings.HasPrefix(text, prefix) || len(text) > maxTextSize {
 		return "", denied("The header Authorization holds no token of kura: write Bearer, a space and the token, which begins with " + prefix + ".")
@@ -149,19 +148,18 @@ func (a *Authenticator) Forget(id string) {
 }
 
 // touch notes the use, to the minute. A failure is no reason to refuse.
-func (a *Authenticator) touch(ctx context.Context, t *Token, hash string) {
+func (a *Authenticator) touch(ctx context.Context, t Token, hash string) {
 	now := a.now()
 	if now.Sub(t.UsedAt) < touchEvery {
 		return
 	}
-	t.UsedAt = now
 	a.mu.Lock()
 	if k, ok := a.known[hash]; ok && k.token.ID == t.ID {
 		k.token.UsedAt = now
 		a.known[hash] = k
 	}
 	a.mu.Unlock()
-	if err := a.store.TouchToken(ctx, t.ID, now); err != nil {
+	if err := a.store.TouchToken(ctx, t, now); err != nil {
 		a.log.WarnContext(ctx, "token use not noted", "token", t.ID, "error", err)
 	}
 }

@@ -1,7 +1,10 @@
 package handler
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -33,6 +36,26 @@ func (h *handler) admit(operations map[string]operation) mux.MiddlewareFunc {
 			next.ServeHTTP(w, r.WithContext(auth.With(r.Context(), token)))
 		})
 	}
+}
+
+// readBody takes the body in, which is small, and sees that what claims to be
+// JSON is one value and no more: the decoders behind it stop at its end.
+func (h *handler) readBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			h.badRequest(w, r, err)
+			return
+		}
+		if len(body) > 0 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
+			if err := json.Unmarshal(body, new(json.RawMessage)); err != nil {
+				h.fail(w, r, backup.Errorf(backup.Invalid, "", "The body is not valid JSON: %s.", jsonFault(err)))
+				return
+			}
+		}
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		next.ServeHTTP(w, r)
+	})
 }
 
 // checkQuery refuses parameters that the contract does not know: a filter that

@@ -89,7 +89,7 @@ func (h *handler) router(doc *openapi3.T) *mux.Router {
 	}
 	v1 := root.NewRoute().Subrouter()
 	operations := operationsOf(doc)
-	v1.Use(h.admit(operations), h.once(operations), h.checkQuery(operations), h.checkContract(doc))
+	v1.Use(h.admit(operations), h.readBody, h.once(operations), h.checkQuery(operations), h.checkContract(doc))
 	strict := api.NewStrictHandlerWithOptions(h, nil, api.StrictHTTPServerOptions{
 		RequestErrorHandlerFunc:  h.badRequest,
 		ResponseErrorHandlerFunc: h.fail,

@@ -38,9 +38,8 @@ type Schedules interface {
 	CreateSchedule(ctx context.Context, s backup.Schedule) (backup.Schedule, error)
 	UpdateSchedule(ctx context.Context, s backup.Schedule) (backup.Schedule, error)
 	DeleteSchedule(ctx context.Context, id string) error
-	// CheckSchedule books nothing. Among others, one with an id that is not
-	// enabled gives its seats back.
-	CheckSchedule(ctx context.Context, s backup.Schedule, others []backup.Schedule) (backup.Schedule, []string, error)
+	// CheckSchedule books nothing.
+	CheckSchedule(ctx context.Context, s backup.Schedule, others []backup.Planned) (backup.Schedule, []string, error)
 }
 
 // Runs starts and stops work.
@@ -61,12 +60,13 @@ type Restores interface {
 
 // Tokens keeps tokens.
 type Tokens interface {
-	// InsertToken gives backup.Conflict when the name is taken.
-	InsertToken(ctx context.Context, t auth.Token) error
+	// InsertToken fills in what is not set of id and time. It gives
+	// backup.Conflict when the name is taken.
+	InsertToken(ctx context.Context, t *auth.Token) error
 	// Tokens lists the project's tokens, oldest first.
 	Tokens(ctx context.Context, p backup.Page) ([]auth.Token, string, error)
 	// RevokeToken gives backup.NotFound when there is none.
-	RevokeToken(ctx context.Context, id string) error
+	RevokeToken(ctx context.Context, id string) (auth.Token, error)
 }
 
 // Replies keeps answers for as long as their request may be repeated.

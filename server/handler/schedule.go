@@ -155,16 +155,11 @@ func (h *handler) CheckBackupSchedule(ctx context.Context, q api.CheckBackupSche
 		return nil, err
 	}
 	s.ID = q.Body.ID
-	var others []backup.Schedule
-	for _, p := range q.Body.Others {
-		o, err := h.planned(ctx, p)
-		switch {
-		case backup.AsError(err) != nil:
-			continue // its own fault is told where it is checked itself
-		case err != nil:
-			return nil, err
+	var others []backup.Planned
+	for _, o := range q.Body.Others {
+		if p, ok := plannedIn(o); ok {
+			others = append(others, p)
 		}
-		others = append(others, o)
 	}
 	s, warnings, err := h.Planner.CheckSchedule(ctx, s, others)
 	if err != nil {
@@ -177,20 +172,18 @@ func (h *handler) CheckBackupSchedule(ctx context.Context, q api.CheckBackupSche
 	return api.CheckBackupSchedule200JSONResponse{Schedule: body, Warnings: append([]string{}, warnings...)}, err
 }
 
-// planned is a schedule of the same go as the one that is checked. One that
-// will be deleted is the stored one, disabled: it holds no seats.
-func (h *handler) planned(ctx context.Context, p api.PlannedSchedule) (s backup.Schedule, err error) {
-	if p.Schedule != nil {
-		s, err = scheduleIn(*p.Schedule)
-		s.ID = p.ID
-		return s, err
+// plannedIn reads another schedule of the same go. One that is wrong in itself
+// takes no seats; its fault is told where it is checked itself.
+func plannedIn(o api.PlannedSchedule) (backup.Planned, bool) {
+	p := backup.Planned{ID: o.ID}
+	if o.Schedule != nil {
+		s, err := scheduleIn(*o.Schedule)
+		if err != nil {
+			return p, false
+		}
+		p.Schedule = &s
 	}
-	err = h.Store.View(ctx, func(tx backup.Tx) (err error) {
-		s, err = tx.Schedule(ctx, p.ID)
-		return err
-	})
-	s.Enabled = false
-	return s, err
+	return p, true
 }
 
 // RunBackupSchedule implements the operation.

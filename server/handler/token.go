@@ -23,16 +23,12 @@ func (h *handler) ListTokens(ctx context.Context, q api.ListTokensRequestObject)
 
 // CreateToken implements the operation.
 func (h *handler) CreateToken(ctx context.Context, q api.CreateTokenRequestObject) (api.CreateTokenResponseObject, error) {
-	now := h.Now()
-	if end := q.Body.ExpiresAt; !end.IsZero() && !end.After(now) {
+	if end := q.Body.ExpiresAt; !end.IsZero() && !end.After(h.Now()) {
 		return nil, backup.Errorf(backup.Invalid, "expires_at", "A token must expire in the future, got %s.", end.Format("2006-01-02T15:04:05Z07:00"))
 	}
 	text := auth.NewText()
-	t := auth.Token{
-		ID: backup.NewID(now), Project: backup.DefaultProject, Name: q.Body.Name, Role: auth.Role(q.Body.Role),
-		Hash: auth.Hash(text.Reveal()), CreatedAt: now, ExpiresAt: q.Body.ExpiresAt,
-	}
-	if err := h.Tokens.InsertToken(ctx, t); err != nil {
+	t := auth.Token{Project: backup.DefaultProject, Name: q.Body.Name, Role: auth.Role(q.Body.Role), Hash: auth.Hash(text.Reveal()), ExpiresAt: q.Body.ExpiresAt}
+	if err := h.Tokens.InsertToken(ctx, &t); err != nil {
 		return nil, err
 	}
 	out := tokenOut(t)
@@ -42,7 +38,7 @@ func (h *handler) CreateToken(ctx context.Context, q api.CreateTokenRequestObjec
 
 // RevokeToken implements the operation.
 func (h *handler) RevokeToken(ctx context.Context, q api.RevokeTokenRequestObject) (api.RevokeTokenResponseObject, error) {
-	err := h.Tokens.RevokeToken(ctx, q.ID)
+	_, err := h.Tokens.RevokeToken(ctx, q.ID)
 	h.Auth.Forget(q.ID) // also after an error: it may have been revoked all the same
 	return api.RevokeToken204Response{}, err
 }
