@@ -1,0 +1,115 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+var images = noun{"image", "image"}
+
+func imageColumns(i *backup.Image) columns {
+	return columns{
+		{"id", &i.ID},
+		{"project", &i.Project},
+		{"vcenter_id", &i.VCenterID},
+		{"vm_id", &i.VMID},
+		{"vm_name", &i.VMName},
+		{"vm_moid", &i.VMMOID},
+		{"vm_instance_uuid", &i.VMInstanceUUID},
+		{"schedule_id", &i.ScheduleID},
+		{"group_id", &i.GroupID},
+		{"run_id", &i.RunID},
+		{"job_id", &i.JobID},
+		{"repository_id", &i.RepositoryID},
+		{"started_at", millis{&i.StartedAt}},
+		{"ended_at", millis{&i.EndedAt}},
+		{"point_in_time", millis{&i.PointInTime}},
+		{"expires_at", millis{&i.ExpiresAt}},
+		{"locked_until", millis{&i.LockedUntil}},
+		{"status", &i.Status},
+		{"consistency", &i.Consistency},
+		{"change_detection", &i.ChangeDetection},
+		{"message", &i.Message},
+		{"disks", asJSON{&i.Disks}},
+		{"provisioned", &i.Sizes.Provisioned},
+		{"bytes_read", &i.Sizes.Read},
+		{"bytes_stored", &i.Sizes.Stored},
+		{"verified_at", millis{&i.VerifiedAt}},
+		{"full_compare_at", millis{&i.FullCompareAt}},
+		{"labels", asJSON{&i.Labels}},
+		{"ref", &i.Ref},
+	}
+}
+
+func (t *tx) Image(ctx context.Context, id string) (backup.Image, error) {
+	return get(ctx, t, images, id, imageColumns)
+}
+
+func (t *tx) Images(ctx context.Context, f backup.ImageFilter) ([]backup.Image, string, error) {
+	q := query{from: "image", since: "point_in_time"}
+	q.where("project = ?", t.project)
+	q.equal("vm_id", f.VMID)
+	q.equal("vm_name", f.VMName)
+	q.equal("group_id", f.GroupID)
+	q.equal("schedule_id", f.ScheduleID)
+	q.equal("run_id", f.RunID)
+	q.equal("vcenter_id", f.VCenterID)
+	q.equal("repository_id", f.RepositoryID)
+	q.equal("status", string(f.Status))
+	if !f.CreatedAfter.IsZero() {
+		q.where("point_in_time >= ?", f.CreatedAfter)
+	}
+	if !f.CreatedBefore.IsZero() {
+		q.where("point_in_time < ?", f.CreatedBefore)
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Labels)) {
+		q.where("id IN (SELECT image_id FROM image_label WHERE name = ? AND value = ?)", name, f.Labels[name])
+	}
+	return list(ctx, t, q, f.Page, imageColumns)
+}
+
+func (t *tx) InsertImage(ctx context.Context, i backup.Image) error {
+	if i.ID == "" {
+		return errors.New("insert image: it has no id")
+	}
+	i.Project = t.project
+	taken := backup.Errorf(backup.Conflict, "", "There is an image with id %q already.", i.ID)
+	if err := t.insert(ctx, images, imageColumns(&i), taken); err != nil {
+		return err
+	}
+	return t.label(ctx, i)
+}
+
+func (t *tx) UpdateImage(ctx context.Context, i backup.Image) error {
+	if err := t.change(ctx, images, imageColumns(&i).without("id", "project"), i.ID); err != nil {
+		return err
+	}
+	if _, err := t.exec(ctx, "DELETE FROM image_label WHERE image_id = $1", i.ID); err != nil {
+		return fmt.Errorf("labels of image %s: %w", i.ID, err)
+	}
+	return t.label(ctx, i)
+}
+
+// label stores the labels once more, so that images are found by them.
+func (t *tx) label(ctx context.Context, i backup.Image) error {
+	var rows []columns
+	for name, val := range i.Labels {
+		rows = append(rows, columns{{"image_id", &i.ID}, {"name", &name}, {"value", &val}})
+	}
+	return t.insertMany(ctx, noun{table: "image_label"}, rows)
+}
+
+func (t *tx) DeleteImage(ctx context.Context, id string) error {
+	return t.remove(ctx, images, id)
+}
+
+func (t *tx) LastImage(ctx context.Context, vmID, repositoryID string) (backup.Image, error) {
+	none := backup.Errorf(backup.NotFound, "", "There is no image of virtual machine %q in repository %q.", vmID, repositoryID)
+	return first(ctx, t, images, "project = $1 AND vm_id = $2 AND repository_id = $3 AND status IN ('good', 'partial') ORDER BY point_in_time DESC, id DESC LIMIT 1",
+		[]any{t.project, vmID, repositoryID}, none, imageColumns)
+}

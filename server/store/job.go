@@ -1,0 +1,180 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+var jobs = noun{"job", "job"}
+
+func jobColumns(j *backup.Job) columns {
+	return columns{
+		{"id", &j.ID},
+		{"project", &j.Project},
+		{"kind", &j.Kind},
+		{"run_id", &j.RunID},
+		{"vcenter_id", &j.VCenterID},
+		{"vm_id", &j.VMID},
+		{"vm_name", &j.VMName},
+		{"image_id", &j.ImageID},
+		{"restore_id", &j.RestoreID},
+		{"spec", rawJSON{&j.Spec}},
+		{"needs", asJSON{&j.Needs}},
+		{"keys", asJSON{&j.Keys}},
+		{"state", &j.State},
+		{"due", millis{&j.Due}},
+		{"deadline", millis{&j.Deadline}},
+		{"window_end", millis{&j.WindowEnd}},
+		{"attempt", &j.Attempt},
+		{"failures", &j.Failures},
+		{"max_attempts", &j.MaxAttempts},
+		{"owner", &j.Owner},
+		{"lease_until", millis{&j.LeaseUntil}},
+		{"cancel_asked", &j.Cancel},
+		{"step", &j.Step},
+		{"checkpoint", rawJSON{&j.Checkpoint}},
+		{"done", &j.Done},
+		{"total", &j.Total},
+		{"rate", &j.Rate},
+		{"created_at", millis{&j.CreatedAt}},
+		{"started_at", millis{&j.StartedAt}},
+		{"ended_at", millis{&j.EndedAt}},
+		{"error_code", &j.ErrorCode},
+		{"error", &j.Error},
+		{"messages", lines{&j.Messages}},
+	}
+}
+
+func (t *tx) Job(ctx context.Context, id string) (backup.Job, error) {
+	return get(ctx, t, jobs, id, jobColumns)
+}
+
+func (t *tx) Jobs(ctx context.Context, f backup.JobFilter) ([]backup.Job, string, error) {
+	q := query{from: "job", since: "created_at"}
+	q.where("project = ?", t.project)
+	equal := q.equal
+	if f.Active {
+		// The few jobs that are not over have an index of their own. As an
+		// expression the other columns offer none, of years of history.
+		q.where("state IN ('queued', 'running')")
+		equal = func(column, value string) { q.equal("("+column+" || '')", value) }
+	}
+	equal("kind", string(f.Kind))
+	equal("state", string(f.State))
+	equal("vm_id", f.VMID)
+	equal("run_id", f.RunID)
+	equal("vcenter_id", f.VCenterID)
+	if !f.After.IsZero() {
+		q.where("created_at >= ?", f.After)
+	}
+	return list(ctx, t, q, f.Page, jobColumns)
+}
+
+func (t *tx) InsertJob(ctx context.Context, j backup.Job) error {
+	return t.insertJobs(ctx, []backup.Job{j})
+}
+
+// insertJobs stores jobs, and what the queue asks of those that are not over.
+func (t *tx) insertJobs(ctx context.Context, all []backup.Job) error {
+	var rows, needs, keys []columns
+	for _, j := range all {
+		if j.ID == "" {
+			return errors.New("insert job: it has no id")
+		}
+		j.Project = t.project
+		if j.State == "" {
+			j.State = backup.JobQueued
+		}
+		if j.CreatedAt.IsZero() {
+			j.CreatedAt = t.now
+		}
+		rows = append(rows, jobColumns(&j))
+		if j.State.Final() {
+			continue
+		}
+		for _, label := range j.Needs {
+			needs = append(needs, columns{{"job_id", &j.ID}, {"label", &label}})
+		}
+		keys = append(keys, keyRows(&j)...)
+	}
+	if err := t.insertMany(ctx, jobs, rows); err != nil {
+		return err
+	}
+	if err := t.insertMany(ctx, noun{table: "job_need"}, needs); err != nil {
+		return err
+	}
+	return t.insertMany(ctx, noun{table: "job_key"}, keys)
+}
+
+// keyRows are the job's keys as the queue counts them. Two of one name count
+// together; one that weighs more than its limit takes all of it, so that the
+// job can run at all, alone.
+func keyRows(j *backup.Job) []columns {
+	held := j.State == backup.JobRunning
+	at := map[string]*backup.JobKey{}
+	var rows []columns
+	for _, k := range j.Keys {
+		if same := at[k.Name]; same != nil {
+			same.Max = min(same.Max, k.Max)
+			same.Weight = min(same.Weight+k.Weight, max(same.Max, 1))
+			continue
+		}
+		k.Weight = min(k.Weight, max(k.Max, 1))
+		at[k.Name] = &k
+		rows = append(rows, columns{{"job_id", &j.ID}, {"name", &k.Name}, {"weight", &k.Weight}, {"allowed", &k.Max}, {"held", &held}})
+	}
+	return rows
+}
+
+// CancelJob asks a running job to stop and ends a queued one.
+func (t *tx) CancelJob(ctx context.Context, id string) (backup.Job, error) {
+	j, err := first(ctx, t, jobs, "project = $1 AND id = $2"+t.db.dialect.forUpdate(), []any{t.project, id}, jobs.missing(id), jobColumns)
+	if err != nil {
+		return j, err
+	}
+	switch j.State {
+	case backup.JobRunning:
+		if _, err := t.exec(ctx, "UPDATE job SET cancel_asked = TRUE WHERE id = $1", id); err != nil {
+			return j, fmt.Errorf("cancel job %s: %w", id, err)
+		}
+	case backup.JobQueued:
+		if err := t.end(ctx, j, ending{state: backup.JobCancelled}); err != nil {
+			return j, fmt.Errorf("cancel job %s: %w", id, err)
+		}
+	default:
+		return j, nil
+	}
+	return t.Job(ctx, id)
+}
+
+// ending is how a job that is not running ends.
+type ending struct {
+	state backup.JobState
+	code  backup.Code
+	text  string
+}
+
+// end ends a queued job whose row is locked.
+func (t *tx) end(ctx context.Context, j backup.Job, e ending) error {
+	if _, err := t.exec(ctx, `UPDATE job SET state = $1, cancel_asked = (cancel_asked OR $2), ended_at = $3, error_code = $4, error = $5, rate = 0 WHERE id = $6`,
+		e.state, e.state == backup.JobCancelled, t.now, e.code, e.text, j.ID); err != nil {
+		return err
+	}
+	if err := t.leaveQueue(ctx, j.ID); err != nil {
+		return err
+	}
+	return t.settle(ctx, j.RunID)
+}
+
+// leaveQueue forgets what the queue asked of a job that is over.
+func (t *tx) leaveQueue(ctx context.Context, id string) error {
+	for _, table := range []string{"job_key", "job_need"} {
+		if _, err := t.exec(ctx, "DELETE FROM "+table+" WHERE job_id = $1", id); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,55 @@
+package store
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"io/fs"
+
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+//go:embed migration/*.sql
+var migrations embed.FS
+
+// migrate brings the schema up to date. On PostgreSQL a lock lets several
+// servers start at once; on SQLite the file lock has seen to that.
+func (db *DB) migrate(ctx context.Context, allowed bool) error {
+	files, err := fs.Sub(migrations, "migration")
+	if err != nil {
+		return fmt.Errorf("migrations: %w", err)
+	}
+	kind := goose.DialectSQLite3
+	options := []goose.ProviderOption{goose.WithDisableGlobalRegistry(true), goose.WithSlog(db.log)}
+	if db.dialect == postgres {
+		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))
+		if err != nil {
+			return fmt.Errorf("migrations: %w", err)
+		}
+		kind = goose.DialectPostgres
+		options = append(options, goose.WithSessionLocker(locker))
+	}
+	m, err := goose.NewProvider(kind, db.write, files, options...)
+	if err != nil {
+		return fmt.Errorf("migrations: %w", err)
+	}
+	have, want, err := m.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("version of the schema: %w", err)
+	}
+	switch {
+	case have > want:
+		return backup.Errorf(backup.Invalid, "database", "The database was written by a newer kura (schema %d, this program knows %d). Start that version, or restore a backup of the database.", have, want)
+	case have == want:
+		return nil
+	case !allowed:
+		return backup.Errorf(backup.Invalid, "database", "The database has schema %d and this program needs %d. Start a server that may migrate it.", have, want)
+	}
+	if _, err := m.Up(ctx); err != nil {
+		return fmt.Errorf("migrate the database from schema %d to %d: %w", have, want, err)
+	}
+	return nil
+}

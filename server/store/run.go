@@ -1,0 +1,104 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+var runs = noun{"run", "run"}
+
+func runColumns(r *backup.Run) columns {
+	return columns{
+		{"id", &r.ID},
+		{"project", &r.Project},
+		{"schedule_id", &r.ScheduleID},
+		{"group_id", &r.GroupID},
+		{"slot", millis{&r.Slot}},
+		{"triggered_by", &r.Trigger},
+		{"state", &r.State},
+		{"created_at", millis{&r.CreatedAt}},
+		{"ended_at", millis{&r.EndedAt}},
+		{"message", &r.Message},
+	}
+}
+
+func (t *tx) Run(ctx context.Context, id string) (backup.Run, error) {
+	r, err := get(ctx, t, runs, id, runColumns)
+	if err != nil {
+		return r, err
+	}
+	q := query{from: "job", all: true}
+	q.where("project = ?", t.project)
+	q.where("run_id = ?", id)
+	r.Jobs, _, err = list(ctx, t, q, backup.Page{}, jobColumns)
+	return r, err
+}
+
+func (t *tx) Runs(ctx context.Context, f backup.RunFilter) ([]backup.Run, string, error) {
+	q := query{from: "run", since: "created_at"}
+	q.where("project = ?", t.project)
+	q.equal("schedule_id", f.ScheduleID)
+	q.equal("group_id", f.GroupID)
+	q.equal("state", string(f.State))
+	return list(ctx, t, q, f.Page, runColumns)
+}
+
+func (t *tx) InsertRun(ctx context.Context, r backup.Run, jobs []backup.Job) (bool, error) {
+	if r.ID == "" {
+		return false, errors.New("insert run: it has no id")
+	}
+	r.Project = t.project
+	if r.CreatedAt.IsZero() {
+		r.CreatedAt = t.now
+	}
+	c := runColumns(&r)
+	done, err := t.exec(ctx, "INSERT INTO run ("+c.names("")+") VALUES ("+c.marks(1)+
+		") ON CONFLICT (schedule_id, slot) WHERE schedule_id <> '' AND slot <> 0 DO NOTHING", c.dest()...)
+	if err != nil {
+		return false, fmt.Errorf("insert run: %w", err)
+	}
+	if done == 0 {
+		return false, nil
+	}
+	return true, t.insertJobs(ctx, jobs)
+}
+
+// settle makes the run's state follow from its jobs' and returns it. Only one
+// transaction at a time settles a run, so that two that end its last two jobs
+// cannot each take the other's for running.
+func (t *tx) settle(ctx context.Context, runID string) error {
+	if runID == "" {
+		return nil
+	}
+	var old backup.RunState
+	found, err := t.row(ctx, "SELECT state FROM run WHERE id = $1"+t.db.dialect.forUpdate(), []any{runID}, &old)
+	if err != nil {
+		return fmt.Errorf("run %s: %w", runID, err)
+	}
+	if !found {
+		return nil
+	}
+	// Outcome of each state once is the outcome of all jobs.
+	names, err := t.strings(ctx, "SELECT DISTINCT state FROM job WHERE run_id = $1", runID)
+	if err != nil {
+		return fmt.Errorf("jobs of run %s: %w", runID, err)
+	}
+	states := make([]backup.JobState, len(names))
+	for i, n := range names {
+		states[i] = backup.JobState(n)
+	}
+	state, ended := backup.Outcome(states), t.now
+	if state == old {
+		return nil
+	}
+	if state == backup.RunQueued || state == backup.RunRunning {
+		ended = fromEpoch(0)
+	}
+	if _, err := t.exec(ctx, "UPDATE run SET state = $1, ended_at = $2 WHERE id = $3", state, ended, runID); err != nil {
+		return fmt.Errorf("state of run %s: %w", runID, err)
+	}
+	return nil
+}

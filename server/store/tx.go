@@ -1,0 +1,179 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// tx is one transaction. It implements backup.Tx.
+type tx struct {
+	db      *DB
+	sql     *sql.Tx
+	now     time.Time
+	project string
+	write   bool
+}
+
+// Now is the instant of the transaction.
+func (t *tx) Now() time.Time { return t.now }
+
+// tries is how often a transaction is run at most when the database asks for
+// it. With the locks below it hardly ever does.
+const tries = 8
+
+// Update runs fn in one transaction, alone: on SQLite there is one writer, on
+// PostgreSQL an advisory lock lets one Update in at a time. So what fn has read
+// still holds when it writes, whichever rows that were, and both databases
+// behave the same. The queue's own short statements do not wait for it. fn
+// must use nothing but the Tx it is given.
+func (db *DB) Update(ctx context.Context, fn func(backup.Tx) error) error {
+	return db.retry(ctx, func(t *tx) error {
+		if err := t.lock(ctx, lockUpdate); err != nil {
+			return err
+		}
+		return fn(t)
+	})
+}
+
+// View runs fn in one read-only transaction, which sees one state of the
+// database throughout.
+func (db *DB) View(ctx context.Context, fn func(backup.Tx) error) error {
+	return db.view(ctx, func(t *tx) error { return fn(t) })
+}
+
+func (db *DB) view(ctx context.Context, fn func(*tx) error) error {
+	o := &sql.TxOptions{ReadOnly: true}
+	if db.dialect == postgres {
+		o.Isolation = sql.LevelRepeatableRead
+	}
+	return db.within(ctx, db.read, o, fn)
+}
+
+// retry runs fn in one transaction that writes, again when the database says
+// that it got in another one's way.
+func (db *DB) retry(ctx context.Context, fn func(*tx) error) error {
+	for try := 1; ; try++ {
+		err := db.within(ctx, db.write, nil, fn)
+		if err == nil || try == tries || !db.dialect.retryable(err) {
+			return err
+		}
+		db.log.DebugContext(ctx, "transaction is run again", "try", try, "cause", err)
+		pause := time.NewTimer(time.Duration(rand.Int64N(int64(10*time.Millisecond) << try)))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return err
+		case <-pause.C:
+		}
+	}
+}
+
+func (db *DB) within(ctx context.Context, pool *sql.DB, o *sql.TxOptions, fn func(*tx) error) error {
+	s, err := pool.BeginTx(ctx, o)
+	if err != nil {
+		return db.failed("begin transaction", err)
+	}
+	defer s.Rollback() //nolint:errcheck // after a commit it does nothing
+	t := &tx{db: db, sql: s, project: db.project, write: o == nil}
+	if err := t.readClock(ctx); err != nil {
+		return db.failed("begin transaction", err)
+	}
+	if err := fn(t); err != nil {
+		return db.failed("", err)
+	}
+	return db.failed("commit transaction", s.Commit())
+}
+
+func (t *tx) readClock(ctx context.Context) (err error) {
+	switch {
+	case t.db.now != nil:
+		t.now = t.db.now()
+	case t.db.dialect == postgres:
+		t.now, err = postgresNow(ctx, t.sql)
+	default:
+		t.now = time.Now()
+	}
+	t.now = t.now.UTC().Truncate(time.Millisecond)
+	return err
+}
+
+// lock waits until no other transaction holds the advisory lock. SQLite's
+// single writer is lock enough.
+func (t *tx) lock(ctx context.Context, id int64) error {
+	if t.db.dialect != postgres {
+		return nil
+	}
+	if _, err := t.sql.ExecContext(ctx, `SELECT pg_advisory_xact_lock($1)`, id); err != nil {
+		return err
+	}
+	return t.readClock(ctx) // time has passed while it waited
+}
+
+// failed says what was being done when err came, and makes a database that is
+// away an error that someone can act on. nil stays nil, and an Error that
+// someone can act on already stays as it is.
+func (db *DB) failed(doing string, err error) error {
+	if err == nil || backup.AsError(err) != nil || errors.Is(err, backup.ErrLeaseLost) {
+		return err
+	}
+	if doing != "" {
+		err = fmt.Errorf("%s: %w", doing, err)
+	}
+	if db.dialect.away(err) {
+		return backup.Errorf(backup.Unavailable, "", "The database does not answer. Try again in a moment.").Because(err)
+	}
+	return err
+}
+
+// exec runs a statement and returns how many rows it changed.
+func (t *tx) exec(ctx context.Context, query string, args ...any) (int64, error) {
+	r, err := t.sql.ExecContext(ctx, query, values(args)...)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+// row reads at most one row into dest; found says whether there was one.
+func (t *tx) row(ctx context.Context, query string, args []any, dest ...any) (found bool, err error) {
+	err = t.sql.QueryRowContext(ctx, query, values(args)...).Scan(dest...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// rows calls each for every row, with a function that reads it.
+func (t *tx) rows(ctx context.Context, query string, args []any, each func(scan func(dest ...any) error) error) error {
+	r, err := t.sql.QueryContext(ctx, query, values(args)...)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	for r.Next() {
+		if err := each(r.Scan); err != nil {
+			return err
+		}
+	}
+	return r.Err()
+}
+
+// strings reads the first column of all rows.
+func (t *tx) strings(ctx context.Context, query string, args ...any) ([]string, error) {
+	var all []string
+	err := t.rows(ctx, query, args, func(scan func(...any) error) error {
+		var s string
+		if err := scan(&s); err != nil {
+			return err
+		}
+		all = append(all, s)
+		return nil
+	})
+	return all, err
+}
