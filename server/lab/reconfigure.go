@@ -1,0 +1,406 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/soap"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// createVM runs in the task of CreateVM_Task and of ImportVApp. The VM's
+// disks that are no files yet are made empty.
+func (l *Lab) createVM(ctx *simulator.Context, q *types.CreateVM_Task, imported bool) (types.AnyType, types.BaseMethodFault) {
+	folder, ok := ctx.Map.Get(q.This).(*simulator.Folder)
+	if !ok {
+		return nil, &types.ManagedObjectNotFound{Obj: q.This}
+	}
+	c := &q.Config
+	if c.Uuid == "" {
+		c.Uuid = uuid.NewString()
+	}
+	if c.InstanceUuid == "" {
+		c.InstanceUuid = uuid.NewString()
+	}
+	if imported {
+		for _, dc := range c.DeviceChange {
+			if s := dc.GetVirtualDeviceConfigSpec(); isFileDisk(s.Device) {
+				s.FileOperation = types.VirtualDeviceConfigSpecFileOperationCreate
+			}
+		}
+	}
+	l.numberDevices(nil, c.DeviceChange)
+	if fault := l.beforeDisks(c.DeviceChange); fault != nil {
+		return nil, fault
+	}
+	result, fault := l.inner(ctx, folder.CreateVMTask(ctx, q).(*methods.CreateVM_TaskBody).Res.Returnval)
+	if fault != nil {
+		return nil, fault
+	}
+	vm := ctx.Map.Get(result.(ref)).(*simulator.VirtualMachine)
+	ctx.WithLock(vm, func() {
+		unshare(vm)
+		if fault = l.afterDisks(ctx, vm); fault == nil {
+			l.measure(ctx, vm)
+		}
+	})
+	return result, fault
+}
+
+func isFileDisk(d types.BaseVirtualDevice) bool {
+	_, b := diskOf(d)
+	return b != nil
+}
+
+func (l *Lab) reconfigure(ctx *simulator.Context, q *types.ReconfigVM_Task) ref {
+	return l.start(ctx, l.vmJob(ctx, q.This, "ReconfigVM_Task", "reconfigVm", func(vm *simulator.VirtualMachine) (types.AnyType, types.BaseMethodFault) {
+		l.numberDevices(devices(vm), q.Spec.DeviceChange)
+		gone := l.destroyedBy(vm, q.Spec.DeviceChange)
+		if fault := l.beforeDisks(q.Spec.DeviceChange); fault != nil {
+			return nil, fault
+		}
+		result, fault := l.inner(ctx, vm.ReconfigVMTask(ctx, q).(*methods.ReconfigVM_TaskBody).Res.Returnval)
+		if fault != nil {
+			return nil, fault
+		}
+		if fault := l.afterDisks(ctx, vm); fault != nil {
+			return nil, fault
+		}
+		l.eraseChains(gone)
+		return result, nil
+	}))
+}
+
+// destroyedBy lists the disk chains that a change deletes along with their device.
+func (l *Lab) destroyedBy(vm *simulator.VirtualMachine, changes []types.BaseVirtualDeviceConfigSpec) (list []*link) {
+	for _, dc := range changes {
+		s := dc.GetVirtualDeviceConfigSpec()
+		if s.Operation != types.VirtualDeviceConfigSpecOperationRemove || s.FileOperation != types.VirtualDeviceConfigSpecFileOperationDestroy {
+			continue
+		}
+		if _, b := diskOf(devices(vm).FindByKey(s.Device.GetVirtualDevice().Key)); b != nil {
+			if k := l.store.get(b.FileName); k != nil {
+				list = append(list, k)
+			}
+		}
+	}
+	return list
+}
+
+// eraseChains erases links from the top down, as far as nothing else needs them.
+func (l *Lab) eraseChains(tops []*link) {
+	for _, k := range tops {
+		for k != nil {
+			parent := k.parentLink()
+			if _, used := l.index.owner(l.store.pathOf(k)); used || k.hasKids() || l.holds(k) {
+				break
+			}
+			l.store.erase(k)
+			k = parent
+		}
+	}
+}
+
+// beforeDisks fills in what vSphere takes from the file of a disk that is attached.
+func (l *Lab) beforeDisks(changes []types.BaseVirtualDeviceConfigSpec) types.BaseMethodFault {
+	for _, dc := range changes {
+		s := dc.GetVirtualDeviceConfigSpec()
+		d, b := diskOf(s.Device)
+		if b == nil || s.Operation != types.VirtualDeviceConfigSpecOperationAdd || s.FileOperation != "" {
+			continue
+		}
+		k := l.store.get(b.FileName)
+		if k == nil {
+			return &types.FileNotFound{FileFault: types.FileFault{File: b.FileName}}
+		}
+		if owner, ok := l.index.owner(b.FileName); ok && (owner.PowerState == string(types.VirtualMachinePowerStatePoweredOn) || k.hasKids()) {
+			return &types.FileLocked{FileFault: types.FileFault{File: b.FileName}}
+		}
+		k.disk.mu.RLock()
+		d.CapacityInBytes, b.Uuid = k.disk.capacity, k.uuid
+		k.disk.mu.RUnlock()
+		d.CapacityInKB, b.Parent = d.CapacityInBytes/1024, nil
+	}
+	return nil
+}
+
+// afterDisks makes content for the disks that are new, lets disks grow, and
+// shows the backings as they are.
+func (l *Lab) afterDisks(ctx *simulator.Context, vm *simulator.VirtualMachine) types.BaseMethodFault {
+	tops := map[int32]*link{}
+	for _, dev := range vm.Config.Hardware.Device {
+		d, b := diskOf(dev)
+		if b == nil {
+			continue
+		}
+		k := l.store.get(b.FileName)
+		if k == nil {
+			var err error
+			if k, err = l.newFile(b, d.CapacityInBytes); err != nil {
+				return systemError(err)
+			}
+		}
+		k.disk.mu.Lock()
+		k.disk.capacity = max(k.disk.capacity, d.CapacityInBytes)
+		if k.uuid == "" {
+			k.uuid = newDiskUUID()
+		}
+		k.disk.mu.Unlock()
+		tops[d.Key] = k
+	}
+	setDevices(ctx, vm, l.setBackings(vm.Config.Hardware.Device, tops, nil))
+	return nil
+}
+
+// newFile makes the content of a disk file that vcsim has just created: empty,
+// or a redo log over the file that its backing names as parent.
+func (l *Lab) newFile(b *types.VirtualDiskFlatVer2BackingInfo, capacity int64) (*link, error) {
+	sp, _, err := l.store.spaceOf(b.FileName)
+	if err != nil {
+		return nil, err
+	}
+	if b.Parent != nil {
+		parent := l.store.get(b.Parent.FileName)
+		if parent == nil {
+			return nil, fmt.Errorf("the parent %s is missing", b.Parent.FileName)
+		}
+		k := parent.freeze(true)
+		l.store.put(b.FileName, k)
+		return k, nil
+	}
+	k := newDisk(l.store.heap, capacity, nil, sp)
+	k.uuid = b.Uuid
+	l.store.put(b.FileName, k)
+	return k, nil
+}
+
+// newDiskUUID looks like vSphere's: it always begins with VMware's number.
+func newDiskUUID() string { return "6000c29" + uuid.NewString()[7:] }
+
+func (l *Lab) clone(ctx *simulator.Context, q *types.CloneVM_Task) ref {
+	return l.start(ctx, l.vmJob(ctx, q.This, "CloneVM_Task", "cloneVm", func(vm *simulator.VirtualMachine) (types.AnyType, types.BaseMethodFault) {
+		if q.Spec.Config == nil {
+			q.Spec.Config = &types.VirtualMachineConfigSpec{}
+		}
+		if q.Spec.Config.Uuid == "" {
+			q.Spec.Config.Uuid = uuid.NewString()
+		}
+		if q.Spec.Config.InstanceUuid == "" {
+			q.Spec.Config.InstanceUuid = uuid.NewString()
+		}
+		res := vm.CloneVMTask(ctx, q).(*methods.CloneVM_TaskBody)
+		if res.Fault_ != nil {
+			return nil, res.Fault_.VimFault().(types.BaseMethodFault)
+		}
+		result, fault := l.inner(ctx, res.Res.Returnval)
+		if fault != nil {
+			return nil, fault
+		}
+		copied := ctx.Map.Get(result.(ref)).(*simulator.VirtualMachine)
+		ctx.WithLock(copied, func() {
+			unshare(copied)
+			if fault = l.afterDisks(ctx, copied); fault == nil {
+				fault = l.copyDisks(vm, copied)
+			}
+			l.measure(ctx, copied)
+		})
+		return result, fault
+	}))
+}
+
+// copyDisks copies what the disks of one VM hold to those of its clone, which has them in the same order.
+func (l *Lab) copyDisks(from, to *simulator.VirtualMachine) types.BaseMethodFault {
+	targets := files(to)
+	for i, file := range files(from) {
+		if i >= len(targets) {
+			break
+		}
+		src, dst := l.store.get(file), l.store.get(targets[i])
+		if src == nil || dst == nil {
+			return &types.FileNotFound{FileFault: types.FileFault{File: file}}
+		}
+		if err := src.copyTo(dst); errors.Is(err, errNoSpace) {
+			return &types.NoDiskSpace{FileFault: types.FileFault{File: targets[i]}}
+		} else if err != nil {
+			return systemError(err)
+		}
+	}
+	src, dst := l.nvramFile(from), l.nvramFile(to)
+	if err := copyFile(src, dst); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return systemError(err)
+	}
+	return nil
+}
+
+func files(vm *simulator.VirtualMachine) (list []string) {
+	for _, dev := range vm.Config.Hardware.Device {
+		if _, b := diskOf(dev); b != nil {
+			list = append(list, b.FileName)
+		}
+	}
+	return list
+}
+
+func copyFile(from, to string) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("copy file: %w", err)
+	}
+	defer src.Close()
+	dst, err := os.Create(to)
+	if err != nil {
+		return fmt.Errorf("copy file: %w", err)
+	}
+	_, err = io.Copy(dst, src)
+	return errors.Join(err, dst.Close())
+}
+
+// nvramFile is the file of this machine that holds a VM's NVRAM.
+func (l *Lab) nvramFile(vm *simulator.VirtualMachine) string {
+	vmx := vm.Config.Files.VmPathName
+	name, err := l.store.local(folderOf(vmx) + "/" + strings.TrimSuffix(path.Base(vmx), ".vmx") + ".nvram")
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+func (l *Lab) destroyJob(ctx *simulator.Context, vm ref) job {
+	if e, ok := ctx.Map.Get(vm).(mo.Entity); ok && vm.Type != "VirtualMachine" {
+		return job{method: "Destroy_Task", name: "destroy", object: e, run: func() (types.AnyType, types.BaseMethodFault) { return nil, &types.NotSupported{} }}
+	}
+	return l.vmJob(ctx, vm, "Destroy_Task", "destroy", func(o *simulator.VirtualMachine) (types.AnyType, types.BaseMethodFault) {
+		var tops []*link
+		for _, file := range files(o) {
+			if k := l.store.get(file); k != nil {
+				tops = append(tops, k)
+			}
+		}
+		dir := folderOf(o.Config.Files.VmPathName)
+		result, fault := l.inner(ctx, o.DestroyTask(ctx, &types.Destroy_Task{This: vm}).(*methods.Destroy_TaskBody).Res.Returnval)
+		if fault != nil {
+			return nil, fault
+		}
+		// vcsim goes on deleting files, under the lock of the file manager.
+		ctx.Map.WithLock(l.context(), ctx.Map.FileManager(), func() {})
+		l.forgetVM(ctx, vm)
+		l.eraseChains(tops)
+		for _, k := range tops {
+			l.prune(k)
+		}
+		// vcsim deletes the VM's folder with all that is in it; vSphere leaves what is not the VM's.
+		for _, k := range l.store.under(dir) {
+			if err := l.store.describe(k); err != nil {
+				return nil, systemError(err)
+			}
+		}
+		return result, nil
+	})
+}
+
+// forgetVM drops what the lab knows about a VM that has left the inventory.
+func (l *Lab) forgetVM(ctx *simulator.Context, vm ref) {
+	for _, s := range l.snapshotsOf(vm) {
+		l.leases.abortOf(ctx, s.ref)
+		l.mu.Lock()
+		delete(l.snapshots, s.ref)
+		l.mu.Unlock()
+		ctx.Map.Remove(ctx, s.ref)
+	}
+	l.stopWriters(func(w ref) bool { return w == vm })
+	l.untag(vm)
+}
+
+func (l *Lab) unregister(ctx *simulator.Context, q *types.UnregisterVM) (res soap.HasFault) {
+	vm, ok := ctx.Map.Get(q.This).(*simulator.VirtualMachine)
+	if !ok {
+		return &methods.UnregisterVMBody{Fault_: simulator.Fault("", &types.ManagedObjectNotFound{Obj: q.This})}
+	}
+	entry := l.journal.begin("UnregisterVM", q.This, l.nameOf(q.This))
+	ctx.WithLock(vm, func() { res = vm.UnregisterVM(ctx, q) })
+	if res.Fault() == nil {
+		l.forgetVM(ctx, q.This)
+		l.journal.end(entry, nil)
+	} else {
+		l.journal.end(entry, &types.InvalidPowerState{})
+	}
+	return res
+}
+
+// numberDevices gives new controllers and disks the keys that vSphere would:
+// by bus and unit, so that a disk put back in its place has its key again.
+func (l *Lab) numberDevices(have object.VirtualDeviceList, changes []types.BaseVirtualDeviceConfigSpec) {
+	all := append(object.VirtualDeviceList{}, have...)
+	for _, dc := range changes {
+		s := dc.GetVirtualDeviceConfigSpec()
+		d := s.Device.GetVirtualDevice()
+		if s.Operation != types.VirtualDeviceConfigSpecOperationAdd {
+			continue
+		}
+		if c, ok := s.Device.(types.BaseVirtualController); ok && d.Key <= 0 {
+			old := d.Key
+			if k := controllerKey(s.Device, c.GetVirtualController().BusNumber); k != 0 {
+				d.Key = k
+				for _, other := range changes {
+					if o := other.GetVirtualDeviceConfigSpec().Device.GetVirtualDevice(); o.ControllerKey == old && old != 0 {
+						o.ControllerKey = k
+					}
+				}
+			}
+		}
+		all = append(all, s.Device)
+		if _, ok := s.Device.(*types.VirtualDisk); ok && d.UnitNumber != nil {
+			if k := diskKey(all.FindByKey(d.ControllerKey), *d.UnitNumber); k != 0 {
+				d.Key = k
+			}
+		}
+		if card, ok := s.Device.(types.BaseVirtualEthernetCard); ok && card.GetVirtualEthernetCard().MacAddress == "" {
+			card.GetVirtualEthernetCard().MacAddress = l.newMAC()
+		}
+	}
+}
+
+func controllerKey(d types.BaseVirtualDevice, bus int32) int32 {
+	switch d.(type) {
+	case types.BaseVirtualSCSIController:
+		return 1000 + bus
+	case *types.VirtualAHCIController:
+		return 15000 + bus
+	case *types.VirtualNVMEController:
+		return 31000 + bus
+	}
+	return 0
+}
+
+func diskKey(controller types.BaseVirtualDevice, unit int32) int32 {
+	c, ok := controller.(types.BaseVirtualController)
+	if !ok {
+		return 0
+	}
+	bus := c.GetVirtualController().BusNumber
+	switch controller.(type) {
+	case types.BaseVirtualSCSIController:
+		return 2000 + 16*bus + unit
+	case *types.VirtualIDEController:
+		return 3000 + 2*bus + unit
+	case *types.VirtualAHCIController:
+		return 16000 + 30*bus + unit
+	case *types.VirtualNVMEController:
+		return 32000 + 15*bus + unit
+	}
+	return 0
+}
+
+func (l *Lab) newMAC() string {
+	n := l.macs.Add(1)
+	return fmt.Sprintf("00:50:56:%02x:%02x:%02x", 0x80|(n>>16)&0x3f, n>>8&0xff, n&0xff)
+}
