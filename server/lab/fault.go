@@ -67,6 +67,7 @@ func Faults() []FaultKind {
 		{Name: "cbt_reset", Help: "changed block tracking is reset at the next snapshot, as after a crash of the host", at: atPlace},
 		{Name: "cbt_wrong", Help: "QueryChangedDiskAreas leaves out every second changed block", at: atPlace},
 		{Name: "cbt_truncate", Help: "QueryChangedDiskAreas answers in pages of one area", at: atPlace},
+		{Name: "stream_stall", Help: "an export or an upload stands still for delay after so many bytes", at: atPlace},
 		{Name: "export_cut", Help: "the connection of an export breaks after so many bytes", at: atPlace},
 		{Name: "export_corrupt", Help: "a byte of an export is changed on its way, at offset after", at: atPlace},
 		{Name: "export_short", Help: "an export ends early and cleanly, after so many bytes", at: atPlace},

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/vmdk"
 	"github.com/vmware/govmomi/vim25/types"
@@ -150,6 +151,7 @@ type stream struct {
 	cut    *int64 // where the connection breaks
 	short  *int64 // where the stream ends as if it were whole
 	expire *int64 // where the lease dies
+	stall  *armed // where it stands still, and for how long
 }
 
 func (l *Lab) newStream(le *lease, cut, short string) stream {
@@ -164,11 +166,27 @@ func (l *Lab) newStream(le *lease, cut, short string) stream {
 		return nil
 	}
 	s.cut, s.short, s.expire = at(cut), at(short), at("lease_expire")
+	s.stall = l.faults.take("stream_stall", le.vm, le.vmName, false)
 	return s
+}
+
+// wait stands still once, where stream_stall asks for it.
+func (s *stream) wait(end int64) {
+	if s.stall == nil || end <= s.stall.After {
+		return
+	}
+	t := time.NewTimer(s.stall.Delay)
+	defer t.Stop()
+	s.stall = nil
+	select {
+	case <-t.C:
+	case <-s.le.done:
+	}
 }
 
 // pass says how many of n bytes may go on, and what comes then.
 func (s *stream) pass(n int) (int, error) {
+	s.wait(s.done + int64(n))
 	select {
 	case <-s.le.done:
 		return 0, errCut
