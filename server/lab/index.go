@@ -64,9 +64,12 @@ func (x *index) PutObject(_ *simulator.Context, o mo.Reference) {
 	}
 }
 
+// UpdateObject heeds known VMs only: vcsim goes on changing one that it has removed.
 func (x *index) UpdateObject(_ *simulator.Context, o mo.Reference, _ []types.PropertyChange) {
 	if vm, ok := o.(*mo.VirtualMachine); ok {
-		x.note(vm)
+		if _, known := x.get(vm.Self); known {
+			x.note(vm)
+		}
 	}
 }
 

@@ -121,13 +121,20 @@ func (l *Lab) createFields(ctx *simulator.Context) error {
 	return nil
 }
 
-// populate creates the VMs, many at a time.
+// inOrder is the number of VMs up to which they are created one by one, so
+// that they have the same moids in every lab of one configuration.
+const inOrder = 64
+
+// populate creates the VMs; many of them at a time where there are many.
 func (l *Lab) populate() error {
 	if err := l.createTags(); err != nil {
 		return err
 	}
 	var g errgroup.Group
-	g.SetLimit(16 * runtime.GOMAXPROCS(0))
+	g.SetLimit(1)
+	if l.config.VMs > inOrder {
+		g.SetLimit(16 * runtime.GOMAXPROCS(0))
+	}
 	for n := 1; n <= l.config.VMs; n++ {
 		g.Go(func() error {
 			_, err := l.addVM(n, VMSpec{Name: fmt.Sprintf("vm%02d", n)})
@@ -152,7 +159,7 @@ func (l *Lab) AddVM(_ context.Context, s VMSpec) (VM, error) {
 	if s.Name == "" {
 		return VM{}, errors.New("a VM needs a name")
 	}
-	if _, err := l.index.find(s.Name); err == nil {
+	if _, err := l.index.find(EscapeName(s.Name)); err == nil {
 		return VM{}, fmt.Errorf("there is a VM %q already", s.Name)
 	}
 	if len(s.Disks) == 0 {
@@ -206,15 +213,16 @@ func (l *Lab) addVM(n int, s VMSpec) (VM, error) {
 
 func (l *Lab) configOf(n int, s VMSpec) types.VirtualMachineConfigSpec {
 	ds := fmt.Sprintf("[LocalDS_%d]", n%l.config.Datastores)
+	dir := EscapeName(s.Name)
 	var list object.VirtualDeviceList
 	kind := []string{"pvscsi", "lsilogic"}[n%2]
 	// A controller of a known kind cannot fail.
 	scsi, _ := list.CreateSCSIController(kind)
 	list = append(list, scsi)
 	for i, size := range s.Disks {
-		name := s.Name
+		name := dir
 		if i > 0 {
-			name = fmt.Sprintf("%s_%d", s.Name, i)
+			name = fmt.Sprintf("%s_%d", dir, i)
 		}
 		unit := int32(i)
 		if i >= 7 {
@@ -225,7 +233,7 @@ func (l *Lab) configOf(n int, s VMSpec) types.VirtualMachineConfigSpec {
 				Key: -int32(100 + i), ControllerKey: scsi.GetVirtualDevice().Key, UnitNumber: &unit,
 				Backing: &types.VirtualDiskFlatVer2BackingInfo{
 					DiskMode: string(types.VirtualDiskModePersistent), ThinProvisioned: types.NewBool(true),
-					VirtualDeviceFileBackingInfo: types.VirtualDeviceFileBackingInfo{FileName: ds + " " + path.Join(s.Name, name+".vmdk")},
+					VirtualDeviceFileBackingInfo: types.VirtualDeviceFileBackingInfo{FileName: ds + " " + path.Join(dir, name+".vmdk")},
 				},
 			},
 			CapacityInBytes: size, CapacityInKB: size / 1024,

@@ -25,6 +25,7 @@ func (l *Lab) createVM(ctx *simulator.Context, q *types.CreateVM_Task, imported 
 		return nil, &types.ManagedObjectNotFound{Obj: q.This}
 	}
 	c := &q.Config
+	c.Name = EscapeName(c.Name)
 	if c.Uuid == "" {
 		c.Uuid = uuid.NewString()
 	}
@@ -54,6 +55,11 @@ func (l *Lab) createVM(ctx *simulator.Context, q *types.CreateVM_Task, imported 
 		}
 	})
 	return result, fault
+}
+
+// EscapeName writes a name as vSphere keeps it: without the characters that part paths.
+func EscapeName(name string) string {
+	return strings.NewReplacer("%", "%25", "/", "%2f", "\\", "%5c").Replace(name)
 }
 
 func isFileDisk(d types.BaseVirtualDevice) bool {
