@@ -1,0 +1,220 @@
+package provider
+
+import (
+	"context"
+
+	"github.com/hashicorp/terraform-plugin-framework-validators/boolvalidator"
+	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
+	"github.com/hashicorp/terraform-plugin-framework-validators/resourcevalidator"
+	"github.com/hashicorp/terraform-plugin-framework-validators/setvalidator"
+	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
+	"github.com/hashicorp/terraform-plugin-framework/path"
+	"github.com/hashicorp/terraform-plugin-framework/resource"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+
+	"github.com/kura-backup/terraform-provider-kura/server/api"
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+var (
+	_ resource.ResourceWithConfigure        = (*groupResource)(nil)
+	_ resource.ResourceWithConfigValidators = (*groupResource)(nil)
+	_ resource.ResourceWithIdentity         = (*groupResource)(nil)
+	_ resource.ResourceWithImportState      = (*groupResource)(nil)
+	_ resource.ResourceWithValidateConfig   = (*groupResource)(nil)
+)
+
+type groupResource struct{ resourceConnection }
+
+func (r *groupResource) Metadata(_ context.Context, _ resource.MetadataRequest, resp *resource.MetadataResponse) {
+	resp.TypeName = "kura_backup_group"
+}
+
+func (r *groupResource) IdentitySchema(_ context.Context, _ resource.IdentitySchemaRequest, resp *resource.IdentitySchemaResponse) {
+	resp.IdentitySchema = identitySchema("group")
+}
+
+func (r *groupResource) Schema(ctx context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
+	ids := []validator.Set{setvalidator.SizeBetween(0, 10000), setvalidator.ValueStringsAre(stringvalidator.LengthBetween(1, 128))}
+	resp.Schema = schema.Schema{
+		MarkdownDescription: "A named set of virtual machines: listed ones, selected ones, or both, less exclusions. " +
+			"A selector is resolved anew at every run, so that machines which appear later are backed up too.\n\n" +
+			"Destroying a group deletes no image. It is refused while schedules are on the group.",
+		Attributes: map[string]schema.Attribute{
+			"id":          idAttribute(),
+			"name":        nameAttribute("group"),
+			"description": descriptionAttribute(),
+			"virtual_machine_ids": schema.SetAttribute{
+				Optional: true, ElementType: types.StringType, Validators: ids,
+				MarkdownDescription: "Ids of the machines of the group, as `kura_virtual_machines` gives them.",
+			},
+			"selector": selectorAttribute(),
+			"exclude_virtual_machine_ids": schema.SetAttribute{
+				Optional: true, ElementType: types.StringType, Validators: ids,
+				MarkdownDescription: "Ids of machines that are left out, even if listed or selected.",
+			},
+			"reserved_seats": numberAttribute(0, "Seats that the schedules of the group book for its selector, so that it may grow; 0 = as many as it has members now.",
+				int64validator.Between(0, 100000)),
+			"max_parallel": numberAttribute(0, "Backups of one run at a time; 0 = as the vcenter's limits allow.",
+				int64validator.Between(0, 100000)),
+			"consistent":          switchAttribute(false, "The snapshots of all members are taken together. Such a group has at most 99 members."),
+			"labels":              labelsAttribute(),
+			"deletion_protection": switchAttribute(false, "The server refuses to delete the group."),
+			"created_at":          createdAtAttribute(),
+			"timeouts":            timeoutsAttribute(ctx, changeTimeouts),
+		},
+	}
+}
+
+func selectorAttribute() schema.Attribute {
+	some := []validator.String{stringvalidator.UTF8LengthBetween(1, 1024)}
+	return schema.SingleNestedAttribute{
+		Optional:            true,
+		MarkdownDescription: "Chooses machines of one vcenter. All conditions that are given must hold.",
+		Attributes: map[string]schema.Attribute{
+			"vcenter_id": schema.StringAttribute{
+				Required: true, MarkdownDescription: "Id of the vcenter.",
+				Validators: []validator.String{stringvalidator.LengthBetween(1, 128)},
+			},
+			"tags": schema.SetNestedAttribute{
+				Optional: true, MarkdownDescription: "vSphere tags; a machine must carry all of them.",
+				Validators: []validator.Set{setvalidator.SizeBetween(0, 100)},
+				NestedObject: schema.NestedAttributeObject{Attributes: map[string]schema.Attribute{
+					"category": schema.StringAttribute{
+						Required: true, MarkdownDescription: "Category of the tag.",
+						Validators: []validator.String{stringvalidator.UTF8LengthBetween(1, 256)},
+					},
+					"name": schema.StringAttribute{
+						Required: true, MarkdownDescription: "Name of the tag.",
+						Validators: []validator.String{stringvalidator.UTF8LengthBetween(1, 256)},
+					},
+				}},
+			},
+			"folder": schema.StringAttribute{
+				Optional: true, MarkdownDescription: "Inventory path of a folder, such as `/DC0/vm/prod`.", Validators: some,
+			},
+			"recursive": schema.BoolAttribute{
+				Optional: true, MarkdownDescription: "Sub-folders of `folder` too. Default `false`.",
+				Validators: []validator.Bool{boolvalidator.AlsoRequires(path.MatchRelative().AtParent().AtName("folder"))},
+			},
+			"resource_pool": schema.StringAttribute{
+				Optional: true, MarkdownDescription: "Inventory path of a resource pool.", Validators: some,
+			},
+			"name_regex": schema.StringAttribute{
+				Optional: true, MarkdownDescription: "Regular expression in the syntax of Go that matches anywhere in the name.",
+				Validators: append([]validator.String{nameRegex{}}, some...),
+			},
+		},
+	}
+}
+
+func (r *groupResource) ConfigValidators(context.Context) []resource.ConfigValidator {
+	return []resource.ConfigValidator{
+		resourcevalidator.AtLeastOneOf(path.MatchRoot("virtual_machine_ids"), path.MatchRoot("selector")),
+	}
+}
+
+// ValidateConfig applies the domain's own rules to what is known.
+func (r *groupResource) ValidateConfig(ctx context.Context, req resource.ValidateConfigRequest, resp *resource.ValidateConfigResponse) {
+	var m groupModel
+	resp.Diagnostics.Append(req.Config.Get(ctx, &m)...)
+	if resp.Diagnostics.HasError() || m.VirtualMachineIDs.IsUnknown() {
+		return
+	}
+	if n := len(m.VirtualMachineIDs.Elements()); m.Consistent.ValueBool() && n > backup.MaxConsistentMembers {
+		err := backup.Group{Name: "group", Consistent: true, VirtualMachineIDs: make([]string, n)}.Validate()
+		resp.Diagnostics.AddAttributeError(path.Root("virtual_machine_ids"), "Consistent group is too large",
+			domainText(err)+"\nTheir snapshots are taken together, which vSphere does for so many at most.\nSplit the group, or drop consistent = true.")
+	}
+}
+
+func (r *groupResource) refusal(s schema.Schema) refusal {
+	return refusal{conn: r.conn, schema: &s, fallback: path.Root("name"), advice: map[api.ErrorCode]string{
+		api.ErrorCodeConflict: "Choose another name, or import the group that has it: terraform import kura_backup_group.NAME name/<name>",
+		api.ErrorCodeInUse:    "Destroy the schedules that are on the group first, or with it in one apply.",
+	}}
+}
+
+func (r *groupResource) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
+	var m groupModel
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &m)...)
+	ctx, cancel := within(ctx, m.Timeouts.Create, requestTime, &resp.Diagnostics)
+	defer cancel()
+	body := m.wire(ctx, &resp.Diagnostics)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	g, err := made(r.conn.client.CreateBackupGroupWithResponse(ctx, &api.CreateBackupGroupParams{IdempotencyKey: newKey()}, body))
+	if err != nil {
+		r.refusal(req.Plan.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
+		return
+	}
+	m.take(ctx, g, &resp.Diagnostics)
+	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
+	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+}
+
+func (r *groupResource) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
+	var m groupModel
+	resp.Diagnostics.Append(req.State.Get(ctx, &m)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
+	g, err := found(r.conn.client.GetBackupGroupWithResponse(ctx, m.ID.ValueString()))
+	if api.CodeOf(err) == api.ErrorCodeNotFound {
+		resp.State.RemoveResource(ctx)
+		return
+	}
+	if err != nil {
+		r.refusal(req.State.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
+		return
+	}
+	m.take(ctx, g, &resp.Diagnostics)
+	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+}
+
+func (r *groupResource) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
+	var m groupModel
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &m)...)
+	ctx, cancel := within(ctx, m.Timeouts.Update, requestTime, &resp.Diagnostics)
+	defer cancel()
+	body := m.wire(ctx, &resp.Diagnostics)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	g, err := found(r.conn.client.UpdateBackupGroupWithResponse(ctx, m.ID.ValueString(), &api.UpdateBackupGroupParams{}, body))
+	if err != nil {
+		r.refusal(req.Plan.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
+		return
+	}
+	m.take(ctx, g, &resp.Diagnostics)
+	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
+	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+}
+
+func (r *groupResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
+	var m groupModel
+	resp.Diagnostics.Append(req.State.Get(ctx, &m)...)
+	ctx, cancel := within(ctx, m.Timeouts.Delete, requestTime, &resp.Diagnostics)
+	defer cancel()
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	if err := gone(r.conn.client.DeleteBackupGroupWithResponse(ctx, m.ID.ValueString())); err != nil {
+		r.refusal(req.State.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
+	}
+}
+
+func (r *groupResource) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
+	importObject(ctx, "group", func(name string) ([]string, error) {
+		page, err := found(r.conn.client.ListBackupGroupsWithResponse(ctx, &api.ListBackupGroupsParams{Name: name}))
+		var ids []string
+		for _, g := range page.Items {
+			ids = append(ids, g.ID)
+		}
+		return ids, err
+	}, req, resp)
+}

@@ -1,0 +1,149 @@
+package provider
+
+import (
+	"context"
+
+	"github.com/hashicorp/terraform-plugin-framework-validators/resourcevalidator"
+	"github.com/hashicorp/terraform-plugin-framework/path"
+	"github.com/hashicorp/terraform-plugin-framework/resource"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+
+	"github.com/kura-backup/terraform-provider-kura/server/api"
+)
+
+var (
+	_ resource.ResourceWithConfigure        = (*scheduleResource)(nil)
+	_ resource.ResourceWithConfigValidators = (*scheduleResource)(nil)
+	_ resource.ResourceWithIdentity         = (*scheduleResource)(nil)
+	_ resource.ResourceWithImportState      = (*scheduleResource)(nil)
+	_ resource.ResourceWithModifyPlan       = (*scheduleResource)(nil)
+)
+
+type scheduleResource struct{ resourceConnection }
+
+func (r *scheduleResource) Metadata(_ context.Context, _ resource.MetadataRequest, resp *resource.MetadataResponse) {
+	resp.TypeName = "kura_backup_schedule"
+}
+
+func (r *scheduleResource) IdentitySchema(_ context.Context, _ resource.IdentitySchemaRequest, resp *resource.IdentitySchemaResponse) {
+	resp.IdentitySchema = identitySchema("schedule")
+}
+
+func (r *scheduleResource) ConfigValidators(context.Context) []resource.ConfigValidator {
+	return []resource.ConfigValidator{
+		resourcevalidator.ExactlyOneOf(path.MatchRoot("group_id"), path.MatchRoot("virtual_machine_id")),
+		resourcevalidator.ExactlyOneOf(path.MatchRoot("one_time"), path.MatchRoot("daily"), path.MatchRoot("weekly"), path.MatchRoot("monthly")),
+		resourcevalidator.Conflicting(path.MatchRoot("start_time"), path.MatchRoot("start_window")),
+	}
+}
+
+func (r *scheduleResource) refusal(s schema.Schema) refusal {
+	return refusal{
+		conn: r.conn, schema: &s, fallback: path.Root("start_time"),
+		renamed: map[string]string{"short_months": "monthly.short_months"},
+		advice: map[api.ErrorCode]string{
+			api.ErrorCodeConflict: "Choose another name, or import the schedule that has it: terraform import kura_backup_schedule.NAME name/<name>",
+			api.ErrorCodeInUse:    "Apply deletion_protection = false first, then destroy it.",
+			api.ErrorCodeVMGone:   "Name another machine, or destroy the schedule; images of the machine stay.",
+		},
+	}
+}
+
+func (r *scheduleResource) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
+	var m scheduleModel
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &m)...)
+	ctx, cancel := within(ctx, m.Timeouts.Create, requestTime, &resp.Diagnostics)
+	defer cancel()
+	body := m.wire(ctx, &resp.Diagnostics)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	var s api.BackupSchedule
+	r.conn.ledger.begins()
+	err := r.conn.ledger.retry(ctx, applying, func() (err error) {
+		s, err = made(r.conn.client.CreateBackupScheduleWithResponse(ctx, &api.CreateBackupScheduleParams{IdempotencyKey: newKey()}, body))
+		return err
+	})
+	r.conn.ledger.forget(byName + body.Name) // from here on the server knows
+	if err != nil {
+		r.refusal(req.Plan.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
+		return
+	}
+	m.take(ctx, s, &resp.Diagnostics)
+	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
+	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+}
+
+func (r *scheduleResource) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
+	var m scheduleModel
+	resp.Diagnostics.Append(req.State.Get(ctx, &m)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
+	s, err := found(r.conn.client.GetBackupScheduleWithResponse(ctx, m.ID.ValueString()))
+	if api.CodeOf(err) == api.ErrorCodeNotFound {
+		resp.State.RemoveResource(ctx)
+		return
+	}
+	if err != nil {
+		r.refusal(req.State.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
+		return
+	}
+	r.conn.ledger.read(s.ID)
+	m.take(ctx, s, &resp.Diagnostics)
+	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+}
+
+func (r *scheduleResource) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
+	var m scheduleModel
+	resp.Diagnostics.Append(req.Plan.Get(ctx, &m)...)
+	ctx, cancel := within(ctx, m.Timeouts.Update, requestTime, &resp.Diagnostics)
+	defer cancel()
+	body := m.wire(ctx, &resp.Diagnostics)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	id := m.ID.ValueString()
+	var s api.BackupSchedule
+	r.conn.ledger.begins()
+	err := r.conn.ledger.retry(ctx, applying, func() (err error) {
+		s, err = found(r.conn.client.UpdateBackupScheduleWithResponse(ctx, id, &api.UpdateBackupScheduleParams{}, body))
+		return err
+	})
+	r.conn.ledger.forget(id) // from here on the server knows
+	if err != nil {
+		r.refusal(req.Plan.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
+		return
+	}
+	m.take(ctx, s, &resp.Diagnostics)
+	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
+	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+}
+
+func (r *scheduleResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
+	var m scheduleModel
+	resp.Diagnostics.Append(req.State.Get(ctx, &m)...)
+	ctx, cancel := within(ctx, m.Timeouts.Delete, requestTime, &resp.Diagnostics)
+	defer cancel()
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	r.conn.ledger.begins()
+	err := gone(r.conn.client.DeleteBackupScheduleWithResponse(ctx, m.ID.ValueString()))
+	r.conn.ledger.forget(m.ID.ValueString())
+	if err != nil {
+		r.refusal(req.State.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
+	}
+}
+
+func (r *scheduleResource) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
+	importObject(ctx, "schedule", func(name string) ([]string, error) {
+		page, err := found(r.conn.client.ListBackupSchedulesWithResponse(ctx, &api.ListBackupSchedulesParams{Name: name}))
+		var ids []string
+		for _, s := range page.Items {
+			ids = append(ids, s.ID)
+		}
+		return ids, err
+	}, req, resp)
+}
