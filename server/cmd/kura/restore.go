@@ -1,0 +1,222 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	"github.com/kura-backup/terraform-provider-kura/server/api"
+)
+
+type restoreCmd struct {
+	Create restoreCreate `cmd:"" help:"Restore an image: over its VM, or as a new one."`
+	List   restoreList   `cmd:"" help:"List restores, the newest first."`
+	Show   restoreShow   `cmd:"" help:"Show a restore."`
+}
+
+type restoreCreate struct {
+	Image   string `required:"" as:"ID" help:"The image's id; kura image list shows them."`
+	InPlace bool   `xor:"mode" required:"" help:"Overwrite the VM that the image was made of. It is left powered off unless --power-on is given."`
+	NewVM   string `name:"new-vm" xor:"mode" required:"" as:"NAME" help:"Make a new VM of this name."`
+
+	PowerOff bool   `group:"in place" help:"Power the VM off first; without it a running one is refused."`
+	Safety   string `enum:",quick,image,none" default:"" as:"quick|image|none" group:"in place" help:"What is kept of the VM: its former disks for 24 hours (quick, the default), a full backup (image), or nothing."`
+
+	VCenter          string   `name:"vcenter" as:"NAME" group:"new" help:"Where to make it; default the image's."`
+	Datacenter       string   `as:"NAME" group:"new" help:"Its datacenter."`
+	Folder           string   `as:"PATH" group:"new" help:"Its folder."`
+	Datastore        string   `as:"NAME" group:"new" help:"Its datastore."`
+	StoragePolicy    string   `as:"NAME" group:"new" help:"Its storage policy."`
+	Cluster          string   `as:"NAME" xor:"place" group:"new" help:"Its cluster."`
+	Host             string   `as:"NAME" xor:"place" group:"new" help:"Its host."`
+	ResourcePool     string   `as:"PATH" xor:"place" group:"new" help:"Its resource pool."`
+	Network          []string `as:"FROM=TO" sep:"none" group:"new" help:"Network of the image and the one to use instead; may be repeated."`
+	PreserveIdentity bool     `group:"new" help:"Keep the UUIDs and MAC addresses."`
+	AsTemplate       bool     `group:"new" help:"Make it a template."`
+
+	PowerOn     bool   `help:"Power the VM on afterwards."`
+	Description string `as:"TEXT" help:"Why, for the list of restores."`
+	Check       bool   `help:"Only tell whether it would start, and what to know about it."`
+	Wait        bool   `help:"Show how it goes and end when it has; the exit status is 1 unless it succeeded."`
+}
+
+// Help is shown below the command's first line.
+func (*restoreCreate) Help() string {
+	return examples("kura restore create --image 01JDZK3Q8X4T9V2M6B7N5C1R0E --new-vm erp-check --datastore ds2 --network prod=isolated --wait",
+		"kura restore create --image 01JDZK3Q8X4T9V2M6B7N5C1R0E --in-place --power-off --power-on --wait")
+}
+
+// Run starts a restore.
+func (r *restoreCreate) Run(ctx context.Context, s *session) error {
+	if err := needID("image", r.Image); err != nil {
+		return err
+	}
+	c, err := s.server()
+	if err != nil {
+		return err
+	}
+	spec, err := r.spec(ctx, c)
+	if err != nil {
+		return err
+	}
+	raw, err := body(c.CheckRestoreWithResponse(ctx, spec))
+	if err != nil {
+		return err
+	}
+	if r.Check {
+		return showOne(s, raw, func(a api.RestoreCheckResult) (r record) {
+			r.add("would start", "yes")
+			for _, w := range a.Warnings {
+				r.add("warning", w)
+			}
+			return r
+		})
+	}
+	check, err := decode[api.RestoreCheckResult](raw)
+	if err != nil {
+		return err
+	}
+	for _, w := range check.Warnings {
+		fmt.Fprintf(s.stderr, "Warning: %s\n", clean(w))
+	}
+	if raw, err = body(c.CreateRestoreWithResponse(ctx, &api.CreateRestoreParams{IdempotencyKey: newKey()}, spec)); err != nil {
+		return err
+	}
+	if !r.Wait {
+		return showOne(s, raw, s.restoreRecord)
+	}
+	started, err := decode[api.Restore](raw)
+	if err != nil {
+		return err
+	}
+	return s.waitRestore(ctx, c, started)
+}
+
+// spec is what the flags ask for. Those of the other kind of restore are
+// refused, not passed over.
+func (r *restoreCreate) spec(ctx context.Context, c *api.ClientWithResponses) (api.Restore, error) {
+	spec := api.Restore{ImageID: r.Image, Description: r.Description}
+	networks, err := pairs("network", r.Network)
+	if err != nil {
+		return spec, err
+	}
+	vm := api.RestoreNewVM{
+		Name: r.NewVM, Datacenter: r.Datacenter, Folder: r.Folder, Datastore: r.Datastore, StoragePolicy: r.StoragePolicy,
+		Cluster: r.Cluster, Host: r.Host, ResourcePool: r.ResourcePool, NetworkMappings: networks,
+		PreserveIdentity: r.PreserveIdentity, AsTemplate: r.AsTemplate,
+	}
+	if r.InPlace {
+		where := cmp.Or(r.VCenter, vm.Datacenter, vm.Folder, vm.Datastore, vm.StoragePolicy, vm.Cluster, vm.Host, vm.ResourcePool)
+		if where != "" || networks != nil || vm.PreserveIdentity || vm.AsTemplate {
+			return spec, usef("--in-place leaves the VM where it is and what it is: the flags for a new VM go with --new-vm.")
+		}
+		spec.InPlace = &api.RestoreInPlace{PowerOff: r.PowerOff, PowerOn: r.PowerOn, Safety: api.Safety(r.Safety)}
+		return spec, nil
+	}
+	if r.PowerOff || r.Safety != "" {
+		return spec, usef("--power-off and --safety go with --in-place: a new VM overwrites nothing.")
+	}
+	vm.PowerOn = r.PowerOn
+	vm.VCenterID, err = vcenterID(ctx, c, r.VCenter)
+	spec.NewVM = &vm
+	return spec, err
+}
+
+// waitRestore waits for a restore and shows it as it ended.
+func (s *session) waitRestore(ctx context.Context, c *api.ClientWithResponses, r api.Restore) error {
+	job, err := s.waitJob(ctx, c, r.JobID)
+	if err != nil {
+		return err
+	}
+	raw, err := body(c.GetRestoreWithResponse(ctx, r.ID, &api.GetRestoreParams{}))
+	if err != nil {
+		return err
+	}
+	if err := showOne(s, raw, s.restoreRecord); err != nil {
+		return err
+	}
+	return jobEnd(job)
+}
+
+func (s *session) restoreRecord(v api.Restore) (r record) {
+	r.add("id", v.ID)
+	r.add("image id", v.ImageID)
+	r.add("restores", target(v))
+	r.add("description", v.Description)
+	r.add("status", string(v.Status))
+	if v.Error != nil {
+		r.add("error", v.Error.Message+" ("+string(v.Error.Code)+")")
+	}
+	for _, m := range v.Messages {
+		r.add("message", m)
+	}
+	if vm := v.RestoredVM; vm != nil {
+		r.add("restored VM", vm.Name+" ("+vm.MOID+")")
+		r.add("instance uuid", vm.InstanceUUID)
+	}
+	if v.BytesRestored > 0 {
+		r.add("written", size(v.BytesRestored))
+	}
+	r.add("job id", v.JobID)
+	r.add("created", when(v.CreatedAt))
+	r.add("started", when(v.StartedAt))
+	r.add("completed", when(v.CompletedAt))
+	r.add("duration", took(v.StartedAt, v.CompletedAt, s.now()))
+	return r
+}
+
+// target says what a restore makes or overwrites.
+func target(v api.Restore) string {
+	switch {
+	case v.NewVM != nil:
+		return "new VM " + v.NewVM.Name
+	case v.InPlace != nil:
+		return "in place"
+	}
+	return "a disk"
+}
+
+type restoreList struct {
+	Limit int `as:"N" help:"No more than this many. Default: all."`
+}
+
+// Run lists restores.
+func (l *restoreList) Run(ctx context.Context, s *session) error {
+	c, err := s.server()
+	if err != nil {
+		return err
+	}
+	items, err := collect(l.Limit, func(cursor string) (answer, error) {
+		return c.ListRestoresWithResponse(ctx, &api.ListRestoresParams{Limit: pageSize, Cursor: cursor})
+	})
+	if err != nil {
+		return err
+	}
+	return showAll(s, "restores", items, []string{"START TIME", "TYPE", "STATUS", "DURATION", "VM", "IMAGE", "ID"}, func(r api.Restore) []string {
+		vm := ""
+		if r.RestoredVM != nil {
+			vm = r.RestoredVM.Name
+		}
+		return []string{when(r.StartedAt), target(r), string(r.Status), took(r.StartedAt, r.CompletedAt, s.now()), vm, r.ImageID, r.ID}
+	})
+}
+
+type restoreShow struct {
+	ID string `arg:"" help:"The restore's id."`
+}
+
+// Run shows a restore.
+func (r *restoreShow) Run(ctx context.Context, s *session) error {
+	c, err := s.server()
+	if err != nil {
+		return err
+	}
+	if err := needID("restore", r.ID); err != nil {
+		return err
+	}
+	raw, err := body(c.GetRestoreWithResponse(ctx, r.ID, &api.GetRestoreParams{}))
+	if err != nil {
+		return err
+	}
+	return showOne(s, raw, s.restoreRecord)
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/kura-backup/terraform-provider-kura/server"
+)
+
+type serveCmd struct {
+	Config           string        `setting:"" as:"FILE" help:"YAML file that sets what flags and variables do not: every flag is a key, with _ for -."`
+	Listen           string        `setting:"" default:"127.0.0.1:8480" help:"Host and port to answer at; port 0 takes any free one."`
+	Data             string        `setting:"" as:"DIR" help:"Folder for all that is embedded: database, repository, key. It is made if it is not there."`
+	KeyFile          string        `setting:"" as:"FILE" help:"The installation's key, which secrets in the database are encrypted with; default kura.key in the data folder. Without it they are lost."`
+	Database         string        `setting:"" as:"sqlite:PATH|postgres://..." help:"Default: sqlite, kura.db in the data folder. Several servers share one PostgreSQL."`
+	TLSCert          string        `setting:"" name:"tls-cert" as:"FILE" help:"PEM file of the certificate; with --tls-key the API speaks TLS."`
+	TLSKey           string        `setting:"" name:"tls-key" as:"FILE" help:"PEM file of the certificate's key."`
+	Role             string        `setting:"" enum:"all,api,mover" default:"all" as:"all|api|mover" help:"api answers and runs no jobs; mover stands near the datastores and is there to run them; all, the default, is both."`
+	Reach            []string      `setting:"" as:"LABEL" help:"What this server can reach, such as vcenter:tokyo or repository:default; it takes only jobs that need no more. Default: everything."`
+	RetentionProfile string        `setting:"" enum:"standard,general" default:"standard" as:"standard|general" help:"standard allows fixed retentions for each type of schedule, general any number of days and never."`
+	SlotCapacity     int           `setting:"" default:"10" help:"Seats of an hour of a vcenter that sets none."`
+	MaxJobs          int           `setting:"" default:"8" help:"Jobs that this server runs at the same time."`
+	Lease            time.Duration `setting:"" default:"60s" help:"How long other servers wait before they take the jobs of one that is silent."`
+	LogLevel         string        `setting:"" enum:"debug,info,warn,error" default:"info" as:"debug|info|warn|error" help:"What is logged, to stderr."`
+	LogFormat        string        `setting:"" enum:"text,json" default:"text" as:"text|json" help:"How it is logged."`
+}
+
+// Help is shown below the command's first line.
+func (*serveCmd) Help() string {
+	return "A flag stands above its variable, a variable above the file. The first start on an empty database makes a token for the operator and writes it to operator.token in the data folder. SIGTERM hands the running jobs over and ends.\n\n" +
+		examples("kura serve --data /var/lib/kura",
+			"kura serve --config /etc/kura.yaml",
+			"KURA_DATABASE=postgres://kura@db/kura kura serve --data /var/lib/kura --role mover --reach vcenter:tokyo")
+}
+
+// Run is the server from start to end.
+func (c *serveCmd) Run(ctx context.Context, s *session) (err error) {
+	config := c.config(s)
+	if err := config.Validate(); err != nil {
+		return wrongUse(err.Error())
+	}
+	srv, err := server.New(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, srv.Close()) }()
+	fmt.Fprintf(s.stdout, "kura %s listens at %s\n", version, srv.URL())
+	if file := srv.OperatorTokenFile(); exists(file) {
+		fmt.Fprintf(s.stdout, "The operator's token is in %s\n", file)
+	}
+	return srv.Run(ctx)
+}
+
+func (c *serveCmd) config(s *session) server.Config {
+	config := server.Config{
+		Listen: c.Listen, Data: c.Data, KeyFile: c.KeyFile, Database: c.Database, TLSCert: c.TLSCert, TLSKey: c.TLSKey,
+		Role: server.Role(c.Role), Reach: c.Reach, SlotCapacity: c.SlotCapacity, Slots: c.MaxJobs, Lease: c.Lease,
+		Version: version, Log: c.log(s), RetentionProfile: "standard",
+	}
+	if c.RetentionProfile == "general" {
+		config.RetentionProfile = "general"
+	}
+	if config.Database == "" {
+		config.Database = "sqlite:" + filepath.Join(c.Data, "kura.db")
+	}
+	return config
+}
+
+func (c *serveCmd) log(s *session) *slog.Logger {
+	var o slog.HandlerOptions
+	var level slog.Level
+	if level.UnmarshalText([]byte(c.LogLevel)) == nil { // it is one of the flag's choices
+		o.Level = level
+	}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(s.stderr, &o))
+	}
+	return slog.New(slog.NewTextHandler(s.stderr, &o))
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
