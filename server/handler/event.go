@@ -40,7 +40,8 @@ func (s jobStream) VisitStreamJobEventsResponse(w http.ResponseWriter) error {
 	defer poll.Stop()
 	defer beat.Stop()
 
-	job, told, err := s.first, []byte(nil), error(nil)
+	job, told := s.first, []byte(nil)
+	var err error
 	for {
 		if told, err = tell(w, job, told); err != nil {
 			break

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -64,7 +65,12 @@ func (h *handler) checkQuery(operations map[string]operation) mux.MiddlewareFunc
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			op := operationOf(operations, r)
-			for name := range r.URL.Query() {
+			query, err := url.ParseQuery(r.URL.RawQuery)
+			if err != nil {
+				h.fail(w, r, backup.Errorf(backup.Invalid, "", "The query cannot be read: %s.", clip(err.Error())))
+				return
+			}
+			for name := range query {
 				if !op.queries[name] {
 					h.fail(w, r, backup.Errorf(backup.Invalid, clip(name), "There is no parameter %q here. %s", clip(name), known(op.queries)))
 					return

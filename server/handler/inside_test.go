@@ -58,8 +58,8 @@ func TestTheContractsOperationsAreTheRoutes(t *testing.T) {
 	got := map[string]bool{}
 	err = h.router(doc).Walk(func(route *mux.Route, _ *mux.Router, _ []*mux.Route) error {
 		path, err := route.GetPathTemplate()
-		if err != nil {
-			return nil // the sub-router itself
+		if path == "" || err != nil { // the sub-router itself has none
+			return nil //nolint:nilerr // see above
 		}
 		methods, err := route.GetMethods()
 		for _, m := range methods {
@@ -85,7 +85,7 @@ func TestTheContractsOperationsAreTheRoutes(t *testing.T) {
 func TestAPanicBecomesAnInternalError(t *testing.T) {
 	h, log := inside()
 	w := httptest.NewRecorder()
-	h.outer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("the shelf broke") })).ServeHTTP(w, httptest.NewRequest("GET", "/v1/server", nil))
+	h.outer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("the shelf broke") })).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/server", nil))
 	if w.Code != 500 || !strings.Contains(w.Body.String(), `"code":"internal"`) || strings.Contains(w.Body.String(), "shelf") {
 		t.Errorf("answer = %d %s, want 500 internal without the cause", w.Code, w.Body)
 	}
@@ -99,7 +99,7 @@ func TestAnErrorWithoutACodeShowsNothingOfItself(t *testing.T) {
 	w := httptest.NewRecorder()
 	h.outer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, errors.New("pq: password of kura is wrong"))
-	})).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	})).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	id := w.Header().Get("X-Request-Id")
 	if w.Code != 500 || strings.Contains(w.Body.String(), "pq") || !strings.Contains(w.Body.String(), id) {
 		t.Errorf("answer = %d %s, want 500 with the request id and without the cause", w.Code, w.Body)
@@ -114,7 +114,7 @@ func TestNobodyIsAnsweredWhoHasLeft(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	w := httptest.NewRecorder()
-	h.fail(w, httptest.NewRequest("GET", "/", nil).WithContext(ctx), context.Canceled)
+	h.fail(w, httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx), context.Canceled)
 	if w.Body.Len() != 0 || log.Len() != 0 {
 		t.Errorf("answered %q and logged %q, want neither", w.Body, log)
 	}

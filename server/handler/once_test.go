@@ -17,11 +17,11 @@ func (r *rig) groups() []api.BackupGroup {
 
 func TestARepeatedRequestIsDoneOnce(t *testing.T) {
 	r := newRig(t)
-	make := call{
+	create := call{
 		method: "POST", path: "/v1/backup-groups", role: auth.Backup, header: map[string]string{"Idempotency-Key": "plan-1"},
 		body: api.BackupGroup{Name: "g", VirtualMachineIDs: []string{r.vms[0].ID}},
 	}
-	first, second := r.do(make), r.do(make)
+	first, second := r.do(create), r.do(create)
 	if first.status != 201 || second.status != 201 || !bytes.Equal(first.body, second.body) {
 		t.Errorf("first %d %s\nthen %d %s\nwant 201 and the same", first.status, first.body, second.status, second.body)
 	}
@@ -36,13 +36,13 @@ func TestARepeatedRequestIsDoneOnce(t *testing.T) {
 	if n := len(r.groups()); n != 1 {
 		t.Errorf("%d groups, want 1", n)
 	}
-	other := make
+	other := create
 	other.body = api.BackupGroup{Name: "another", VirtualMachineIDs: []string{r.vms[0].ID}}
 	if a := r.do(other); a.status != 409 || a.problem.Code != api.ErrorCodeConflict {
 		t.Errorf("the key with another body: %d %s, want 409 conflict", a.status, a.problem.Code)
 	}
 	r.clock.pass(25 * time.Hour)
-	if a := r.do(make); a.status != 409 || a.problem.Field != "name" {
+	if a := r.do(create); a.status != 409 || a.problem.Field != "name" {
 		t.Errorf("a day later: %d %q, want 409 for the name: the answer is not kept any more", a.status, a.problem.Field)
 	}
 }

@@ -2,9 +2,12 @@ package handler
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"net/http"
 	"regexp"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/auth"
@@ -58,7 +61,7 @@ func (h *handler) outer(next http.Handler) http.Handler {
 // finish ends a request: a panic becomes an answer, and the log gets its line.
 func (h *handler) finish(w *recorder, r *http.Request, v *visit, start time.Time) {
 	if p := recover(); p != nil {
-		if p == http.ErrAbortHandler {
+		if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 			panic(p)
 		}
 		h.Log.ErrorContext(r.Context(), "panic", "request_id", v.id, "panic", p, "stack", string(debug.Stack()))
@@ -66,7 +69,11 @@ func (h *handler) finish(w *recorder, r *http.Request, v *visit, start time.Time
 			h.write(w, r, backup.Errorf(backup.Internal, "", "%s", internalDetail), http.StatusInternalServerError)
 		}
 	}
-	h.Log.InfoContext(r.Context(), "request", "method", clip(r.Method), "path", clip(r.URL.Path), "status", w.status,
+	level := slog.LevelInfo
+	if !strings.HasPrefix(r.URL.Path, "/v1/") && w.status < http.StatusBadRequest {
+		level = slog.LevelDebug // probes come every few seconds
+	}
+	h.Log.Log(r.Context(), level, "request", "method", clip(r.Method), "path", clip(r.URL.Path), "status", w.status,
 		"bytes", w.bytes, "took", h.Now().Sub(start), "request_id", v.id, "client", r.RemoteAddr,
 		"token", v.principal.Name, "agent", clip(r.UserAgent()))
 }

@@ -27,13 +27,11 @@ func versionOf(ifMatch string) int64 {
 	if ifMatch == "" || ifMatch == "*" {
 		return 0
 	}
-	text, ok := strings.CutPrefix(ifMatch, `"`)
-	if text, ok = strings.CutSuffix(text, `"`); ok {
-		if v, err := strconv.ParseInt(text, 10, 64); err == nil && v > 0 {
-			return v
-		}
+	v, err := strconv.ParseInt(strings.Trim(ifMatch, `"`), 10, 64)
+	if err != nil || v < 1 || etag(v) != ifMatch {
+		return -1
 	}
-	return -1
+	return v
 }
 
 // one makes a list of what was looked up by its name: no such name is an empty list.

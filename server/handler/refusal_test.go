@@ -74,6 +74,7 @@ func TestEachRefusalIsAProblemThatNamesWhatIsWrong(t *testing.T) {
 		"a limit of nothing":            {get("/v1/jobs?limit=0"), 400, "invalid", "limit", "at least 1, got 0"},
 		"a limit that is no number":     {get("/v1/jobs?limit=ten"), 400, "invalid", "limit", ""},
 		"a parameter that is not there": {get("/v1/jobs?vm=vm01"), 400, "invalid", "vm", "virtual_machine_id"},
+		"a query that is none":          {get("/v1/jobs?a=1;b=2"), 400, "invalid", "", "query"},
 		"a wrong word in a query":       {get("/v1/jobs?state=done"), 400, "invalid", "state", "succeeded"},
 		"a label without its value":     {get("/v1/backup-images?label=gold"), 400, "invalid", "label.0", ""},
 		"a vcenter without a password":  {post("/v1/vcenters", `{"name":"v2","endpoint":"https://vc2","username":"u"}`), 400, "invalid", "password", "needs a password"},
