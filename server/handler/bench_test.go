@@ -1,0 +1,27 @@
+package handler_test
+
+import (
+	"testing"
+
+	"github.com/kura-backup/terraform-provider-kura/server/api"
+	"github.com/kura-backup/terraform-provider-kura/server/auth"
+)
+
+// What a request costs with token, contract, planner and SQLite, over TCP.
+func BenchmarkARequest(b *testing.B) {
+	r := newRig(b)
+	made := r.schedule(nightly("s", r.vms[0].ID))
+	for name, c := range map[string]call{
+		"read":  {method: "GET", path: "/v1/backup-schedules/" + made.ID, role: auth.Viewer},
+		"check": {method: "POST", path: "/v1/backup-schedules:check", role: auth.Viewer, body: api.BackupScheduleCheck{Schedule: nightly("t", r.vms[1].ID)}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if a := r.do(c); a.status != 200 {
+					b.Fatalf("%d: %s", a.status, a.body)
+				}
+			}
+		})
+	}
+}
