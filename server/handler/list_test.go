@@ -91,7 +91,7 @@ func TestAGroupTellsItsMembersAsTheyAreNow(t *testing.T) {
 	}
 }
 
-// seed:N40 seed:N49
+// seed:N49
 func TestImagesAreFoundByWhatTheyAre(t *testing.T) {
 	r := newRig(t)
 	var ids []string

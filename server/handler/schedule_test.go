@@ -150,7 +150,7 @@ func TestAChangeKnowsWhetherAnyoneElseMadeOne(t *testing.T) {
 	}
 }
 
-// The vcenter has three seats. seed:N57 seed:N60
+// The vcenter has three seats. seed:N60
 func TestAFullSlotIsRefusedWithWhatCanBeBooked(t *testing.T) {
 	r := newRig(t)
 	for i := range 3 {
@@ -225,7 +225,7 @@ func TestOccurrencesAreInTheZoneOfTheSchedule(t *testing.T) {
 	for _, o := range a.JSON200.Items {
 		got = append(got, o.StartsAt.Format(time.RFC3339))
 	}
-	// 02:00 of 14 March is skipped by daylight saving: it runs at the instant after the gap. seed:N25
+	// 02:00 of 14 March is skipped by daylight saving: it runs at the instant after the gap.
 	want := []string{"2027-03-13T02:00:00-05:00", "2027-03-14T03:00:00-04:00", "2027-03-15T02:00:00-04:00"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("occurrences (-want +got):\n%s", diff)
