@@ -1,7 +1,9 @@
 package provider
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/kura-backup/terraform-provider-kura/server/api"
 )
@@ -38,10 +40,17 @@ func made[T any](a interface {
 
 // gone returns nil when the object is no longer there, however it went.
 func gone(a api.Answer, err error) error {
-	if err = api.Err(a, err); api.CodeOf(err) == api.ErrorCodeNotFound {
+	if err = api.Err(a, err); missing(err) {
 		return nil
 	}
 	return err
+}
+
+// missing says whether the object that was asked for does not exist. What an
+// input names and does not exist has the same code, but another status.
+func missing(err error) bool {
+	p, ok := errors.AsType[*api.Problem](err)
+	return ok && p.Code == api.ErrorCodeNotFound && p.Status == http.StatusNotFound
 }
 
 func foreign(a api.Answer) error {

@@ -164,7 +164,7 @@ func (r *groupResource) Read(ctx context.Context, req resource.ReadRequest, resp
 	}
 	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
 	g, err := found(r.conn.client.GetBackupGroupWithResponse(ctx, m.ID.ValueString()))
-	if api.CodeOf(err) == api.ErrorCodeNotFound {
+	if missing(err) {
 		resp.State.RemoveResource(ctx)
 		return
 	}

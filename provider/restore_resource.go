@@ -131,7 +131,7 @@ func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, re
 	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
 	imported := m.ImageID.IsNull()
 	restore, err := found(r.conn.client.GetRestoreWithResponse(ctx, m.ID.ValueString(), &api.GetRestoreParams{}))
-	if api.CodeOf(err) == api.ErrorCodeNotFound {
+	if missing(err) {
 		if imported {
 			resp.State.RemoveResource(ctx)
 		}

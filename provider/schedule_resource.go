@@ -82,7 +82,7 @@ func (r *scheduleResource) Read(ctx context.Context, req resource.ReadRequest, r
 	}
 	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
 	s, err := found(r.conn.client.GetBackupScheduleWithResponse(ctx, m.ID.ValueString()))
-	if api.CodeOf(err) == api.ErrorCodeNotFound {
+	if missing(err) {
 		resp.State.RemoveResource(ctx)
 		return
 	}

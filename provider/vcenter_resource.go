@@ -199,7 +199,7 @@ func (r *vcenterResource) Read(ctx context.Context, req resource.ReadRequest, re
 	}
 	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
 	v, err := found(r.conn.client.GetVCenterWithResponse(ctx, m.ID.ValueString()))
-	if api.CodeOf(err) == api.ErrorCodeNotFound {
+	if missing(err) {
 		resp.State.RemoveResource(ctx)
 		return
 	}
