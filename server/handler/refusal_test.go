@@ -52,6 +52,7 @@ func TestEachRefusalIsAProblemThatNamesWhatIsWrong(t *testing.T) {
 		"a wrong type":                  {post(schedules, `{`+good+`,"daily":{},"window_hours":"two"}`), 400, "invalid", "window_hours", `a whole number, got "two"`},
 		"a number too large":            {post(schedules, `{`+good+`,"daily":{},"window_hours":25}`), 400, "invalid", "window_hours", "at most 24, got 25"},
 		"a fraction":                    {post(schedules, `{`+good+`,"daily":{},"window_hours":1.5}`), 400, "invalid", "window_hours", "a whole number, got 1.5"},
+		// seed:N25
 		"a half hour":                   {post(schedules, `{`+good+`,"daily":{},"start_time":"02:30"}`), 400, "invalid", "start_time", `form of 02:00, got "02:30"`},
 		"a null":                        {post(schedules, `{`+good+`,"daily":null}`), 400, "invalid", "daily", ""},
 		"two types at once":             {post(schedules, `{`+good+`,"daily":{},"monthly":{"last_day":true}}`), 400, "invalid", "one_time", "exactly one"},
