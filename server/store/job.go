@@ -54,7 +54,6 @@ func (t *tx) Job(ctx context.Context, id string) (backup.Job, error) {
 
 func (t *tx) Jobs(ctx context.Context, f backup.JobFilter) ([]backup.Job, string, error) {
 	q := query{from: "job", since: "created_at"}
-	q.where("project = ?", t.project)
 	equal := q.equal
 	if f.Active {
 		// The few jobs that are not over have an index of their own. As an
@@ -62,6 +61,7 @@ func (t *tx) Jobs(ctx context.Context, f backup.JobFilter) ([]backup.Job, string
 		q.where("state IN ('queued', 'running')")
 		equal = func(column, value string) { q.equal("("+column+" || '')", value) }
 	}
+	equal("project", t.project)
 	equal("kind", string(f.Kind))
 	equal("state", string(f.State))
 	equal("vm_id", f.VMID)

@@ -123,11 +123,14 @@ func (t *tx) remove(ctx context.Context, n noun, id string) error {
 	return nil
 }
 
+// perStatement is how many values one statement names at most. SQLite looks
+// each of them up by its name, so the cost grows with their square.
+const perStatement = 400
+
 // insertMany stores rows that have the same columns.
 func (t *tx) insertMany(ctx context.Context, n noun, rows []columns) error {
-	const size = 100 // rows of a statement: SQLite takes 32,766 values
 	for len(rows) > 0 {
-		part := rows[:min(len(rows), size)]
+		part := rows[:min(len(rows), perStatement/len(rows[0]))]
 		rows = rows[len(part):]
 		var marks []string
 		var args []any

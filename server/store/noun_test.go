@@ -305,7 +305,9 @@ func TestAVCenterComesBackAsItWasStored(t *testing.T) {
 		want := v
 		want.SyncState, want.SyncedAt = backup.SyncReady, c.now()
 		same(t, "vcenter after a sync and a change of an older copy", get(), want)
-		wantError(t, tryUpdate(t, db, func(ctx context.Context, tx backup.Tx) error { return tx.SaveSync(ctx, backup.VCenter{Meta: backup.Meta{ID: "x"}}) }), backup.NotFound, `"x"`)
+		wantError(t, tryUpdate(t, db, func(ctx context.Context, tx backup.Tx) error {
+			return tx.SaveSync(ctx, backup.VCenter{Meta: backup.Meta{ID: "x"}})
+		}), backup.NotFound, `"x"`)
 		wantError(t, tryUpdate(t, db, func(ctx context.Context, tx backup.Tx) error { return tx.LockVCenter(ctx, "x") }), backup.NotFound, `"x"`)
 		update(t, db, func(ctx context.Context, tx backup.Tx) error { return tx.LockVCenter(ctx, v.ID) })
 	})
@@ -354,7 +356,9 @@ func TestAVCenterInUseIsNotDeleted(t *testing.T) {
 		if sync.State != backup.JobCancelled {
 			t.Errorf("the waiting sync is %s, want cancelled", sync.State)
 		}
-		wantError(t, failure(t, db, func(ctx context.Context, tx backup.Tx) (backup.VirtualMachine, error) { return tx.Machine(ctx, vms[0].ID) }), backup.NotFound)
+		wantError(t, failure(t, db, func(ctx context.Context, tx backup.Tx) (backup.VirtualMachine, error) {
+			return tx.Machine(ctx, vms[0].ID)
+		}), backup.NotFound)
 	})
 }
 
@@ -394,6 +398,8 @@ func TestARepositoryComesBackAsItWasStored(t *testing.T) {
 		update(t, db, func(ctx context.Context, tx backup.Tx) error { return tx.InsertRepository(ctx, &r) })
 		r.Settings["path"], r.Password, r.Default = "/srv2", "other", false
 		update(t, db, func(ctx context.Context, tx backup.Tx) error { return tx.UpdateRepository(ctx, &r) })
-		same(t, "repository", read(t, db, func(ctx context.Context, tx backup.Tx) (backup.RepositoryRecord, error) { return tx.Repository(ctx, r.ID) }), r)
+		same(t, "repository", read(t, db, func(ctx context.Context, tx backup.Tx) (backup.RepositoryRecord, error) {
+			return tx.Repository(ctx, r.ID)
+		}), r)
 	})
 }

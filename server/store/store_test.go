@@ -397,7 +397,9 @@ func TestAViewCannotWriteAndSeesOneState(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			update(t, db, func(ctx context.Context, tx backup.Tx) error { return tx.InsertGroup(ctx, &backup.Group{Name: "later"}) })
+			update(t, db, func(ctx context.Context, tx backup.Tx) error {
+				return tx.InsertGroup(ctx, &backup.Group{Name: "later"})
+			})
 			after, _, err := tx.Groups(ctx, backup.Page{})
 			if len(after) != len(before) {
 				t.Errorf("groups in one View = %d, then %d, want the same", len(before), len(after))

@@ -50,17 +50,17 @@ func (t *tx) Machines(ctx context.Context, f backup.MachineFilter) ([]backup.Vir
 	if !f.IncludeGone {
 		q.where("gone_at = 0")
 	}
-	if len(f.IDs) <= batch {
+	if len(f.IDs) <= perStatement {
 		if len(f.IDs) > 0 {
 			q.in("id", f.IDs)
 		}
 		return list(ctx, t, q, f.Page, machineColumns)
 	}
 	if f.Limit > 0 || f.Cursor != "" {
-		return nil, "", backup.Errorf(backup.Invalid, "limit", "A list of more than %d ids has no pages.", batch)
+		return nil, "", backup.Errorf(backup.Invalid, "limit", "A list of more than %d ids has no pages.", perStatement)
 	}
 	var all []backup.VirtualMachine
-	for ids := range chunks(f.IDs) {
+	for ids := range chunks(f.IDs, perStatement) {
 		part := q
 		part.conds, part.args = append([]string(nil), q.conds...), append([]any(nil), q.args...)
 		part.in("id", ids)
@@ -73,14 +73,11 @@ func (t *tx) Machines(ctx context.Context, f backup.MachineFilter) ([]backup.Vir
 	return all, "", nil
 }
 
-// batch is how many rows one statement writes or names at most.
-const batch = 500
-
-// chunks yields the slice in parts of batch.
-func chunks[T any](all []T) func(func([]T) bool) {
+// chunks yields the slice in parts of at most size.
+func chunks[T any](all []T, size int) func(func([]T) bool) {
 	return func(yield func([]T) bool) {
 		for len(all) > 0 {
-			n := min(len(all), batch)
+			n := min(len(all), size)
 			if !yield(all[:n]) {
 				return
 			}
@@ -92,7 +89,8 @@ func chunks[T any](all []T) func(func([]T) bool) {
 // SaveMachines writes many rows with one statement each batch, so that a first
 // sync of 10,000 VMs takes seconds.
 func (t *tx) SaveMachines(ctx context.Context, vms []backup.VirtualMachine) error {
-	for part := range chunks(vms) {
+	size := perStatement / (len(machineColumns(&backup.VirtualMachine{})) + 1)
+	for part := range chunks(vms, size) {
 		last := map[[2]string]int{} // a statement must not name a row twice: the later VM holds
 		for i := range part {
 			vm := &part[i]
@@ -165,7 +163,7 @@ func (t *tx) MarkGone(ctx context.Context, vcenterID string, moids []string, kee
 	if err != nil {
 		return fmt.Errorf("inventory of vcenter %s: %w", vcenterID, err)
 	}
-	for ids := range chunks(gone) {
+	for ids := range chunks(gone, perStatement-1) {
 		marks := make([]string, len(ids))
 		args := []any{t.now}
 		for i, id := range ids {

@@ -236,7 +236,7 @@ CREATE TABLE job (
 CREATE INDEX job_due ON job (due, id) WHERE state = 'queued';
 CREATE INDEX job_deadline ON job (deadline) WHERE state = 'queued' AND deadline > 0;
 CREATE INDEX job_lease ON job (lease_until, id) WHERE state = 'running';
-CREATE INDEX job_active ON job (project, created_at, id) WHERE state IN ('queued', 'running');
+CREATE INDEX job_active ON job (created_at, id) WHERE state IN ('queued', 'running');
 CREATE INDEX job_list ON job (project, created_at, id);
 CREATE INDEX job_kind ON job (project, kind, created_at, id);
 CREATE INDEX job_state ON job (project, state, created_at, id);
