@@ -128,10 +128,13 @@ func TestTheControlWritesReadsAndPowers(t *testing.T) {
 func TestTheControlCreatesAndDeletesVMs(t *testing.T) {
 	e := start(t, lab.Config{})
 	c := e.control()
-	var v lab.VM
+	var v struct {
+		lab.VM
+		Error string
+	}
 	name := "a name / with 蔵"
 	if code := c.do("POST", "/vms", `{"name":"`+name+`","disks":[1048576,2097152],"gold":true,"folder":"/DC0/vm/test"}`, &v); code != 200 {
-		t.Fatalf("create: %d", code)
+		t.Fatalf("create: %d %s", code, v.Error)
 	}
 	if v.Name != lab.EscapeName(name) || len(v.Disks) != 2 || v.Disks[1].Capacity != 2*mib || v.Folder != "/DC0/vm/test" || len(v.Tags) != 1 {
 		t.Errorf("created %+v", v)

@@ -33,7 +33,9 @@ func (l *Lab) VM(id string) (VM, error) {
 	return v, err
 }
 
+// complete adds what the index does not keep, and parts the copy from the index.
 func (l *Lab) complete(v *VM) {
+	v.Disks, v.Snapshots = slices.Clone(v.Disks), slices.Clone(v.Snapshots)
 	v.Folder, v.Tags, v.VCenter = l.folderPath(v.parent), l.tagsOf(v.ref), l.config.UUID
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/vmware/govmomi/object"
@@ -213,7 +214,7 @@ func (l *Lab) addVM(n int, s VMSpec) (VM, error) {
 
 func (l *Lab) configOf(n int, s VMSpec) types.VirtualMachineConfigSpec {
 	ds := fmt.Sprintf("[LocalDS_%d]", n%l.config.Datastores)
-	dir := EscapeName(s.Name)
+	dir := strings.ReplaceAll(EscapeName(s.Name), "%", "-")
 	var list object.VirtualDeviceList
 	kind := []string{"pvscsi", "lsilogic"}[n%2]
 	// A controller of a known kind cannot fail.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"regexp"
 	"strings"
 
 	"github.com/google/uuid"
@@ -25,7 +26,9 @@ func (l *Lab) createVM(ctx *simulator.Context, q *types.CreateVM_Task, imported 
 		return nil, &types.ManagedObjectNotFound{Obj: q.This}
 	}
 	c := &q.Config
-	c.Name = EscapeName(c.Name)
+	// vcsim loses devices where it escapes a name: it gets a plain one first.
+	name := EscapeName(c.Name)
+	c.Name = strings.ReplaceAll(name, "%", "-")
 	if c.Uuid == "" {
 		c.Uuid = uuid.NewString()
 	}
@@ -53,14 +56,33 @@ func (l *Lab) createVM(ctx *simulator.Context, q *types.CreateVM_Task, imported 
 		if fault = l.afterDisks(ctx, vm); fault == nil {
 			l.measure(ctx, vm)
 		}
+		if vm.Name != name {
+			ctx.Update(vm, []types.PropertyChange{{Name: "name", Val: name}, {Name: "config.name", Val: name}, {Name: "summary.config.name", Val: name}})
+		}
 	})
 	return result, fault
 }
 
-// EscapeName writes a name as vSphere keeps it: without the characters that part paths.
+// EscapeName writes a name as vSphere keeps it: what parts paths is escaped,
+// and what is escaped already stays.
 func EscapeName(name string) string {
-	return strings.NewReplacer("%", "%25", "/", "%2f", "\\", "%5c").Replace(name)
+	var b strings.Builder
+	for i, c := range name {
+		switch {
+		case c == '/':
+			b.WriteString("%2f")
+		case c == '\\':
+			b.WriteString("%5c")
+		case c == '%' && !escape.MatchString(name[i:]):
+			b.WriteString("%25")
+		default:
+			b.WriteRune(c)
+		}
+	}
+	return b.String()
 }
+
+var escape = regexp.MustCompile(`^%(2[fF]|5[cC]|25)`)
 
 func isFileDisk(d types.BaseVirtualDevice) bool {
 	_, b := diskOf(d)
@@ -364,6 +386,10 @@ func (l *Lab) numberDevices(have object.VirtualDeviceList, changes []types.BaseV
 			}
 		}
 		all = append(all, s.Device)
+		if _, ok := s.Device.(*types.VirtualDisk); ok && d.DeviceInfo == nil {
+			n := len(all.SelectByType((*types.VirtualDisk)(nil)))
+			d.DeviceInfo = &types.Description{Label: fmt.Sprintf("Hard disk %d", n)}
+		}
 		if _, ok := s.Device.(*types.VirtualDisk); ok && d.UnitNumber != nil {
 			if k := diskKey(all.FindByKey(d.ControllerKey), *d.UnitNumber); k != 0 {
 				d.Key = k
