@@ -1,0 +1,153 @@
+package vsphere
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+// keptKey is the entry of a VM's extra configuration in which restores in
+// place write down which files they brought and which they replaced. It is
+// written before the first file is moved, so nothing can be forgotten.
+const keptKey = "kura.kept"
+
+// replaced is one restore in place, as the VM itself remembers it.
+type replaced struct {
+	Marker string    `json:"marker"`
+	Done   bool      `json:"done"`  // the disks were swapped: set by the same call that swaps them
+	Until  time.Time `json:"until"` // the old files are kept until then
+	Old    []string  `json:"old"`   // datastore paths of what was replaced
+	New    []string  `json:"new"`   // of what took its place
+}
+
+func decodeKept(s string) ([]replaced, error) {
+	var list []replaced
+	if s == "" {
+		return nil, nil
+	}
+	if err := json.Unmarshal([]byte(s), &list); err != nil {
+		return nil, fmt.Errorf("read %s of the VM: %w", keptKey, err)
+	}
+	return list, nil
+}
+
+// keptOption is the entry with r added, or put in the place of the record with its marker.
+func keptOption(c *types.VirtualMachineConfigInfo, r replaced) (types.BaseOptionValue, error) {
+	list, err := decodeKept(extra(c, keptKey))
+	if err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(list, func(x replaced) bool { return x.Marker == r.Marker })
+	return encodeKept(append(list, r))
+}
+
+func encodeKept(list []replaced) (types.BaseOptionValue, error) {
+	if len(list) == 0 {
+		return optionValue(keptKey, ""), nil
+	}
+	b, err := json.Marshal(list)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", keptKey, err)
+	}
+	return optionValue(keptKey, string(b)), nil
+}
+
+// sweepKept cleans up after the VM's restores in place: one that died before
+// the swap leaves its new files, one that succeeded the old ones until their
+// time is over.
+func (s *Session) sweepKept(ctx context.Context, b *broom, v suspect) {
+	list, err := decodeKept(v.kept)
+	if err != nil {
+		b.note(fmt.Sprintf("kept disks of the VM %q (%s)", v.name, v.self.Value), err)
+		return
+	}
+	for _, r := range list {
+		over := r.Done && !s.config.Now().Before(r.Until)
+		if !b.dead(r.Marker) || (r.Done && !over) {
+			continue
+		}
+		files, what := r.New, "disks of a failed restore of the VM"
+		if r.Done {
+			files, what = r.Old, "replaced disks of the VM"
+		}
+		b.note(fmt.Sprintf("%s %q (%s): %s", what, v.name, v.self.Value, strings.Join(files, ", ")), s.forget(ctx, v.self, r.Marker, files))
+	}
+}
+
+// forget deletes files, none of which is in use by the VM, and the record of them.
+func (s *Session) forget(ctx context.Context, self ref, marker string, files []string) error {
+	vm, err := s.vm(ctx, self.Value, []string{"config", "parent", "parentVApp"})
+	if err != nil {
+		return err
+	}
+	dc, _, err := s.datacenterOf(ctx, vm)
+	if err != nil {
+		return err
+	}
+	used := usedFiles(vm.Config.Hardware.Device)
+	var errs []error
+	for _, f := range files {
+		if !used[f] {
+			errs = append(errs, s.deleteDisk(ctx, dc, f))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	list, err := decodeKept(extra(vm.Config, keptKey))
+	if err != nil {
+		return err
+	}
+	entry, err := encodeKept(slices.DeleteFunc(list, func(r replaced) bool { return r.Marker == marker }))
+	if err != nil {
+		return err
+	}
+	return s.reconfigure(ctx, self, types.VirtualMachineConfigSpec{ExtraConfig: []types.BaseOptionValue{entry}})
+}
+
+// usedFiles are the files of all disks and of what they build upon.
+func usedFiles(devices []types.BaseVirtualDevice) map[string]bool {
+	used := map[string]bool{}
+	for _, d := range devices {
+		disk, ok := d.(*types.VirtualDisk)
+		if !ok {
+			continue
+		}
+		used[fileOf(disk)] = true
+		if b, ok := disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo); ok {
+			for ; b != nil; b = b.Parent {
+				used[b.FileName] = true
+			}
+		}
+		if b, ok := disk.Backing.(*types.VirtualDiskSeSparseBackingInfo); ok {
+			for ; b != nil; b = b.Parent {
+				used[b.FileName] = true
+			}
+		}
+	}
+	return used
+}
+
+// datacenterOf finds the datacenter that a VM lies in.
+func (s *Session) datacenterOf(ctx context.Context, vm mo.VirtualMachine) (dc ref, path string, err error) {
+	from := deref(vm.Parent)
+	if from == (ref{}) {
+		from = deref(vm.ParentVApp)
+	}
+	p, err := s.placesOf(ctx, from)
+	if err != nil {
+		return ref{}, "", err
+	}
+	dc, ok := p.up(from, "Datacenter")
+	if !ok {
+		return ref{}, "", fmt.Errorf("%s lies in no datacenter", vm.Self.Value)
+	}
+	return dc, p.path(dc), nil
+}

@@ -1,0 +1,362 @@
+package vsphere
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// overwrite is a restore in place on its way. The image's disks come to a
+// staging VM first; the VM itself changes in one call, so that at every
+// moment it has either all its old disks or all the new ones.
+type overwrite struct {
+	s        *Session
+	draft    backup.OverwriteDraft
+	from     backup.ImageReader
+	machine  MachineConfig
+	saved    *types.VirtualMachineConfigInfo
+	vm       mo.VirtualMachine // as it was at the start
+	dc       ref
+	dcPath   string
+	swaps    []swap
+	extras   []*types.VirtualDisk // came to the VM after the image; they are let go of
+	wasOn    bool
+	staging  ref
+	record   replaced
+	messages []string
+}
+
+// swap is one disk that is replaced, or brought back.
+type swap struct {
+	image  backup.ImageDisk
+	saved  *types.VirtualDisk
+	old    *types.VirtualDisk // nil: the VM has lost it
+	staged string             // where its new content lies at the moment
+	final  string             // where it will lie
+}
+
+// at is the device whose place the new disk takes.
+func (w swap) at() *types.VirtualDisk {
+	if w.old != nil {
+		return w.old
+	}
+	return w.saved
+}
+
+// OverwriteVM implements [backup.VSphereSession].
+func (s *Session) OverwriteVM(ctx context.Context, r backup.OverwriteDraft, from backup.ImageReader, progress func(int64)) (backup.RestoredVM, []string, error) {
+	doing := "overwrite the VM " + r.MOID
+	o, err := s.planOverwrite(ctx, r, from)
+	if err != nil {
+		return backup.RestoredVM{}, nil, s.problem(doing, err)
+	}
+	if err := o.bring(ctx, progress); err != nil {
+		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))
+	}
+	if err := o.swap(ctx); err != nil {
+		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))
+	}
+	done := backup.RestoredVM{MOID: r.MOID, InstanceUUID: o.vm.Config.InstanceUuid, BIOSUUID: o.vm.Config.Uuid, Name: unescapeName(o.vm.Name)}
+	err = o.settle(ctx)
+	return done, o.messages, s.problem(doing, err)
+}
+
+// planOverwrite looks at everything that can be refused before anything is changed.
+func (s *Session) planOverwrite(ctx context.Context, r backup.OverwriteDraft, from backup.ImageReader) (*overwrite, error) {
+	m, ok := parseMarker(r.Marker)
+	if !ok {
+		return nil, fmt.Errorf("%q is no marker", r.Marker)
+	}
+	o := &overwrite{s: s, draft: r, from: from}
+	var err error
+	if o.machine, o.saved, err = decodeMachine(from.Manifest().Machine); err != nil {
+		return nil, err
+	}
+	if o.vm, err = s.vm(ctx, r.MOID, []string{"name", "parent", "parentVApp", "resourcePool", "config", "runtime", "snapshot", "datastore"}); err != nil {
+		return nil, err
+	}
+	if err := o.refuse(); err != nil {
+		return nil, err
+	}
+	if o.dc, o.dcPath, err = s.datacenterOf(ctx, o.vm); err != nil {
+		return nil, err
+	}
+	o.wasOn = o.vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn
+	o.pair(m)
+	return o, o.space(ctx)
+}
+
+// refuse says why the VM cannot be overwritten as it stands.
+func (o *overwrite) refuse() error {
+	name := unescapeName(o.vm.Name)
+	if o.vm.Snapshot != nil {
+		if names, _ := snapshotNames(o.vm.Snapshot.RootSnapshotList); len(names) > 0 {
+			return backup.Errorf(backup.PreflightFailed, "", "The VM %q has snapshots (%s), which a restore in place would destroy: remove them first, or restore to a new VM.", name, strings.Join(names, ", "))
+		}
+	}
+	switch {
+	case yes(o.vm.Runtime.ConsolidationNeeded):
+		return backup.Errorf(backup.PreflightFailed, "", "The disks of the VM %q need consolidation: consolidate them first, or restore to a new VM.", name)
+	case o.vm.Config.Template:
+		return backup.Errorf(backup.PreflightFailed, "", "%q is a template: convert it to a VM first, or restore to a new VM.", name)
+	case faultTolerant(o.vm.Runtime.FaultToleranceState):
+		return backup.Errorf(backup.PreflightFailed, "", "The VM %q is protected by Fault Tolerance: turn that off first, or restore to a new VM.", name)
+	case o.vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOff && !o.draft.InPlace.PowerOff:
+		return backup.Errorf(backup.VMRunning, "in_place.power_off", "The VM %q is not powered off: power it off, or set power_off = true.", name)
+	case o.vm.ResourcePool == nil:
+		return backup.Errorf(backup.PreflightFailed, "", "The VM %q lies in no resource pool.", name)
+	}
+	return nil
+}
+
+// pair finds for each disk of the image the VM's disk that it replaces.
+func (o *overwrite) pair(m marker) {
+	now := o.vm.Config.Hardware.Device
+	for _, d := range present(o.from.Manifest().Image.Disks) {
+		w := swap{image: d}
+		w.saved, _ = find(o.saved.Hardware.Device, d.Key)
+		w.old, _ = find(now, d.Key)
+		if w.at() == nil {
+			continue // neither the VM nor the image's configuration knows it
+		}
+		folder := o.vm.Config.Files.VmPathName
+		if w.old != nil {
+			folder = fileOf(w.old)
+		}
+		w.final = inFolderOf(folder, fmt.Sprintf("%s-%d.vmdk", m.fileName(), d.Key))
+		o.swaps = append(o.swaps, w)
+	}
+	for _, d := range now {
+		disk, ok := d.(*types.VirtualDisk)
+		if !ok || slices.ContainsFunc(o.swaps, func(w swap) bool { return w.image.Key == disk.Key }) {
+			continue
+		}
+		if _, then := find(o.saved.Hardware.Device, disk.Key); then {
+			o.messages = append(o.messages, fmt.Sprintf("%s is not in the image and was left as it is.", label(disk)))
+			continue
+		}
+		o.extras = append(o.extras, disk)
+		o.messages = append(o.messages, fmt.Sprintf("%s came to the VM after the image; it was detached, its file is still at %s.", label(disk), fileOf(disk)))
+	}
+	o.record = replaced{Marker: o.draft.Marker}
+	for _, w := range o.swaps {
+		o.record.New = append(o.record.New, w.final)
+		if w.old != nil {
+			o.record.Old = append(o.record.Old, fileOf(w.old))
+		}
+	}
+}
+
+// space makes sure that the new disks fit beside the old ones.
+func (o *overwrite) space(ctx context.Context) error {
+	if len(o.swaps) == 0 {
+		return backup.Errorf(backup.Conflict, "", "The image and the VM %q have no disk in common.", unescapeName(o.vm.Name))
+	}
+	need := map[string]int64{}
+	for _, w := range o.swaps {
+		n, err := allocated(ctx, o.from, []backup.ImageDisk{w.image})
+		if err != nil {
+			return err
+		}
+		need[storeOf(w.final)] += n
+	}
+	free, err := o.s.freeBytes(ctx, o.vm.Datastore)
+	if err != nil {
+		return err
+	}
+	for store, n := range need {
+		if f, known := free[store]; known && f < n {
+			return backup.Errorf(backup.NoSpace, "", "The restored disks need %d bytes beside the old ones; the datastore %s has %d free.", n, store, f)
+		}
+	}
+	return nil
+}
+
+// bring makes the staging VM, fills its disks, and moves them into the VM's own folder.
+func (o *overwrite) bring(ctx context.Context, progress func(int64)) error {
+	spec, disks := o.stagingSpec()
+	folder := deref(o.vm.Parent)
+	if folder == (ref{}) || folder.Type != "Folder" {
+		var dc mo.Datacenter
+		if err := o.s.read(ctx, o.dc, []string{"vmFolder"}, &dc); err != nil {
+			return err
+		}
+		folder = dc.VmFolder
+	}
+	var err error
+	o.staging, err = o.s.importVM(ctx, load{
+		spec: spec, pool: *o.vm.ResourcePool, folder: folder, host: deref(o.vm.Runtime.Host), disks: disks, from: o.from, progress: progress,
+	})
+	if err != nil {
+		return fmt.Errorf("fill the new disks: %w", err)
+	}
+	if err := o.release(ctx, spec); err != nil {
+		return fmt.Errorf("take the new disks off the staging VM: %w", err)
+	}
+	if err := o.remember(ctx); err != nil {
+		return err
+	}
+	for i := range o.swaps {
+		w := &o.swaps[i]
+		if uuid := w.uuid(); uuid != "" {
+			if err := o.s.setDiskUUID(ctx, o.dc, w.staged, uuid); err != nil {
+				return err
+			}
+		}
+		if err := o.s.moveDisk(ctx, o.dc, w.staged, w.final); err != nil {
+			return err
+		}
+		w.staged = w.final
+	}
+	return nil
+}
+
+// uuid is the backing UUID that the guest knows the disk by.
+func (w swap) uuid() string {
+	if w.old != nil {
+		uuid, _ := backing(w.old)
+		return uuid
+	}
+	return w.image.UUID
+}
+
+// stagingSpec is a VM of nothing but the new disks, each at its place and on its datastore.
+func (o *overwrite) stagingSpec() (types.VirtualMachineConfigSpec, []backup.ImageDisk) {
+	spec := types.VirtualMachineConfigSpec{
+		Name: o.draft.Marker, GuestId: o.vm.Config.GuestId, Version: o.vm.Config.Version, NumCPUs: 1, MemoryMB: 128,
+		Annotation:  o.draft.Marker + "\nkura keeps disks here for a moment. It is removed by itself.",
+		Files:       &types.VirtualMachineFileInfo{VmPathName: "[" + storeOf(o.vm.Config.Files.VmPathName) + "]"},
+		ExtraConfig: []types.BaseOptionValue{optionValue(markerKey, o.draft.Marker)},
+	}
+	var disks []backup.ImageDisk
+	made := map[int32]bool{}
+	for _, w := range o.swaps {
+		d := w.at()
+		if c := o.controller(d); c != nil && !made[d.ControllerKey] {
+			made[d.ControllerKey] = true
+			spec.DeviceChange = append(spec.DeviceChange, add(c, ""))
+		}
+		spec.DeviceChange = append(spec.DeviceChange, add(thinDisk(d, w.image.Capacity, storeOf(w.final)), types.VirtualDeviceConfigSpecFileOperationCreate))
+		disks = append(disks, w.image)
+	}
+	return spec, disks
+}
+
+// controller is a copy of what the disk hangs on, from the VM or else from the image.
+func (o *overwrite) controller(d *types.VirtualDisk) types.BaseVirtualDevice {
+	for _, devices := range []object.VirtualDeviceList{o.vm.Config.Hardware.Device, o.saved.Hardware.Device} {
+		if c := devices.FindByKey(d.ControllerKey); c != nil {
+			return copyController(c)
+		}
+	}
+	return nil
+}
+
+func add(d types.BaseVirtualDevice, op types.VirtualDeviceConfigSpecFileOperation) types.BaseVirtualDeviceConfigSpec {
+	return &types.VirtualDeviceConfigSpec{Operation: types.VirtualDeviceConfigSpecOperationAdd, FileOperation: op, Device: d}
+}
+
+// release notes where the new disks lie and takes them off the staging VM: its end must not be theirs.
+func (o *overwrite) release(ctx context.Context, spec types.VirtualMachineConfigSpec) error {
+	vm, err := o.s.vm(ctx, o.staging.Value, []string{"config"})
+	if err != nil {
+		return err
+	}
+	asked := specDevices(spec)
+	var change types.VirtualMachineConfigSpec
+	for i := range o.swaps {
+		want, _ := find(asked, o.swaps[i].at().Key)
+		for _, d := range vm.Config.Hardware.Device {
+			if disk, ok := d.(*types.VirtualDisk); ok && want != nil && samePlace(want, asked, disk, vm.Config.Hardware.Device) {
+				o.swaps[i].staged = fileOf(disk)
+				change.DeviceChange = append(change.DeviceChange, remove(disk))
+			}
+		}
+		if o.swaps[i].staged == "" {
+			return fmt.Errorf("%q did not arrive", o.swaps[i].image.Label)
+		}
+	}
+	// Where the files are is written down before they are nobody's.
+	o.record.New = o.record.New[:0]
+	for _, w := range o.swaps {
+		o.record.New = append(o.record.New, w.staged, w.final)
+	}
+	if err := o.remember(ctx); err != nil {
+		return err
+	}
+	return o.s.reconfigure(ctx, o.staging, change)
+}
+
+// remember writes the record onto the VM.
+func (o *overwrite) remember(ctx context.Context) error {
+	entry, err := keptOption(o.vm.Config, o.record)
+	if err != nil {
+		return err
+	}
+	err = o.s.reconfigure(ctx, o.vm.Self, types.VirtualMachineConfigSpec{ExtraConfig: []types.BaseOptionValue{entry}})
+	if err != nil {
+		return fmt.Errorf("note the restore on the VM: %w", err)
+	}
+	return nil
+}
+
+// undo puts away what was brought, unless the swap took place after all: a
+// call whose answer was lost may have been heard. What fails here the sweep finds.
+func (o *overwrite) undo(ctx context.Context, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.s.config.CallTimeout)
+	defer cancel()
+	if o.staging != (ref{}) {
+		if err := o.s.destroyMarked(ctx, o.staging, o.draft.Marker); err != nil {
+			o.s.log.WarnContext(ctx, "staging VM is left to the sweep", "vm", o.staging.Value, "error", err)
+		}
+	}
+	vm, err := o.s.vm(ctx, o.vm.Self.Value, []string{"config", "runtime.powerState"})
+	if err != nil {
+		return fmt.Errorf("the VM may be left powered off: %w", cause)
+	}
+	if o.swapped(vm) {
+		return fmt.Errorf("the disks were swapped, but what follows was not done: %w", cause)
+	}
+	if extra(vm.Config, keptKey) != "" {
+		if err := o.s.forget(ctx, vm.Self, o.draft.Marker, o.record.New); err != nil {
+			o.s.log.WarnContext(ctx, "new disks are left to the sweep", "vm", vm.Self.Value, "error", err)
+		}
+	}
+	if o.wasOn && vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOff {
+		if err := o.s.powerOn(ctx, vm.Self); err != nil {
+			return fmt.Errorf("the VM has its old disks, but could not be powered on again: %w", cause)
+		}
+	}
+	return fmt.Errorf("the VM has its old disks: %w", cause)
+}
+
+// swapped says whether the record of this restore on the VM is that of a done one.
+func (o *overwrite) swapped(vm mo.VirtualMachine) bool {
+	list, err := decodeKept(extra(vm.Config, keptKey))
+	return err == nil && slices.ContainsFunc(list, func(r replaced) bool { return r.Marker == o.draft.Marker && r.Done })
+}
+
+// until is how long the replaced disks are kept.
+func (o *overwrite) until() time.Time {
+	if o.draft.InPlace.Safety == backup.SafetyQuick {
+		return o.s.config.Now().Add(o.s.config.KeepDisks).UTC()
+	}
+	return o.s.config.Now().UTC()
+}
+
+func baseNames(files []string) string {
+	names := make([]string, 0, len(files))
+	for _, f := range files {
+		names = append(names, path.Base(datastorePath(f)))
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,266 @@
+package vsphere
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// swap powers the VM off and changes it in one call: disks, hardware, cards
+// and the record of it. If vSphere refuses the hardware, the disks alone.
+func (o *overwrite) swap(ctx context.Context) error {
+	if o.vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOff {
+		if err := o.s.powerOff(ctx, o.vm.Self); err != nil {
+			return fmt.Errorf("power off: %w", err)
+		}
+	}
+	disks, err := o.diskSpec()
+	if err != nil {
+		return err
+	}
+	whole := o.hardwareSpec(ctx)
+	whole.DeviceChange = append(disks.DeviceChange, whole.DeviceChange...)
+	whole.ExtraConfig = append(disks.ExtraConfig, whole.ExtraConfig...)
+	err = o.s.reconfigure(ctx, o.vm.Self, whole)
+	if err == nil || ctx.Err() != nil || unreachable(err) {
+		return err
+	}
+	if again := o.s.reconfigure(ctx, o.vm.Self, disks); again != nil {
+		return fmt.Errorf("swap the disks: %w", again)
+	}
+	o.messages = append(o.messages, fmt.Sprintf("The disks are restored, but vSphere refused to put the hardware back as it was: %v.", err))
+	return nil
+}
+
+// diskSpec takes the old disks off and puts the new ones on at the same places.
+func (o *overwrite) diskSpec() (types.VirtualMachineConfigSpec, error) {
+	var spec types.VirtualMachineConfigSpec
+	for _, d := range o.extras {
+		spec.DeviceChange = append(spec.DeviceChange, remove(d))
+	}
+	for _, w := range o.swaps {
+		if w.old != nil {
+			spec.DeviceChange = append(spec.DeviceChange, remove(w.old))
+		}
+	}
+	made := map[int32]bool{}
+	for _, w := range o.swaps {
+		d := w.at()
+		if _, there := findDevice(o.vm.Config.Hardware.Device, d.ControllerKey); !there && !made[d.ControllerKey] {
+			if c := o.controller(d); c != nil {
+				made[d.ControllerKey] = true
+				spec.DeviceChange = append(spec.DeviceChange, add(c, ""))
+			}
+		}
+		disk := thinDisk(d, w.image.Capacity, storeOf(w.final))
+		b := disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo)
+		b.FileName = w.final
+		if old, ok := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo); ok && old.DiskMode != "" {
+			b.DiskMode, b.Sharing = old.DiskMode, old.Sharing
+		}
+		spec.DeviceChange = append(spec.DeviceChange, add(disk, ""))
+	}
+	o.record.Done, o.record.Until = true, o.until()
+	o.record.New = o.record.New[:0]
+	for _, w := range o.swaps {
+		o.record.New = append(o.record.New, w.final)
+	}
+	entry, err := keptOption(o.vm.Config, o.record)
+	spec.ExtraConfig = []types.BaseOptionValue{entry}
+	return spec, err
+}
+
+func findDevice(devices []types.BaseVirtualDevice, key int32) (types.BaseVirtualDevice, bool) {
+	for _, d := range devices {
+		if d.GetVirtualDevice().Key == key {
+			return d, true
+		}
+	}
+	return nil, false
+}
+
+// copyController is the controller without the list of what hangs on it.
+func copyController(d types.BaseVirtualDevice) types.BaseVirtualDevice {
+	v := reflect.New(reflect.TypeOf(d).Elem())
+	v.Elem().Set(reflect.ValueOf(d).Elem())
+	return bareController(v.Interface().(types.BaseVirtualDevice))
+}
+
+// hardwareSpec is what differs between the VM and the image's configuration, apart from disks.
+func (o *overwrite) hardwareSpec(ctx context.Context) types.VirtualMachineConfigSpec {
+	spec := differing(hardware(o.saved), hardware(o.vm.Config))
+	if o.saved.Annotation != o.vm.Config.Annotation {
+		spec.Annotation = o.saved.Annotation
+		if spec.Annotation == "" {
+			spec.Annotation = " " // an empty text in a specification means "as it is"
+		}
+	}
+	if o.saved.Version != o.vm.Config.Version {
+		o.messages = append(o.messages, fmt.Sprintf("The VM keeps its hardware version %s; the image has %s.", o.vm.Config.Version, o.saved.Version))
+	}
+	then, now := extraConfig(o.saved), extraConfig(o.vm.Config)
+	for _, k := range sortedKeys(then) {
+		if now[k] != then[k] {
+			spec.ExtraConfig = append(spec.ExtraConfig, optionValue(k, then[k]))
+		}
+	}
+	for _, k := range sortedKeys(now) {
+		if _, had := then[k]; !had {
+			spec.ExtraConfig = append(spec.ExtraConfig, optionValue(k, ""))
+		}
+	}
+	spec.DeviceChange = o.cards(ctx)
+	return spec
+}
+
+// differing keeps the fields of want that have another value in have.
+func differing(want, have types.VirtualMachineConfigSpec) types.VirtualMachineConfigSpec {
+	w, h := reflect.ValueOf(&want).Elem(), reflect.ValueOf(&have).Elem()
+	for i := range w.NumField() {
+		if reflect.DeepEqual(w.Field(i).Interface(), h.Field(i).Interface()) {
+			w.Field(i).SetZero()
+		}
+	}
+	return want
+}
+
+// cards puts the network cards back: same keys, MACs and networks.
+func (o *overwrite) cards(ctx context.Context) []types.BaseVirtualDeviceConfigSpec {
+	var changes []types.BaseVirtualDeviceConfigSpec
+	now := o.vm.Config.Hardware.Device
+	kept := map[int32]bool{}
+	for _, d := range o.saved.Hardware.Device {
+		then, ok := d.(types.BaseVirtualEthernetCard)
+		if !ok {
+			continue
+		}
+		card := then.GetVirtualEthernetCard()
+		have, there := findDevice(now, card.Key)
+		there = there && reflect.TypeOf(have) == reflect.TypeOf(d)
+		kept[card.Key] = there
+		if there && sameCard(have.(types.BaseVirtualEthernetCard).GetVirtualEthernetCard(), card) {
+			continue
+		}
+		backing, err := o.network(ctx, o.machine.Networks[card.Key])
+		if err != nil {
+			o.messages = append(o.messages, fmt.Sprintf("%s was not put back: %v.", label(d), err))
+			kept[card.Key] = there
+			continue
+		}
+		op := types.VirtualDeviceConfigSpecOperationAdd
+		if there {
+			op = types.VirtualDeviceConfigSpecOperationEdit
+		}
+		changes = append(changes, &types.VirtualDeviceConfigSpec{Operation: op, Device: newCard(d, backing, true)})
+	}
+	for _, d := range now {
+		if _, ok := d.(types.BaseVirtualEthernetCard); ok && !kept[d.GetVirtualDevice().Key] {
+			changes = append([]types.BaseVirtualDeviceConfigSpec{
+				&types.VirtualDeviceConfigSpec{Operation: types.VirtualDeviceConfigSpecOperationRemove, Device: d},
+			}, changes...)
+			o.messages = append(o.messages, fmt.Sprintf("%s came to the VM after the image and was removed.", label(d)))
+		}
+	}
+	return changes
+}
+
+// sameCard compares MAC and network; a port's number and cookie are vSphere's own.
+func sameCard(a, b *types.VirtualEthernetCard) bool {
+	net := func(c *types.VirtualEthernetCard) any {
+		switch v := c.Backing.(type) {
+		case *types.VirtualEthernetCardNetworkBackingInfo:
+			return v.DeviceName
+		case *types.VirtualEthernetCardDistributedVirtualPortBackingInfo:
+			return v.Port.SwitchUuid + v.Port.PortgroupKey
+		case *types.VirtualEthernetCardOpaqueNetworkBackingInfo:
+			return v.OpaqueNetworkId
+		}
+		return c.Backing
+	}
+	return a.MacAddress == b.MacAddress && reflect.DeepEqual(net(a), net(b))
+}
+
+// network is the backing of the network of that name on the VM's host.
+func (o *overwrite) network(ctx context.Context, name string) (types.BaseVirtualDeviceBackingInfo, error) {
+	t, err := o.s.site(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range t.hosts {
+		if h.Self == deref(o.vm.Runtime.Host) {
+			if n := t.network(h, name); n != (ref{}) {
+				return o.s.cardBacking(ctx, n)
+			}
+		}
+	}
+	return nil, fmt.Errorf("its host has no network %q", name)
+}
+
+// settle does the rest after the swap. The VM is restored by now, so what
+// fails is a message, or is found by the sweep.
+func (o *overwrite) settle(ctx context.Context) error {
+	s := o.s
+	if err := o.verify(ctx); err != nil {
+		return o.mark(ctx, err)
+	}
+	if _, message := s.restoreNVRAM(ctx, o.vm, o.dcPath, o.machine, o.from); message != "" {
+		o.messages = append(o.messages, message)
+	}
+	o.messages = append(o.messages, s.restoreAttributes(ctx, o.vm.Self, o.machine)...)
+	if yes(o.vm.Config.ChangeTrackingEnabled) {
+		for _, on := range []bool{false, true} {
+			if err := s.reconfigure(ctx, o.vm.Self, types.VirtualMachineConfigSpec{ChangeTrackingEnabled: types.NewBool(on)}); err != nil {
+				o.messages = append(o.messages, fmt.Sprintf("Changed block tracking could not be reset: %v.", err))
+			}
+		}
+	}
+	if err := s.destroyMarked(ctx, o.staging, o.draft.Marker); err != nil {
+		s.log.WarnContext(ctx, "staging VM is left to the sweep", "vm", o.staging.Value, "error", err)
+	}
+	if o.draft.InPlace.Safety == backup.SafetyQuick {
+		o.messages = append(o.messages, fmt.Sprintf("The replaced disks (%s) are kept in the VM's folder until %s.", baseNames(o.record.Old), o.record.Until.Format(time.RFC3339)))
+	} else if err := s.forget(ctx, o.vm.Self, o.draft.Marker, o.record.Old); err != nil {
+		o.messages = append(o.messages, fmt.Sprintf("The replaced disks (%s) could not be deleted yet; kura tries again.", baseNames(o.record.Old)))
+		s.log.WarnContext(ctx, "replaced disks are left to the sweep", "vm", o.vm.Self.Value, "error", err)
+	}
+	if ctx.Err() != nil || !o.draft.InPlace.PowerOn {
+		return ctx.Err()
+	}
+	if err := s.powerOn(ctx, o.vm.Self); err != nil {
+		return backup.Errorf(backup.PreflightFailed, "in_place.power_on",
+			"The VM %q is restored, but it could not be powered on: %s", unescapeName(o.vm.Name), sentence(err.Error())).Because(err)
+	}
+	return nil
+}
+
+// verify reads the VM again: every disk must be the new one, at its old key.
+func (o *overwrite) verify(ctx context.Context) error {
+	var vm mo.VirtualMachine
+	if err := o.s.read(ctx, o.vm.Self, []string{"config.hardware.device"}, &vm); err != nil {
+		return err
+	}
+	for _, w := range o.swaps {
+		d, ok := find(vm.Config.Hardware.Device, w.image.Key)
+		if !ok || fileOf(d) != w.final {
+			return fmt.Errorf("%q is not on the VM as disk %d", w.image.Label, w.image.Key)
+		}
+	}
+	return nil
+}
+
+// mark says on the VM itself that its state is not what it should be.
+func (o *overwrite) mark(ctx context.Context, cause error) error {
+	text := fmt.Sprintf("kura: the restore %s went wrong half way (%v). The old disks are %v.\n%s", o.draft.Marker, cause, o.record.Old, o.saved.Annotation)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.s.config.CallTimeout)
+	defer cancel()
+	if err := o.s.reconfigure(ctx, o.vm.Self, types.VirtualMachineConfigSpec{Annotation: text}); err != nil {
+		o.s.log.WarnContext(ctx, "VM could not be marked", "vm", o.vm.Self.Value, "error", err)
+	}
+	return fmt.Errorf("the VM is left as it is, its annotation says how: %w", cause)
+}

@@ -1,0 +1,169 @@
+package vsphere
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// Config configures a [Connector]. Zero fields have the defaults given.
+type Config struct {
+	Log *slog.Logger     // default: nothing is logged
+	Now func() time.Time // default time.Now; the age of kept disks depends on it
+
+	CallTimeout time.Duration // of one call; default 3 min
+	DialTimeout time.Duration // of one connection; default 15 s
+	KeepAlive   time.Duration // an idle session is touched this often; default 5 min
+	Stall       time.Duration // a disk stream without a byte for so long is given up; default 5 min
+	Retry       time.Duration // first wait before what was blocked is tried again, then doubled; default 2 s
+	GiveUp      time.Duration // how long to try what is blocked; default 10 min
+	KeepDisks   time.Duration // replaced disks of a quick restore are kept for; default 24 h
+}
+
+func (c Config) defaulted() Config {
+	or := func(d *time.Duration, def time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+	}
+	or(&c.CallTimeout, 3*time.Minute)
+	or(&c.DialTimeout, 15*time.Second)
+	or(&c.KeepAlive, 5*time.Minute)
+	or(&c.Stall, 5*time.Minute)
+	or(&c.Retry, 2*time.Second)
+	or(&c.GiveUp, 10*time.Minute)
+	or(&c.KeepDisks, 24*time.Hour)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+// Connector connects to vcenters and keeps one session for each.
+type Connector struct {
+	config Config
+
+	mu       sync.Mutex // guards what follows
+	sessions map[string]*connection
+	retired  []*connection // replaced, but perhaps in use by a job
+	closed   bool
+}
+
+var _ backup.VSphere = (*Connector)(nil)
+
+// connection is a session that is there, or on its way.
+type connection struct {
+	fingerprint string
+	ready       chan struct{} // closed when session or err is set
+	session     *Session
+	err         error
+}
+
+// New returns a connector. It opens nothing yet.
+func New(c Config) *Connector {
+	return &Connector{config: c.defaulted(), sessions: map[string]*connection{}}
+}
+
+// Connect implements [backup.VSphere]. A session is opened once per vcenter
+// and opened anew when its address, account or certificate have changed.
+func (c *Connector) Connect(ctx context.Context, v backup.VCenter) (backup.VSphereSession, error) {
+	for {
+		k, mine, err := c.claim(v)
+		if err != nil {
+			return nil, err
+		}
+		if mine {
+			k.session, k.err = open(ctx, c.config, v)
+			if k.err != nil {
+				c.drop(v.ID, k)
+			}
+			close(k.ready)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-k.ready:
+		}
+		switch {
+		case k.err == nil:
+			k.session.limit(v.Limits)
+			if err := k.session.probe(ctx); err != nil {
+				return nil, err
+			}
+			return k.session, nil
+		case mine || ctx.Err() != nil || !cancelled(k.err):
+			return nil, k.err
+		}
+		// Another caller's context ended while it opened the session: open it ourselves.
+	}
+}
+
+// claim returns the vcenter's connection, and whether the caller has to open it.
+func (c *Connector) claim(v backup.VCenter) (*connection, bool, error) {
+	fingerprint := fingerprint(v)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, false, backup.Errorf(backup.Unavailable, "", "The server is shutting down.")
+	}
+	old := c.sessions[v.ID]
+	if old != nil && old.fingerprint == fingerprint {
+		return old, false, nil
+	}
+	k := &connection{fingerprint: fingerprint, ready: make(chan struct{})}
+	c.sessions[v.ID] = k
+	if old != nil {
+		c.retired = append(c.retired, old)
+	}
+	return k, true, nil
+}
+
+func (c *Connector) drop(id string, k *connection) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sessions[id] == k {
+		delete(c.sessions, id)
+	}
+}
+
+// Close logs out of all sessions.
+func (c *Connector) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	all := append(slices.Collect(maps.Values(c.sessions)), c.retired...)
+	c.sessions, c.retired = map[string]*connection{}, nil
+	c.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, k := range all {
+		wg.Go(k.close)
+	}
+	wg.Wait()
+	return nil
+}
+
+func (k *connection) close() {
+	<-k.ready
+	if k.session != nil {
+		k.session.close()
+	}
+}
+
+// fingerprint changes with everything that a session depends on.
+func fingerprint(v backup.VCenter) string {
+	h := sha256.New()
+	for _, s := range []string{v.Endpoint, v.Username, v.Password.Reveal(), v.Thumbprint, v.CACertificate} {
+		fmt.Fprintf(h, "%d:%s", len(s), s)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
