@@ -31,9 +31,10 @@ import (
 var house struct {
 	url, token string
 	api        *api.ClientWithResponses
-	lab        *lab.Lab // in the server as the vcenter "shared"
-	spare      *lab.Lab // for tests that add a vcenter of their own
-	vcenter    api.VCenter
+	lab        *lab.Lab    // its vcenter is "shared"
+	vcenter    api.VCenter // with room for all tests
+	tight      api.VCenter // with two seats in an hour
+	spare      *lab.Lab    // for tests that add a vcenter of their own
 }
 
 func TestMain(m *testing.M) {
@@ -77,7 +78,7 @@ func environment(dir string) error {
 		return err
 	}
 	for name, value := range map[string]string{
-		"TF_ACC": "1", "TF_ACC_TERRAFORM_PATH": program, "TF_CLI_CONFIG_FILE": rc, "CHECKPOINT_DISABLE": "1",
+		"TF_ACC": "1", "TF_ACC_TERRAFORM_PATH": program, "TF_CLI_CONFIG_FILE": rc, "CHECKPOINT_DISABLE": "1", "KURA_TEST_DIR": dir,
 	} {
 		if err := os.Setenv(name, value); err != nil {
 			return err
@@ -89,14 +90,14 @@ func environment(dir string) error {
 // build starts labs and server, and adds the shared vcenter.
 func build(dir string) (stop func() error, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	if house.lab, err = lab.New(lab.Config{VMs: 6, DiskSize: 4 << 20, Dir: dir}); err != nil {
-		cancel()
-		return nil, err
+	var labs [3]*lab.Lab
+	for i := range labs {
+		if labs[i], err = lab.New(lab.Config{VMs: 6, DiskSize: 4 << 20, Dir: dir, Seed: uint64(i + 1)}); err != nil {
+			cancel()
+			return nil, err
+		}
 	}
-	if house.spare, err = lab.New(lab.Config{VMs: 6, DiskSize: 4 << 20, Dir: dir, Seed: 7}); err != nil {
-		cancel()
-		return nil, err
-	}
+	house.lab, house.spare = labs[0], labs[2]
 	var log io.Writer = io.Discard
 	if os.Getenv("KURA_TEST_LOG") != "" {
 		log = os.Stderr
@@ -113,17 +114,18 @@ func build(dir string) (stop func() error, err error) {
 	go func() { done <- s.Run(ctx) }()
 	stop = func() error {
 		cancel()
-		for _, end := range []func() error{func() error { return <-done }, s.Close, house.lab.Close, house.spare.Close} {
+		for _, end := range []func() error{func() error { return <-done }, s.Close, labs[0].Close, labs[1].Close, labs[2].Close} {
 			if e := end(); e != nil && err == nil {
 				err = e
 			}
 		}
 		return err
 	}
-	return stop, furnish(ctx, s)
+	return stop, furnish(ctx, s, labs[1])
 }
 
-func furnish(ctx context.Context, s *server.Server) error {
+// furnish makes a client, and adds the vcenters that tests share.
+func furnish(ctx context.Context, s *server.Server, tight *lab.Lab) error {
 	token, err := os.ReadFile(s.OperatorTokenFile())
 	if err != nil {
 		return err
@@ -137,24 +139,30 @@ func furnish(ctx context.Context, s *server.Server) error {
 	if house.api, err = api.New(api.Config{Endpoint: house.url, Token: house.token}); err != nil {
 		return err
 	}
-	l := house.lab
-	a, err := house.api.CreateVCenterWithResponse(ctx, &api.CreateVCenterParams{}, api.VCenter{
-		Name: "shared", Endpoint: l.Endpoint(), Username: l.User(), Password: l.Password(), Thumbprint: l.Thumbprint(), SlotCapacity: 1000, TimeZone: "Asia/Tokyo",
-	})
-	if err := api.Err(a, err); err != nil {
+	if house.vcenter, err = addVCenter(ctx, house.lab, api.VCenter{Name: "shared", SlotCapacity: 1000, TimeZone: "Asia/Tokyo"}); err != nil {
 		return err
 	}
-	house.vcenter = *a.JSON201
+	house.tight, err = addVCenter(ctx, tight, api.VCenter{Name: "tight", SlotCapacity: 2})
+	return err
+}
+
+// addVCenter adds a lab and waits for its inventory.
+func addVCenter(ctx context.Context, l *lab.Lab, v api.VCenter) (api.VCenter, error) {
+	v.Endpoint, v.Username, v.Password, v.Thumbprint = l.Endpoint(), l.User(), l.Password(), l.Thumbprint()
+	a, err := house.api.CreateVCenterWithResponse(ctx, &api.CreateVCenterParams{}, v)
+	if err := api.Err(a, err); err != nil {
+		return v, err
+	}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		g, err := house.api.GetVCenterWithResponse(ctx, house.vcenter.ID)
+		g, err := house.api.GetVCenterWithResponse(ctx, a.JSON201.ID)
 		if err := api.Err(g, err); err != nil {
-			return err
+			return v, err
 		}
 		if g.JSON200.SyncState == api.SyncStateReady {
-			return nil
+			return *g.JSON200, nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("the inventory of the lab is %s: %s", g.JSON200.SyncState, g.JSON200.SyncError)
+			return v, fmt.Errorf("the inventory of %s is %s: %s", v.Name, g.JSON200.SyncState, g.JSON200.SyncError)
 		}
 	}
 }
@@ -211,7 +219,12 @@ func keepID(address string, id *string) resource.TestCheckFunc {
 // vmID is the server's id of a machine of the shared vcenter.
 func vmID(t *testing.T, name string) string {
 	t.Helper()
-	a, err := house.api.ListVirtualMachinesWithResponse(t.Context(), &api.ListVirtualMachinesParams{VCenterID: house.vcenter.ID, Name: name})
+	return vmOf(t, house.vcenter, name)
+}
+
+func vmOf(t *testing.T, v api.VCenter, name string) string {
+	t.Helper()
+	a, err := house.api.ListVirtualMachinesWithResponse(t.Context(), &api.ListVirtualMachinesParams{VCenterID: v.ID, Name: name})
 	ok(t, a, err)
 	if len(a.JSON200.Items) != 1 {
 		t.Fatalf("the inventory has %d machines named %s, want 1", len(a.JSON200.Items), name)

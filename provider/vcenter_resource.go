@@ -51,8 +51,8 @@ func (r *vcenterResource) Schema(ctx context.Context, _ resource.SchemaRequest, 
 			"id":   idAttribute(),
 			"name": nameAttribute("vcenter"),
 			"endpoint": schema.StringAttribute{
-				Required: true, MarkdownDescription: "`https://host` or `https://host:port`, without a path.",
-				Validators: []validator.String{stringvalidator.RegexMatches(regexp.MustCompile(`^https://[^/@\s]+/?$`), "must be https://host or https://host:port")},
+				Required: true, MarkdownDescription: "`https://host` or `https://host:port`; `/sdk` may follow.",
+				Validators: []validator.String{stringvalidator.RegexMatches(regexp.MustCompile(`^https://[^/@\s]+(/sdk)?/?$`), "must be https://host or https://host:port, without user and path")},
 			},
 			"username": schema.StringAttribute{
 				Required: true, MarkdownDescription: "User that reads the inventory, makes snapshots and restores.",

@@ -1,0 +1,119 @@
+package provider_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// program runs terraform with the provider as a program of its own, for what
+// the test framework does not show: warnings, interrupts, a state that is kept.
+type program struct {
+	t   *testing.T
+	dir string
+	env []string
+}
+
+// binary builds the provider once, into a folder that ends with the tests.
+var binary = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(os.Getenv("KURA_TEST_DIR"), "bin")
+	out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "terraform-provider-kura"), "..").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build the provider: %w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+// newProgram writes the configuration into a folder of its own.
+func newProgram(t *testing.T, config string) *program {
+	t.Helper()
+	dir, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &program{t: t, dir: t.TempDir()}
+	rc := filepath.Join(p.dir, "terraform.rc")
+	settings := fmt.Sprintf("provider_installation {\n  dev_overrides { \"hashicorp/kura\" = %q }\n  direct {}\n}\n", dir)
+	if err := os.WriteFile(rc, []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.env = append(os.Environ(), "TF_CLI_CONFIG_FILE="+rc, "TF_IN_AUTOMATION=1")
+	p.write(config)
+	return p
+}
+
+func (p *program) write(config string) {
+	p.t.Helper()
+	if err := os.WriteFile(filepath.Join(p.dir, "main.tf"), []byte(config), 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// run returns what terraform printed, and why it failed.
+func (p *program) run(args ...string) (string, error) {
+	p.t.Helper()
+	cmd := p.command(args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return out.String(), err
+}
+
+func (p *program) command(args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(p.t.Context(), os.Getenv("TF_ACC_TERRAFORM_PATH"), args...)
+	cmd.Dir, cmd.Env = p.dir, p.env
+	return cmd
+}
+
+// ok runs terraform and fails the test when it fails.
+func (p *program) ok(args ...string) string {
+	p.t.Helper()
+	out, err := p.run(args...)
+	if err != nil {
+		p.t.Fatalf("terraform %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// apply applies what is written.
+func (p *program) apply() string {
+	p.t.Helper()
+	return p.ok("apply", "-no-color", "-input=false", "-auto-approve")
+}
+
+// refused applies what is written, which must fail.
+func (p *program) refused(args ...string) string {
+	p.t.Helper()
+	if len(args) == 0 {
+		args = []string{"apply", "-no-color", "-input=false", "-auto-approve"}
+	}
+	out, err := p.run(args...)
+	if err == nil {
+		p.t.Fatalf("terraform %s succeeded:\n%s", strings.Join(args, " "), out)
+	}
+	return out
+}
+
+// state lists what the state holds.
+func (p *program) state() []string {
+	p.t.Helper()
+	out, err := p.run("state", "list")
+	if err != nil && !strings.Contains(out, "No state file") {
+		p.t.Fatalf("terraform state list: %v\n%s", err, out)
+	}
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(out)
+}
+
+// planWarnings returns what a plan prints of a configuration that it accepts.
+func planWarnings(t *testing.T, config string) string {
+	t.Helper()
+	return newProgram(t, config).ok("plan", "-no-color", "-input=false")
+}
