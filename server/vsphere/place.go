@@ -48,11 +48,15 @@ func (p places) up(r ref, kinds ...string) (ref, bool) {
 	return ref{}, false
 }
 
-// take notes an entity's changed properties and says whether there were any.
-func (p places) take(r ref, changes []types.PropertyChange) bool {
-	before := p[r]
-	e := before
-	for _, c := range changes {
+// newPlaces knows the root, which is above all views; without it paths would end one too low.
+func (s *Session) newPlaces() places {
+	return places{s.client.ServiceContent.RootFolder: {}}
+}
+
+// takeProperties notes an entity's name and parent.
+func (p places) takeProperties(o types.ObjectContent) {
+	e := p[o.Obj]
+	for _, c := range o.PropSet {
 		switch v := c.Val.(type) {
 		case string:
 			if c.Name == "name" {
@@ -64,8 +68,7 @@ func (p places) take(r ref, changes []types.PropertyChange) bool {
 			}
 		}
 	}
-	p[r] = e
-	return e != before
+	p[o.Obj] = e
 }
 
 // placesOf reads the given entities and all above them in one call.
@@ -84,7 +87,7 @@ func (s *Session) placesOf(ctx context.Context, entities ...ref) (places, error)
 			req.SpecSet[0].ObjectSet = append(req.SpecSet[0].ObjectSet, types.ObjectSpec{Obj: e, SelectSet: []types.BaseSelectionSpec{up}})
 		}
 	}
-	p := places{}
+	p := s.newPlaces()
 	if len(seen) == 1 {
 		return p, nil
 	}
@@ -93,9 +96,7 @@ func (s *Session) placesOf(ctx context.Context, entities ...ref) (places, error)
 		return nil, err
 	}
 	for _, o := range res.Returnval {
-		for _, prop := range o.PropSet {
-			p.take(o.Obj, []types.PropertyChange{{Name: prop.Name, Val: prop.Val}})
-		}
+		p.takeProperties(o)
 	}
 	return p, nil
 }

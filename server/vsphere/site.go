@@ -51,47 +51,51 @@ func (s *Session) site(ctx context.Context) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &site{places: places{}}
+	t := &site{places: s.newPlaces()}
 	for _, o := range list {
-		for _, p := range o.PropSet {
-			t.take(o.Obj, []types.PropertyChange{{Name: p.Name, Val: p.Val}})
-		}
+		t.takeProperties(o)
 		if err := t.sort(o); err != nil {
 			return nil, err
 		}
-	}
-	// The root folder is above all views; without it paths would end one too low.
-	if _, ok := t.places[s.client.ServiceContent.RootFolder]; !ok {
-		t.places[s.client.ServiceContent.RootFolder] = place{}
 	}
 	slices.SortFunc(t.computes, func(a, b compute) int { return cmp.Compare(t.path(a.self), t.path(b.self)) })
 	return t, nil
 }
 
-// survey retrieves properties of all entities of some kinds.
+// survey retrieves properties of all entities of some kinds. The view that
+// lists them ends with the session: then it is made anew.
 func (s *Session) survey(ctx context.Context, kinds []string, specs []types.PropertySpec) ([]types.ObjectContent, error) {
-	view, err := methods.CreateContainerView(ctx, s.client, &types.CreateContainerView{
+	list, view, err := s.view(ctx, kinds, specs)
+	if f, lost := faultOf[*types.ManagedObjectNotFound](err); lost && f.Obj == view {
+		list, _, err = s.view(ctx, kinds, specs)
+	}
+	return list, err
+}
+
+func (s *Session) view(ctx context.Context, kinds []string, specs []types.PropertySpec) ([]types.ObjectContent, ref, error) {
+	res, err := methods.CreateContainerView(ctx, s.client, &types.CreateContainerView{
 		This: *s.client.ServiceContent.ViewManager, Container: s.client.ServiceContent.RootFolder, Type: kinds, Recursive: true,
 	})
 	if err != nil {
-		return nil, err
+		return nil, ref{}, err
 	}
+	view := res.Returnval
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.DialTimeout)
 		defer cancel()
-		_, _ = methods.DestroyView(ctx, s.client, &types.DestroyView{This: view.Returnval}) // it ends with the session anyway
+		_, _ = methods.DestroyView(ctx, s.client, &types.DestroyView{This: view}) // it ends with the session anyway
 	}()
-	res, err := property.DefaultCollector(s.client).RetrieveProperties(ctx, types.RetrieveProperties{SpecSet: []types.PropertyFilterSpec{{
+	found, err := property.DefaultCollector(s.client).RetrieveProperties(ctx, types.RetrieveProperties{SpecSet: []types.PropertyFilterSpec{{
 		PropSet: specs,
 		ObjectSet: []types.ObjectSpec{{
-			Obj: view.Returnval, Skip: types.NewBool(true),
+			Obj: view, Skip: types.NewBool(true),
 			SelectSet: []types.BaseSelectionSpec{&types.TraversalSpec{Type: "ContainerView", Path: "view"}},
 		}},
 	}}})
 	if err != nil {
-		return nil, err
+		return nil, view, err
 	}
-	return res.Returnval, nil
+	return found.Returnval, view, nil
 }
 
 func (t *site) sort(o types.ObjectContent) error {
