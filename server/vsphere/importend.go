@@ -85,7 +85,7 @@ func (s *Session) restoreNVRAM(ctx context.Context, vm mo.VirtualMachine, datace
 }
 
 // NVRAM is the name under which an image keeps the VM's NVRAM.
-const NVRAM = "nvram"
+const NVRAM = "vm.nvram"
 
 // restoreAttributes sets custom attributes and tags that this vcenter knows, and names those it does not.
 func (s *Session) restoreAttributes(ctx context.Context, vm ref, m MachineConfig) (messages []string) {
