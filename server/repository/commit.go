@@ -170,7 +170,7 @@ func (i *imageWriter) folder(ctx context.Context, m backup.Manifest) (*snapshot.
 		return nil, fmt.Errorf("store folder: %w", err)
 	}
 	return &snapshot.Manifest{
-		Source:      snapshot.SourceInfo{Host: i.draft.VCenterUUID, UserName: clientUser, Path: "/" + i.draft.InstanceUUID},
+		Source:      snapshot.SourceInfo{Host: i.draft.VCenterUUID, UserName: sourceUser, Path: "/" + i.draft.InstanceUUID},
 		Description: m.Image.VMName,
 		StartTime:   at,
 		EndTime:     fs.UTCTimestampFromTime(cmp.Or(m.Image.EndedAt, i.r.cfg.Now())),

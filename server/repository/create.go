@@ -72,13 +72,17 @@ func (rs *Repositories) create(ctx context.Context, rec backup.RepositoryRecord,
 			return "", err
 		}
 	}
-	err = initialize(ctx, s, rec.Password)
-	if err != nil && !errors.Is(err, repo.ErrAlreadyInitialized) {
+	_, err = s.GetMetadata(ctx, formatBlob)
+	if errors.Is(err, blob.ErrBlobNotFound) {
+		return rs.createAnew(ctx, rec, s)
+	}
+	if err != nil {
 		return "", err
 	}
 	id, err := rs.verifyNew(ctx, rec, s)
 	if errors.Is(err, repo.ErrInvalidPassword) && !m.InUse {
-		return rs.createAgain(ctx, rec, s)
+		rs.cfg.Log.WarnContext(ctx, "replacing a repository whose creation was cut short", "path", s.location())
+		return rs.createAnew(ctx, rec, s)
 	}
 	if errors.Is(err, repo.ErrInvalidPassword) {
 		return "", backup.Errorf(backup.Conflict, "settings.path",
@@ -87,12 +91,16 @@ func (rs *Repositories) create(ctx context.Context, rec backup.RepositoryRecord,
 	return id, err
 }
 
-// createAgain replaces what a creation has left whose password is lost with
-// it. Nobody has ever opened that repository.
-func (rs *Repositories) createAgain(ctx context.Context, rec backup.RepositoryRecord, s storage) (string, error) {
+// createAnew makes the repository, after removing what a creation has left
+// that was cut short. Its password is lost, and nobody has ever opened it.
+func (rs *Repositories) createAnew(ctx context.Context, rec backup.RepositoryRecord, s storage) (string, error) {
+	var left []blob.ID
 	used := false
-	err := s.ListBlobs(ctx, packPrefix, func(blob.Metadata) error {
-		used = true
+	err := s.ListBlobs(ctx, "", func(m blob.Metadata) error {
+		used = used || strings.HasPrefix(string(m.BlobID), packPrefix)
+		if m.BlobID != markBlob {
+			left = append(left, m.BlobID)
+		}
 		return nil
 	})
 	if err != nil {
@@ -102,8 +110,7 @@ func (rs *Repositories) createAgain(ctx context.Context, rec backup.RepositoryRe
 		return "", backup.Errorf(backup.Conflict, "settings.path",
 			"The folder %s holds data of this installation under another password. Choose an empty folder.", s.location())
 	}
-	rs.cfg.Log.WarnContext(ctx, "replacing a repository whose creation was cut short", "path", s.location())
-	for _, id := range []blob.ID{formatBlob, format.KopiaBlobCfgBlobID} {
+	for _, id := range left {
 		if err := s.DeleteBlob(ctx, id); err != nil {
 			return "", fmt.Errorf("remove %s: %w", id, err)
 		}

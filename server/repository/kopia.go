@@ -17,6 +17,7 @@ import (
 	"github.com/kopia/kopia/repo/compression"
 	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/format"
+	"github.com/kopia/kopia/repo/maintenance"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -30,8 +31,9 @@ const (
 	packSize      = 20 << 20
 	epochMin      = 6 * time.Hour
 
-	// clientUser is what every process calls itself, so that kopia sees one client.
-	clientUser = "kura"
+	// clientHost and the record's id are what every process calls itself, so
+	// that kopia sees one client.
+	clientHost = "kura"
 
 	formatBlob = blob.ID(format.KopiaRepositoryBlobID)
 
@@ -62,6 +64,20 @@ func initialize(ctx context.Context, s blob.Storage, password backup.Secret) err
 // tune sets what cannot be set when a repository is made. It changes nothing
 // where it has been set already.
 func tune(ctx context.Context, r repo.DirectRepository) error {
+	if err := tuneEpochs(ctx, r); err != nil {
+		return fmt.Errorf("set epochs: %w", err)
+	}
+	had, err := maintenance.HasParams(ctx, r)
+	if err != nil || had {
+		return err
+	}
+	p := maintenance.DefaultParams()
+	p.Owner = r.ClientOptions().UsernameAtHost() // else the stock program makes itself the owner
+	return repo.WriteSession(ctx, r, repo.WriteSessionOptions{Purpose: "create repository"},
+		func(ctx context.Context, w repo.RepositoryWriter) error { return maintenance.SetParams(ctx, w, &p) })
+}
+
+func tuneEpochs(ctx context.Context, r repo.DirectRepository) error {
 	m := r.FormatManager()
 	p, err := m.GetMutableParameters(ctx)
 	if err != nil || p.EpochParameters.MinEpochDuration == epochMin {
@@ -117,8 +133,8 @@ func (o opening) writeConfig(path, key string) error {
 	c := repo.LocalConfig{
 		Storage: &blob.ConnectionInfo{Type: kind, Config: &handle{Key: key}},
 		ClientOptions: repo.ClientOptions{
-			Hostname:    o.id,
-			Username:    clientUser,
+			Username:    o.id,
+			Hostname:    clientHost,
 			Description: "kura " + o.id,
 		},
 		Caching: &content.CachingOptions{},

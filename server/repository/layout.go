@@ -3,6 +3,7 @@ package repository
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/kopia/kopia/repo/object"
@@ -112,6 +113,8 @@ const (
 	kindImage = "image"
 	// pin keeps the stock program's expiry away from our snapshots.
 	pin = "kura"
+	// sourceUser is the user in the name of an image's source.
+	sourceUser = "kura"
 )
 
 func tagsOf(m backup.Manifest, parent string) map[string]string {
@@ -138,7 +141,11 @@ func tagsOf(m backup.Manifest, parent string) map[string]string {
 // recipe tells how to get the disks back without kura.
 func recipe(location string, m backup.Manifest) string {
 	at := m.Image.PointInTime.UTC().Truncate(time.Second)
-	return fmt.Sprintf("kopia repository connect filesystem --path '%s'\n"+
-		"kopia snapshot restore 'kura@%s:/%s' './%s' --snapshot-time '%s'\n",
-		location, m.VCenterUUID, m.Image.VMInstanceUUID, m.Image.ID, at.Format("2006-01-02T15:04:05Z"))
+	source := fmt.Sprintf("%s@%s:/%s", sourceUser, m.VCenterUUID, m.Image.VMInstanceUUID)
+	return "kopia repository connect filesystem --path " + quote(location) + "\n" +
+		"kopia snapshot restore " + quote(source) + " " + quote("./"+m.Image.ID) +
+		" --snapshot-time " + quote(at.Format("2006-01-02T15:04:05Z")) + "\n"
 }
+
+// quote makes one word of a shell of s.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -66,6 +66,22 @@ func TestCreationMayBeRepeated(t *testing.T) {
 	must(r.Images(ctx))(t)
 }
 
+func TestCreationGoesOnWhereItWasCutShort(t *testing.T) {
+	ctx := t.Context()
+	all := []string{"kura.owner.f", "kopia.blobcfg.f", "kopia.repository.f"}
+	for n := range all {
+		rec := record(filepath.Join(t.TempDir(), "repository"))
+		must(newRepositories(t, "installation-1").Create(ctx, rec))(t)
+		for _, late := range all[n+1:] {
+			must(0, os.Remove(filepath.Join(rec.Settings["path"], late)))(t)
+		}
+		rec.Password = repository.NewPassword()
+		rs := newRepositories(t, "installation-1")
+		rec.UniqueID = must(rs.Create(ctx, rec))(t)
+		take(t, must(rs.Repository(ctx, rec))(t), draft("image-1"), sparse(rng(1), 2000, mib))
+	}
+}
+
 func TestCreationRefusesWhatIsNotOurs(t *testing.T) {
 	// seed:N3
 	ctx := t.Context()

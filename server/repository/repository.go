@@ -180,5 +180,5 @@ func (r *repository) byImageID(ctx context.Context, id string) ([]manifest.ID, e
 
 // settle gives a write that must not be left half done its own time.
 func settle(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
 }
