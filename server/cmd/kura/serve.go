@@ -65,8 +65,13 @@ func (c *serveCmd) config(s *session) server.Config {
 	if c.RetentionProfile == "general" {
 		config.RetentionProfile = "general"
 	}
+	if config.Data != "" { // what is kept in the database must not depend on where the server was started
+		if path, err := filepath.Abs(config.Data); err == nil {
+			config.Data = path
+		}
+	}
 	if config.Database == "" {
-		config.Database = "sqlite:" + filepath.Join(c.Data, "kura.db")
+		config.Database = "sqlite:" + filepath.Join(config.Data, "kura.db")
 	}
 	return config
 }
