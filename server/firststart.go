@@ -105,12 +105,12 @@ func (s *Server) operatorToken(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	now := s.db.Now()
-	t := auth.Token{ID: backup.NewID(now), Project: backup.DefaultProject, Name: "operator", Role: auth.Operator, Hash: auth.Hash(text.Reveal()), CreatedAt: now}
-	if err := s.db.InsertToken(ctx, t); err != nil && backup.CodeOf(err) != backup.Conflict {
-		return err
+	t := auth.Token{Name: "operator", Role: auth.Operator, Hash: auth.Hash(text.Reveal())}
+	err = s.db.InsertToken(ctx, &t)
+	if backup.CodeOf(err) == backup.Conflict { // another server made one meanwhile: ours opens nothing
+		return os.Remove(file)
 	}
-	return nil
+	return err
 }
 
 // defaultRepository makes the embedded repository where the installation has

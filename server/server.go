@@ -49,10 +49,11 @@ func New(ctx context.Context, c Config) (s *Server, err error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	s = &Server{config: c, log: c.Log}
+	half := &Server{config: c, log: c.Log}
+	s = half
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Close())
+		if err != nil { // s is nil by now
+			err = errors.Join(err, half.Close())
 		}
 	}()
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
@@ -62,7 +63,7 @@ func New(ctx context.Context, c Config) (s *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.db, err = store.Open(ctx, store.Config{DSN: c.Database, Key: key, Now: c.Now, Log: c.Log}); err != nil {
+	if s.db, err = store.Open(ctx, store.Config{DSN: c.Database, Key: key, Now: c.Now, Log: c.Log, Migrate: true}); err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
 	if s.installation, err = s.db.Installation(ctx); err != nil {
@@ -101,10 +102,14 @@ func (s *Server) newWorker() *worker.Worker {
 }
 
 func (s *Server) listen(ctx context.Context) (err error) {
+	routes, err := s.routes()
+	if err != nil {
+		return fmt.Errorf("make the routes: %w", err)
+	}
 	if s.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", s.config.Listen); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	s.http = &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+	s.http = &http.Server{Handler: routes, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)}
 	if s.config.TLSCert == "" {
 		return nil
@@ -133,6 +138,9 @@ func (s *Server) OperatorTokenFile() string { return filepath.Join(s.config.Data
 // shutdownTime is how long Run takes at most to end after its context has.
 const shutdownTime = 8 * time.Second
 
+// streamTime is how long of that requests may still take.
+const streamTime = 2 * time.Second
+
 // Run answers requests and runs jobs until ctx ends; it then hands its jobs
 // over to other servers, or to its next start, and returns.
 func (s *Server) Run(ctx context.Context) error {
@@ -143,6 +151,10 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.worker != nil {
 		wg.Go(func() { s.worker.Run(wctx) })
 	}
+	// Streams of events last until their context ends; other requests are done long before.
+	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	s.http.BaseContext = func(net.Listener) context.Context { return requests }
 	failed := make(chan error, 1)
 	wg.Go(func() { failed <- s.http.Serve(s.listener) })
 	s.ready.Store(true)
@@ -153,11 +165,12 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.ready.Store(false)
+	stop()
+	time.AfterFunc(streamTime, cut)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 	defer cancel()
 	if serr := s.http.Shutdown(end); serr != nil {
-		serr = errors.Join(serr, s.http.Close()) // event streams do not end by themselves
-		s.log.DebugContext(ctx, "connections were cut", "error", serr)
+		s.log.WarnContext(ctx, "connections were cut", "error", errors.Join(serr, s.http.Close()))
 	}
 	if err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve: %w", err)
@@ -179,7 +192,7 @@ func (s *Server) Close() error {
 		errs = append(errs, s.repositories.Close(ctx))
 	}
 	if s.vsphere != nil {
-		errs = append(errs, s.vsphere.Close(ctx))
+		errs = append(errs, s.vsphere.Close())
 	}
 	if s.db != nil {
 		errs = append(errs, s.db.Close())
@@ -200,3 +213,12 @@ func (s *Server) Ready(ctx context.Context) error {
 func (s *Server) Planner() *backup.Planner { return s.planner }
 
 var _ auth.Store = (*store.DB)(nil)
+
+// VCenter reads a vcenter, for in-process programs.
+func (s *Server) VCenter(ctx context.Context, id string) (v backup.VCenter, err error) {
+	err = s.db.View(ctx, func(tx backup.Tx) (err error) {
+		v, err = tx.VCenter(ctx, id)
+		return err
+	})
+	return v, err
+}

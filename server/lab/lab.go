@@ -169,7 +169,7 @@ func (l *Lab) Close() error {
 		close(l.closing)
 		l.stopWriters(func(ref) bool { return true })
 		l.leases.close()
-		l.sessions.cancelWaits()
+		l.sessions.cancelWaits("")
 		if l.server != nil {
 			err = l.server.Close()
 		} else if l.listener != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/methods"
@@ -24,6 +25,43 @@ type sessions struct {
 	mu   sync.Mutex // guards all below
 	soap map[string]*simulator.Registry
 	rest map[string]bool // token: alive
+
+	waits map[string]int // cookie: calls that wait for updates
+}
+
+// wait counts a call that waits for updates; the caller calls done at its end.
+func (s *sessions) wait(cookie string) (done func()) {
+	add := func(n int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.waits == nil {
+			s.waits = map[string]int{}
+		}
+		s.waits[cookie] += n
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
+// drain ends the calls of a session that wait for updates. vcsim's Logout and
+// such a call would lock each other out for ever.
+func (s *sessions) drain(r *http.Request, cookie string) {
+	t := time.NewTicker(10 * time.Millisecond)
+	defer t.Stop()
+	for {
+		s.mu.Lock()
+		n := s.waits[cookie]
+		s.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		s.cancelWaits(cookie)
+		select {
+		case <-r.Context().Done():
+			return
+		case <-t.C:
+		}
+	}
 }
 
 func (s *sessions) note(ctx *simulator.Context) {
@@ -87,11 +125,14 @@ func (l *Lab) ExpireSessions() {
 	}
 }
 
-// cancelWaits ends the calls that wait for updates.
-func (s *sessions) cancelWaits() {
+// cancelWaits ends the calls that wait for updates, of one session or ("") of all.
+func (s *sessions) cancelWaits(session string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, r := range s.soap {
+	for key, r := range s.soap {
+		if session != "" && session != key {
+			continue
+		}
 		for _, o := range r.AllReference("PropertyCollector") {
 			cancelWait(o)
 		}
@@ -126,11 +167,19 @@ func (l *Lab) serveSDK(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
+	cookie := ""
+	if c, err := r.Cookie(soap.SessionCookieName); err == nil {
+		cookie = strings.Trim(c.Value, `"`)
+	}
+	if bytes.Contains(body, []byte("<Logout ")) {
+		l.sessions.drain(r, cookie)
+	}
 	if m := waiting.FindSubmatch(body); m != nil {
 		stop := context.AfterFunc(r.Context(), func() {
 			l.sessions.cancelWait(ref{Type: "PropertyCollector", Value: string(m[1])})
 		})
 		defer stop()
+		defer l.sessions.wait(cookie)()
 	}
 	l.service.ServeMux.ServeHTTP(w, r)
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -51,7 +52,7 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 	err = b.make(ctx)
 	// Whatever happened, the snapshot goes; when our lease is lost it is the
 	// next owner's, and clear() there knows its name.
-	if context.Cause(ctx) != backup.ErrLeaseLost {
+	if !errors.Is(context.Cause(ctx), backup.ErrLeaseLost) {
 		b.removeSnapshot(ctx)
 	}
 	if err != nil {
@@ -106,12 +107,23 @@ func (b *backupJob) open(ctx context.Context) error {
 	return err
 }
 
+// patience is how long a job waits for what an earlier attempt left. The export
+// lease of a killed server holds its snapshot for minutes: the sweep removes
+// that later, and the job goes on with a snapshot of its own.
+const patience = 10 * time.Second
+
 // clear removes what earlier attempts of this job left in the vcenter.
 func (b *backupJob) clear(ctx context.Context) error {
 	for _, name := range b.note.Markers {
 		b.begin(ctx, "removing the snapshot of an earlier attempt")
-		if err := b.session.RemoveSnapshot(ctx, b.note.MOID, name); err != nil {
+		cctx, cancel := context.WithTimeout(ctx, patience)
+		err := b.session.RemoveSnapshot(cctx, b.note.MOID, name)
+		cancel()
+		if ctx.Err() != nil {
 			return fmt.Errorf("remove snapshot %s: %w", name, err)
+		}
+		if err != nil {
+			b.log.WarnContext(ctx, "snapshot of an earlier attempt not removed yet", "snapshot", name, "error", err)
 		}
 	}
 	return nil
