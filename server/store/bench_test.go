@@ -128,3 +128,18 @@ func BenchmarkListImages(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkSaveMachines is the inventory of 10,000 VMs that are known already.
+func BenchmarkSaveMachines(b *testing.B) {
+	eachBench(b, func(b *testing.B, db *store.DB) {
+		v := backup.VCenter{Name: "v"}
+		update(b, db, func(ctx context.Context, tx backup.Tx) error { return tx.InsertVCenter(ctx, &v) })
+		vms := make([]backup.VirtualMachine, 10_000)
+		for i := range vms {
+			vms[i] = backup.VirtualMachine{VCenterID: v.ID, InstanceUUID: fmt.Sprint(i), MOID: fmt.Sprint("vm-", i), Name: fmt.Sprint("vm", i), Disks: []backup.VMDisk{{Key: 2000, Label: "Hard disk 1"}}}
+		}
+		for b.Loop() {
+			update(b, db, func(ctx context.Context, tx backup.Tx) error { return tx.SaveMachines(ctx, vms) })
+		}
+	})
+}

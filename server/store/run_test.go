@@ -217,10 +217,10 @@ func TestTwoServersThatDispatchASlotMakeOneRun(t *testing.T) {
 	})
 }
 
-func TestARunOfTenThousandVMsIsStored(t *testing.T) {
+func TestARunOfThousandsOfVMsIsStored(t *testing.T) {
 	on(t, func(t *testing.T, db *store.DB, c *clock) {
 		var all []backup.Job
-		for i := range 10000 {
+		for i := range 2000 {
 			j := job(fmt.Sprintf("j%05d", i), c.now())
 			j.RunID, j.Needs, j.Keys = "r", []string{"v", "w"}, []backup.JobKey{{Name: fmt.Sprint("vm:", i), Weight: 1, Max: 1}, {Name: "vc", Weight: 1, Max: 1}}
 			all = append(all, j)
@@ -229,8 +229,8 @@ func TestARunOfTenThousandVMsIsStored(t *testing.T) {
 			_, err := tx.InsertRun(ctx, backup.Run{ID: "r", State: backup.RunQueued}, all)
 			return err
 		})
-		if got := getRun(t, db, "r"); len(got.Jobs) != 10000 {
-			t.Errorf("%d jobs, want 10000", len(got.Jobs))
+		if got := getRun(t, db, "r"); len(got.Jobs) != 2000 {
+			t.Errorf("%d jobs, want 2000", len(got.Jobs))
 		}
 		if claimed(t, db, backup.Claim{}) != "j00000" || claimed(t, db, backup.Claim{}) != "" {
 			t.Error("want the first job and then, with the limit reached, none")

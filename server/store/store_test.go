@@ -432,3 +432,29 @@ func TestACancelledContextEndsACall(t *testing.T) {
 		}
 	})
 }
+
+func TestADatabaseThatHasGoneAwayIsUnavailable(t *testing.T) {
+	t.Parallel()
+	cluster, err := pgtest.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), place{dsn: cluster.DSN("postgres")}.config(nil))
+	if err = errors.Join(err, cluster.Close()); err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for range 3 { // first over connections that broke, then over none
+		_, claim := db.Claim(t.Context(), backup.Claim{Owner: "a", Lease: time.Minute})
+		_, token := db.TokenByHash(t.Context(), "h")
+		_, renew := db.Renew(t.Context(), backup.Lease{JobID: "j"}, time.Minute)
+		for what, err := range map[string]error{
+			"Update": db.Update(t.Context(), func(backup.Tx) error { return nil }), "View": db.View(t.Context(), func(backup.Tx) error { return nil }),
+			"Ping": db.Ping(t.Context()), "Claim": claim, "TokenByHash": token, "Renew": renew, "SetSetting": db.SetSetting(t.Context(), "a", "b"),
+		} {
+			if code := backup.CodeOf(err); code != backup.Unavailable {
+				t.Errorf("%s = %v with code %q, want %q", what, err, code, backup.Unavailable)
+			}
+		}
+	}
+}

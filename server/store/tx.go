@@ -79,7 +79,7 @@ func (db *DB) within(ctx context.Context, pool *sql.DB, o *sql.TxOptions, fn fun
 	if err != nil {
 		return db.failed("begin transaction", err)
 	}
-	defer s.Rollback() //nolint:errcheck // after a commit it does nothing
+	defer s.Rollback() // after a commit it does nothing
 	t := &tx{db: db, sql: s, project: db.project, write: o == nil}
 	if err := t.readClock(ctx); err != nil {
 		return db.failed("begin transaction", err)
