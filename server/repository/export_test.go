@@ -79,3 +79,6 @@ func CommitAs(ctx context.Context, w backup.ImageWriter, m backup.Manifest, vers
 	m.FormatVersion = version
 	return i.commit(ctx, m, l)
 }
+
+// FlushEvery makes an image flush after so many bytes.
+func FlushEvery(w backup.ImageWriter, n int64) { w.(*imageWriter).growth.every = n }

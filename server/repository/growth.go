@@ -17,6 +17,7 @@ import (
 type growth struct {
 	committed repo.DirectRepository       // sees what is in the index
 	session   repo.DirectRepositoryWriter // sees the image's own contents, too
+	every     int64                       // bytes between two flushes
 
 	gate   sync.RWMutex // held for reading while contents are stored, for writing while flushed
 	failed atomic.Bool  // a flush failed: some of the contents may be in the index
@@ -95,7 +96,7 @@ func (g *growth) noteContent(ctx context.Context, c content.ID) (int64, error) {
 // checkpoint flushes when enough has been stored since the last time.
 func (g *growth) checkpoint(ctx context.Context) error {
 	g.mu.Lock()
-	due := g.since >= checkpointBytes
+	due := g.since >= g.every
 	g.mu.Unlock()
 	if !due {
 		return nil

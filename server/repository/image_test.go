@@ -329,6 +329,68 @@ func TestNothingIsVisibleBeforeCommit(t *testing.T) {
 	}
 }
 
+func TestLongImagesFlushOnTheirWay(t *testing.T) {
+	s := newSite(t)
+	ctx := t.Context()
+	disks := []*disk{sparse(rng(1), 2000, 40*mib), sparse(rng(2), 2001, 40*mib), sparse(rng(3), 2002, 40*mib)}
+	write := func(id string) backup.ImageWriter {
+		w := must(s.Begin(ctx, draft(id)))(t)
+		repository.FlushEvery(w, 3*mib)
+		var g errgroup.Group
+		for _, d := range disks {
+			g.Go(func() error {
+				dw, err := w.Disk(ctx, d.DiskDraft)
+				if err == nil {
+					err = d.send(dw, mib)
+				}
+				if err == nil {
+					_, err = dw.Close(ctx)
+				}
+				return err
+			})
+		}
+		must(0, g.Wait())(t)
+		return w
+	}
+	write("image-1").Abort(ctx)
+	if n := len(must(s.again().Images(ctx))(t)); n != 0 {
+		t.Errorf("Images() after flushes and Abort() = %d, want none", n)
+	}
+	ref := must(write("image-2").Commit(ctx, backup.Manifest{}))(t)
+	for _, d := range disks {
+		compare(t, s.again(), ref, d)
+	}
+}
+
+func TestTwoServersWriteIntoOneRepository(t *testing.T) {
+	s := newSite(t)
+	ctx := t.Context()
+	servers := []backup.Repository{s, s.again()}
+	var g errgroup.Group
+	for n, r := range servers {
+		g.Go(func() error {
+			for k := range 5 {
+				if err := attempt(ctx, r, draft(fmt.Sprint("image-", n, "-", k)), sparse(rng(uint64(n*10+k)), 2000, 6*mib)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	must(0, g.Wait())(t)
+	for _, r := range append(servers, s.again()) {
+		all := must(r.Images(ctx))(t)
+		if len(all) != 10 {
+			t.Errorf("Images() = %d, want 10", len(all))
+		}
+		for _, m := range all {
+			var n, k int
+			must(fmt.Sscanf(m.Image.ID, "image-%d-%d", &n, &k))(t)
+			compare(t, r, m.Image.Ref, sparse(rng(uint64(n*10+k)), 2000, 6*mib))
+		}
+	}
+}
+
 func TestAnAbortStopsAWriterThatIsBehind(t *testing.T) {
 	s := newSite(t)
 	ctx, cancel := context.WithCancel(t.Context())

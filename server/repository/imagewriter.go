@@ -73,7 +73,7 @@ func (r *repository) Begin(ctx context.Context, d backup.ImageDraft) (backup.Ima
 		slots:       make(chan struct{}, r.cfg.Workers),
 		disks:       map[int32]*diskWriter{},
 		files:       map[string]storedFile{},
-		growth:      &growth{committed: r.repo, session: w},
+		growth:      &growth{committed: r.repo, session: w, every: checkpointBytes},
 	}
 	ctx = context.WithoutCancel(ctx) // of the caller; the image lives on
 	i.zeroes = &zeroes{store: func(b []byte) (object.ID, error) { return i.storeZeroes(ctx, b) }}
