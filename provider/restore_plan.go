@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
@@ -53,8 +54,8 @@ func (r *restoreResource) ModifyPlan(ctx context.Context, req resource.ModifyPla
 		}
 		return
 	}
-	for _, w := range result.Warnings {
-		resp.Diagnostics.AddAttributeWarning(m.target(), "This apply restores a machine", w)
+	if len(result.Warnings) > 0 { // as one: core folds warnings of the same summary
+		resp.Diagnostics.AddAttributeWarning(m.target(), "This apply restores a machine", strings.Join(result.Warnings, "\n"))
 	}
 }
 

@@ -137,8 +137,9 @@ func (r *scheduleResource) ask(ctx context.Context, p plannedSchedule, others []
 
 // warnOf passes on what may surprise in a schedule that finds room.
 func (r *scheduleResource) warnOf(result api.BackupScheduleCheckResult, p plannedSchedule, diags *diag.Diagnostics) {
-	for _, w := range result.Warnings {
-		diags.AddAttributeWarning(path.Root("monthly"), "Some months have no run", w+"\nTo run on the last day of a shorter month: short_months = \"last_day\", or last_day = true.")
+	if len(result.Warnings) > 0 { // as one: core folds warnings of the same summary
+		diags.AddAttributeWarning(path.Root("monthly"), "Some months have no run",
+			strings.Join(result.Warnings, "\n")+"\nTo run in every month: monthly = { last_day = true }, or short_months = \"last_day\" beside days_of_month.")
 	}
 	if want, got := p.body.Repository, result.Schedule.Repository; want != "" && got != "" && want != got {
 		diags.AddAttributeError(path.Root("repository"), "Repository is named by its name", fmt.Sprintf(
