@@ -121,6 +121,8 @@ type Lab struct {
 	snapshots map[ref]*snapshot
 	writers   map[*writer]struct{}
 
+	busy    sync.RWMutex // see alone
+	filled  atomic.Bool
 	goldTag string
 	stuns   sync.Map // VM -> *sync.RWMutex
 	added   atomic.Int64
@@ -159,7 +161,11 @@ func (l *Lab) build() (err error) {
 	if err := l.connect(); err != nil {
 		return err
 	}
-	return l.populate()
+	if err := l.populate(); err != nil {
+		return err
+	}
+	l.filled.Store(true)
+	return nil
 }
 
 // Close ends all that the lab runs and removes its files.

@@ -10,7 +10,6 @@ import (
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
-	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -76,7 +75,9 @@ func (l *Lab) measure(ctx *simulator.Context, vm *simulator.VirtualMachine) {
 		return
 	}
 	unshare(vm)
+	l.busy.RLock()
 	vm.RefreshStorageInfo(ctx, nil)
+	l.busy.RUnlock()
 	usage := map[ref]*types.VirtualMachineUsageOnDatastore{}
 	sum := &types.VirtualMachineStorageSummary{Timestamp: time.Now()}
 	add := func(sp *space, committed, uncommitted int64) {
@@ -121,12 +122,17 @@ func (l *Lab) measure(ctx *simulator.Context, vm *simulator.VirtualMachine) {
 	})
 }
 
-// refreshSpace writes a datastore's free space into its summary.
-func (l *Lab) refreshSpace(sp *space) {
+// refreshSpace writes a datastore's free space into its summary, unless vcsim
+// is at work on datastores, and says whether it did.
+func (l *Lab) refreshSpace(sp *space) bool {
+	if !l.busy.TryLock() {
+		return false
+	}
+	defer l.busy.Unlock()
 	ctx := l.context()
 	ds, ok := ctx.Map.Get(sp.ref).(*simulator.Datastore)
 	if !ok {
-		return
+		return true
 	}
 	free := max(sp.size-sp.used.Load(), 0) * blockSize
 	ctx.WithLock(ds, func() {
@@ -139,6 +145,7 @@ func (l *Lab) refreshSpace(sp *space) {
 			{Name: "summary.capacity", Val: sp.size * blockSize}, {Name: "summary.freeSpace", Val: free},
 		})
 	})
+	return true
 }
 
 // powerJob turns a VM on or off.
@@ -148,24 +155,17 @@ func (l *Lab) powerJob(ctx *simulator.Context, vm ref, on bool) job {
 		method, name = "PowerOnVM_Task", "powerOn"
 	}
 	return l.vmJob(ctx, vm, method, name, func(o *simulator.VirtualMachine) (types.AnyType, types.BaseMethodFault) {
-		var res soap.HasFault
-		var task ref
-		if on {
-			l.activate(o)
-			res = o.PowerOnVMTask(ctx, &types.PowerOnVM_Task{This: vm})
-		} else {
-			res = o.PowerOffVMTask(ctx, &types.PowerOffVM_Task{This: vm})
+		if on && o.Config.Template {
+			return nil, &types.InvalidState{}
 		}
-		if f := res.Fault(); f != nil {
-			return nil, f.VimFault().(types.BaseMethodFault)
-		}
-		switch body := res.(type) {
-		case *methods.PowerOnVM_TaskBody:
-			task = body.Res.Returnval
-		case *methods.PowerOffVM_TaskBody:
-			task = body.Res.Returnval
-		}
-		if _, fault := l.inner(ctx, task); fault != nil {
+		_, fault := l.inner(ctx, func() ref {
+			if on {
+				l.activate(o)
+				return o.PowerOnVMTask(ctx, &types.PowerOnVM_Task{This: vm}).(*methods.PowerOnVM_TaskBody).Res.Returnval
+			}
+			return o.PowerOffVMTask(ctx, &types.PowerOffVM_Task{This: vm}).(*methods.PowerOffVM_TaskBody).Res.Returnval
+		})
+		if fault != nil {
 			return nil, fault
 		}
 		l.showGuest(ctx, o, on)

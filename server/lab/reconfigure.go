@@ -46,7 +46,9 @@ func (l *Lab) createVM(ctx *simulator.Context, q *types.CreateVM_Task, imported 
 	if fault := l.beforeDisks(c.DeviceChange); fault != nil {
 		return nil, fault
 	}
-	result, fault := l.inner(ctx, folder.CreateVMTask(ctx, q).(*methods.CreateVM_TaskBody).Res.Returnval)
+	result, fault := l.alone(ctx, func() ref {
+		return folder.CreateVMTask(ctx, q).(*methods.CreateVM_TaskBody).Res.Returnval
+	})
 	if fault != nil {
 		return nil, fault
 	}
@@ -96,7 +98,9 @@ func (l *Lab) reconfigure(ctx *simulator.Context, q *types.ReconfigVM_Task) ref 
 		if fault := l.beforeDisks(q.Spec.DeviceChange); fault != nil {
 			return nil, fault
 		}
-		result, fault := l.inner(ctx, vm.ReconfigVMTask(ctx, q).(*methods.ReconfigVM_TaskBody).Res.Returnval)
+		result, fault := l.alone(ctx, func() ref {
+			return vm.ReconfigVMTask(ctx, q).(*methods.ReconfigVM_TaskBody).Res.Returnval
+		})
 		if fault != nil {
 			return nil, fault
 		}
@@ -225,11 +229,12 @@ func (l *Lab) clone(ctx *simulator.Context, q *types.CloneVM_Task) ref {
 		if q.Spec.Config.InstanceUuid == "" {
 			q.Spec.Config.InstanceUuid = uuid.NewString()
 		}
-		res := vm.CloneVMTask(ctx, q).(*methods.CloneVM_TaskBody)
-		if res.Fault_ != nil {
-			return nil, res.Fault_.VimFault().(types.BaseMethodFault)
+		if _, ok := ctx.Map.Get(q.Folder).(*simulator.Folder); !ok {
+			return nil, &types.InvalidArgument{InvalidProperty: "folder"}
 		}
-		result, fault := l.inner(ctx, res.Res.Returnval)
+		result, fault := l.alone(ctx, func() ref {
+			return vm.CloneVMTask(ctx, q).(*methods.CloneVM_TaskBody).Res.Returnval
+		})
 		if fault != nil {
 			return nil, fault
 		}
@@ -314,7 +319,9 @@ func (l *Lab) destroyJob(ctx *simulator.Context, vm ref) job {
 			}
 		}
 		dir := folderOf(o.Config.Files.VmPathName)
-		result, fault := l.inner(ctx, o.DestroyTask(ctx, &types.Destroy_Task{This: vm}).(*methods.Destroy_TaskBody).Res.Returnval)
+		result, fault := l.alone(ctx, func() ref {
+			return o.DestroyTask(ctx, &types.Destroy_Task{This: vm}).(*methods.Destroy_TaskBody).Res.Returnval
+		})
 		if fault != nil {
 			return nil, fault
 		}
@@ -354,7 +361,9 @@ func (l *Lab) unregister(ctx *simulator.Context, q *types.UnregisterVM) (res soa
 		return &methods.UnregisterVMBody{Fault_: simulator.Fault("", &types.ManagedObjectNotFound{Obj: q.This})}
 	}
 	entry := l.journal.begin("UnregisterVM", q.This, l.nameOf(q.This))
+	l.busy.Lock()
 	ctx.WithLock(vm, func() { res = vm.UnregisterVM(ctx, q) })
+	l.busy.Unlock()
 	if res.Fault() == nil {
 		l.forgetVM(ctx, q.This)
 		l.journal.end(entry, nil)

@@ -199,8 +199,8 @@ func saveFile(name string, r io.Reader) error {
 func (l *Lab) showSpace() {
 	for _, sp := range l.store.spaces {
 		used := sp.used.Load()
-		if sp.shown.Swap(used) != used {
-			l.refreshSpace(sp)
+		if sp.shown.Load() != used && l.refreshSpace(sp) {
+			sp.shown.Store(used)
 		}
 	}
 }

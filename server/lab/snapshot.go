@@ -125,7 +125,9 @@ func (l *Lab) createSnapshot(ctx *simulator.Context, method string, q *types.Cre
 		}); err != nil {
 			return nil, &types.NoDiskSpace{FileFault: types.FileFault{File: vm.Name}, Datastore: err.Error()}
 		}
-		result, fault := l.inner(ctx, vm.CreateSnapshotExTask(ctx, q).(*methods.CreateSnapshotEx_TaskBody).Res.Returnval)
+		result, fault := l.inner(ctx, func() ref {
+			return vm.CreateSnapshotExTask(ctx, q).(*methods.CreateSnapshotEx_TaskBody).Res.Returnval
+		})
 		if fault != nil {
 			return nil, fault
 		}
@@ -205,7 +207,9 @@ func (l *Lab) removeSnapshot(ctx *simulator.Context, q *types.RemoveSnapshot_Tas
 			return nil, &types.TaskInProgress{}
 		}
 		keep := l.faults.take("consolidation_needed", vm.Self, vm.Name, true) != nil
-		if _, fault := l.inner(ctx, o.RemoveSnapshotTask(ctx, q).(*methods.RemoveSnapshot_TaskBody).Res.Returnval); fault != nil {
+		if _, fault := l.inner(ctx, func() ref {
+			return o.RemoveSnapshotTask(ctx, q).(*methods.RemoveSnapshot_TaskBody).Res.Returnval
+		}); fault != nil {
 			return nil, fault
 		}
 		return nil, l.forget(ctx, vm, gone, keep)
@@ -222,7 +226,9 @@ func (l *Lab) removeAllSnapshots(ctx *simulator.Context, q *types.RemoveAllSnaps
 			gone = append(gone, s.ref)
 		}
 		keep := l.faults.take("consolidation_needed", vm.Self, vm.Name, true) != nil
-		if _, fault := l.inner(ctx, vm.RemoveAllSnapshotsTask(ctx, q).(*methods.RemoveAllSnapshots_TaskBody).Res.Returnval); fault != nil {
+		if _, fault := l.inner(ctx, func() ref {
+			return vm.RemoveAllSnapshotsTask(ctx, q).(*methods.RemoveAllSnapshots_TaskBody).Res.Returnval
+		}); fault != nil {
 			return nil, fault
 		}
 		return nil, l.forget(ctx, vm, gone, keep)
@@ -255,7 +261,9 @@ func (l *Lab) revert(ctx *simulator.Context, method string, to ref) ref {
 			return nil, &types.ManagedObjectNotFound{Obj: to}
 		}
 		req := &types.RevertToSnapshot_Task{This: to}
-		if _, fault := l.inner(ctx, o.RevertToSnapshotTask(ctx, req).(*methods.RevertToSnapshot_TaskBody).Res.Returnval); fault != nil {
+		if _, fault := l.inner(ctx, func() ref {
+			return o.RevertToSnapshotTask(ctx, req).(*methods.RevertToSnapshot_TaskBody).Res.Returnval
+		}); fault != nil {
 			return nil, fault
 		}
 		tops := map[int32]*link{}

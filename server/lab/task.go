@@ -151,9 +151,25 @@ func finish(ctx *simulator.Context, t *simulator.Task, result types.AnyType, fau
 	})
 }
 
-// inner waits for a task of vcsim's that the lab started as a part of one of
-// its own, and takes it out of the lists in which clients look.
-func (l *Lab) inner(ctx *simulator.Context, task ref) (types.AnyType, types.BaseMethodFault) {
+// inner runs one of vcsim's own tasks as a part of a task of the lab's, and
+// takes it out of the lists in which clients look.
+func (l *Lab) inner(ctx *simulator.Context, begin func() ref) (types.AnyType, types.BaseMethodFault) {
+	l.busy.RLock()
+	defer l.busy.RUnlock()
+	return l.finishInner(ctx, begin())
+}
+
+// alone is inner for tasks in which vcsim changes datastores, which it reads
+// elsewhere without a lock. While the lab fills itself nobody reads.
+func (l *Lab) alone(ctx *simulator.Context, begin func() ref) (types.AnyType, types.BaseMethodFault) {
+	if l.filled.Load() {
+		l.busy.Lock()
+		defer l.busy.Unlock()
+	}
+	return l.finishInner(ctx, begin())
+}
+
+func (l *Lab) finishInner(ctx *simulator.Context, task ref) (types.AnyType, types.BaseMethodFault) {
 	t, ok := ctx.Map.Get(task).(*simulator.Task)
 	if !ok {
 		return nil, &types.ManagedObjectNotFound{Obj: task}
