@@ -144,6 +144,7 @@ func thinDisk(d *types.VirtualDisk, capacity int64, datastore string) *types.Vir
 	return &types.VirtualDisk{
 		VirtualDevice: types.VirtualDevice{
 			Key: d.Key, ControllerKey: d.ControllerKey, UnitNumber: d.UnitNumber,
+			DeviceInfo: &types.Description{Label: label(d)},
 			Backing: &types.VirtualDiskFlatVer2BackingInfo{
 				VirtualDeviceFileBackingInfo: types.VirtualDeviceFileBackingInfo{FileName: "[" + datastore + "]"},
 				DiskMode:                     mode, ThinProvisioned: types.NewBool(true),

@@ -1,0 +1,201 @@
+package vsphere_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/lab"
+)
+
+// overwrite puts the image back onto the VM.
+func (r *rig) overwrite(img *image, vm, job string, in backup.RestoreInPlace) (backup.RestoredVM, []string, error) {
+	r.Helper()
+	if in.Safety == "" {
+		in.Safety = backup.SafetyQuick
+	}
+	return r.session.OverwriteVM(r.Context(), backup.OverwriteDraft{Marker: marker(job), MOID: r.lab.Moid(vm), InPlace: in}, img, func(int64) {})
+}
+
+func (r *rig) machine(vm string) backup.Machine {
+	r.Helper()
+	m, err := r.session.Machine(r.Context(), r.lab.Moid(vm))
+	r.ok(err)
+	return m
+}
+
+// identity is what a restore in place must not change.
+func (r *rig) identity(vm string) string {
+	r.Helper()
+	m := r.machine(vm)
+	id := fmt.Sprintln(m.MOID, m.InstanceUUID, m.BIOSUUID, m.Name, m.Folder, m.ResourcePool, m.Tags)
+	snap, err := r.session.CreateSnapshot(r.Context(), backup.SnapshotDraft{MOID: m.MOID, Name: marker("identity")})
+	r.ok(err)
+	r.ok(r.session.RemoveSnapshot(r.Context(), m.MOID, marker("identity")))
+	for i, d := range snap.Disks {
+		folder, _, _ := strings.Cut(m.Disks[i].File, "/")
+		id += fmt.Sprintln(d.Key, d.Label, d.Capacity, d.UUID, folder)
+	}
+	for _, n := range m.NICs {
+		id += fmt.Sprintln(n.Key, n.MAC, n.Network)
+	}
+	return id
+}
+
+// files are those of the VM's disks.
+func (r *rig) files(vm string) (out []string) {
+	r.Helper()
+	for _, d := range r.machine(vm).Disks {
+		out = append(out, d.File)
+	}
+	return out
+}
+
+// seed:N4 seed:N8 seed:N9 seed:N10 seed:N12 seed:N13
+func TestAVMIsOverwrittenByteForByteAndKeepsItsIdentity(t *testing.T) {
+	r := setup(t, small())
+	img := r.take("vm02", "b1")
+	was, old := r.identity("vm02"), r.files("vm02")
+	for _, d := range r.vm("vm02").Disks {
+		r.scribble("vm02", d.Key, 3)
+	}
+	done, messages, err := r.overwrite(img, "vm02", "r1", backup.RestoreInPlace{PowerOff: true})
+	r.ok(err)
+	r.sameDisks(img, "vm02")
+	if is := r.identity("vm02"); is != was {
+		t.Errorf("the VM became\n%swant\n%s", is, was)
+	}
+	v := r.vm("vm02")
+	if v.PowerState != "poweredOff" || done.MOID != v.Moid || done.InstanceUUID != v.InstanceUUID {
+		t.Errorf("restored %+v, %s, want %s powered off", done, v.PowerState, v.Moid)
+	}
+	if text := strings.Join(messages, " "); !strings.Contains(text, "kept") {
+		t.Errorf("messages = %q, want where the old disks are", messages)
+	}
+	for _, f := range r.files("vm02") {
+		if slices.Contains(old, f) {
+			t.Errorf("the VM still has its old disk %s", f)
+		}
+	}
+	r.noTrace()
+	r.sameDisks(r.take("vm02", "b2"), "vm02")
+}
+
+// seed:N9
+func TestAnOverwrittenVMIsPoweredOnWhenAsked(t *testing.T) {
+	r := setup(t, small())
+	img := r.take("vm01", "b1")
+	_, _, err := r.overwrite(img, "vm01", "r1", backup.RestoreInPlace{PowerOff: true, PowerOn: true, Safety: backup.SafetyNone})
+	r.ok(err)
+	if v := r.vm("vm01"); v.PowerState != "poweredOn" {
+		t.Errorf("power state = %s", v.PowerState)
+	}
+	r.sameDisks(img, "vm01")
+}
+
+func TestAVMThatMustNotBeOverwrittenIsRefusedUntouched(t *testing.T) {
+	r := setup(t, small())
+	img := r.take("vm02", "b1")
+	r.scribble("vm02", 0, 3)
+	before := r.guestSum("vm02", 0)
+	_, _, err := r.overwrite(img, "vm02", "r1", backup.RestoreInPlace{})
+	wantCode(t, err, backup.VMRunning)
+	_, err = r.session.CreateSnapshot(t.Context(), backup.SnapshotDraft{MOID: r.lab.Moid("vm02"), Name: "before the update"})
+	r.ok(err)
+	_, _, err = r.overwrite(img, "vm02", "r1", backup.RestoreInPlace{PowerOff: true})
+	if e := wantCode(t, err, backup.PreflightFailed); !strings.Contains(e.Message, "before the update") {
+		t.Errorf("message = %q, want the snapshot's name in it", e.Message)
+	}
+	if r.guestSum("vm02", 0) != before || r.vm("vm02").PowerState != "poweredOn" {
+		t.Error("a refused restore changed the VM")
+	}
+	moid := r.lab.Moid("vm04")
+	r.ok(r.lab.RemoveVM(t.Context(), "vm04"))
+	_, _, err = r.session.OverwriteVM(t.Context(), backup.OverwriteDraft{Marker: marker("r1"), MOID: moid, InPlace: backup.RestoreInPlace{Safety: backup.SafetyQuick}}, img, func(int64) {})
+	wantCode(t, err, backup.VMGone)
+}
+
+func TestAFailedOverwriteLeavesTheOldDisksAndARunningVM(t *testing.T) {
+	r := setup(t, small())
+	img := r.take("vm02", "b1")
+	r.scribble("vm02", 0, 3)
+	before, files := r.guestSum("vm02", 0), r.files("vm02")
+	for name, f := range map[string]lab.Fault{
+		"upload cut":         {Kind: "upload_cut", After: 500_000},
+		"staging refused":    {Kind: "datastore_full", Method: "ImportVApp"},
+		"note refused":       {Kind: "task_fail", Method: "ReconfigVM_Task", VM: "vm02"},
+		"detach refused":     {Kind: "task_fail", Method: "ReconfigVM_Task", After: 1},
+		"move refused":       {Kind: "task_fail", Method: "MoveVirtualDisk_Task", After: 1},
+		"power off refused":  {Kind: "task_fail", Method: "PowerOffVM_Task"},
+		"both swaps refused": {Kind: "task_fail", Method: "ReconfigVM_Task", VM: "vm02", After: 2, Count: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.ok(r.lab.Arm(f))
+			_, _, err := r.overwrite(img, "vm02", "r1", backup.RestoreInPlace{PowerOff: true})
+			if err == nil {
+				t.Error("a failed restore passed for a good one")
+			}
+			if armed := r.lab.Armed(); len(armed) != 0 {
+				t.Errorf("the fault did not strike: %v", armed)
+				r.lab.ClearFaults()
+			}
+			if r.guestSum("vm02", 0) != before || !slices.Equal(r.files("vm02"), files) || r.vm("vm02").PowerState != "poweredOn" {
+				t.Errorf("the VM is not as it was: %s, %v", r.vm("vm02").PowerState, r.files("vm02"))
+			}
+			r.noTrace()
+			lines, err := r.session.Sweep(t.Context(), "inst", nobody)
+			r.ok(err)
+			if len(lines) != 0 {
+				t.Errorf("the restore left %v to the sweep", lines)
+			}
+		})
+	}
+}
+
+func TestAVMWhoseHardwareChangedGetsTheImagesBack(t *testing.T) {
+	r := setup(t, small())
+	img := r.take("vm02", "b1")
+	was := r.machine("vm02")
+	r.reconfigure("vm02", 3, 96)
+	if m := r.machine("vm02"); m.CPUs != 3 || m.MemoryMiB != 96 {
+		t.Fatalf("the VM has %d CPUs and %d MiB", m.CPUs, m.MemoryMiB)
+	}
+	_, messages, err := r.overwrite(img, "vm02", "r1", backup.RestoreInPlace{PowerOff: true})
+	r.ok(err)
+	if m := r.machine("vm02"); m.CPUs != was.CPUs || m.MemoryMiB != was.MemoryMiB {
+		t.Errorf("after the restore %d CPUs and %d MiB, want %d and %d (%v)", m.CPUs, m.MemoryMiB, was.CPUs, was.MemoryMiB, messages)
+	}
+	r.sameDisks(img, "vm02")
+}
+
+func TestReplacedDisksAreKeptForADayAndThenDeleted(t *testing.T) {
+	r := setup(t, small())
+	img := r.take("vm01", "b1")
+	for _, job := range []string{"r1", "r2"} { // a second restore within the day
+		_, _, err := r.overwrite(img, "vm01", job, backup.RestoreInPlace{PowerOff: true})
+		r.ok(err)
+	}
+	lines, err := r.session.Sweep(t.Context(), "inst", nobody)
+	r.ok(err)
+	if len(lines) != 0 {
+		t.Errorf("swept %v before its time", lines)
+	}
+	*r.now = r.now.Add(25 * time.Hour)
+	lines, err = r.session.Sweep(t.Context(), "other", nobody)
+	r.ok(err)
+	if len(lines) != 0 {
+		t.Errorf("another installation swept %v", lines)
+	}
+	lines, err = r.session.Sweep(t.Context(), "inst", nobody)
+	r.ok(err)
+	if len(lines) != 2 {
+		t.Errorf("swept %v, want the disks of two restores", lines)
+	}
+	r.sameDisks(img, "vm01")
+	if lines, err = r.session.Sweep(t.Context(), "inst", nobody); err != nil || len(lines) != 0 {
+		t.Errorf("a second sweep found %v, %v", lines, err)
+	}
+}
