@@ -122,6 +122,13 @@ func TestFaultsOfStreams(t *testing.T) {
 			t.Errorf("the export after %s: %v", kind, err)
 		}
 	}
+	begin := time.Now()
+	if err := e.Arm(lab.Fault{Kind: "stream_stall", After: 300_000, Delay: 100 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := e.export(vm, s); err != nil || sha(got[0]) != want || time.Since(begin) < 100*time.Millisecond {
+		t.Errorf("an export that stalls: %v after %v", err, time.Since(begin))
+	}
 	if err := e.Arm(lab.Fault{Kind: "upload_cut", VM: "cut", After: 100_000}); err != nil {
 		t.Fatal(err)
 	}
