@@ -98,6 +98,9 @@ func newDevices(c *types.VirtualMachineConfigInfo, disks map[int32]*types.Virtua
 			if used[v.Key] { // vSphere makes the unused ones
 				device = bareController(d)
 			}
+		case *types.VirtualPCIController, *types.VirtualPS2Controller, *types.VirtualSIOController, *types.VirtualKeyboard,
+			*types.VirtualPointingDevice, *types.VirtualMachineVideoCard, *types.VirtualMachineVMCIDevice:
+			// Every VM has these; vSphere makes them.
 		case *types.VirtualCdrom, *types.VirtualFloppy:
 			device = emptyDrive(d)
 		case *types.VirtualSerialPort:
@@ -108,8 +111,8 @@ func newDevices(c *types.VirtualMachineConfigInfo, disks map[int32]*types.Virtua
 			}
 		case *types.VirtualTPM:
 			messages = append(messages, "The virtual TPM was left out: its secrets are not in the image.")
-		case *types.VirtualPCIPassthrough, *types.VirtualParallelPort, *types.VirtualSCSIPassthrough, *types.VirtualNVDIMM, *types.VirtualUSB:
-			messages = append(messages, fmt.Sprintf("%s is bound to its host and was left out.", label(d)))
+		default:
+			messages = append(messages, fmt.Sprintf("%s is bound to its host, or not known to kura, and was left out.", label(d)))
 		}
 		if device != nil {
 			changes = append(changes, &types.VirtualDeviceConfigSpec{Operation: types.VirtualDeviceConfigSpecOperationAdd, FileOperation: op, Device: device})

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -196,7 +195,7 @@ func (r *rig) take(vm, job string) *image {
 func (r *rig) read(snap backup.Snapshot) *image {
 	r.Helper()
 	img := &image{disks: map[int32][]byte{}, files: map[string][]byte{}}
-	img.manifest.Machine = json.RawMessage(snap.Config)
+	img.manifest.Machine = snap.Config
 	var keys []int32
 	for _, d := range snap.Disks {
 		keys = append(keys, d.Key)

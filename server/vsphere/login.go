@@ -21,6 +21,7 @@ type login struct {
 	manager types.ManagedObjectReference
 	user    *url.Userinfo
 	timeout time.Duration
+	retry   time.Duration // first wait before a question is asked again
 
 	turn       chan struct{} // held by who logs in; guards denied and deniedAt
 	denied     error         // the last login was refused
@@ -38,16 +39,42 @@ const deniedFor = time.Minute
 
 func (l *login) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
 	generation := l.generation.Load()
-	err := l.call(ctx, req, res)
+	err := l.read(ctx, req, res)
 	if !ended(err, res) {
 		return err
 	}
 	if err := l.again(ctx, generation); err != nil {
 		return err
 	}
-	reflect.ValueOf(res).Elem().SetZero() // the fault of the first try is in it
+	forget(res)
 	return l.call(ctx, req, res)
 }
+
+// forget clears what an earlier try left in an answer.
+func forget(res soap.HasFault) { reflect.ValueOf(res).Elem().SetZero() }
+
+// read makes the call, and makes it again when a busy vcenter did not answer a
+// question. Calls that change anything are made once.
+func (l *login) read(ctx context.Context, req, res soap.HasFault) error {
+	err := l.call(ctx, req, res)
+	if _, question := req.(*methods.RetrievePropertiesExBody); !question {
+		return err
+	}
+	for n := 0; n < rereads && err != nil && unreachable(err) && !errors.Is(err, errNoAnswer) && ctx.Err() == nil; n++ {
+		t := time.NewTimer(l.retry << n)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+			forget(res)
+			err = l.call(ctx, req, res)
+		}
+		t.Stop()
+	}
+	return err
+}
+
+// rereads is how often a question is asked again.
+const rereads = 2
 
 // ended says whether the session was found dead. Property collectors answer
 // that with a fault for each property instead of one for the call.

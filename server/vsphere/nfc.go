@@ -2,7 +2,7 @@ package vsphere
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // what vSphere's manifest holds
+	"crypto/sha1" // what vSphere's manifest holds
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -86,7 +86,7 @@ func (n *nfcSource) Transport() backup.Transport { return backup.TransportNFC }
 
 // Close implements [backup.DiskSource].
 func (n *nfcSource) Close(ctx context.Context) error {
-	if n.failed.Load() || ctx.Err() != nil {
+	if broken := n.failed.Load() || ctx.Err() != nil; broken {
 		n.lease.abort(ctx)
 		return nil
 	}
@@ -252,7 +252,7 @@ var errStall = errors.New("not a byte came or went for too long")
 // flow is a peer's stream within the bandwidth, given up when the peer stalls.
 // Time that we spend ourselves between reads is not the peer's.
 type flow struct {
-	ctx    context.Context //nolint:containedctx // a reader has no other way to be told
+	ctx    context.Context
 	r      io.Reader
 	speed  *rate.Limiter
 	stall  time.Duration

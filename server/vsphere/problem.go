@@ -51,15 +51,15 @@ func (s *Session) problem(doing string, err error) error {
 
 // fault translates vSphere's own faults; nil when there is none in err.
 func (s *Session) fault(doing string, err error) *backup.Error {
-	var any types.BaseMethodFault
-	text, ok := fault.As(err, &any)
+	var cause types.BaseMethodFault
+	text, ok := fault.As(err, &cause)
 	if !ok {
 		return nil
 	}
 	if text == "" {
 		text = strings.TrimPrefix(err.Error(), "ServerFaultCode: ")
 	}
-	switch f := any.(type) {
+	switch f := cause.(type) {
 	case *types.InvalidLogin:
 		return backup.Errorf(backup.VCenterDenied, "password", "%s refuses the user %q: wrong user name or password.", s.host, s.user)
 	case *types.NotAuthenticated:

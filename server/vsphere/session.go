@@ -66,7 +66,7 @@ func open(ctx context.Context, c Config, v backup.VCenter) (*Session, error) {
 	t.Proxy = nil // a proxy would see the disks, and pins would not hold
 	t.MaxIdleConnsPerHost = 16
 	account := url.UserPassword(v.Username, v.Password.Reveal())
-	s.login = &login{inner: s.soap, user: account, timeout: c.CallTimeout, turn: make(chan struct{}, 1)}
+	s.login = &login{inner: s.soap, user: account, timeout: c.CallTimeout, retry: c.Retry, turn: make(chan struct{}, 1)}
 	if err := s.connect(ctx); err != nil {
 		return nil, s.problem("log in", err)
 	}

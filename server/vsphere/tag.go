@@ -2,6 +2,7 @@ package vsphere
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -52,7 +53,7 @@ func (t *tagService) do(ctx context.Context, fn func(context.Context, *tags.Mana
 			err = fn(ctx, t.manager)
 		}
 	}
-	if err != nil && context.Cause(ctx) == errNoAnswer {
+	if err != nil && errors.Is(context.Cause(ctx), errNoAnswer) {
 		return fmt.Errorf("%w: %w", errNoAnswer, err)
 	}
 	return err

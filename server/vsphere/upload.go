@@ -109,7 +109,7 @@ func encode(w io.Writer, disk backup.DiskReader, progress func(n int64)) error {
 // the peer's patience is measured; while we read the image it is not.
 type body struct {
 	l     *lease
-	ctx   context.Context //nolint:containedctx // a writer has no other way to be told
+	ctx   context.Context
 	w     io.Writer
 	timer *time.Timer
 }

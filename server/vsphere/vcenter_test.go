@@ -128,6 +128,14 @@ func TestAVCenterThatDoesNotAnswerIsUnreachable(t *testing.T) {
 	}
 }
 
+func TestABusyVCenterIsAskedAgain(t *testing.T) {
+	r := setup(t, small())
+	r.ok(r.lab.Arm(lab.Fault{Kind: "http_503", Count: 2}))
+	if _, err := r.session.Machine(t.Context(), r.lab.Moid("vm01")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAnIdleSessionIsKeptAlive(t *testing.T) {
 	l := newLab(t, lab.Config{VMs: -1})
 	config := quick()

@@ -136,7 +136,7 @@ func unprotectable(disk *types.VirtualDisk, devices []types.BaseVirtualDevice) s
 			}
 		}
 	}
-	mode, sharing := "", ""
+	var mode, sharing string
 	var key *types.CryptoKeyId
 	switch b := disk.Backing.(type) {
 	case *types.VirtualDiskFlatVer2BackingInfo:

@@ -1,0 +1,159 @@
+package vsphere_test
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/lab"
+)
+
+// size reads a size of a proof from the environment; tests run small.
+func size(t *testing.T, key string, small int) int {
+	t.Helper()
+	text := os.Getenv(key)
+	if text == "" {
+		return small
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", key, err)
+	}
+	return n
+}
+
+// heap tells the memory in use while fn runs, the lab's before it left out.
+func heap(fn func()) (peak uint64) {
+	read := func() uint64 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	runtime.GC()
+	before := read()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				peak = max(peak, read())
+			}
+		}
+	})
+	fn()
+	close(stop)
+	wg.Wait()
+	if peak < before {
+		return 0
+	}
+	return peak - before
+}
+
+// figure prints a measurement, and adds it to the file that KURA_BENCH_OUT names.
+func figure(t *testing.T, name string, value float64, unit string) {
+	t.Helper()
+	t.Logf("%-40s %10.3f %s", name, value, unit)
+	out := os.Getenv("KURA_BENCH_OUT")
+	if out == "" {
+		return
+	}
+	f, err := os.OpenFile(out, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(f, `{"name": %q, "value": %g, "unit": %q}`+"\n", "vsphere/"+name, value, unit)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// KURA_PROVE_VMS=10000 is the full size.
+func TestTheInventoryOfManyVMsIsReadAndFollowedInTime(t *testing.T) {
+	n := size(t, "KURA_PROVE_VMS", 300)
+	began := time.Now()
+	r := setup(t, lab.Config{VMs: n, Hosts: 8, Datastores: 4, DiskSize: 1 << 20, Fill: 0.001})
+	figure(t, fmt.Sprintf("lab of %d VMs", n), time.Since(began).Seconds(), "s")
+
+	var first backup.InventoryChange
+	began = time.Now()
+	peak := heap(func() {
+		var err error
+		first, err = r.session.Inventory(t.Context(), "")
+		r.ok(err)
+	})
+	took := time.Since(began)
+	figure(t, fmt.Sprintf("first inventory of %d VMs", n), took.Seconds(), "s")
+	figure(t, "memory of it, the lab's part included", float64(peak)/(1<<20), "MiB")
+	if len(first.VMs) != n {
+		t.Fatalf("%d VMs, want %d", len(first.VMs), n)
+	}
+	if took > 30*time.Second || peak > 500<<20 {
+		t.Errorf("first inventory took %s and %d MiB, want at most 30 s and 500 MiB", took, peak>>20)
+	}
+	version := first.Version
+	for i := range 3 {
+		vm := fmt.Sprintf("vm%02d", i+1)
+		r.ok(r.lab.SetPower(t.Context(), vm, false))
+		began = time.Now()
+		change, err := r.session.Inventory(t.Context(), version)
+		r.ok(err)
+		took := time.Since(began)
+		figure(t, "update after one change", took.Seconds(), "s")
+		if change.Full || len(change.VMs) != 1 || change.VMs[0].Name != vm {
+			t.Errorf("update = full %v, %d VMs, want %s", change.Full, len(change.VMs), vm)
+		}
+		if took > time.Second {
+			t.Errorf("an update took %s, want at most 1 s", took)
+		}
+		version = change.Version
+	}
+}
+
+// tally counts a stream without keeping it.
+type tally struct {
+	mu    sync.Mutex
+	bytes int64
+}
+
+func (t *tally) WriteAt(p []byte, _ int64) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.bytes += int64(len(p))
+	return len(p), nil
+}
+
+// KURA_PROVE_DISK_MIB=20480 is the full size.
+func TestALargeThinDiskIsStreamedInLittleMemory(t *testing.T) {
+	mib := size(t, "KURA_PROVE_DISK_MIB", 256)
+	r := setup(t, lab.Config{VMs: 1, DiskSize: int64(mib) << 20, Fill: 0.15})
+	snap, err := r.session.CreateSnapshot(t.Context(), r.draft("vm01", "j1"))
+	r.ok(err)
+	var read int64
+	began := time.Now()
+	peak := heap(func() {
+		src, err := r.session.ReadDisks(t.Context(), snap, []int32{snap.Disks[0].Key})
+		r.ok(err)
+		read, err = src.ReadDisk(t.Context(), snap.Disks[0].Key, new(tally))
+		r.ok(err)
+		r.ok(src.Close(t.Context()))
+	})
+	took := time.Since(began).Seconds()
+	figure(t, fmt.Sprintf("export of a disk of %d MiB", mib), float64(read)/(1<<20)/took, "MiB/s of data")
+	figure(t, "memory of it, the lab's part included", float64(peak)/(1<<20), "MiB")
+	if peak > 64<<20 {
+		t.Errorf("an export took %d MiB of memory, want at most 64", peak>>20)
+	}
+	if read == 0 || read > snap.Disks[0].Capacity/2 {
+		t.Errorf("read %d bytes of a disk of %d that is thin", read, snap.Disks[0].Capacity)
+	}
+}
