@@ -210,7 +210,8 @@ func names(items []json.RawMessage) map[string]string {
 	return m
 }
 
-// showAll prints a list: as a table of one row per item, or as JSON.
+// showAll prints a list: as a table of one row per item, or as JSON. A table
+// whose rows begin with a name is sorted by it; a history stays as it is.
 func showAll[T any](s *session, what string, items []json.RawMessage, head []string, row func(T) []string) error {
 	if s.cli.Output == "json" {
 		return s.printJSON(map[string][]json.RawMessage{"items": items})
@@ -226,6 +227,9 @@ func showAll[T any](s *session, what string, items []json.RawMessage, head []str
 	if len(items) == 0 {
 		fmt.Fprintf(s.stderr, "No %s.\n", what)
 		return nil
+	}
+	if head[0] == "NAME" {
+		slices.SortStableFunc(t.rows, func(a, b []string) int { return strings.Compare(a[0], b[0]) })
 	}
 	return t.print(s.stdout)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -117,6 +118,18 @@ func (h *house) sums(vm string) string {
 		text += fmt.Sprintf("%d:%s ", d.Key, sum)
 	}
 	return text
+}
+
+func TestAPortThatIsTakenEndsServeWithTheReason(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	r := kura(t.Context(), nil, "", "serve", "--data", t.TempDir(), "--listen", l.Addr().String())
+	if r.status != 1 || !strings.Contains(r.errout, "address already in use") {
+		t.Errorf("status %d, stderr %s, want 1 and why", r.status, r.errout)
+	}
 }
 
 // TestTheMainJobFromTheCommandLine adds a vcenter, backs a VM with a hard name

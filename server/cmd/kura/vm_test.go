@@ -22,9 +22,9 @@ func TestVirtualMachinesAreListedInColumnsWhateverTheirNames(t *testing.T) {
 	f.on("GET /v1/virtual-machines?cursor=p2", items(aVM(vmA, "nul\x00 red\x1b[31m \u202eback\n"), aVM(vmB, `é`)))
 	f.kura("vm", "list").want(t, 0, `NAME                                POWER  DISKS  SIZE      TAGS         FOLDER        ID
 erp                                 on     1      64.0 GiB  backup:gold  /DC0/vm/prod  `+vmA+`
-蔵🚚                                on     1      64.0 GiB  backup:gold  /DC0/vm/prod  `+vmB+`
 nul\x00 red\x1b[31m \u202eback\x0a  on     1      64.0 GiB  backup:gold  /DC0/vm/prod  `+vmA+`
 é                                   on     1      64.0 GiB  backup:gold  /DC0/vm/prod  `+vmB+`
+蔵🚚                                on     1      64.0 GiB  backup:gold  /DC0/vm/prod  `+vmB+`
 `, "")
 }
 
