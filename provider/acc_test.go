@@ -98,7 +98,7 @@ func build(dir string) (stop func() error, err error) {
 		}
 	}
 	house.lab, house.spare = labs[0], labs[2]
-	var log io.Writer = io.Discard
+	log := io.Discard
 	if os.Getenv("KURA_TEST_LOG") != "" {
 		log = os.Stderr
 	}

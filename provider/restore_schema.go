@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"maps"
 
 	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
@@ -23,12 +24,6 @@ import (
 
 func (r *restoreResource) Schema(ctx context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
 	replace := []planmodifier.Object{objectplanmodifier.RequiresReplace()}
-	fixed := func(description string) schema.StringAttribute {
-		return schema.StringAttribute{
-			Computed: true, MarkdownDescription: description,
-			PlanModifiers: []planmodifier.String{stringplanmodifier.UseStateForUnknown()},
-		}
-	}
 	resp.Schema = schema.Schema{
 		MarkdownDescription: "An image put back: in place of the machine that it was made of, as a new machine, or as one disk. Apply starts the restore and waits for its end.\n\n" +
 			"A restore runs once. It runs again only when `triggers`, the image or the target change; for a restore that overwrites something, " +
@@ -60,28 +55,41 @@ func (r *restoreResource) Schema(ctx context.Context, _ resource.SchemaRequest, 
 				Validators:          []validator.Map{mapvalidator.NoNullValues()},
 				PlanModifiers:       []planmodifier.Map{mapplanmodifier.RequiresReplace()},
 			},
-			"description":  descriptionAttribute(),
-			"status":       fixed("`succeeded`."),
-			"started_at":   fixed("When it started, RFC 3339."),
-			"completed_at": fixed("When it ended, RFC 3339."),
-			"bytes_restored": schema.Int64Attribute{
-				Computed: true, MarkdownDescription: "Bytes that were written.",
-				PlanModifiers: []planmodifier.Int64{int64planmodifier.UseStateForUnknown()},
-			},
-			"restored_vm": schema.SingleNestedAttribute{
-				Computed: true, MarkdownDescription: "The machine that was made or overwritten.",
-				PlanModifiers: []planmodifier.Object{objectplanmodifier.UseStateForUnknown()},
-				Attributes: map[string]schema.Attribute{
-					"moid":          schema.StringAttribute{Computed: true, MarkdownDescription: "Managed object id, such as `vm-42`."},
-					"instance_uuid": schema.StringAttribute{Computed: true, MarkdownDescription: "Instance UUID."},
-					"bios_uuid":     schema.StringAttribute{Computed: true, MarkdownDescription: "BIOS UUID."},
-					"name":          schema.StringAttribute{Computed: true, MarkdownDescription: "Name."},
-				},
-			},
+			"description": descriptionAttribute(),
 			"timeouts": timeoutsAttribute(ctx, timeouts.Opts{
 				Create: true, CreateDescription: "From the start of the apply to the end of the restore. Default `8h`.",
 				Delete: true, DeleteDescription: "Default `5m`.",
 			}),
+		},
+	}
+	maps.Copy(resp.Schema.Attributes, restoreOutcome())
+}
+
+// restoreOutcome are the attributes that the restore's end gives.
+func restoreOutcome() map[string]schema.Attribute {
+	fixed := func(description string) schema.StringAttribute {
+		return schema.StringAttribute{
+			Computed: true, MarkdownDescription: description,
+			PlanModifiers: []planmodifier.String{stringplanmodifier.UseStateForUnknown()},
+		}
+	}
+	return map[string]schema.Attribute{
+		"status":       fixed("`succeeded`."),
+		"started_at":   fixed("When it started, RFC 3339."),
+		"completed_at": fixed("When it ended, RFC 3339."),
+		"bytes_restored": schema.Int64Attribute{
+			Computed: true, MarkdownDescription: "Bytes that were written.",
+			PlanModifiers: []planmodifier.Int64{int64planmodifier.UseStateForUnknown()},
+		},
+		"restored_vm": schema.SingleNestedAttribute{
+			Computed: true, MarkdownDescription: "The machine that was made or overwritten.",
+			PlanModifiers: []planmodifier.Object{objectplanmodifier.UseStateForUnknown()},
+			Attributes: map[string]schema.Attribute{
+				"moid":          schema.StringAttribute{Computed: true, MarkdownDescription: "Managed object id, such as `vm-42`."},
+				"instance_uuid": schema.StringAttribute{Computed: true, MarkdownDescription: "Instance UUID."},
+				"bios_uuid":     schema.StringAttribute{Computed: true, MarkdownDescription: "BIOS UUID."},
+				"name":          schema.StringAttribute{Computed: true, MarkdownDescription: "Name."},
+			},
 		},
 	}
 }

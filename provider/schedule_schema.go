@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"maps"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/boolvalidator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
@@ -19,78 +20,98 @@ import (
 )
 
 func (r *scheduleResource) Schema(ctx context.Context, _ resource.SchemaRequest, resp *resource.SchemaResponse) {
+	attributes := scheduleWhat()
+	maps.Copy(attributes, scheduleWhen())
+	maps.Copy(attributes, scheduleHow())
+	attributes["timeouts"] = timeoutsAttribute(ctx, changeTimeouts)
 	resp.Schema = schema.Schema{
 		MarkdownDescription: "When and how a group or a virtual machine is backed up. A plan already tells whether the hour has room: " +
 			"what would be refused is refused there, with hours and days that are free.\n\n" +
 			"Every change is made in place, also from daily to weekly. Destroying a schedule deletes no image.",
-		Attributes: map[string]schema.Attribute{
-			"id":          idAttribute(),
-			"name":        nameAttribute("schedule"),
-			"description": descriptionAttribute(),
-			"enabled":     switchAttribute(true, "A disabled schedule does not run and gives its seats back; enabling it books them again."),
-			"group_id": schema.StringAttribute{
-				Optional: true, MarkdownDescription: "Id of the group that is backed up. Exactly one of `group_id` and `virtual_machine_id`.",
-				Validators: []validator.String{stringvalidator.LengthBetween(1, 128)},
+		Attributes: attributes,
+	}
+}
+
+// scheduleWhat are the attributes that say what is backed up.
+func scheduleWhat() map[string]schema.Attribute {
+	return map[string]schema.Attribute{
+		"id":          idAttribute(),
+		"name":        nameAttribute("schedule"),
+		"description": descriptionAttribute(),
+		"enabled":     switchAttribute(true, "A disabled schedule does not run and gives its seats back; enabling it books them again."),
+		"group_id": schema.StringAttribute{
+			Optional: true, MarkdownDescription: "Id of the group that is backed up. Exactly one of `group_id` and `virtual_machine_id`.",
+			Validators: []validator.String{stringvalidator.LengthBetween(1, 128)},
+		},
+		"virtual_machine_id": schema.StringAttribute{
+			Optional: true, MarkdownDescription: "Id of the virtual machine that is backed up.",
+			Validators: []validator.String{stringvalidator.LengthBetween(1, 128)},
+		},
+		"backup_type":         imageTypeAttribute(),
+		"labels":              labelsAttribute(),
+		"deletion_protection": switchAttribute(false, "The server refuses to delete the schedule."),
+		"seats":               schema.Int64Attribute{Computed: true, MarkdownDescription: "Seats that are booked in each of its start hours together."},
+		"created_at":          createdAtAttribute(),
+	}
+}
+
+// scheduleWhen are the attributes that say when it is backed up.
+func scheduleWhen() map[string]schema.Attribute {
+	return map[string]schema.Attribute{
+		"start_time": schema.StringAttribute{
+			Optional: true, Computed: true, Validators: []validator.String{startTime()},
+			MarkdownDescription: "Hour in which backups start, `HH:00` in `time_zone`. The minute is the server's choice. Left out, the server picks the hour with the most room, and keeps it.",
+			PlanModifiers:       []planmodifier.String{keepStartTime{}},
+		},
+		"start_window": startWindowAttribute(),
+		"time_zone": schema.StringAttribute{
+			Optional: true, Computed: true, Validators: []validator.String{timeZone{}},
+			MarkdownDescription: "IANA time zone of hours and days, such as `Asia/Tokyo`. Left out, it is the vcenter's.",
+			PlanModifiers:       []planmodifier.String{stringplanmodifier.UseStateForUnknown()},
+		},
+		"one_time": schema.SingleNestedAttribute{
+			Optional: true, MarkdownDescription: "One run. Exactly one of `one_time`, `daily`, `weekly` and `monthly`.",
+			Attributes: map[string]schema.Attribute{
+				"date": schema.StringAttribute{Required: true, MarkdownDescription: "Day, `YYYY-MM-DD`.", Validators: []validator.String{date{}}},
 			},
-			"virtual_machine_id": schema.StringAttribute{
-				Optional: true, MarkdownDescription: "Id of the virtual machine that is backed up.",
-				Validators: []validator.String{stringvalidator.LengthBetween(1, 128)},
+		},
+		"daily": schema.SingleNestedAttribute{
+			Optional: true, MarkdownDescription: "Every day; `{}` starts at once.",
+			Attributes: map[string]schema.Attribute{
+				"start_date": schema.StringAttribute{Optional: true, MarkdownDescription: "First day, `YYYY-MM-DD`.", Validators: []validator.String{date{}}},
 			},
-			"backup_type": imageTypeAttribute(),
-			"start_time": schema.StringAttribute{
-				Optional: true, Computed: true, Validators: []validator.String{startTime()},
-				MarkdownDescription: "Hour in which backups start, `HH:00` in `time_zone`. The minute is the server's choice. Left out, the server picks the hour with the most room, and keeps it.",
-				PlanModifiers:       []planmodifier.String{keepStartTime{}},
-			},
-			"start_window": startWindowAttribute(),
-			"time_zone": schema.StringAttribute{
-				Optional: true, Computed: true, Validators: []validator.String{timeZone{}},
-				MarkdownDescription: "IANA time zone of hours and days, such as `Asia/Tokyo`. Left out, it is the vcenter's.",
-				PlanModifiers:       []planmodifier.String{stringplanmodifier.UseStateForUnknown()},
-			},
-			"one_time": schema.SingleNestedAttribute{
-				Optional: true, MarkdownDescription: "One run. Exactly one of `one_time`, `daily`, `weekly` and `monthly`.",
-				Attributes: map[string]schema.Attribute{
-					"date": schema.StringAttribute{Required: true, MarkdownDescription: "Day, `YYYY-MM-DD`.", Validators: []validator.String{date{}}},
-				},
-			},
-			"daily": schema.SingleNestedAttribute{
-				Optional: true, MarkdownDescription: "Every day; `{}` starts at once.",
-				Attributes: map[string]schema.Attribute{
-					"start_date": schema.StringAttribute{Optional: true, MarkdownDescription: "First day, `YYYY-MM-DD`.", Validators: []validator.String{date{}}},
-				},
-			},
-			"weekly": schema.SingleNestedAttribute{
-				Optional: true, MarkdownDescription: "On days of the week.",
-				Attributes: map[string]schema.Attribute{"days_of_week": daysOfWeekAttribute(true)},
-			},
-			"monthly":         monthlyAttribute(),
-			"window_hours":    numberAttribute(1, "Consecutive hours, from `start_time` on, over which the machines may start.", int64validator.Between(1, 24)),
-			"duration_hours":  numberAttribute(1, "Hours for which a machine takes a seat from its start on.", int64validator.Between(1, 24)),
-			"max_delay_hours": numberAttribute(6, "How long after its window a backup may still start; 0 = never late.", int64validator.Between(0, 168)),
-			"retention_days": schema.Int64Attribute{
-				Required: true, Validators: []validator.Int64{int64validator.Between(0, 65536)},
-				MarkdownDescription: "Days for which images are kept, from the start of the backup. The standard retention profile allows 1, 31 or 366 for `one_time`, 1 to 8 for `daily`, " +
-					"7, 14, ... 56 for `weekly` and 31, 62, ... 248 for `monthly`; the general one any number from 1 to 65536, or 0 for never.",
-			},
-			"extended_retention":                 extendedRetentionAttribute(),
-			"apply_retention_to_existing_images": switchAttribute(false, "A changed retention also reaches the images that are there."),
-			"lock":                               switchAttribute(false, "Nobody can delete its images before they expire."),
-			"consistency": choiceAttribute("crash", "`app` quiesces the guest and falls back to `crash` with a message, `app_required` fails instead, `offline` shuts the guest down for the snapshot.",
-				string(api.ConsistencyCrash), string(api.ConsistencyApp), string(api.ConsistencyAppRequired), string(api.ConsistencyOffline)),
-			"disks": disksAttribute(),
-			"unprotectable_disks": choiceAttribute("fail", "What to do with disks that vSphere cannot snapshot: `fail`, or `skip` them with a message on the image.",
-				string(api.UnprotectableDisksFail), string(api.UnprotectableDisksSkip)),
-			"repository": schema.StringAttribute{
-				Optional: true, Computed: true, MarkdownDescription: "Name of the repository that gets the images. Left out, it is the server's default.",
-				Validators:    []validator.String{stringvalidator.UTF8LengthBetween(1, 128)},
-				PlanModifiers: []planmodifier.String{stringplanmodifier.UseStateForUnknown()},
-			},
-			"labels":              labelsAttribute(),
-			"deletion_protection": switchAttribute(false, "The server refuses to delete the schedule."),
-			"seats":               schema.Int64Attribute{Computed: true, MarkdownDescription: "Seats that are booked in each of its start hours together."},
-			"created_at":          createdAtAttribute(),
-			"timeouts":            timeoutsAttribute(ctx, changeTimeouts),
+		},
+		"weekly": schema.SingleNestedAttribute{
+			Optional: true, MarkdownDescription: "On days of the week.",
+			Attributes: map[string]schema.Attribute{"days_of_week": daysOfWeekAttribute(true)},
+		},
+		"monthly":         monthlyAttribute(),
+		"window_hours":    numberAttribute(1, "Consecutive hours, from `start_time` on, over which the machines may start.", int64validator.Between(1, 24)),
+		"duration_hours":  numberAttribute(1, "Hours for which a machine takes a seat from its start on.", int64validator.Between(1, 24)),
+		"max_delay_hours": numberAttribute(6, "How long after its window a backup may still start; 0 = never late.", int64validator.Between(0, 168)),
+	}
+}
+
+// scheduleHow are the attributes that say how it is backed up and kept.
+func scheduleHow() map[string]schema.Attribute {
+	return map[string]schema.Attribute{
+		"retention_days": schema.Int64Attribute{
+			Required: true, Validators: []validator.Int64{int64validator.Between(0, 65536)},
+			MarkdownDescription: "Days for which images are kept, from the start of the backup. The standard retention profile allows 1, 31 or 366 for `one_time`, 1 to 8 for `daily`, " +
+				"7, 14, ... 56 for `weekly` and 31, 62, ... 248 for `monthly`; the general one any number from 1 to 65536, or 0 for never.",
+		},
+		"extended_retention":                 extendedRetentionAttribute(),
+		"apply_retention_to_existing_images": switchAttribute(false, "A changed retention also reaches the images that are there."),
+		"lock":                               switchAttribute(false, "Nobody can delete its images before they expire."),
+		"consistency": choiceAttribute("crash", "`app` quiesces the guest and falls back to `crash` with a message, `app_required` fails instead, `offline` shuts the guest down for the snapshot.",
+			string(api.ConsistencyCrash), string(api.ConsistencyApp), string(api.ConsistencyAppRequired), string(api.ConsistencyOffline)),
+		"disks": disksAttribute(),
+		"unprotectable_disks": choiceAttribute("fail", "What to do with disks that vSphere cannot snapshot: `fail`, or `skip` them with a message on the image.",
+			string(api.UnprotectableDisksFail), string(api.UnprotectableDisksSkip)),
+		"repository": schema.StringAttribute{
+			Optional: true, Computed: true, MarkdownDescription: "Name of the repository that gets the images. Left out, it is the server's default.",
+			Validators:    []validator.String{stringvalidator.UTF8LengthBetween(1, 128)},
+			PlanModifiers: []planmodifier.String{stringplanmodifier.UseStateForUnknown()},
 		},
 	}
 }

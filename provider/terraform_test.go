@@ -38,7 +38,7 @@ func newProgram(t *testing.T, config string) *program {
 	}
 	p := &program{t: t, dir: t.TempDir()}
 	rc := filepath.Join(p.dir, "terraform.rc")
-	settings := fmt.Sprintf("provider_installation {\n  dev_overrides { \"hashicorp/kura\" = %q }\n  direct {}\n}\n", dir)
+	settings := fmt.Sprintf("provider_installation {\n  dev_overrides {\n    \"hashicorp/kura\" = %q\n    \"kura-backup/kura\" = %q\n  }\n  direct {}\n}\n", dir, dir)
 	if err := os.WriteFile(rc, []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,4 @@
+import {
+  to = kura_backup_group.gold
+  id = "name/gold"
+}

@@ -1,0 +1,6 @@
+import {
+  to = kura_backup_schedule.nightly
+  identity = {
+    id = "01JDZK3Q8X4T9V2M6B7N5C1R0C"
+  }
+}

@@ -1,0 +1,4 @@
+import {
+  to = kura_backup_schedule.nightly
+  id = "name/gold nightly"
+}

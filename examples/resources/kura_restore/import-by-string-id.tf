@@ -1,0 +1,4 @@
+import {
+  to = kura_restore.copy
+  id = "01JDZK3Q8X4T9V2M6B7N5C1R0J"
+}

@@ -1,0 +1,4 @@
+import {
+  to = kura_vcenter.tokyo
+  id = "name/tokyo"
+}
