@@ -46,6 +46,11 @@ func hardware(c *types.VirtualMachineConfigInfo) types.VirtualMachineConfigSpec 
 		Firmware: c.Firmware, Flags: flags(c.Flags), PowerOpInfo: &c.DefaultPowerOps, Tools: tools(c.Tools), SwapPlacement: c.SwapPlacement,
 		VirtualICH7MPresent: c.Hardware.VirtualICH7MPresent, VirtualSMCPresent: c.Hardware.VirtualSMCPresent,
 	}
+	if m := spec.MemoryAllocation; m != nil {
+		alone := *m
+		alone.OverheadLimit = nil // vSphere reckons it
+		spec.MemoryAllocation = &alone
+	}
 	if b := c.BootOptions; b != nil {
 		boot := *b
 		boot.BootOrder = nil // it names devices by keys, which are new

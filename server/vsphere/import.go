@@ -209,7 +209,10 @@ func (p *newVM) load(from backup.ImageReader, progress func(int64)) load {
 
 // importVM makes the VM and sends its disks. On an error nothing of it is left.
 func (s *Session) importVM(ctx context.Context, l load) (vm ref, err error) {
-	req := &types.ImportVApp{This: l.pool, Spec: &types.VirtualMachineImportSpec{ConfigSpec: l.spec}, Folder: &l.folder}
+	req := &types.ImportVApp{This: l.pool, Spec: &types.VirtualMachineImportSpec{ConfigSpec: l.spec}}
+	if l.pool.Type != "VirtualApp" { // what lies in a vApp lies in no folder
+		req.Folder = &l.folder
+	}
 	if l.host != (ref{}) {
 		req.Host = &l.host
 	}

@@ -55,7 +55,7 @@ func (s *Session) clearAnnotation(ctx context.Context, vm ref, was string) error
 }
 
 func (s *Session) reconfigure(ctx context.Context, vm ref, spec types.VirtualMachineConfigSpec) error {
-	return s.insist(ctx, func() error {
+	return s.insist(ctx, s.config.GiveUp, func() error {
 		res, err := methods.ReconfigVM_Task(ctx, s.client, &types.ReconfigVM_Task{This: vm, Spec: spec})
 		if err == nil {
 			_, err = s.finish(ctx, res.Returnval)
@@ -192,7 +192,7 @@ func (s *Session) destroyMarked(ctx context.Context, r ref, marker string) error
 	if err := s.detachForeign(ctx, vm); err != nil {
 		return err
 	}
-	err = s.insist(ctx, func() error {
+	err = s.insist(ctx, s.config.sweepPatience(), func() error {
 		res, err := methods.Destroy_Task(ctx, s.client, &types.Destroy_Task{This: r})
 		if err == nil {
 			_, err = s.finish(ctx, res.Returnval)

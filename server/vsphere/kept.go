@@ -21,7 +21,8 @@ const keptKey = "kura.kept"
 // replaced is one restore in place, as the VM itself remembers it.
 type replaced struct {
 	Marker string    `json:"marker"`
-	Done   bool      `json:"done"`  // the disks were swapped: set by the same call that swaps them
+	Done   bool      `json:"done"` // the disks were swapped: set by the same call that swaps them
+	WasOn  bool      `json:"was_on"`
 	Until  time.Time `json:"until"` // the old files are kept until then
 	Old    []string  `json:"old"`   // datastore paths of what was replaced
 	New    []string  `json:"new"`   // of what took its place
@@ -77,8 +78,21 @@ func (s *Session) sweepKept(ctx context.Context, b *broom, v suspect) {
 		if r.Done {
 			files, what = r.Old, "replaced disks of the VM"
 		}
-		b.note(fmt.Sprintf("%s %q (%s): %s", what, v.name, v.self.Value, strings.Join(files, ", ")), s.forget(ctx, v.self, r.Marker, files))
+		err := s.forget(ctx, v.self, r.Marker, files)
+		if err == nil && r.WasOn && !r.Done {
+			err = s.powerOnAgain(ctx, v.self)
+		}
+		b.note(fmt.Sprintf("%s %q (%s): %s", what, v.name, v.self.Value, strings.Join(files, ", ")), err)
 	}
+}
+
+// powerOnAgain starts a VM that a restore had powered off before it died.
+func (s *Session) powerOnAgain(ctx context.Context, self ref) error {
+	err := s.powerOn(ctx, self)
+	if _, on := faultOf[*types.InvalidPowerState](err); on {
+		return nil
+	}
+	return err
 }
 
 // forget deletes files, none of which is in use by the VM, and the record of them.

@@ -48,7 +48,7 @@ func (s *Session) ReadDisks(ctx context.Context, snap backup.Snapshot, keys []in
 	}
 	n := &nfcSource{s: s, vm: snap.MOID, disks: map[int32]stream{}}
 	var res *types.ExportSnapshotResponse
-	err := s.insist(ctx, func() (err error) {
+	err := s.insist(ctx, s.config.GiveUp, func() (err error) {
 		res, err = methods.ExportSnapshot(ctx, s.client, &types.ExportSnapshot{This: at})
 		return err
 	})

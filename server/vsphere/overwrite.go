@@ -147,7 +147,7 @@ func (o *overwrite) pair(m marker) {
 		o.extras = append(o.extras, disk)
 		o.messages = append(o.messages, fmt.Sprintf("%s came to the VM after the image; it was detached, its file is still at %s.", label(disk), fileOf(disk)))
 	}
-	o.record = replaced{Marker: o.draft.Marker}
+	o.record = replaced{Marker: o.draft.Marker, WasOn: o.wasOn}
 	for _, w := range o.swaps {
 		o.record.New = append(o.record.New, w.final)
 		if w.old != nil {
@@ -192,9 +192,16 @@ func (o *overwrite) bring(ctx context.Context, progress func(int64)) error {
 		}
 		folder = dc.VmFolder
 	}
-	var err error
+	where, err := o.s.placesOf(ctx, *o.vm.ResourcePool)
+	if err != nil {
+		return err
+	}
+	pool, ok := where.up(*o.vm.ResourcePool, "ResourcePool") // not into the VM's vApp
+	if !ok {
+		return fmt.Errorf("%s lies in no resource pool", o.vm.Self.Value)
+	}
 	o.staging, err = o.s.importVM(ctx, load{
-		spec: spec, pool: *o.vm.ResourcePool, folder: folder, host: deref(o.vm.Runtime.Host), disks: disks, from: o.from, progress: progress,
+		spec: spec, pool: pool, folder: folder, host: deref(o.vm.Runtime.Host), disks: disks, from: o.from, progress: progress,
 	})
 	if err != nil {
 		return fmt.Errorf("fill the new disks: %w", err)

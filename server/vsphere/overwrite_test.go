@@ -171,6 +171,34 @@ func TestAVMWhoseHardwareChangedGetsTheImagesBack(t *testing.T) {
 	r.sameDisks(img, "vm02")
 }
 
+func TestARestoreThatDiedBeforeTheSwapIsPutAwayByTheSweep(t *testing.T) {
+	r := setup(t, small())
+	img := r.take("vm02", "b1")
+	before, files := r.guestSum("vm02", 0), r.files("vm02")
+	// The swap is refused, and everything that would clean up after it.
+	r.ok(r.lab.Arm(lab.Fault{Kind: "task_fail", Method: "ReconfigVM_Task", VM: "vm02", After: 2, Count: -1}))
+	r.ok(r.lab.Arm(lab.Fault{Kind: "task_fail", Method: "Destroy_Task", Count: -1}))
+	r.ok(r.lab.Arm(lab.Fault{Kind: "task_fail", Method: "PowerOnVM_Task", Count: -1}))
+	if _, _, err := r.overwrite(img, "vm02", "r1", backup.RestoreInPlace{PowerOff: true}); err == nil {
+		t.Fatal("a failed restore passed for a good one")
+	}
+	r.lab.ClearFaults()
+	lines, err := r.session.Sweep(t.Context(), "inst", func(string, int) bool { return true })
+	r.ok(err)
+	if len(lines) != 0 {
+		t.Errorf("swept %v of a job that lives", lines)
+	}
+	lines, err = r.session.Sweep(t.Context(), "inst", nobody)
+	r.ok(err)
+	if len(lines) != 2 {
+		t.Errorf("swept %q, want the staging VM and the new disks", lines)
+	}
+	r.noTrace()
+	if r.guestSum("vm02", 0) != before || !slices.Equal(r.files("vm02"), files) || r.vm("vm02").PowerState != "poweredOn" {
+		t.Errorf("the VM is not as it was: %s, %v", r.vm("vm02").PowerState, r.files("vm02"))
+	}
+}
+
 func TestReplacedDisksAreKeptForADayAndThenDeleted(t *testing.T) {
 	r := setup(t, small())
 	img := r.take("vm01", "b1")

@@ -1,6 +1,8 @@
 package vsphere_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -194,6 +196,31 @@ func TestAFailedImportLeavesNothing(t *testing.T) {
 	done, err := r.restore(img, "r2", backup.RestoreNewVM{Name: "half"})
 	r.ok(err)
 	r.sameDisks(img, done.MOID)
+}
+
+func TestACancelledImportLeavesNothing(t *testing.T) {
+	r := setup(t, small())
+	img := r.take("vm02", "b1")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := r.session.ImportVM(ctx, backup.ImportDraft{Marker: marker("r1"), NewVM: backup.RestoreNewVM{Name: "half"}}, img, func(int64) { cancel() })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("err = %v, want context.Canceled", err)
+	}
+	r.noTrace("half")
+	before, files := r.guestSum("vm02", 0), r.files("vm02")
+	again, cancelAgain := context.WithCancel(t.Context())
+	defer cancelAgain()
+	_, _, err = r.session.OverwriteVM(again, backup.OverwriteDraft{
+		Marker: marker("r2"), MOID: r.lab.Moid("vm02"), InPlace: backup.RestoreInPlace{PowerOff: true, Safety: backup.SafetyQuick},
+	}, img, func(int64) { cancelAgain() })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("err = %v, want context.Canceled", err)
+	}
+	r.noTrace()
+	if r.guestSum("vm02", 0) != before || !slices.Equal(r.files("vm02"), files) || r.vm("vm02").PowerState != "poweredOn" {
+		t.Error("a cancelled restore changed the VM")
+	}
 }
 
 func TestTooLittleSpaceIsSaidBeforeAnythingIsMade(t *testing.T) {

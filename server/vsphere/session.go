@@ -150,10 +150,10 @@ func (s *Session) close() {
 // connections and cookies, without a limit on the whole time.
 func (s *Session) http() *http.Client { return &s.soap.Client }
 
-// pause waits before try number n of something that was blocked; it returns
-// false when that has been tried for too long.
-func (s *Session) pause(ctx context.Context, n int, since time.Time) bool {
-	if time.Since(since) > s.config.GiveUp {
+// pause waits before try number n of something that has not worked since; it
+// returns false when patience is at its end.
+func (s *Session) pause(ctx context.Context, n int, since time.Time, patience time.Duration) bool {
+	if time.Since(since) > patience {
 		return false
 	}
 	t := time.NewTimer(min(s.config.Retry<<min(n, 16), 30*time.Second))

@@ -159,7 +159,12 @@ func backing(disk *types.VirtualDisk) (uuid, changeID string) {
 
 // RemoveSnapshot implements [backup.VSphereSession].
 func (s *Session) RemoveSnapshot(ctx context.Context, moid, name string) error {
-	err := s.removeSnapshots(ctx, moid, name)
+	return s.removeWithin(ctx, moid, name, s.config.GiveUp)
+}
+
+// removeWithin is RemoveSnapshot that waits for so long for what blocks it.
+func (s *Session) removeWithin(ctx context.Context, moid, name string, patience time.Duration) error {
+	err := s.removeSnapshots(ctx, moid, name, patience)
 	err = s.problem(fmt.Sprintf("remove the snapshot %s of the VM %s", name, moid), err)
 	if backup.CodeOf(err) == backup.VMGone {
 		return nil
@@ -167,7 +172,7 @@ func (s *Session) RemoveSnapshot(ctx context.Context, moid, name string) error {
 	return err
 }
 
-func (s *Session) removeSnapshots(ctx context.Context, moid, name string) error {
+func (s *Session) removeSnapshots(ctx context.Context, moid, name string, patience time.Duration) error {
 	if err := s.settleSnapshots(ctx, moid); err != nil {
 		return err
 	}
@@ -176,11 +181,11 @@ func (s *Session) removeSnapshots(ctx context.Context, moid, name string) error 
 		return err
 	}
 	for _, t := range trees {
-		if err := s.insist(ctx, func() error { return s.removeSnapshot(ctx, t.Snapshot) }); err != nil {
+		if err := s.insist(ctx, patience, func() error { return s.removeSnapshot(ctx, t.Snapshot) }); err != nil {
 			return err
 		}
 	}
-	return s.consolidate(ctx, moid)
+	return s.consolidate(ctx, moid, patience)
 }
 
 func (s *Session) removeSnapshot(ctx context.Context, snapshot ref) error {
@@ -196,14 +201,14 @@ func (s *Session) removeSnapshot(ctx context.Context, snapshot ref) error {
 
 // consolidate merges what a removal left behind. vSphere refuses it while a
 // host still holds a file open, so it is tried until it works.
-func (s *Session) consolidate(ctx context.Context, moid string) error {
+func (s *Session) consolidate(ctx context.Context, moid string, patience time.Duration) error {
 	began := time.Now()
 	for n := 0; ; n++ {
 		var vm mo.VirtualMachine
 		if err := s.read(ctx, vmRef(moid), []string{"runtime.consolidationNeeded"}, &vm); err != nil || !yes(vm.Runtime.ConsolidationNeeded) {
 			return err
 		}
-		if n > 0 && !s.pause(ctx, n-1, began) {
+		if n > 0 && !s.pause(ctx, n-1, began, patience) {
 			return errors.Join(ctx.Err(), backup.Errorf(backup.VMBusy, "",
 				"The VM %s needs consolidation of its disks, and vSphere does not get it done: its deltas grow until it does.", moid))
 		}
@@ -231,8 +236,8 @@ func yes[T bool | *bool](b T) bool {
 	return false
 }
 
-// insist repeats what another operation on the VM blocks.
-func (s *Session) insist(ctx context.Context, fn func() error) error {
+// insist repeats what another operation on the VM blocks, for as long as patience lasts.
+func (s *Session) insist(ctx context.Context, patience time.Duration, fn func() error) error {
 	began := time.Now()
 	for n := 0; ; n++ {
 		err := fn()
@@ -242,7 +247,7 @@ func (s *Session) insist(ctx context.Context, fn func() error) error {
 		_, busy := faultOf[*types.TaskInProgress](err)
 		_, race := faultOf[*types.ConcurrentAccess](err)
 		_, locked := faultOf[*types.FileLocked](err)
-		if !(busy || race || locked) || !s.pause(ctx, n, began) {
+		if !(busy || race || locked) || !s.pause(ctx, n, began, patience) {
 			return err
 		}
 	}

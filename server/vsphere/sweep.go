@@ -124,7 +124,7 @@ func suspectOf(o types.ObjectContent) suspect {
 func (s *Session) sweep(ctx context.Context, b *broom, v suspect) {
 	for _, name := range v.snapshots {
 		if b.dead(name) {
-			b.note(fmt.Sprintf("snapshot %s of the VM %q (%s)", name, v.name, v.self.Value), s.RemoveSnapshot(ctx, v.self.Value, name))
+			b.note(fmt.Sprintf("snapshot %s of the VM %q (%s)", name, v.name, v.self.Value), s.removeWithin(ctx, v.self.Value, name, s.config.sweepPatience()))
 		}
 	}
 	if v.kept != "" {

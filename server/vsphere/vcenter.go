@@ -50,6 +50,10 @@ func (c Config) defaulted() Config {
 	return c
 }
 
+// sweepPatience is how long a sweep waits for one thing that is blocked: it has
+// others to look after, and comes again.
+func (c Config) sweepPatience() time.Duration { return c.GiveUp / 20 }
+
 // Connector connects to vcenters and keeps one session for each.
 type Connector struct {
 	config Config

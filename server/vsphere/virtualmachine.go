@@ -16,7 +16,7 @@ import (
 var vmProperties = []string{
 	"name", "parent", "parentVApp", "resourcePool", "datastore", "guest.net",
 	"runtime.host", "runtime.powerState", "runtime.faultToleranceState",
-	"config.instanceUuid", "config.uuid", "config.template", "config.guestId", "config.annotation", "config.keyId",
+	"config.instanceUuid", "config.uuid", "config.template", "config.guestId", "config.annotation", "config.keyId", "config.managedBy",
 	"config.hardware.numCPU", "config.hardware.memoryMB", "config.hardware.device",
 }
 
@@ -57,6 +57,8 @@ func newFound(m mo.VirtualMachine) (f found, ok bool) {
 		whole = "templates cannot have snapshots; convert it to a VM to protect it"
 	case faultTolerant(m.Runtime.FaultToleranceState):
 		whole = "the VM is protected by Fault Tolerance, which forbids snapshots"
+	case c.ManagedBy != nil && c.ManagedBy.ExtensionKey == "com.vmware.vim.eam":
+		whole = "vSphere runs this VM for itself and replaces it when it is lost"
 	case c.KeyId != nil:
 		whole = "the VM is encrypted, and vSphere does not export encrypted VMs"
 	}

@@ -36,7 +36,7 @@ func (s *Session) wait(ctx context.Context, object ref, properties []string, fn 
 		if progress || failing.IsZero() {
 			failing, n = time.Now(), 0
 		}
-		if time.Since(failing) > outage || !s.pause(ctx, n, failing) {
+		if !s.pause(ctx, n, failing, outage) {
 			return err
 		}
 	}
