@@ -96,7 +96,9 @@ func newDevices(c *types.VirtualMachineConfigInfo, disks map[int32]*types.Virtua
 				messages = append(messages, fmt.Sprintf("%s is not in the image and was left out.", label(d)))
 			}
 		case types.BaseVirtualEthernetCard:
-			device = nics[v.Key]
+			if card, ok := nics[v.Key]; ok {
+				device = card
+			}
 		case types.BaseVirtualSCSIController, *types.VirtualAHCIController, *types.VirtualNVMEController, *types.VirtualUSBController, *types.VirtualUSBXHCIController:
 			device = bareController(d)
 		case *types.VirtualIDEController:

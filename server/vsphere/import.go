@@ -77,7 +77,7 @@ func (s *Session) plan(ctx context.Context, r backup.ImportDraft, from backup.Im
 	}
 	w := wish{RestoreNewVM: r.NewVM, machine: machine, store: storeOf(config.Files.VmPathName), bytes: need}
 	for _, name := range machine.Networks {
-		if !slices.Contains(w.networks, name) {
+		if name != "" && !slices.Contains(w.networks, name) {
 			w.networks = append(w.networks, name)
 		}
 	}
@@ -159,6 +159,10 @@ func (s *Session) specify(ctx context.Context, p *newVM) error {
 			continue
 		}
 		key := d.GetVirtualDevice().Key
+		if p.machine.Networks[key] == "" {
+			p.messages = append(p.messages, fmt.Sprintf("%s was on no network and was left out.", label(d)))
+			continue
+		}
 		backing, err := s.cardBacking(ctx, p.at.networks[p.machine.Networks[key]])
 		if err != nil {
 			return err
