@@ -2,6 +2,8 @@ package backup
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 )
 
@@ -32,24 +34,28 @@ func (p *Planner) Dispatch(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	made := 0
+	var errs []error // one schedule's failure does not keep the others waiting
 	for _, s := range due {
 		n, err := p.dispatch(ctx, s.ID)
-		if err != nil && CodeOf(err) != NotFound { // deleted in between
-			return made, err
+		if err != nil {
+			errs = append(errs, fmt.Errorf("dispatch schedule %q: %w", s.Name, err))
 		}
 		made += n
 	}
 	if made > 0 {
 		p.wake()
 	}
-	return made, nil
+	return made, errors.Join(errs...)
 }
 
 func (p *Planner) dispatch(ctx context.Context, id string) (made int, err error) {
 	err = p.Store.Update(ctx, func(tx Tx) error {
 		made = 0
 		s, err := tx.Schedule(ctx, id)
-		if err != nil || !s.Enabled {
+		if CodeOf(err) == NotFound || err == nil && !s.Enabled { // deleted or disabled in between
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		mark, err := tx.DueMark(ctx, id)

@@ -128,10 +128,10 @@ func (p *Planner) rebook(ctx context.Context, tx Tx, g Group) error {
 	}
 	for _, s := range schedules {
 		old := s
-		seats, err := p.book(ctx, tx, &s, &old, nil)
-		if e := AsError(err); e != nil {
-			c := *e
-			c.Field, c.Message = "virtual_machine_ids", fmt.Sprintf("Schedule %q has no room for the group's new members. %s", s.Name, e.Message)
+		seats, err := p.book(ctx, tx, &s, &old)
+		if code := CodeOf(err); code == SlotFull || code == ExceedsCapacity {
+			c := *AsError(err)
+			c.Field, c.Message = g.membersField(), fmt.Sprintf("Schedule %q has no room for the group's new members. %s", s.Name, c.Message)
 			return &c
 		}
 		if err == nil {
@@ -142,6 +142,14 @@ func (p *Planner) rebook(ctx context.Context, tx Tx, g Group) error {
 		}
 	}
 	return nil
+}
+
+// membersField names the input that the number of members comes from.
+func (g Group) membersField() string {
+	if len(g.VirtualMachineIDs) == 0 {
+		return "selector"
+	}
+	return "virtual_machine_ids"
 }
 
 // DeleteGroup removes a group; its images stay (seed A51). Errors: NotFound,

@@ -1,10 +1,6 @@
 package backup
 
-import (
-	"context"
-	"encoding/json"
-	"fmt"
-)
+import "context"
 
 // DeleteImage takes an image out of the catalogue at once and asks for a job
 // that takes it out of its repository (seed N43). Errors: NotFound, Locked,
@@ -22,8 +18,10 @@ func (p *Planner) DeleteImage(ctx context.Context, id string) (Job, error) {
 		if err := notRead(ctx, tx, id); err != nil {
 			return err
 		}
-		if i.Status == ImageExpired { // asked for before
-			return nil
+		if i.Status == ImageExpired { // asked for before: again only where that has failed
+			if j, err = deletion(ctx, tx, i); err != nil || j.ID != "" {
+				return err
+			}
 		}
 		repo, err := tx.Repository(ctx, i.RepositoryID)
 		if err != nil {
@@ -45,22 +43,39 @@ func (p *Planner) DeleteImage(ctx context.Context, id string) (Job, error) {
 	return j, err
 }
 
+// deletion finds the job that waits to delete the image or does so; its ID is
+// "" when there is none.
+func deletion(ctx context.Context, tx Tx, i Image) (Job, error) {
+	return activeJob(ctx, tx, JobFilter{Kind: KindDelete, VMID: i.VMID}, i.ID)
+}
+
 // notRead gives [InUse] while a restore of the image waits or runs.
 func notRead(ctx context.Context, tx Tx, id string) error {
-	active, _, err := tx.Jobs(ctx, JobFilter{Kind: KindRestore, Active: true, Page: Page{Limit: 1000}})
-	if err != nil {
-		return err
+	j, err := activeJob(ctx, tx, JobFilter{Kind: KindRestore}, id)
+	if err == nil && j.ID != "" {
+		return Errorf(InUse, "", "Image %s is being restored (job %s). Wait for it or cancel it.", id, j.ID)
 	}
-	for _, j := range active {
-		var s RestoreSpec
-		if err := json.Unmarshal(j.Spec, &s); err != nil {
-			return fmt.Errorf("spec of job %s: %w", j.ID, err)
+	return err
+}
+
+// activeJob finds a job of the filter that is about the image and not over;
+// its ID is "" when there is none.
+func activeJob(ctx context.Context, tx Tx, f JobFilter, imageID string) (Job, error) {
+	f.Active, f.Page = true, Page{Limit: 1000}
+	for {
+		jobs, next, err := tx.Jobs(ctx, f)
+		if err != nil {
+			return Job{}, err
 		}
-		if s.ImageID == id {
-			return Errorf(InUse, "", "Image %s is being restored (job %s). Wait for it or cancel it.", id, j.ID)
+		for _, j := range jobs {
+			if j.ImageID == imageID {
+				return j, nil
+			}
+		}
+		if f.Cursor = next; next == "" {
+			return Job{}, nil
 		}
 	}
-	return nil
 }
 
 // CancelJob asks a job to stop. A queued one ends at once; one that runs

@@ -126,12 +126,14 @@ func checkInPlace(ctx context.Context, tx Tx, r Restore, t *restoreTarget) (err 
 	if r.InPlace.Safety == SafetyImage {
 		return Errorf(Invalid, "in_place.safety", "This server has the safeties quick and none: back the VM up first and choose quick.")
 	}
-	active, _, err := tx.Jobs(ctx, JobFilter{VMID: t.vm.ID, State: JobRunning, Page: Page{Limit: 1}})
-	if err != nil {
-		return err
-	}
-	if len(active) > 0 {
-		return Errorf(VMBusy, "in_place", "VM %q has a running %s job (%s). Wait for it or cancel it.", t.vm.Name, active[0].Kind, active[0].ID)
+	for _, kind := range []JobKind{KindBackup, KindRestore} { // others do not touch the VM
+		active, _, err := tx.Jobs(ctx, JobFilter{Kind: kind, VMID: t.vm.ID, State: JobRunning, Page: Page{Limit: 1}})
+		if err != nil {
+			return err
+		}
+		if len(active) > 0 {
+			return Errorf(VMBusy, "in_place", "VM %q has a running %s job (%s). Wait for it or cancel it.", t.vm.Name, kind, active[0].ID)
+		}
 	}
 	return nil
 }

@@ -149,6 +149,9 @@ func (p *Planner) planRun(ctx context.Context, tx Tx, s Schedule, start time.Tim
 	if len(states) > 0 {
 		r.run.State = Outcome(states)
 	}
+	if r.run.State != RunQueued && r.run.State != RunRunning { // every member is gone
+		r.run.EndedAt = now
+	}
 	return r, nil
 }
 

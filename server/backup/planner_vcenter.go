@@ -160,7 +160,8 @@ func (p *Planner) DeleteVCenter(ctx context.Context, id string) error {
 }
 
 // SyncVCenter asks for the inventory to be read now (seed W22) and returns the
-// job; one that is waiting or running already is returned as it is.
+// job. One that is waiting already is returned as it is; one that runs may have
+// passed what is asked for, so another one waits behind it.
 func (p *Planner) SyncVCenter(ctx context.Context, id string) (Job, error) {
 	var j Job
 	err := p.Store.Update(ctx, func(tx Tx) error {

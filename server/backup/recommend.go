@@ -17,7 +17,7 @@ func (x *seatsIndex) slotFull(b Booking, v VCenter, at int64) error {
 	hour := time.Unix(at*3600, 0).In(loc)
 	held := int(x.used[at-x.first])
 	e := Errorf(SlotFull, "start_time", "%s %s holds %d of %d seats of vcenter %s, and this schedule needs %d more.",
-		hour.Format("15:04"), hour.Format("MST on 2006-01-02"), held, v.SlotCapacity, v.Name, share(b.Seats, b.WindowHours, 0))
+		hour.Format("15:04"), hour.Format("MST on 2006-01-02"), held, v.SlotCapacity, v.Name, (b.Seats+b.WindowHours-1)/b.WindowHours)
 	e.Message = strings.Replace(e.Message, hour.Format("MST"), b.Recurrence.TimeZone, 1)
 	e.Recommendations = x.recommend(b, v.SlotCapacity)
 	if len(e.Recommendations) > 0 {

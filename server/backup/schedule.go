@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -93,11 +94,14 @@ func (s Schedule) Defaulted() Schedule {
 		s.Unprotectable = UnprotectedFail
 	}
 	r := &s.Recurrence
-	slices.Sort(r.Weekdays)
-	r.Weekdays = slices.Compact(r.Weekdays)
-	slices.Sort(r.MonthDays)
-	r.MonthDays = slices.Compact(r.MonthDays)
+	r.Weekdays, r.MonthDays = ordered(r.Weekdays), ordered(r.MonthDays)
 	return s
+}
+
+// ordered returns the values ascending and once each. It leaves v, which is the
+// caller's, as it is.
+func ordered[T cmp.Ordered](v []T) []T {
+	return slices.Compact(slices.Sorted(slices.Values(v)))
 }
 
 // RecommendationKind says how a recommendation differs from what was asked for.

@@ -31,6 +31,9 @@ func (s Schedule) Validate(p RetentionProfile) error {
 			return Errorf(Invalid, f.name, "%s must be %d to %d, got %d.", f.name, f.low, f.upper, f.v)
 		}
 	}
+	if s.EarliestHour > s.LatestHour {
+		return Errorf(Invalid, "start_window.earliest", "A start_window's earliest hour must not come after its latest, got %02d:00 and %02d:00.", s.EarliestHour, s.LatestHour)
+	}
 	if err := s.validChoices(); err != nil {
 		return err
 	}

@@ -1,0 +1,97 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// errRollback ends a transaction whose changes are not wanted.
+var errRollback = errors.New("roll back")
+
+// Planned is a change of another schedule in the same plan: with Schedule only
+// it will be made, with both changed, with ID only deleted.
+type Planned struct {
+	ID       string
+	Schedule *Schedule
+}
+
+// CheckSchedule tells whether s could be stored now, when the others, which the
+// same plan wants, are there too: the seats that they give up are free, those
+// that they take are taken. It returns s as it would be, and warnings. Errors:
+// as of CreateSchedule, or UpdateSchedule when s.ID is set.
+func (p *Planner) CheckSchedule(ctx context.Context, s Schedule, others []Planned) (Schedule, []string, error) {
+	var warnings []string
+	err := p.Store.Update(ctx, func(tx Tx) error {
+		if err := release(ctx, tx, others); err != nil {
+			return err
+		}
+		for _, o := range others {
+			if o.Schedule == nil {
+				continue
+			}
+			c := *o.Schedule
+			c.ID, c.Version = o.ID, 0
+			if err := p.put(ctx, tx, &c); err != nil && CodeOf(err) == Internal {
+				return err // the other's own refusal is told where it is checked itself
+			}
+		}
+		c := s
+		if err := p.put(ctx, tx, &c); err != nil {
+			return err
+		}
+		s, warnings = c, c.warnings(tx.Now())
+		return errRollback
+	})
+	if !errors.Is(err, errRollback) {
+		return Schedule{}, nil, err
+	}
+	return s, warnings, nil
+}
+
+// release gives back the seats of the other schedules that a plan changes or
+// deletes. Those of the checked one itself are not in its own way.
+func release(ctx context.Context, tx Tx, others []Planned) error {
+	for _, o := range others {
+		if o.ID == "" {
+			continue
+		}
+		old, err := tx.Schedule(ctx, o.ID)
+		if CodeOf(err) == NotFound {
+			continue
+		}
+		if err == nil {
+			err = tx.UpdateSchedule(ctx, &old, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Planner) put(ctx context.Context, tx Tx, s *Schedule) error {
+	if s.ID != "" {
+		s.Version = 0
+		return p.updateSchedule(ctx, tx, s)
+	}
+	return p.insertSchedule(ctx, tx, s)
+}
+
+// warnings says what of s may surprise (seed N36).
+func (s Schedule) warnings(now time.Time) []string {
+	loc, err := s.Recurrence.Location()
+	if err != nil {
+		return nil
+	}
+	months := s.Recurrence.SkippedMonths(DateOf(now.In(loc)))
+	if len(months) == 0 {
+		return nil
+	}
+	names := make([]string, len(months))
+	for i, m := range months {
+		names[i] = fmt.Sprintf("%s %d", m.Month, m.Year)
+	}
+	return []string{fmt.Sprintf("No run in %s: the month lacks the day (%s).", list(names), s.Recurrence.Describe())}
+}
