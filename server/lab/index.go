@@ -48,12 +48,13 @@ type Disk struct {
 type index struct {
 	Self ref
 
-	mu  sync.RWMutex // guards vms
-	vms map[ref]VM
+	mu    sync.RWMutex // guards all below
+	vms   map[ref]VM
+	waits map[ref]chan struct{} // task: closed when it is done
 }
 
 func newIndex() *index {
-	return &index{Self: ref{Type: "KuraLab", Value: "index"}, vms: map[ref]VM{}}
+	return &index{Self: ref{Type: "KuraLab", Value: "index"}, vms: map[ref]VM{}, waits: map[ref]chan struct{}{}}
 }
 
 func (x *index) Reference() ref { return x.Self }
@@ -66,10 +67,44 @@ func (x *index) PutObject(_ *simulator.Context, o mo.Reference) {
 
 // UpdateObject heeds known VMs only: vcsim goes on changing one that it has removed.
 func (x *index) UpdateObject(_ *simulator.Context, o mo.Reference, _ []types.PropertyChange) {
-	if vm, ok := o.(*mo.VirtualMachine); ok {
-		if _, known := x.get(vm.Self); known {
-			x.note(vm)
+	switch o := o.(type) {
+	case *mo.VirtualMachine:
+		if _, known := x.get(o.Self); known {
+			x.note(o)
 		}
+	case *mo.Task:
+		if isDone(o.Info.State) {
+			x.done(o.Self)
+		}
+	}
+}
+
+func isDone(s types.TaskInfoState) bool {
+	return s == types.TaskInfoStateSuccess || s == types.TaskInfoStateError
+}
+
+// outcome waits for a task of vcsim's; its own Wait polls.
+func (x *index) outcome(reg *simulator.Registry, t *simulator.Task) (info types.TaskInfo) {
+	c := make(chan struct{})
+	x.mu.Lock()
+	x.waits[t.Self] = c
+	x.mu.Unlock()
+	// The task's own context shares its locks: only another one keeps readers and writers apart.
+	read := func() { reg.WithLock(&simulator.Context{Map: reg}, t, func() { info = t.Info }) }
+	if read(); !isDone(info.State) {
+		<-c
+		read()
+	}
+	x.done(t.Self)
+	return info
+}
+
+func (x *index) done(task ref) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if c := x.waits[task]; c != nil {
+		close(c)
+		delete(x.waits, task)
 	}
 }
 

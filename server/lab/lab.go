@@ -122,7 +122,6 @@ type Lab struct {
 	writers   map[*writer]struct{}
 
 	busy    sync.RWMutex // see alone
-	filled  atomic.Bool
 	goldTag string
 	stuns   sync.Map // VM -> *sync.RWMutex
 	added   atomic.Int64
@@ -161,11 +160,7 @@ func (l *Lab) build() (err error) {
 	if err := l.connect(); err != nil {
 		return err
 	}
-	if err := l.populate(); err != nil {
-		return err
-	}
-	l.filled.Store(true)
-	return nil
+	return l.populate()
 }
 
 // Close ends all that the lab runs and removes its files.

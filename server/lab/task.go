@@ -160,12 +160,10 @@ func (l *Lab) inner(ctx *simulator.Context, begin func() ref) (types.AnyType, ty
 }
 
 // alone is inner for tasks in which vcsim changes datastores, which it reads
-// elsewhere without a lock. While the lab fills itself nobody reads.
+// elsewhere without a lock.
 func (l *Lab) alone(ctx *simulator.Context, begin func() ref) (types.AnyType, types.BaseMethodFault) {
-	if l.filled.Load() {
-		l.busy.Lock()
-		defer l.busy.Unlock()
-	}
+	l.busy.Lock()
+	defer l.busy.Unlock()
 	return l.finishInner(ctx, begin())
 }
 
@@ -174,9 +172,7 @@ func (l *Lab) finishInner(ctx *simulator.Context, task ref) (types.AnyType, type
 	if !ok {
 		return nil, &types.ManagedObjectNotFound{Obj: task}
 	}
-	t.Wait()
-	var info types.TaskInfo
-	ctx.WithLock(t, func() { info = t.Info })
+	info := l.index.outcome(ctx.Map, t)
 	without := func(list []ref) []types.PropertyChange {
 		kept := slices.DeleteFunc(slices.Clone(list), func(r ref) bool { return r == task })
 		return []types.PropertyChange{{Name: "recentTask", Val: kept}}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +22,11 @@ type attempt struct {
 	log   *slog.Logger
 	note  checkpoint
 
+	writing sync.Mutex // held while progress or the end is being stored
+
 	mu       sync.Mutex // guards what follows
+	over     bool       // the end is stored or given up
+	stopped  time.Time  // when the job was told to stop; zero = it was not
 	step     string
 	done     int64
 	total    int64
@@ -32,9 +37,13 @@ type attempt struct {
 // checkpoint is what the next attempt must know. It is saved before what it
 // tells of is done.
 type checkpoint struct {
-	ImageID  string   `json:"image_id,omitempty"`
-	MOID     string   `json:"moid,omitempty"`
-	Markers  []string `json:"markers,omitempty"` // names of snapshots or staging VMs that this job may have made
+	ImageID string   `json:"image_id,omitempty"`
+	MOID    string   `json:"moid,omitempty"`
+	Markers []string `json:"markers,omitempty"` // names of snapshots or staging VMs that this job may have made
+
+	// What is done for good but perhaps not stored yet, so that no attempt does it twice.
+	Image    *backup.Image      `json:"image,omitempty"`    // committed
+	Restored *backup.RestoredVM `json:"restored,omitempty"` // whole
 }
 
 // ending is how a job ended that did not fail.
@@ -46,8 +55,12 @@ type ending struct {
 	also    func(backup.Tx) error
 }
 
-// cleanupTime is how long a job that was stopped may take to clear up.
-const cleanupTime = 5 * time.Second
+// A job that was stopped may take cleanupTime to clear up, and finishTime to
+// write down its end: together less than a server has to shut down in.
+const (
+	cleanupTime = 5 * time.Second
+	finishTime  = 3 * time.Second
+)
 
 // run runs one attempt of j to its end.
 func (w *Worker) run(ctx context.Context, j *backup.Job) {
@@ -56,8 +69,16 @@ func (w *Worker) run(ctx context.Context, j *backup.Job) {
 	a.done, a.total = j.Done, j.Total
 	a.log.InfoContext(ctx, "job started")
 	// The job outlives ctx: it is stopped with a cause that says why.
-	jctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer stop(nil)
+	jctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	stop := func(cause error) {
+		a.mu.Lock()
+		if a.stopped.IsZero() {
+			a.stopped = time.Now()
+		}
+		a.mu.Unlock()
+		cancel(cause)
+	}
 	unhook := context.AfterFunc(ctx, func() { stop(errShutdown) })
 	defer unhook()
 	var wg sync.WaitGroup
@@ -98,6 +119,30 @@ func (a *attempt) work(ctx context.Context) (e ending, err error) {
 	return e, backup.Errorf(backup.Invalid, "", "This server does not know jobs of the kind %q.", a.job.Kind)
 }
 
+// outlive returns a context for clearing up: it goes on for cleanupTime after
+// the job was told to stop, all clearing up together.
+func (a *attempt) outlive(ctx context.Context) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	unhook := context.AfterFunc(ctx, func() {
+		a.mu.Lock()
+		left := cleanupTime - time.Since(a.stopped)
+		a.mu.Unlock()
+		t := time.NewTimer(left)
+		defer t.Stop()
+		select {
+		case <-out.Done():
+		case <-t.C:
+			cancel()
+		}
+	})
+	return out, func() { unhook(); cancel() }
+}
+
+// lost says whether the job is another server's by now.
+func lost(ctx context.Context, err error) bool {
+	return errors.Is(err, backup.ErrLeaseLost) || errors.Is(context.Cause(ctx), backup.ErrLeaseLost)
+}
+
 // heartbeat renews the lease and saves progress until ctx ends. It stops the
 // job when the lease is lost, cannot be renewed in time, or a cancel is asked for.
 func (a *attempt) heartbeat(ctx context.Context, stop context.CancelCauseFunc) {
@@ -112,10 +157,10 @@ func (a *attempt) heartbeat(ctx context.Context, stop context.CancelCauseFunc) {
 			return
 		case <-t.C:
 		}
-		cancel, err := a.Store.Renew(ctx, a.lease, a.Lease())
+		asked := a.Now()
+		cancel, err := a.beat(ctx, &r)
 		if err == nil {
-			last = a.Now()
-			err = a.save(ctx, &r)
+			last = asked
 		}
 		switch {
 		case errors.Is(err, backup.ErrLeaseLost):
@@ -126,6 +171,17 @@ func (a *attempt) heartbeat(ctx context.Context, stop context.CancelCauseFunc) {
 			stop(backup.ErrLeaseLost) // another server may take the job any moment now
 		}
 	}
+}
+
+// beat renews the lease once. A store that hangs counts as one that fails, so
+// that the job is stopped before its lease has run out.
+func (a *attempt) beat(ctx context.Context, r *rate) (cancelled bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.Lease()/4)
+	defer cancel()
+	if cancelled, err = a.Store.Renew(ctx, a.lease, a.Lease()); err != nil {
+		return cancelled, err
+	}
+	return cancelled, a.save(ctx, r)
 }
 
 // Lease is how long the job is ours without a renewal.
@@ -152,10 +208,14 @@ func (r *rate) next(now time.Time, done int64) int64 {
 
 // save writes the progress down. What it could not save it keeps for the next time.
 func (a *attempt) save(ctx context.Context, r *rate) error {
+	a.writing.Lock()
+	defer a.writing.Unlock()
 	a.mu.Lock()
-	if r != nil {
-		a.rate = r.next(a.Now(), a.done)
+	if a.over {
+		a.mu.Unlock()
+		return nil
 	}
+	a.rate = r.next(a.Now(), a.done)
 	p := backup.Progress{Step: a.step, Done: a.done, Total: a.total, Rate: a.rate, Messages: a.messages}
 	a.messages = nil
 	a.mu.Unlock()
@@ -176,11 +236,15 @@ func (a *attempt) begin(ctx context.Context, step string) {
 	a.log.DebugContext(ctx, "job step", "step", step)
 }
 
-// say adds a message for the user.
+// say adds a message for the user. What an earlier attempt has said already is
+// not said again.
 func (a *attempt) say(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.messages = append(a.messages, fmt.Sprintf(format, args...))
+	if !slices.Contains(a.job.Messages, text) && !slices.Contains(a.messages, text) {
+		a.messages = append(a.messages, text)
+	}
 }
 
 func (a *attempt) progress(done int64) {
@@ -214,15 +278,17 @@ func (a *attempt) marker() string {
 
 // finish writes down how the attempt ended.
 func (a *attempt) finish(ctx context.Context, e ending, err error) {
-	ctx, cancel := context.WithTimeout(ctx, cleanupTime)
+	ctx, cancel := context.WithTimeout(ctx, finishTime)
 	defer cancel()
 	if errors.Is(err, backup.ErrLeaseLost) {
 		a.log.WarnContext(ctx, "job lost to another server")
 		return
 	}
 	out := a.outcome(ctx, e, err)
+	a.writing.Lock() // progress that is being saved has the messages before these
+	defer a.writing.Unlock()
 	a.mu.Lock()
-	out.Messages, a.messages = a.messages, nil
+	out.Messages, a.messages, a.over = a.messages, nil, true
 	a.mu.Unlock()
 	var also func(backup.Tx) error
 	if err == nil {

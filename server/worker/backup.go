@@ -32,6 +32,11 @@ type backupJob struct {
 // backup makes one image of one VM.
 func (a *attempt) backup(ctx context.Context) (ending, error) {
 	b := &backupJob{attempt: a}
+	if a.note.Image != nil {
+		b.image = *a.note.Image
+		b.resume(ctx)
+		return b.done(ctx), nil
+	}
 	if err := b.open(ctx); err != nil {
 		return gone(err)
 	}
@@ -52,16 +57,37 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 	err = b.make(ctx)
 	// Whatever happened, the snapshot goes; when our lease is lost it is the
 	// next owner's, and clear() there knows its name.
-	if !errors.Is(context.Cause(ctx), backup.ErrLeaseLost) {
+	if !lost(ctx, err) {
 		b.removeSnapshot(ctx)
 	}
-	if err != nil {
+	switch {
+	case err != nil && b.snap.Ref == "":
+		return gone(err)
+	case err != nil:
 		return ending{}, err
 	}
+	return b.done(ctx), nil
+}
+
+// done lists the image with the job's end.
+func (b *backupJob) done(ctx context.Context) ending {
 	ctx = context.WithoutCancel(ctx) // the image is committed: a stop that comes now is too late
 	return ending{state: backup.JobSucceeded, imageID: b.image.ID, also: func(tx backup.Tx) error {
 		return tx.InsertImage(ctx, b.image)
-	}}, nil
+	}}
+}
+
+// resume ends what an attempt left that committed its image and could not say
+// so: the snapshot goes, now or with the next sweep.
+func (b *backupJob) resume(ctx context.Context) {
+	err := b.open(ctx)
+	if err == nil {
+		err = b.clear(ctx)
+	}
+	if err != nil && backup.CodeOf(err) != backup.VMGone {
+		b.log.WarnContext(ctx, "snapshot of an earlier attempt not removed yet", "error", err)
+		b.say(snapshotStays, because(err))
+	}
 }
 
 // gone makes a VM that has left its vcenter the end of the job, not its failure (seed N61).
@@ -87,6 +113,9 @@ func (b *backupJob) open(ctx context.Context) error {
 		}
 		if b.record, err = tx.Repository(ctx, b.spec.RepositoryID); err != nil {
 			return err
+		}
+		if b.spec.Full {
+			return nil
 		}
 		b.base, err = tx.LastImage(ctx, b.job.VMID, b.spec.RepositoryID)
 		if backup.CodeOf(err) == backup.NotFound {
@@ -114,6 +143,7 @@ const patience = 10 * time.Second
 
 // clear removes what earlier attempts of this job left in the vcenter.
 func (b *backupJob) clear(ctx context.Context) error {
+	var left []string
 	for _, name := range b.note.Markers {
 		b.begin(ctx, "removing the snapshot of an earlier attempt")
 		cctx, cancel := context.WithTimeout(ctx, patience)
@@ -123,84 +153,12 @@ func (b *backupJob) clear(ctx context.Context) error {
 			return fmt.Errorf("remove snapshot %s: %w", name, err)
 		}
 		if err != nil {
+			left = append(left, name)
 			b.log.WarnContext(ctx, "snapshot of an earlier attempt not removed yet", "snapshot", name, "error", err)
 		}
 	}
+	b.note.Markers = left
 	return nil
-}
-
-// maxChain is how deep a snapshot chain may be: vSphere ends at 32.
-const maxChain = 30
-
-// spaceFactor of the disks and the memory must be free for the snapshot (seed N54).
-const spaceFactor = 0.20
-
-// preflight refuses what could not work or would hurt the VM.
-func (b *backupJob) preflight() error {
-	m := b.machine
-	if m.Template {
-		return backup.Errorf(backup.Unprotectable, "", "%q is a template; convert it to a VM to back it up.", m.Name)
-	}
-	if m.ConsolidationNeeded {
-		return backup.Errorf(backup.PreflightFailed, "", "The disks of VM %q need consolidation. Consolidate them in vSphere, then run the backup again.", m.Name)
-	}
-	if m.SnapshotDepth > maxChain {
-		return backup.Errorf(backup.PreflightFailed, "", "VM %q has a chain of %d snapshots; one more could stop it. Remove some first (at most %d).", m.Name, m.SnapshotDepth, maxChain)
-	}
-	foreign := slices.DeleteFunc(slices.Clone(m.SnapshotNames), func(n string) bool { return strings.HasPrefix(n, "kura:") })
-	if len(foreign) > 0 {
-		b.say("VM has %d snapshots of others (first: %q); they slow it down and are left as they are.", len(foreign), foreign[0])
-	}
-	if err := b.checkDisks(); err != nil {
-		return err
-	}
-	return b.checkSpace()
-}
-
-// checkDisks finds the disks that vSphere cannot snapshot: never silent (seed N7, A8, H10).
-func (b *backupJob) checkDisks() error {
-	chosen := 0
-	for _, d := range b.machine.Disks {
-		if !b.spec.Disks.Chosen(d.Label) {
-			continue
-		}
-		chosen++
-		if d.Unprotectable == "" {
-			continue
-		}
-		if b.spec.Unprotect != backup.UnprotectedSkip {
-			return backup.Errorf(backup.Unprotectable, "", "%s of VM %q cannot be backed up: %s. Exclude it by its label, or set unprotectable_disks = \"skip\".", d.Label, b.machine.Name, d.Unprotectable)
-		}
-		b.say("%s was skipped: %s.", d.Label, d.Unprotectable)
-	}
-	if chosen == 0 && len(b.machine.Disks) > 0 {
-		return backup.Errorf(backup.Unprotectable, "", "None of the %d disks of VM %q is chosen by the schedule's include_labels and exclude_labels.", len(b.machine.Disks), b.machine.Name)
-	}
-	return nil
-}
-
-func (b *backupJob) checkSpace() error {
-	need := map[string]int64{}
-	for i, d := range b.machine.Disks {
-		ds := datastore(d.File)
-		need[ds] += int64(float64(d.Capacity) * spaceFactor)
-		if i == 0 {
-			need[ds] += int64(float64(b.machine.MemoryMiB<<20) * spaceFactor)
-		}
-	}
-	for ds, n := range need {
-		if free, known := b.machine.FreeBytes[ds]; known && free < n {
-			return backup.Errorf(backup.NoSpace, "", "Datastore %q has %s free, and a snapshot of VM %q needs %s (%.0f %% of disks and memory). Free some space.",
-				ds, bytesText(free), b.machine.Name, bytesText(n), spaceFactor*100)
-		}
-	}
-	return nil
-}
-
-// datastore returns the name in "[name] folder/file.vmdk".
-func datastore(file string) string {
-	name, _, _ := strings.Cut(strings.TrimPrefix(file, "["), "]")
-	return name
 }
 
 // intend writes down which snapshot is going to be made, before it is.
@@ -225,7 +183,11 @@ func (b *backupJob) make(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer w.Abort(context.WithoutCancel(ctx))
+	defer func() {
+		actx, cancel := b.outlive(ctx)
+		defer cancel()
+		w.Abort(actx)
+	}()
 	b.image = b.newImage(started)
 	if err := b.read(ctx, w, keys); err != nil {
 		return err
@@ -239,10 +201,30 @@ func (b *backupJob) make(ctx context.Context) error {
 	b.image.EndedAt = b.Now()
 	m := backup.Manifest{FormatVersion: backup.ManifestVersion, Image: b.image, Installation: b.Installation,
 		VCenterUUID: b.vcenter.InstanceUUID, Machine: b.machine.Config}
-	if b.image.Ref, err = w.Commit(ctx, m); err != nil {
+	if len(b.snap.Config) > 0 { // what the disks are of, should the VM have changed since it was checked
+		m.Machine = b.snap.Config
+	}
+	ref, err := w.Commit(ctx, m)
+	if err != nil {
 		return fmt.Errorf("commit image: %w", err)
 	}
-	return nil
+	b.image.Ref = ref
+	return b.committed(ctx)
+}
+
+// committed writes down that the image is there, so that an attempt that comes
+// after this one lists it rather than make another. Without that note, too,
+// only one would stay: the repository keeps one image of an id.
+func (b *backupJob) committed(ctx context.Context) error {
+	ctx, cancel := b.outlive(ctx)
+	defer cancel()
+	b.note.Image = &b.image
+	err := b.remember(ctx)
+	if err != nil && !errors.Is(err, backup.ErrLeaseLost) {
+		b.log.WarnContext(ctx, "commit not noted", "error", err)
+		return nil
+	}
+	return err
 }
 
 // snapshot makes the vSphere snapshot, quiesced where that was asked for.
@@ -250,9 +232,6 @@ func (b *backupJob) snapshot(ctx context.Context) error {
 	b.begin(ctx, "making the snapshot")
 	d := backup.SnapshotDraft{MOID: b.vm.MOID, Name: b.marker(), Description: "Made by kura for one backup; it is removed when that ends."}
 	app := b.spec.Consistency == backup.ConsistencyApp || b.spec.Consistency == backup.ConsistencyAppRequired
-	if b.spec.Consistency == backup.ConsistencyOffline {
-		return backup.Errorf(backup.PreflightFailed, "consistency", "This server cannot shut guests down for a backup: use crash, app or app_required.")
-	}
 	d.Quiesce = app && b.machine.PowerState == backup.PoweredOn // a VM that is off is consistent (seed N56, H7)
 	s, err := b.session.CreateSnapshot(ctx, d)
 	if d.Quiesce && b.spec.Consistency == backup.ConsistencyApp && backup.CodeOf(err) == backup.PreflightFailed {
@@ -275,13 +254,17 @@ func (b *backupJob) snapshot(ctx context.Context) error {
 func (b *backupJob) keys() []int32 {
 	var keys []int32
 	for _, d := range b.snap.Disks {
-		if b.spec.Disks.Chosen(d.Label) {
+		skipped := slices.ContainsFunc(b.machine.Disks, func(m backup.VMDisk) bool { return m.Key == d.Key && m.Unprotectable != "" })
+		if b.spec.Disks.Chosen(d.Label) && !skipped {
 			keys = append(keys, d.Key)
 		}
 	}
 	slices.Sort(keys)
 	return keys
 }
+
+// forGood is when the lock of an image ends that never expires.
+var forGood = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 
 func (b *backupJob) newImage(started time.Time) backup.Image {
 	i := backup.Image{ID: b.note.ImageID, Project: b.job.Project, VCenterID: b.vcenter.ID, VMID: b.vm.ID, VMName: b.machine.Name, VMMOID: b.vm.MOID,
@@ -293,108 +276,54 @@ func (b *backupJob) newImage(started time.Time) backup.Image {
 	}
 	if b.spec.Lock {
 		i.LockedUntil = i.ExpiresAt
+		if i.ExpiresAt.IsZero() { // it never expires, so it is never deleted
+			i.LockedUntil = forGood
+		}
 	}
 	for _, d := range b.machine.Disks {
-		if !b.spec.Disks.Chosen(d.Label) {
-			continue
-		}
-		i.Sizes.Provisioned += d.Capacity
-		if d.Unprotectable != "" {
+		if b.spec.Disks.Chosen(d.Label) && d.Unprotectable != "" {
 			i.Status = backup.ImagePartial
+			i.Sizes.Provisioned += d.Capacity
 			i.Disks = append(i.Disks, backup.ImageDisk{Key: d.Key, Label: d.Label, Capacity: d.Capacity, SkippedReason: d.Unprotectable})
 		}
 	}
 	return i
 }
 
-// read copies the disks from the snapshot into the image.
-func (b *backupJob) read(ctx context.Context, w backup.ImageWriter, keys []int32) (err error) {
-	b.begin(ctx, "reading disks")
-	src, err := b.session.ReadDisks(ctx, b.snap, keys)
-	if err != nil {
-		return fmt.Errorf("open disks: %w", err)
-	}
-	defer func() {
-		if cerr := src.Close(context.WithoutCancel(ctx)); err == nil && cerr != nil {
-			err = fmt.Errorf("close disks: %w", cerr)
-		}
-	}()
-	var total, before int64
-	for _, d := range b.snap.Disks {
-		if slices.Contains(keys, d.Key) {
-			total += d.Capacity
-		}
-	}
-	b.expect(total)
-	for _, d := range b.snap.Disks {
-		if !slices.Contains(keys, d.Key) {
-			continue
-		}
-		if err := b.readDisk(ctx, w, src, d, before); err != nil {
-			return fmt.Errorf("%s: %w", d.Label, err)
-		}
-		before += d.Capacity
-		b.progress(before)
-	}
-	return nil
-}
+// snapshotStays is said of a snapshot that could not be removed.
+const snapshotStays = "The snapshot could not be removed yet (%s); the server keeps trying."
 
-func (b *backupJob) readDisk(ctx context.Context, w backup.ImageWriter, src backup.DiskSource, d backup.DiskDraft, before int64) error {
-	dw, err := w.Disk(ctx, d)
-	if err != nil {
-		return err
-	}
-	read, err := src.ReadDisk(ctx, d.Key, meter{dw, func(end int64) { b.progress(before + end) }})
-	if err != nil {
-		return err
-	}
-	disk, err := dw.Close(ctx)
-	if err != nil {
-		return err
-	}
-	disk.Read = read
-	b.image.Disks = append(b.image.Disks, disk)
-	b.image.Sizes.Read += read
-	b.image.Sizes.Stored += disk.Stored
-	return nil
-}
+// removeTime is how long a removal may take: vSphere merges what the guest has
+// written meanwhile.
+const removeTime = 10 * time.Minute
 
-// meter tells how far into the disk the writing has come.
-type meter struct {
-	io.WriterAt
-	at func(end int64)
-}
-
-func (m meter) WriteAt(p []byte, off int64) (int, error) {
-	n, err := m.WriterAt.WriteAt(p, off)
-	m.at(off + int64(n))
-	return n, err
-}
-
-// removeSnapshot removes the job's snapshot also when the job was stopped. If
-// it cannot, the sweep goes on trying, and the job says so.
+// removeSnapshot removes the job's snapshot, within cleanupTime when the job
+// was stopped. If it cannot, the sweep goes on trying, and the job says so.
 func (b *backupJob) removeSnapshot(ctx context.Context) {
 	b.begin(ctx, "removing the snapshot")
-	limit := 10 * time.Minute
-	if ctx.Err() != nil {
-		limit = cleanupTime
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	rctx, cancel := b.outlive(ctx)
 	defer cancel()
-	if err := b.session.RemoveSnapshot(ctx, b.vm.MOID, b.marker()); err != nil {
-		b.log.WarnContext(ctx, "snapshot not removed", "error", err)
-		b.say("The snapshot could not be removed yet (%v); the server keeps trying.", err)
+	unhook := context.AfterFunc(ctx, func() {
+		if lost(ctx, nil) {
+			cancel() // it is the next owner's now
+		}
+	})
+	defer unhook()
+	rctx, release := context.WithTimeout(rctx, removeTime)
+	defer release()
+	if err := b.session.RemoveSnapshot(rctx, b.vm.MOID, b.marker()); err != nil {
+		b.log.WarnContext(rctx, "snapshot not removed", "error", err)
+		b.say(snapshotStays, because(err))
 	}
 }
 
-func bytesText(n int64) string {
-	const units = "KMGTPE"
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
+// because says why, for a user: without the insides of what has no code.
+func because(err error) string {
+	switch e := backup.AsError(err); {
+	case e != nil:
+		return strings.TrimSuffix(e.Message, ".")
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		return "there was no time for it"
 	}
-	v, u := float64(n)/1024, 0
-	for v >= 1024 && u < len(units)-1 {
-		v, u = v/1024, u+1
-	}
-	return fmt.Sprintf("%.1f %ciB", v, units[u])
+	return "see the server's log"
 }

@@ -35,6 +35,9 @@ func (a *attempt) restore(ctx context.Context) (ending, error) {
 	if err != nil {
 		return ending{}, err
 	}
+	if a.note.Restored != nil { // by an attempt that could not say so any more
+		return a.restored(ctx, spec, *a.note.Restored, image), nil
+	}
 	repo, err := a.Repositories.Repository(ctx, record)
 	if err != nil {
 		return ending{}, err
@@ -65,18 +68,16 @@ func (a *attempt) restore(ctx context.Context) (ending, error) {
 	if err != nil {
 		return ending{}, err
 	}
-	return a.restored(ctx, spec, done), nil
+	a.note.Restored = &done
+	if err := a.remember(context.WithoutCancel(ctx)); err != nil {
+		a.log.WarnContext(ctx, "restored VM not noted", "error", err)
+	}
+	return a.restored(ctx, spec, done, reader.Manifest().Image), nil
 }
 
 // put moves the bytes and returns the VM that holds them.
 func (a *attempt) put(ctx context.Context, s backup.VSphereSession, spec backup.RestoreSpec, moid string, from backup.ImageReader) (backup.RestoredVM, error) {
-	var total int64
-	for _, d := range from.Manifest().Image.Disks {
-		if d.SkippedReason == "" {
-			total += d.Capacity
-		}
-	}
-	a.expect(total)
+	a.expect(restorable(from.Manifest().Image))
 	a.begin(ctx, "writing disks")
 	switch {
 	case spec.NewVM != nil:
@@ -91,17 +92,25 @@ func (a *attempt) put(ctx context.Context, s backup.VSphereSession, spec backup.
 	return backup.RestoredVM{}, backup.Errorf(backup.Invalid, "disk", "This server restores whole VMs only.")
 }
 
+// restorable counts the bytes that the image can give back.
+func restorable(i backup.Image) (total int64) {
+	for _, d := range i.Disks {
+		if d.SkippedReason == "" {
+			total += d.Capacity
+		}
+	}
+	return total
+}
+
 // restored stores the result with the job's end, and asks for the inventory
 // that has the VM in it.
-func (a *attempt) restored(ctx context.Context, spec backup.RestoreSpec, vm backup.RestoredVM) ending {
-	a.mu.Lock()
-	a.done = a.total
-	bytes := a.total
-	a.mu.Unlock()
+func (a *attempt) restored(ctx context.Context, spec backup.RestoreSpec, vm backup.RestoredVM, of backup.Image) ending {
+	bytes := restorable(of)
+	a.progress(bytes)
+	ctx = context.WithoutCancel(ctx) // the VM is whole: a stop that comes now is too late
 	if _, err := a.Planner.SyncVCenter(ctx, spec.VCenterID); err != nil {
 		a.log.WarnContext(ctx, "inventory not asked for", "error", err)
 	}
-	ctx = context.WithoutCancel(ctx) // the VM is whole: a stop that comes now is too late
 	return ending{state: backup.JobSucceeded, also: func(tx backup.Tx) error {
 		r, err := tx.Restore(ctx, spec.RestoreID)
 		if backup.CodeOf(err) == backup.NotFound {

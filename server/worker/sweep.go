@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -34,6 +35,10 @@ func (w *Worker) sweep(ctx context.Context) error {
 		if v.SyncState == backup.SyncPending {
 			continue // nothing of ours was ever made there
 		}
+		if at, err := w.denied(ctx, v); err != nil || !at.IsZero() {
+			errs = append(errs, err)
+			continue
+		}
 		if err := w.sweepVCenter(ctx, v); err != nil {
 			errs = append(errs, fmt.Errorf("sweep vcenter %s: %w", v.Name, err))
 		}
@@ -51,6 +56,23 @@ func (w *Worker) sweepVCenter(ctx context.Context, v backup.VCenter) error {
 		w.Log.InfoContext(ctx, "left-over removed", "vcenter", v.Name, "what", line)
 	}
 	return err
+}
+
+// denied returns when the vcenter refused our account, if that is how its last
+// sync ended; zero = it is not. Trying the account every minute could get it
+// locked, so it is left alone until a sync is due or the access is changed.
+func (w *Worker) denied(ctx context.Context, v backup.VCenter) (at time.Time, err error) {
+	if v.SyncState != backup.SyncFailed {
+		return at, nil
+	}
+	err = w.Store.View(ctx, func(tx backup.Tx) error {
+		last, _, err := tx.Jobs(ctx, backup.JobFilter{Kind: backup.KindSync, VCenterID: v.ID, Page: backup.Page{Limit: 1}})
+		if err == nil && len(last) > 0 && last[0].State == backup.JobFailed && last[0].ErrorCode == backup.VCenterDenied {
+			at = last[0].EndedAt
+		}
+		return err
+	})
+	return at, err
 }
 
 // vcenters lists the vcenters that this server reaches.
@@ -86,7 +108,11 @@ func (w *Worker) syncStale(ctx context.Context) error {
 		return err
 	}
 	for _, v := range vcenters {
-		if w.Now().Sub(v.SyncedAt) < w.Config.Sync {
+		refused, err := w.denied(ctx, v)
+		if err != nil {
+			return err
+		}
+		if w.Now().Sub(v.SyncedAt) < w.Config.Sync || w.Now().Sub(refused) < w.Config.Sync {
 			continue
 		}
 		if _, err := w.Planner.SyncVCenter(ctx, v.ID); err != nil && backup.CodeOf(err) != backup.NotFound {

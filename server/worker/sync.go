@@ -23,6 +23,9 @@ func (a *attempt) sync(ctx context.Context) (ending, error) {
 		return ending{}, err
 	}
 	c, err := a.inventory(ctx, &v)
+	if err != nil && ctx.Err() != nil { // stopped: that says nothing of the vcenter
+		return ending{}, err
+	}
 	if err != nil {
 		return ending{}, errors.Join(err, a.saveSync(ctx, v, err))
 	}
@@ -31,6 +34,9 @@ func (a *attempt) sync(ctx context.Context) (ending, error) {
 	}
 	v.SyncState, v.SyncError, v.SyncedAt = backup.SyncReady, "", a.Now()
 	err = a.Store.Update(ctx, func(tx backup.Tx) error {
+		if err := a.fence(ctx, tx); err != nil {
+			return err
+		}
 		if err := tx.SaveMachines(ctx, c.VMs); err != nil {
 			return err
 		}
@@ -48,12 +54,26 @@ func (a *attempt) sync(ctx context.Context) (ending, error) {
 	return ending{state: backup.JobSucceeded}, nil
 }
 
+// fence gives ErrLeaseLost when the job is another server's by now, whose
+// inventory is newer than ours.
+func (a *attempt) fence(ctx context.Context, tx backup.Tx) error {
+	j, err := tx.Job(ctx, a.job.ID)
+	if err == nil && (j.State != backup.JobRunning || j.Owner != a.lease.Owner || j.Attempt != a.lease.Attempt) {
+		err = backup.ErrLeaseLost
+	}
+	return err
+}
+
 func (a *attempt) inventory(ctx context.Context, v *backup.VCenter) (backup.InventoryChange, error) {
 	s, err := a.VSphere.Connect(ctx, *v)
 	if err != nil {
 		return backup.InventoryChange{}, err
 	}
-	v.InstanceUUID, v.APIVersion = s.About()
+	uuid, api := s.About()
+	if v.InstanceUUID != "" && v.InstanceUUID != uuid {
+		return backup.InventoryChange{}, backup.Errorf(backup.Conflict, "endpoint", "%s is another vCenter (%s) than the one whose images are kept here (%s). Add it as a vcenter of its own.", v.Endpoint, uuid, v.InstanceUUID)
+	}
+	v.InstanceUUID, v.APIVersion = uuid, api
 	a.Worker.mu.Lock()
 	since := a.versions[v.ID]
 	delete(a.versions, v.ID) // until this change is stored, the next sync reads all
@@ -77,7 +97,10 @@ func (a *attempt) saveSync(ctx context.Context, v backup.VCenter, cause error) e
 	if e := backup.AsError(cause); e != nil {
 		v.SyncError = e.Message
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
-	defer cancel()
-	return a.Store.Update(ctx, func(tx backup.Tx) error { return tx.SaveSync(ctx, v) })
+	return a.Store.Update(ctx, func(tx backup.Tx) error {
+		if err := a.fence(ctx, tx); err != nil {
+			return err
+		}
+		return tx.SaveSync(ctx, v)
+	})
 }

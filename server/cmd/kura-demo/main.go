@@ -16,9 +16,10 @@ import (
 var version = "dev"
 
 type cli struct {
-	Up   upCmd   `cmd:"" default:"withargs" help:"A lab and a server with something in them, until Ctrl-C."`
-	Tour tourCmd `cmd:"" help:"Walk the main job with terraform and kura, and compare every byte. make demo runs it."`
-	Lab  labCmd  `cmd:"" help:"Simulated vCenters alone, with a control to write to their disks and to make things fail."`
+	Up    upCmd    `cmd:"" default:"withargs" help:"A lab and a server with something in them, until Ctrl-C."`
+	Tour  tourCmd  `cmd:"" help:"Walk the main job with terraform and kura, and compare every byte. make demo runs it."`
+	Lab   labCmd   `cmd:"" help:"Simulated vCenters alone, with a control to write to their disks and to make things fail."`
+	Prove proveCmd `cmd:"" help:"Measure the main job in full size, with kills. make prove-main-job runs it."`
 
 	Version kong.VersionFlag `help:"Print the version."`
 }

@@ -38,7 +38,7 @@ type tour struct {
 }
 
 // restoredVM is the VM that the example restores.
-const restoredVM = "vm03"
+const restoredVM = "vm06" // it has two disks
 
 // Run walks, and fails unless every byte came back.
 func (c *tourCmd) Run(ctx context.Context, out io.Writer) (err error) {
@@ -181,7 +181,7 @@ func (t *tour) run(ctx context.Context, program string, args ...string) error {
 // keep says which of a program's lines are worth showing when all goes well:
 // what was done, not the plan that is already in the configuration.
 func keep(line string) bool {
-	return slices.ContainsFunc([]string{"Apply complete", "Creation complete", "Terraform has been successfully", "Warning", "succeeded", "kura_"},
+	return slices.ContainsFunc([]string{"Apply complete", "Creation complete", "Terraform has been successfully", "succeeded", "kura_"},
 		func(s string) bool { return strings.Contains(line, s) }) && !strings.Contains(line, "will be") && !strings.Contains(line, "resource \"") &&
 		!strings.Contains(line, "Refreshing") && !strings.Contains(line, "Still ") && !strings.Contains(line, "Read") && !strings.Contains(line, "Creating...")
 }

@@ -30,6 +30,7 @@ type child struct {
 	Database string
 	Lease    time.Duration
 	Slots    int
+	SmallMiB int // of a disk of its own for the repository; 0 = none
 }
 
 // TestMain makes the test binary a server where it is asked to be one, so that
@@ -52,6 +53,11 @@ func serveChild(text string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	if c.SmallMiB > 0 {
+		if err := mountSmall(c.Data, c.SmallMiB); err != nil {
+			return err
+		}
+	}
 	conf := quick(server.Config{Data: c.Data, KeyFile: c.KeyFile, Database: c.Database, Lease: c.Lease, Slots: c.Slots})
 	conf.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	s, err := server.New(ctx, conf)
@@ -112,6 +118,10 @@ func (p *process) start() {
 	p.cmd = exec.Command(os.Args[0], "-test.run=^$")
 	p.cmd.Env = append(os.Environ(), childConfig+"="+string(conf))
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if p.conf.SmallMiB > 0 {
+		ownMounts(p.cmd.SysProcAttr)
+	}
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
