@@ -1,0 +1,132 @@
+package lab_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kura-backup/terraform-provider-kura/server/lab"
+	"github.com/kura-backup/terraform-provider-kura/server/vmdk"
+)
+
+func TestManyVMsAreCreatedAtOnce(t *testing.T) {
+	e := start(t, lab.Config{VMs: 150})
+	list := e.VMs()
+	names, uuids, files := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, v := range list {
+		names[v.Name], uuids[v.InstanceUUID], files[v.Disks[0].File] = true, true, true
+	}
+	if len(list) != 150 || len(names) != 150 || len(uuids) != 150 || len(files) != 150 {
+		t.Errorf("%d VMs, %d names, %d UUIDs, %d files, want 150 of each", len(list), len(names), len(uuids), len(files))
+	}
+}
+
+func TestA62TiBDiskCostsWhatItHolds(t *testing.T) {
+	e := start(t, lab.Config{VMs: -1})
+	fill := 1e-7
+	v, err := e.AddVM(e.ctx, lab.VMSpec{Name: "big", Disks: []int64{62 << 40}, Fill: &fill})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.guestWrite("big", 0, 61<<40, 1000, 1)
+	s := e.snapshot(e.vm("big"), "s")
+	le, err := e.vm("big").ExportSnapshot(e.ctx, &s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := le.Wait(e.ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := e.do("GET", info.Items[0].URL.String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	r, err := vmdk.NewReader(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held int64
+	written := make([]byte, 1000)
+	for {
+		off, grain, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		held += int64(len(grain))
+		if off == 61<<40 {
+			copy(written, grain)
+		}
+	}
+	want := make([]byte, 1000)
+	lab.Noise(1, want)
+	if r.Capacity() != 62<<40 || v.Disks[0].Capacity != 62<<40 || held > 64*mib || string(written) != string(want) {
+		t.Errorf("capacity %d, %d bytes held", r.Capacity(), held)
+	}
+	if err := le.Complete(e.ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCloseEndsAllThatTheLabStarted(t *testing.T) {
+	l, err := lab.New(lab.Config{VMs: 2, DiskSize: diskSize})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.KeepWriting("vm01", time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	e := &env{Lab: l, t: t, ctx: context.Background()}
+	e.login()
+	if err := l.Arm(lab.Fault{Kind: "task_slow", Delay: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	task, err := e.vm("vm01").CreateSnapshot(e.ctx, "s", "", false, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { // a client that waits for what never comes
+		_, err := task.WaitForResult(e.ctx, nil)
+		ended <- err
+	}()
+	e.importLease(importSpec("half", "LocalDS_0", diskSize))
+	if err := l.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("the wait for an endless task succeeded")
+	}
+	if err := l.Close(); err != nil {
+		t.Errorf("Close again: %v", err)
+	}
+	e.c.Client.Client.CloseIdleConnections()
+	var left string
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
+		if left = goroutines(); left == "" {
+			return
+		}
+	}
+	t.Errorf("goroutines are left:\n%s", left)
+}
+
+// goroutines lists those that run code of the lab or of vcsim.
+func goroutines() string {
+	b := make([]byte, 4<<20)
+	b = b[:runtime.Stack(b, true)]
+	var list []string
+	for _, g := range strings.Split(string(b), "\n\n") {
+		if (strings.Contains(g, "server/lab.") || strings.Contains(g, "govmomi/simulator")) && !strings.Contains(g, "lab_test.goroutines") {
+			list = append(list, g)
+		}
+	}
+	return strings.Join(list, "\n\n")
+}
