@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/terraform-plugin-framework/datasource"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
@@ -183,8 +185,8 @@ func (r *resourceConnection) Configure(_ context.Context, req resource.Configure
 	r.conn, _ = req.ProviderData.(*connection)
 }
 
-// reachable says whether the server can be asked while planning. It cannot
-// while the provider's own configuration is not known.
+// reachable says whether the server can be asked while planning or refreshing.
+// It cannot while the provider's own configuration is not known.
 func (r *resourceConnection) reachable() bool { return r.conn != nil && !r.conn.pending }
 
 // dataSourceConnection is embedded by every data source.
@@ -207,5 +209,6 @@ func (d *dataSourceConnection) ready(diags *diag.Diagnostics) bool {
 // sentence makes a text for users of an error that is not written for them.
 func sentence(err error) string {
 	text := strings.TrimSuffix(err.Error(), ".")
-	return strings.ToUpper(text[:1]) + text[1:] + "."
+	first, size := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(first)) + text[size:] + "."
 }

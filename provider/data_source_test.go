@@ -73,14 +73,15 @@ data "kura_backup_image" "by_id" {
 
 // TestALookUpOfOneImageSaysWhatToDo covers the look-ups that find none or many.
 func TestALookUpOfOneImageSaysWhatToDo(t *testing.T) {
+	backup(t, "vm01")
 	image := backup(t, "vm01")
 	for name, c := range map[string]struct{ body, want string }{
-		"none": {`virtual_machine_name = "nobody"`, `virtual_machine_name = "nobody".`},
+		"none": {`virtual_machine_name = "nobody"`, `Looked for images with virtual_machine_name = "nobody", and found none.`},
 		"none, and what to do": {
 			`virtual_machine_name = "nobody"`, `Widen the filters, or make a backup: kura vm backup NAME --wait`,
 		},
 		"none so early":        {fmt.Sprintf("virtual_machine_id = %q\nnearest_to = \"2020-01-01T00:00:00Z\"", image.VirtualMachine.ID), `No image was found`},
-		"many":                 {`repository = "default"`, `Set most_recent = true, or nearest_to, or narrow the filters.`},
+		"many":                 {`repository = "default"`, `Looked for images with repository = "default", and found more than one.`},
 		"an id that is not":    {`id = "01JDZK3Q8X4T9V2M6B7N5C1R0E"`, `It may have expired. List what is there: kura image list`},
 		"an id and a filter":   {"id = \"x\"\nrepository = \"default\"", `[id,repository]`},
 		"a direction alone":    {"direction = \"after\"", `must be specified when "direction" is specified`},

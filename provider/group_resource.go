@@ -163,6 +163,9 @@ func (r *groupResource) Read(ctx context.Context, req resource.ReadRequest, resp
 		return
 	}
 	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
+	if !r.reachable() {
+		return // what is known stays
+	}
 	g, err := found(r.conn.client.GetBackupGroupWithResponse(ctx, m.ID.ValueString()))
 	if missing(err) {
 		resp.State.RemoveResource(ctx)
@@ -209,7 +212,7 @@ func (r *groupResource) Delete(ctx context.Context, req resource.DeleteRequest, 
 }
 
 func (r *groupResource) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
-	importObject(ctx, "group", func(name string) ([]string, error) {
+	importObject(ctx, r.resourceConnection, "group", func(name string) ([]string, error) {
 		page, err := found(r.conn.client.ListBackupGroupsWithResponse(ctx, &api.ListBackupGroupsParams{Name: name}))
 		var ids []string
 		for _, g := range page.Items {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework-timetypes/timetypes"
@@ -138,12 +139,12 @@ func (d *imageDataSource) find(ctx context.Context, m imageLookupModel, diags *d
 		d.refusal("image").add(diags, err)
 	case count == 0:
 		diags.AddAttributeError(path.Root("image"), "No image was found", fmt.Sprintf(
-			"%s.\nA look-up of one image needs one that can be restored.\n"+
+			"%s, and found none.\nA look-up of one image needs one that can be restored.\n"+
 				"Widen the filters, or make a backup: kura vm backup NAME --wait, kura schedule run NAME --wait. Where there may be none yet, use the data source kura_backup_images and look at length(images).",
 			m.asked()))
 	case count > 1 && !m.MostRecent.ValueBool() && at.IsZero():
 		diags.AddAttributeError(path.Root("most_recent"), "More than one image was found", fmt.Sprintf(
-			"%s: more than one does.\nA look-up of one image must choose exactly one.\nSet most_recent = true, or nearest_to, or narrow the filters.", m.asked()))
+			"%s, and found more than one.\nA look-up of one image must choose exactly one.\nSet most_recent = true, or nearest_to, or narrow the filters.", m.asked()))
 	default:
 		return images, true
 	}
@@ -182,7 +183,7 @@ func chosen(all iter.Seq2[api.BackupImage, error], m imageLookupModel, at time.T
 
 // asked says what was looked for.
 func (m imageLookupModel) asked() string {
-	text := "No image was asked for by its id; all filters must hold"
+	var filters []string
 	for _, f := range []struct {
 		name  string
 		value types.String
@@ -192,13 +193,16 @@ func (m imageLookupModel) asked() string {
 		{"created_after", m.CreatedAfter.StringValue}, {"created_before", m.CreatedBefore.StringValue}, {"nearest_to", m.NearestTo.StringValue}, {"direction", m.Direction},
 	} {
 		if !f.value.IsNull() {
-			text += fmt.Sprintf(", %s = %s", f.name, f.value)
+			filters = append(filters, f.name+" = "+f.value.String())
 		}
 	}
 	if !m.Labels.IsNull() {
-		text += ", labels = " + m.Labels.String()
+		filters = append(filters, "labels = "+m.Labels.String())
 	}
-	return text
+	if len(filters) == 0 {
+		return "Looked among all images"
+	}
+	return "Looked for images with " + strings.Join(filters, ", ")
 }
 
 func (d *imageDataSource) refusal(attribute string) refusal {

@@ -33,16 +33,19 @@ const byName = "name/"
 
 // importObject imports by id, by name/<name> where find is given, or by
 // identity. find returns the ids of the objects of that name.
-func importObject(ctx context.Context, noun string, find func(name string) ([]string, error), req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
+func importObject(ctx context.Context, c resourceConnection, noun string, find func(name string) ([]string, error), req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
 	name, named := strings.CutPrefix(req.ID, byName)
 	switch {
 	case named && find == nil:
 		resp.Diagnostics.AddError("Import needs an id", fmt.Sprintf("A %s has no name, so it is imported by its id, got %q.", noun, req.ID))
 		return
+	case named && !c.reachable():
+		resp.Diagnostics.AddError("Provider is not configured yet", "The provider's settings are not known yet, so no name can be looked up. Import by id.")
+		return
 	case named:
 		ids, err := find(name)
 		if err != nil {
-			resp.Diagnostics.AddError("Import failed", fmt.Sprintf("Looking for the %s %q: %s", noun, name, sentence(err)))
+			refusal{conn: c.conn, fallback: path.Root("name")}.add(&resp.Diagnostics, err)
 			return
 		}
 		if len(ids) != 1 {

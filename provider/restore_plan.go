@@ -84,7 +84,10 @@ func (m restoreModel) refuseUnasked(ctx context.Context, old restoreModel, diags
 		return
 	}
 	at, what := path.Root("image_id"), fmt.Sprintf("image_id changes from %s to %s", old.ImageID, m.ImageID)
-	if m.ImageID.Equal(old.ImageID) {
+	switch {
+	case m.ImageID.IsUnknown():
+		what = fmt.Sprintf("image_id was %s and is known only at apply", old.ImageID)
+	case m.ImageID.Equal(old.ImageID):
 		at, what = m.target(), "the target changes"
 	}
 	diags.AddAttributeError(at, "Restore would overwrite unasked", fmt.Sprintf(

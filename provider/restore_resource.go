@@ -129,6 +129,9 @@ func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, re
 		return
 	}
 	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
+	if !r.reachable() {
+		return // what is known stays
+	}
 	imported := m.ImageID.IsNull()
 	restore, err := found(r.conn.client.GetRestoreWithResponse(ctx, m.ID.ValueString(), &api.GetRestoreParams{}))
 	if missing(err) {
@@ -174,7 +177,7 @@ func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest
 }
 
 func (r *restoreResource) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
-	importObject(ctx, "restore", nil, req, resp)
+	importObject(ctx, r.resourceConnection, "restore", nil, req, resp)
 }
 
 // awaitRestore returns the restore when it is over. It outlives a server that

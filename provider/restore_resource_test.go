@@ -333,6 +333,11 @@ func TestRule4DestroyForgetsAndCancels(t *testing.T) {
 	image := backup(t, "vm05")
 	p := newProgram(t, restore(image.ID, `new_vm = { name = "vm05-kept" }`))
 	p.apply()
+	// Rule 5: a replacement warns too, though core asks twice and shows the first answer.
+	p.write(restore(image.ID, `new_vm = { name = "vm05-other" }`))
+	if plan := p.ok("plan", "-no-color", "-input=false"); !words(`VM "vm05-other" will be made of "vm05"`).MatchString(plan) {
+		t.Errorf("the plan of a replacement does not warn:\n%s", plan)
+	}
 	p.ok("destroy", "-no-color", "-input=false", "-auto-approve")
 	if left := restores(t, image.ID); len(left) != 0 {
 		t.Errorf("the server still has %+v", left)

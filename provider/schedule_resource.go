@@ -81,6 +81,9 @@ func (r *scheduleResource) Read(ctx context.Context, req resource.ReadRequest, r
 		return
 	}
 	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
+	if !r.reachable() {
+		return // what is known stays
+	}
 	s, err := found(r.conn.client.GetBackupScheduleWithResponse(ctx, m.ID.ValueString()))
 	if missing(err) {
 		resp.State.RemoveResource(ctx)
@@ -138,7 +141,7 @@ func (r *scheduleResource) Delete(ctx context.Context, req resource.DeleteReques
 }
 
 func (r *scheduleResource) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
-	importObject(ctx, "schedule", func(name string) ([]string, error) {
+	importObject(ctx, r.resourceConnection, "schedule", func(name string) ([]string, error) {
 		page, err := found(r.conn.client.ListBackupSchedulesWithResponse(ctx, &api.ListBackupSchedulesParams{Name: name}))
 		var ids []string
 		for _, s := range page.Items {

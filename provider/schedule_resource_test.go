@@ -211,3 +211,29 @@ func TestMonthsWithoutARunAreNamedInThePlan(t *testing.T) {
 		t.Errorf("the plan warns: %q, want the months without a run", warnings)
 	}
 }
+
+// TestAGroupOfTheSamePlanIsBookedAtApply plans a schedule on a group that does
+// not exist yet: the plan says that seats are booked at apply, and an hour that
+// is full then is refused with the same words as at plan.
+func TestAGroupOfTheSamePlanIsBookedAtApply(t *testing.T) {
+	config := fmt.Sprintf(`
+resource "kura_backup_group" "three" {
+  name                = "three of two"
+  virtual_machine_ids = [%q, %q]
+}
+`, vmOf(t, house.tight, "vm01"), vmOf(t, house.tight, "vm02"))
+	on := func(name, start string) string {
+		return schedule(name, fmt.Sprintf("group_id = kura_backup_group.three.id\nstart_time = %q\ndaily = {}\nretention_days = 1", start))
+	}
+	p := newProgram(t, config+on("a", "09:00")+on("b", "09:00"))
+	if plan := p.ok("plan", "-no-color", "-input=false"); !words(`Seats are booked at apply`).MatchString(plan) {
+		t.Errorf("the plan does not say that seats are booked at apply:\n%s", plan)
+	}
+	if out := p.refused(); !words(`Book one of these instead: start_time = "08:00" # same days, 0 seats free after it`).MatchString(out) || !words("Code slot_full, request").MatchString(out) {
+		t.Errorf("the full hour at apply says:\n%s", out)
+	}
+	p.write(config + on("a", "09:00") + on("b", "08:00"))
+	p.apply()
+	unchanged(t, p)
+	p.ok("destroy", "-no-color", "-input=false", "-auto-approve")
+}

@@ -198,6 +198,9 @@ func (r *vcenterResource) Read(ctx context.Context, req resource.ReadRequest, re
 		return
 	}
 	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
+	if !r.reachable() {
+		return // what is known stays
+	}
 	v, err := found(r.conn.client.GetVCenterWithResponse(ctx, m.ID.ValueString()))
 	if missing(err) {
 		resp.State.RemoveResource(ctx)
@@ -250,7 +253,7 @@ func (r *vcenterResource) Delete(ctx context.Context, req resource.DeleteRequest
 }
 
 func (r *vcenterResource) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {
-	importObject(ctx, "vcenter", func(name string) ([]string, error) {
+	importObject(ctx, r.resourceConnection, "vcenter", func(name string) ([]string, error) {
 		page, err := found(r.conn.client.ListVCentersWithResponse(ctx, &api.ListVCentersParams{Name: name}))
 		var ids []string
 		for _, v := range page.Items {

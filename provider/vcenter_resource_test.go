@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-testing/terraform"
 
 	"github.com/kura-backup/terraform-provider-kura/server/api"
+	"github.com/kura-backup/terraform-provider-kura/server/lab"
 )
 
 // spare is the configuration of the lab that tests add by themselves.
@@ -168,4 +169,25 @@ resource "kura_backup_schedule" "one" {
 			resource.TestCheckResourceAttr("kura_backup_schedule.one", "seats", "1"),
 		),
 	})
+}
+
+// TestVCenterWhoseInventoryCannotBeReadIsMadeAnew shows that the first sync is
+// waited for: its failure is the apply's, with the cause, and the next apply
+// replaces what was left.
+func TestVCenterWhoseInventoryCannotBeReadIsMadeAnew(t *testing.T) {
+	if err := house.spare.Arm(lab.Fault{Kind: "permission_denied", Method: "CreateContainerView", Count: -1}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(house.spare.ClearFaults)
+	config := spare(password(house.spare.Password(), 1))
+	apply(t,
+		resource.TestStep{Config: config, ExpectError: words(`Inventory cannot be read`)},
+		resource.TestStep{
+			PreConfig: house.spare.ClearFaults, Config: config,
+			ConfigPlanChecks: resource.ConfigPlanChecks{
+				PreApply:             []plancheck.PlanCheck{plancheck.ExpectResourceAction("kura_vcenter.t", plancheck.ResourceActionReplace)},
+				PostApplyPostRefresh: []plancheck.PlanCheck{plancheck.ExpectEmptyPlan()},
+			},
+		},
+	)
 }

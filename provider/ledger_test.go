@@ -1,0 +1,117 @@
+package provider
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kura-backup/terraform-provider-kura/server/api"
+)
+
+func full() error { return &api.Problem{Code: api.ErrorCodeSlotFull, Status: 409} }
+
+func named(name string) api.BackupSchedule { return api.BackupSchedule{Name: name} }
+
+func TestSeatsGivenUpCountForAllAndSeatsTakenForThoseWhoCameLater(t *testing.T) {
+	l := newLedger()
+	l.read("moves")
+	l.read("goes")
+	l.read("stays")
+	first := l.wants("", named("new"))
+	second := l.wants("moves", named("moved"))
+	l.drops("goes")
+	l.stays("stays")
+	moved := named("moved")
+	created := named("new")
+	for name, c := range map[string]struct {
+		key  string
+		want []api.PlannedSchedule
+	}{
+		// "moves" was read before "new" was planned, so it came first.
+		"the one that came later":  {first, []api.PlannedSchedule{{ID: "goes"}, {ID: "moves", Schedule: &moved}}},
+		"the one that came first":  {second, []api.PlannedSchedule{{ID: "goes"}}},
+		"somebody not seen before": {"name/other", []api.PlannedSchedule{{ID: "goes"}, {ID: "moves"}}},
+	} {
+		if diff := cmp.Diff(c.want, l.others(c.key, false)); diff != "" {
+			t.Errorf("%s counts (-want +got):\n%s", name, diff)
+		}
+	}
+	third := l.wants("", named("last"))
+	want := []api.PlannedSchedule{{ID: "goes"}, {ID: "moves", Schedule: &moved}, {Schedule: &created}}
+	if diff := cmp.Diff(want, l.others(third, false)); diff != "" {
+		t.Errorf("the last one counts (-want +got):\n%s", diff)
+	}
+}
+
+func TestSchedulesThatAreReadAndNotPlannedMayGiveSeatsUp(t *testing.T) {
+	l := newLedger()
+	l.read("open")
+	key := l.wants("", named("new"))
+	if !l.open(key) {
+		t.Error("a schedule that was read is not open")
+	}
+	if diff := cmp.Diff([]api.PlannedSchedule{{ID: "open"}}, l.others(key, true)); diff != "" {
+		t.Errorf("with released seats (-want +got):\n%s", diff)
+	}
+	l.stays("open")
+	if l.open(key) || len(l.others(key, true)) != 0 {
+		t.Error("a schedule that stays is still open")
+	}
+}
+
+func TestWhoIsRefusedWaitsForTheOthersAndNotForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger()
+		tries := 0
+		go func() {
+			time.Sleep(800 * time.Millisecond)
+			l.drops("somebody")
+		}()
+		err := l.retry(t.Context(), planning, func() error {
+			if tries++; tries == 2 {
+				return nil
+			}
+			return full()
+		})
+		if err != nil || tries != 2 {
+			t.Errorf("after seats were given up: %v after %d tries, want success at the second", err, tries)
+		}
+		start := time.Now()
+		if err := l.retry(t.Context(), planning, full); api.CodeOf(err) != api.ErrorCodeSlotFull || time.Since(start) != planning.quiet {
+			t.Errorf("with nobody else: %v after %s, want slot_full after %s", err, time.Since(start), planning.quiet)
+		}
+		stop := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(planning.quiet / 2):
+					l.begins()
+				}
+			}
+		}()
+		start = time.Now()
+		if err := l.retry(t.Context(), planning, full); err == nil || time.Since(start) > planning.limit+planning.quiet {
+			t.Errorf("with others that never end: %v after %s, want slot_full after about %s", err, time.Since(start), planning.limit)
+		}
+		close(stop)
+		start = time.Now()
+		if err := l.retry(t.Context(), applying, func() error { return &api.Problem{Code: api.ErrorCodeInvalid} }); err == nil || time.Since(start) != 0 {
+			t.Errorf("what nobody can heal: %v after %s, want an error at once", err, time.Since(start))
+		}
+	})
+}
+
+func TestPatienceGrowsWhenTheRunComesToItsChanges(t *testing.T) {
+	l := newLedger()
+	if got := l.patience(); got != planning {
+		t.Errorf("patience is %+v, want that of a plan", got)
+	}
+	l.begins()
+	if got := l.patience(); got != applying {
+		t.Errorf("patience is %+v, want that of an apply", got)
+	}
+}
