@@ -61,6 +61,18 @@ func unshare(vm *simulator.VirtualMachine) {
 	vm.Network, vm.Datastore, vm.RootSnapshot = slices.Clone(vm.Network), slices.Clone(vm.Datastore), slices.Clone(vm.RootSnapshot)
 }
 
+// ownBus is the PCI controller with the devices of this VM on it. vcsim has one
+// controller for all VMs, on which the devices of all of them gather.
+func ownBus(c *types.VirtualPCIController, list []types.BaseVirtualDevice) *types.VirtualPCIController {
+	own := &types.VirtualPCIController{VirtualController: types.VirtualController{VirtualDevice: c.VirtualDevice, BusNumber: c.BusNumber}}
+	for _, d := range list {
+		if v := d.GetVirtualDevice(); v.ControllerKey == c.Key {
+			own.Device = append(own.Device, v.Key)
+		}
+	}
+	return own
+}
+
 func copyTree(tree []types.VirtualMachineSnapshotTree) []types.VirtualMachineSnapshotTree {
 	tree = slices.Clone(tree)
 	for i := range tree {

@@ -75,6 +75,9 @@ func (l *Lab) eachDisk(vm *simulator.VirtualMachine, f func(i int, d *types.Virt
 func (l *Lab) setBackings(list []types.BaseVirtualDevice, links map[int32]*link, changeIDs map[int32]string) []types.BaseVirtualDevice {
 	list = slices.Clone(list)
 	for i, dev := range list {
+		if c, ok := dev.(*types.VirtualPCIController); ok {
+			list[i] = ownBus(c, list)
+		}
 		d, b := diskOf(dev)
 		if b == nil || links[d.Key] == nil {
 			continue
