@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -166,6 +167,13 @@ func (f *faults) take(name string, vm ref, vmName string, counted bool) *armed {
 	}, counted)
 }
 
+// full says whether an upload shall find the datastore full.
+func (f *faults) full(vm ref, name string) bool {
+	return f.first(func(x *armed) bool {
+		return x.Kind == "datastore_full" && x.strikes(asked{method: "upload", vm: vm, name: name})
+	}, true) != nil
+}
+
 func (f *faults) first(match func(*armed) bool, counted bool) *armed {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -218,3 +226,44 @@ func (l *Lab) Armed() []Fault { return l.faults.list() }
 
 // ClearFaults disarms all faults.
 func (l *Lab) ClearFaults() { l.faults.clear() }
+
+// UnmarshalJSON reads a fault whose delay is written as a duration ("2s") or in seconds.
+func (f *Fault) UnmarshalJSON(b []byte) error {
+	type plain Fault
+	var x struct {
+		plain
+		Delay json.RawMessage `json:"delay"`
+	}
+	if err := unmarshalStrict(b, &x); err != nil {
+		return err
+	}
+	*f = Fault(x.plain)
+	if len(x.Delay) == 0 || string(x.Delay) == "null" {
+		return nil
+	}
+	var text string
+	if json.Unmarshal(x.Delay, &text) == nil {
+		d, err := time.ParseDuration(text)
+		f.Delay = d
+		return err
+	}
+	var seconds float64
+	if err := json.Unmarshal(x.Delay, &seconds); err != nil {
+		return fmt.Errorf("delay: %w", err)
+	}
+	f.Delay = time.Duration(seconds * float64(time.Second))
+	return nil
+}
+
+// MarshalJSON writes the delay as a duration.
+func (f Fault) MarshalJSON() ([]byte, error) {
+	type plain Fault
+	x := struct {
+		plain
+		Delay string `json:"delay,omitempty"`
+	}{plain: plain(f)}
+	if f.Delay > 0 {
+		x.Delay = f.Delay.String()
+	}
+	return json.Marshal(x)
+}

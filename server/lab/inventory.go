@@ -16,6 +16,7 @@ import (
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 	"golang.org/x/sync/errgroup"
 )
@@ -27,6 +28,8 @@ type placement struct {
 	pools    []ref
 	hosts    []ref
 	network  types.BaseVirtualDeviceBackingInfo
+	// What cards may be connected to: networks by name, portgroups by key.
+	networks, portgroups map[string]bool
 }
 
 // createModel makes the data centre, without VMs.
@@ -67,6 +70,7 @@ func (l *Lab) findPlaces() error {
 	for _, e := range l.registry().All("HostSystem") {
 		l.place.hosts = append(l.place.hosts, e.Reference())
 	}
+	l.findNetworks(dc)
 	pg := l.registry().FindByName("DC0_DVPG0", dc.Network)
 	if g, ok := pg.(*simulator.DistributedVirtualPortgroup); ok {
 		dvs, ok := l.registry().Get(*g.Config.DistributedVirtualSwitch).(*simulator.DistributedVirtualSwitch)
@@ -92,6 +96,19 @@ func (l *Lab) findPlaces() error {
 		l.place.folders = append(l.place.folders, r)
 	}
 	return l.createFields(ctx)
+}
+
+func (l *Lab) findNetworks(dc *simulator.Datacenter) {
+	l.place.networks, l.place.portgroups = map[string]bool{}, map[string]bool{}
+	for _, r := range dc.Network {
+		switch n := l.registry().Get(r).(type) {
+		case *simulator.DistributedVirtualPortgroup:
+			l.place.portgroups[n.Key] = true
+			l.place.networks[n.Name] = true
+		case *mo.Network:
+			l.place.networks[n.Name] = true
+		}
+	}
 }
 
 func (l *Lab) newFolder(ctx *simulator.Context, parent ref, name string) (ref, error) {
@@ -351,9 +368,7 @@ func (l *Lab) SetPower(_ context.Context, id string, on bool) error {
 func (l *Lab) run(make func(*simulator.Context) job) error {
 	ctx := l.context()
 	j := make(ctx)
-	var fault types.BaseMethodFault
-	ctx.WithLock(j.object, func() { _, fault = j.run() })
-	if fault != nil {
+	if _, fault := l.do(ctx, j); fault != nil {
 		return fmt.Errorf("%s: %s", j.method, faultName(fault))
 	}
 	return nil

@@ -181,8 +181,7 @@ func (le *lease) end(ctx *simulator.Context, fault types.BaseMethodFault) {
 func (l *Lab) destroyNow(ctx *simulator.Context, vm ref) {
 	j := l.destroyJob(ctx, vm)
 	entry := l.journal.begin(j.method, vm, l.nameOf(vm))
-	var fault types.BaseMethodFault
-	ctx.WithLock(j.object, func() { _, fault = j.run() })
+	_, fault := l.do(ctx, j)
 	l.journal.end(entry, fault)
 }
 

@@ -10,11 +10,8 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
-	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/methods"
-	"github.com/vmware/govmomi/vim25/mo"
-	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -24,6 +21,9 @@ func (l *Lab) createVM(ctx *simulator.Context, q *types.CreateVM_Task, imported 
 	folder, ok := ctx.Map.Get(q.This).(*simulator.Folder)
 	if !ok {
 		return nil, &types.ManagedObjectNotFound{Obj: q.This}
+	}
+	if fault := l.checkPlace(ctx, q); fault != nil {
+		return nil, fault
 	}
 	c := &q.Config
 	// vcsim loses devices where it escapes a name: it gets a plain one first.
@@ -93,6 +93,9 @@ func isFileDisk(d types.BaseVirtualDevice) bool {
 
 func (l *Lab) reconfigure(ctx *simulator.Context, q *types.ReconfigVM_Task) ref {
 	return l.start(ctx, l.vmJob(ctx, q.This, "ReconfigVM_Task", "reconfigVm", func(vm *simulator.VirtualMachine) (types.AnyType, types.BaseMethodFault) {
+		if fault := l.checkDevices(q.Spec.DeviceChange); fault != nil {
+			return nil, fault
+		}
 		l.numberDevices(devices(vm), q.Spec.DeviceChange)
 		gone := l.destroyedBy(vm, q.Spec.DeviceChange)
 		if fault := l.beforeDisks(q.Spec.DeviceChange); fault != nil {
@@ -305,143 +308,4 @@ func (l *Lab) nvramFile(vm *simulator.VirtualMachine) string {
 		return ""
 	}
 	return name
-}
-
-func (l *Lab) destroyJob(ctx *simulator.Context, vm ref) job {
-	if e, ok := ctx.Map.Get(vm).(mo.Entity); ok && vm.Type != "VirtualMachine" {
-		return job{method: "Destroy_Task", name: "destroy", object: e, run: func() (types.AnyType, types.BaseMethodFault) { return nil, &types.NotSupported{} }}
-	}
-	return l.vmJob(ctx, vm, "Destroy_Task", "destroy", func(o *simulator.VirtualMachine) (types.AnyType, types.BaseMethodFault) {
-		var tops []*link
-		for _, file := range files(o) {
-			if k := l.store.get(file); k != nil {
-				tops = append(tops, k)
-			}
-		}
-		dir := folderOf(o.Config.Files.VmPathName)
-		result, fault := l.alone(ctx, func() ref {
-			return o.DestroyTask(ctx, &types.Destroy_Task{This: vm}).(*methods.Destroy_TaskBody).Res.Returnval
-		})
-		if fault != nil {
-			return nil, fault
-		}
-		// vcsim goes on deleting files, under the lock of the file manager.
-		ctx.Map.WithLock(l.context(), ctx.Map.FileManager(), func() {})
-		l.forgetVM(ctx, vm)
-		l.eraseChains(tops)
-		for _, k := range tops {
-			l.prune(k)
-		}
-		// vcsim deletes the VM's folder with all that is in it; vSphere leaves what is not the VM's.
-		for _, k := range l.store.under(dir) {
-			if err := l.store.describe(k); err != nil {
-				return nil, systemError(err)
-			}
-		}
-		return result, nil
-	})
-}
-
-// forgetVM drops what the lab knows about a VM that has left the inventory.
-func (l *Lab) forgetVM(ctx *simulator.Context, vm ref) {
-	for _, s := range l.snapshotsOf(vm) {
-		l.leases.abortOf(ctx, s.ref)
-		l.mu.Lock()
-		delete(l.snapshots, s.ref)
-		l.mu.Unlock()
-		ctx.Map.Remove(ctx, s.ref)
-	}
-	l.stopWriters(func(w ref) bool { return w == vm })
-	l.untag(vm)
-}
-
-func (l *Lab) unregister(ctx *simulator.Context, q *types.UnregisterVM) (res soap.HasFault) {
-	vm, ok := ctx.Map.Get(q.This).(*simulator.VirtualMachine)
-	if !ok {
-		return &methods.UnregisterVMBody{Fault_: simulator.Fault("", &types.ManagedObjectNotFound{Obj: q.This})}
-	}
-	entry := l.journal.begin("UnregisterVM", q.This, l.nameOf(q.This))
-	l.busy.Lock()
-	ctx.WithLock(vm, func() { res = vm.UnregisterVM(ctx, q) })
-	l.busy.Unlock()
-	if res.Fault() == nil {
-		l.forgetVM(ctx, q.This)
-		l.journal.end(entry, nil)
-	} else {
-		l.journal.end(entry, &types.InvalidPowerState{})
-	}
-	return res
-}
-
-// numberDevices gives new controllers and disks the keys that vSphere would:
-// by bus and unit, so that a disk put back in its place has its key again.
-func (l *Lab) numberDevices(have object.VirtualDeviceList, changes []types.BaseVirtualDeviceConfigSpec) {
-	all := append(object.VirtualDeviceList{}, have...)
-	for _, dc := range changes {
-		s := dc.GetVirtualDeviceConfigSpec()
-		d := s.Device.GetVirtualDevice()
-		if s.Operation != types.VirtualDeviceConfigSpecOperationAdd {
-			continue
-		}
-		if c, ok := s.Device.(types.BaseVirtualController); ok && d.Key <= 0 {
-			old := d.Key
-			if k := controllerKey(s.Device, c.GetVirtualController().BusNumber); k != 0 {
-				d.Key = k
-				for _, other := range changes {
-					if o := other.GetVirtualDeviceConfigSpec().Device.GetVirtualDevice(); o.ControllerKey == old && old != 0 {
-						o.ControllerKey = k
-					}
-				}
-			}
-		}
-		all = append(all, s.Device)
-		if _, ok := s.Device.(*types.VirtualDisk); ok && d.DeviceInfo == nil {
-			n := len(all.SelectByType((*types.VirtualDisk)(nil)))
-			d.DeviceInfo = &types.Description{Label: fmt.Sprintf("Hard disk %d", n)}
-		}
-		if _, ok := s.Device.(*types.VirtualDisk); ok && d.UnitNumber != nil {
-			if k := diskKey(all.FindByKey(d.ControllerKey), *d.UnitNumber); k != 0 {
-				d.Key = k
-			}
-		}
-		if card, ok := s.Device.(types.BaseVirtualEthernetCard); ok && card.GetVirtualEthernetCard().MacAddress == "" {
-			card.GetVirtualEthernetCard().MacAddress = l.newMAC()
-		}
-	}
-}
-
-func controllerKey(d types.BaseVirtualDevice, bus int32) int32 {
-	switch d.(type) {
-	case types.BaseVirtualSCSIController:
-		return 1000 + bus
-	case *types.VirtualAHCIController:
-		return 15000 + bus
-	case *types.VirtualNVMEController:
-		return 31000 + bus
-	}
-	return 0
-}
-
-func diskKey(controller types.BaseVirtualDevice, unit int32) int32 {
-	c, ok := controller.(types.BaseVirtualController)
-	if !ok {
-		return 0
-	}
-	bus := c.GetVirtualController().BusNumber
-	switch controller.(type) {
-	case types.BaseVirtualSCSIController:
-		return 2000 + 16*bus + unit
-	case *types.VirtualIDEController:
-		return 3000 + 2*bus + unit
-	case *types.VirtualAHCIController:
-		return 16000 + 30*bus + unit
-	case *types.VirtualNVMEController:
-		return 32000 + 15*bus + unit
-	}
-	return 0
-}
-
-func (l *Lab) newMAC() string {
-	n := l.macs.Add(1)
-	return fmt.Sprintf("00:50:56:%02x:%02x:%02x", 0x80|(n>>16)&0x3f, n>>8&0xff, n&0xff)
 }

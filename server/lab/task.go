@@ -99,13 +99,6 @@ func (l *Lab) start(ctx *simulator.Context, j job) ref {
 }
 
 func (l *Lab) perform(ctx *simulator.Context, t *simulator.Task, j job) (result types.AnyType, fault types.BaseMethodFault) {
-	defer func() {
-		// vcsim panics where an object vanishes under it; that is a failed task, not the end of the lab.
-		if p := recover(); p != nil {
-			l.log.Error("lab task panicked", "method", j.method, "panic", p)
-			result, fault = nil, systemError(fmt.Errorf("%v", p))
-		}
-	}()
 	if f := l.faults.task(j.asked); f != nil {
 		l.pause(f.Delay)
 		if f.kind.fault != nil {
@@ -117,7 +110,22 @@ func (l *Lab) perform(ctx *simulator.Context, t *simulator.Task, j job) (result 
 	if cancelled {
 		return nil, &types.RequestCanceled{}
 	}
-	ctx.WithLock(j.object, func() { result, fault = j.run() })
+	return l.do(ctx, j)
+}
+
+// do runs a job under its object's lock. vcsim panics where an object vanishes
+// under it; that is a failed task, not the end of the lab, and the lock is
+// given back, which vcsim itself would not do.
+func (l *Lab) do(ctx *simulator.Context, j job) (result types.AnyType, fault types.BaseMethodFault) {
+	ctx.WithLock(j.object, func() {
+		defer func() {
+			if p := recover(); p != nil {
+				l.log.Error("lab task panicked", "method", j.method, "panic", p)
+				result, fault = nil, systemError(fmt.Errorf("%v", p))
+			}
+		}()
+		result, fault = j.run()
+	})
 	return result, fault
 }
 

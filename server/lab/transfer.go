@@ -98,7 +98,7 @@ func (l *Lab) upload(w http.ResponseWriter, r *http.Request, le *lease, d leaseD
 	in := &intake{r: r.Body, stream: l.newStream(le, "upload_cut", "")}
 	var populated int64
 	var err error
-	if f := l.faults.task(asked{method: "upload", vm: le.vm, name: le.vmName}); f != nil && f.kind.fault != nil {
+	if l.faults.full(le.vm, le.vmName) {
 		err = errNoSpace
 	} else {
 		populated, err = takeDisk(io.TeeReader(in, sum), d.link)

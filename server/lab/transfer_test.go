@@ -258,6 +258,49 @@ func TestATaskThatIsSlowDoesNotLockItsVM(t *testing.T) {
 	}
 }
 
+func TestAnImportToWhereNothingIsFails(t *testing.T) {
+	e := start(t, lab.Config{VMs: 1})
+	pool, err := e.f.ResourcePool(e.ctx, "DC0_C0/Resources")
+	if err != nil {
+		t.Fatal(err)
+	}
+	card := func(b types.BaseVirtualDeviceBackingInfo) *types.VirtualMachineImportSpec {
+		s := importSpec("x", "LocalDS_0", diskSize)
+		s.ConfigSpec.DeviceChange = append(s.ConfigSpec.DeviceChange, &types.VirtualDeviceConfigSpec{
+			Operation: types.VirtualDeviceConfigSpecOperationAdd,
+			Device: &types.VirtualVmxnet3{VirtualVmxnet: types.VirtualVmxnet{VirtualEthernetCard: types.VirtualEthernetCard{
+				VirtualDevice: types.VirtualDevice{Key: -9, Backing: b},
+			}}},
+		})
+		return s
+	}
+	var network types.VirtualEthernetCardNetworkBackingInfo
+	network.DeviceName = "VM Network"
+	for name, s := range map[string]*types.VirtualMachineImportSpec{
+		"no such datastore": importSpec("x", "nowhere", diskSize),
+		"no such network":   card(&types.VirtualEthernetCardNetworkBackingInfo{VirtualDeviceDeviceBackingInfo: types.VirtualDeviceDeviceBackingInfo{DeviceName: "nowhere"}}),
+		"no such portgroup": card(&types.VirtualEthernetCardDistributedVirtualPortBackingInfo{Port: types.DistributedVirtualSwitchPortConnection{PortgroupKey: "nowhere"}}),
+	} {
+		le, err := pool.ImportVApp(e.ctx, s, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := le.Wait(e.ctx, nil); err == nil {
+			t.Errorf("%s: the import began", name)
+		}
+	}
+	le, err := pool.ImportVApp(e.ctx, card(&network), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := le.Wait(e.ctx, nil); err != nil {
+		t.Errorf("an import with a card on VM Network: %v", err)
+	}
+	if err := le.Abort(e.ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestDatastoreFilesOfRunningVMsAreLocked(t *testing.T) {
 	e := start(t, lab.Config{VMs: 1})
 	get := func() (int, []byte) {
