@@ -1,0 +1,370 @@
+package worker_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// points are the places at which a peer can be watched, held and made to fail.
+type points struct {
+	mu     sync.Mutex // guards what follows
+	calls  []string
+	faults map[string][]error
+	holds  map[string]*hold
+	hooks  map[string]func()
+}
+
+// hold is where calls of one point wait.
+type hold struct {
+	left     int           // calls that are still to be held; guarded by the points' mu
+	reached  chan struct{} // closed when the first call has come
+	released chan struct{}
+	stopped  chan struct{} // closed when a held call's context ended
+	once     [3]sync.Once
+}
+
+func (h *hold) release() { h.once[1].Do(func() { close(h.released) }) }
+
+// pass is called by the peer at each point. what tells calls of one point apart.
+func (p *points) pass(ctx context.Context, point, what string) error {
+	p.mu.Lock()
+	p.calls = append(p.calls, strings.TrimSpace(point+" "+what))
+	h, hook := p.holds[point], p.hooks[point]
+	if h != nil && h.left == 0 {
+		h = nil
+	}
+	if h != nil {
+		h.left--
+	}
+	p.mu.Unlock()
+	if hook != nil {
+		hook()
+	}
+	if h != nil {
+		h.once[0].Do(func() { close(h.reached) })
+		select {
+		case <-h.released:
+		case <-ctx.Done():
+			h.once[2].Do(func() { close(h.stopped) })
+			return ctx.Err()
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f := p.faults[point]; len(f) > 0 {
+		p.faults[point] = f[1:]
+		return f[0]
+	}
+	return ctx.Err()
+}
+
+// fail makes the next n calls of the point fail.
+func (p *points) fail(point string, n int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.faults == nil {
+		p.faults = map[string][]error{}
+	}
+	p.faults[point] = slices.Repeat([]error{err}, n)
+}
+
+// hold makes the next n calls of the point, or all with -1, wait until they
+// are released or stopped.
+func (p *points) hold(t *testing.T, point string, n int) *hold {
+	h := &hold{left: n, reached: make(chan struct{}), released: make(chan struct{}), stopped: make(chan struct{})}
+	t.Cleanup(h.release)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.holds == nil {
+		p.holds = map[string]*hold{}
+	}
+	p.holds[point] = h
+	return h
+}
+
+// on runs fn at each call of the point; nil = no more.
+func (p *points) on(point string, fn func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.hooks == nil {
+		p.hooks = map[string]func(){}
+	}
+	p.hooks[point] = fn
+}
+
+// called lists the calls of these points so far, in their order.
+func (p *points) called(names ...string) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []string
+	for _, c := range p.calls {
+		name, _, _ := strings.Cut(c, " ")
+		if slices.Contains(names, name) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// fakeVSphere is one vcenter whose VMs have disks in memory. It is its own session.
+type fakeVSphere struct {
+	points
+	uuid string
+	now  func() clockTime
+
+	vmsMu sync.Mutex // guards what follows
+	vms   map[string]*fakeVM
+	made  int
+}
+
+// fakeVM is a VM with its disks and what hangs on it.
+type fakeVM struct {
+	backup.Machine
+	disks     map[int32][]byte
+	snapshots map[string]map[int32][]byte // by name: the disks as they were
+	marker    string                      // of a VM that is being made
+}
+
+func (f *fakeVSphere) Connect(ctx context.Context, v backup.VCenter) (backup.VSphereSession, error) {
+	return f, f.pass(ctx, "Connect", v.Name)
+}
+
+func (f *fakeVSphere) About() (string, string) { return f.uuid, "8.0.3" }
+
+func (f *fakeVSphere) vm(moid string) (*fakeVM, error) {
+	vm := f.vms[moid]
+	if vm == nil {
+		return nil, backup.Errorf(backup.VMGone, "", "VM %s is gone.", moid)
+	}
+	return vm, nil
+}
+
+// with runs fn on a VM while nobody else has the vcenter.
+func (f *fakeVSphere) with(moid string, fn func(vm *fakeVM)) {
+	f.vmsMu.Lock()
+	defer f.vmsMu.Unlock()
+	fn(f.vms[moid])
+}
+
+func (f *fakeVSphere) remove(moid string) {
+	f.vmsMu.Lock()
+	defer f.vmsMu.Unlock()
+	delete(f.vms, moid)
+}
+
+func (f *fakeVSphere) Inventory(ctx context.Context, since string) (backup.InventoryChange, error) {
+	if err := f.pass(ctx, "Inventory", "since="+since); err != nil {
+		return backup.InventoryChange{}, err
+	}
+	f.vmsMu.Lock()
+	defer f.vmsMu.Unlock()
+	c := backup.InventoryChange{Full: true, Version: since + "+"}
+	for _, vm := range f.vms {
+		if vm.marker == "" {
+			c.VMs = append(c.VMs, vm.VirtualMachine)
+		}
+	}
+	return c, nil
+}
+
+func (f *fakeVSphere) Machine(ctx context.Context, moid string) (backup.Machine, error) {
+	if err := f.pass(ctx, "Machine", moid); err != nil {
+		return backup.Machine{}, err
+	}
+	f.vmsMu.Lock()
+	defer f.vmsMu.Unlock()
+	vm, err := f.vm(moid)
+	if err != nil {
+		return backup.Machine{}, err
+	}
+	return vm.Machine, nil
+}
+
+func (f *fakeVSphere) CreateSnapshot(ctx context.Context, d backup.SnapshotDraft) (backup.Snapshot, error) {
+	if err := f.pass(ctx, "CreateSnapshot", fmt.Sprintf("%s quiesce=%t", d.Name, d.Quiesce)); err != nil {
+		return backup.Snapshot{}, err
+	}
+	f.vmsMu.Lock()
+	defer f.vmsMu.Unlock()
+	vm, err := f.vm(d.MOID)
+	if err != nil {
+		return backup.Snapshot{}, err
+	}
+	s := backup.Snapshot{MOID: d.MOID, Ref: "ref of " + d.Name, Name: d.Name, CreatedAt: f.now()}
+	held := map[int32][]byte{}
+	for _, disk := range vm.Disks {
+		if disk.Unprotectable == "" {
+			held[disk.Key] = slices.Clone(vm.disks[disk.Key])
+			s.Disks = append(s.Disks, backup.DiskDraft{Key: disk.Key, Label: disk.Label, Capacity: disk.Capacity})
+		}
+	}
+	vm.snapshots[d.Name] = held
+	return s, nil
+}
+
+func (f *fakeVSphere) RemoveSnapshot(ctx context.Context, moid, name string) error {
+	if err := f.pass(ctx, "RemoveSnapshot", name); err != nil {
+		return err
+	}
+	f.vmsMu.Lock()
+	defer f.vmsMu.Unlock()
+	if vm := f.vms[moid]; vm != nil {
+		delete(vm.snapshots, name)
+	}
+	return nil
+}
+
+// Sweep removes as the real one does: by installation, and after it has listed.
+func (f *fakeVSphere) Sweep(ctx context.Context, installation string, alive func(job string, attempt int) bool) ([]string, error) {
+	if err := f.pass(ctx, "Sweep", installation); err != nil {
+		return nil, err
+	}
+	f.vmsMu.Lock()
+	defer f.vmsMu.Unlock()
+	dead := func(marker string) bool {
+		part := strings.Split(marker, ":")
+		if len(part) != 4 || part[0] != "kura" || part[1] != installation {
+			return false
+		}
+		var attempt int
+		_, err := fmt.Sscan(part[3], &attempt)
+		return err == nil && !alive(part[2], attempt)
+	}
+	var lines []string
+	for moid, vm := range f.vms {
+		for name := range vm.snapshots {
+			if dead(name) {
+				delete(vm.snapshots, name)
+				lines = append(lines, "snapshot "+name)
+			}
+		}
+		if vm.marker != "" && dead(vm.marker) {
+			delete(f.vms, moid)
+			lines = append(lines, "VM "+vm.marker)
+		}
+	}
+	return lines, nil
+}
+
+// snapshotsOf lists the names of a VM's snapshots.
+func (f *fakeVSphere) snapshotsOf(moid string) []string {
+	var names []string
+	f.with(moid, func(vm *fakeVM) {
+		for n := range vm.snapshots {
+			names = append(names, n)
+		}
+	})
+	slices.Sort(names)
+	return names
+}
+
+func (f *fakeVSphere) ReadDisks(ctx context.Context, s backup.Snapshot, keys []int32) (backup.DiskSource, error) {
+	if err := f.pass(ctx, "ReadDisks", fmt.Sprint(keys)); err != nil {
+		return nil, err
+	}
+	var held map[int32][]byte
+	f.with(s.MOID, func(vm *fakeVM) { held = vm.snapshots[s.Name] })
+	return &fakeSource{f, held}, nil
+}
+
+type fakeSource struct {
+	f    *fakeVSphere
+	held map[int32][]byte
+}
+
+func (s *fakeSource) Transport() backup.Transport { return backup.TransportNFC }
+
+// ReadDisk sends the disk in quarters, with a point before each.
+func (s *fakeSource) ReadDisk(ctx context.Context, key int32, w io.WriterAt) (int64, error) {
+	content, ok := s.held[key]
+	if !ok {
+		return 0, fmt.Errorf("disk %d is not in the snapshot", key)
+	}
+	quarter := len(content) / 4
+	for i := range 4 {
+		if err := s.f.pass(ctx, "ReadDisk", fmt.Sprintf("%d quarter=%d", key, i)); err != nil {
+			return 0, err
+		}
+		if _, err := w.WriteAt(content[i*quarter:(i+1)*quarter], int64(i*quarter)); err != nil {
+			return 0, err
+		}
+	}
+	return int64(len(content)), nil
+}
+
+func (s *fakeSource) Close(ctx context.Context) error { return s.f.pass(ctx, "CloseDisks", "") }
+
+// put writes an image's disks into a VM, with a point before each disk.
+func (f *fakeVSphere) put(ctx context.Context, vm *fakeVM, from backup.ImageReader, progress func(int64)) error {
+	var done int64
+	for _, d := range from.Manifest().Image.Disks {
+		if d.SkippedReason != "" {
+			continue
+		}
+		if err := f.pass(ctx, "WriteDisk", fmt.Sprint(d.Key)); err != nil {
+			return err
+		}
+		r, err := from.Disk(ctx, d.Key)
+		if err != nil {
+			return err
+		}
+		b := make([]byte, d.Capacity)
+		if _, err := r.ReadAt(b, 0); err != nil && err != io.EOF {
+			return err
+		}
+		f.vmsMu.Lock()
+		vm.disks[d.Key] = b
+		f.vmsMu.Unlock()
+		done += d.Capacity
+		progress(done)
+	}
+	return f.pass(ctx, "WriteEnd", "")
+}
+
+func (f *fakeVSphere) ImportVM(ctx context.Context, r backup.ImportDraft, from backup.ImageReader, progress func(int64)) (backup.RestoredVM, error) {
+	if err := f.pass(ctx, "ImportVM", r.Marker); err != nil {
+		return backup.RestoredVM{}, err
+	}
+	vm := &fakeVM{marker: r.Marker, disks: map[int32][]byte{}, snapshots: map[string]map[int32][]byte{}}
+	f.vmsMu.Lock()
+	for _, other := range f.vms {
+		if other.Name == r.NewVM.Name {
+			f.vmsMu.Unlock()
+			return backup.RestoredVM{}, backup.Errorf(backup.Conflict, "new_vm.name", "There is a VM %q already.", r.NewVM.Name)
+		}
+	}
+	f.made++
+	vm.MOID, vm.InstanceUUID = fmt.Sprint("new-", f.made), fmt.Sprint("new-uuid-", f.made)
+	f.vms[vm.MOID] = vm
+	f.vmsMu.Unlock()
+	if err := f.put(ctx, vm, from, progress); err != nil {
+		return backup.RestoredVM{}, err // the half VM stays, as after a killed server
+	}
+	f.vmsMu.Lock()
+	defer f.vmsMu.Unlock()
+	vm.marker, vm.Name = "", r.NewVM.Name
+	return backup.RestoredVM{MOID: vm.MOID, InstanceUUID: vm.InstanceUUID, Name: vm.Name}, nil
+}
+
+func (f *fakeVSphere) OverwriteVM(ctx context.Context, r backup.OverwriteDraft, from backup.ImageReader, progress func(int64)) (backup.RestoredVM, []string, error) {
+	if err := f.pass(ctx, "OverwriteVM", r.MOID+" "+r.Marker); err != nil {
+		return backup.RestoredVM{}, nil, err
+	}
+	f.vmsMu.Lock()
+	vm, err := f.vm(r.MOID)
+	f.vmsMu.Unlock()
+	if err != nil {
+		return backup.RestoredVM{}, nil, err
+	}
+	if err := f.put(ctx, vm, from, progress); err != nil {
+		return backup.RestoredVM{}, nil, err
+	}
+	return backup.RestoredVM{MOID: vm.MOID, InstanceUUID: vm.InstanceUUID, Name: vm.Name}, []string{"The replaced disks are kept for 24 h."}, nil
+}
