@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"os"
 
 	"github.com/alecthomas/kong"
@@ -25,6 +26,7 @@ type cli struct {
 }
 
 func main() {
+	log.SetOutput(io.Discard) // the simulator tells of its own doings there
 	var c cli
 	k := kong.Parse(&c, kong.Name("kura-demo"), kong.Description("Kura with a simulated vCenter."), kong.UsageOnError(),
 		kong.Vars{"version": version}, kong.BindTo(context.Background(), (*context.Context)(nil)), kong.BindTo(io.Writer(os.Stdout), (*io.Writer)(nil)))
