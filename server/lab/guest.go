@@ -259,7 +259,7 @@ func (l *Lab) write(ctx context.Context, w *writer, every time.Duration) {
 			fillNoise(rand.Uint64(), p)
 			off := rand.Int64N(max(d.Capacity/int64(len(p)), 1)) * int64(len(p))
 			if err := l.GuestWrite(v.Moid, d.Key, off, p); err != nil {
-				l.log.Info("guest write failed", "vm", v.Name, "error", err)
+				l.log.InfoContext(ctx, "guest write failed", "vm", v.Name, "error", err)
 			}
 		}
 	}

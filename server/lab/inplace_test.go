@@ -172,7 +172,7 @@ func TestManyBackupsAtOnceKeepTheirBytesApart(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 24 {
 		name := fmt.Sprintf("vm%02d", i+1)
-		stop, err := e.KeepWriting(name, 2*time.Millisecond)
+		stop, err := e.KeepWriting(name, 20*time.Millisecond)
 		if err != nil {
 			t.Fatal(err)
 		}

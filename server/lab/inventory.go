@@ -365,9 +365,9 @@ func (l *Lab) SetPower(_ context.Context, id string, on bool) error {
 }
 
 // run performs a job at once, as the control does: no fault strikes it.
-func (l *Lab) run(make func(*simulator.Context) job) error {
+func (l *Lab) run(what func(*simulator.Context) job) error {
 	ctx := l.context()
-	j := make(ctx)
+	j := what(ctx)
 	if _, fault := l.do(ctx, j); fault != nil {
 		return fmt.Errorf("%s: %s", j.method, faultName(fault))
 	}

@@ -202,8 +202,10 @@ func (l *Lab) Endpoint() string {
 	return u.String()
 }
 
-// User and Password are what the vCenter's login wants.
-func (l *Lab) User() string     { return l.config.User }
+// User is whom the vCenter lets in.
+func (l *Lab) User() string { return l.config.User }
+
+// Password is what the user logs in with.
 func (l *Lab) Password() string { return l.config.Password }
 
 // UUID is the vCenter's instance UUID.

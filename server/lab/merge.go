@@ -111,17 +111,17 @@ func (l *Lab) merge(parent, kid *link) {
 
 // prune erases the links of a disk on which nothing hangs any more: neither a
 // VM nor a snapshot nor another link.
-func (l *Lab) prune(any *link) {
+func (l *Lab) prune(of *link) {
 	for again := true; again; {
 		again = false
-		any.disk.mu.RLock()
+		of.disk.mu.RLock()
 		var ends []*link
-		for k := range any.disk.links {
+		for k := range of.disk.links {
 			if k.parent != nil && len(k.kids()) == 0 {
 				ends = append(ends, k)
 			}
 		}
-		any.disk.mu.RUnlock()
+		of.disk.mu.RUnlock()
 		for _, k := range ends {
 			if _, used := l.index.owner(l.store.pathOf(k)); !used && !l.holds(k) {
 				l.store.erase(k)

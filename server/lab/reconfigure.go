@@ -3,7 +3,6 @@ package lab
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"regexp"
@@ -286,18 +285,16 @@ func files(vm *simulator.VirtualMachine) (list []string) {
 	return list
 }
 
+// copyFile copies a small file, as NVRAM is.
 func copyFile(from, to string) error {
-	src, err := os.Open(from)
+	b, err := os.ReadFile(from)
 	if err != nil {
 		return fmt.Errorf("copy file: %w", err)
 	}
-	defer src.Close()
-	dst, err := os.Create(to)
-	if err != nil {
+	if err := os.WriteFile(to, b, 0o600); err != nil {
 		return fmt.Errorf("copy file: %w", err)
 	}
-	_, err = io.Copy(dst, src)
-	return errors.Join(err, dst.Close())
+	return nil
 }
 
 // nvramFile is the file of this machine that holds a VM's NVRAM.

@@ -1,12 +1,14 @@
 package lab
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"io"
 	stdlog "log"
@@ -33,7 +35,7 @@ func (l *Lab) listen() (err error) {
 		return fmt.Errorf("make the lab's certificate: %w", err)
 	}
 	l.cert = cert.Leaf
-	if l.listener, err = net.Listen("tcp", l.config.Listen); err != nil {
+	if l.listener, err = new(net.ListenConfig).Listen(context.Background(), "tcp", l.config.Listen); err != nil {
 		return fmt.Errorf("listen for the lab: %w", err)
 	}
 	l.server = &http.Server{
@@ -172,7 +174,7 @@ func (l *Lab) sendFile(w http.ResponseWriter, r *http.Request, p object.Datastor
 		http.Error(w, "no such file", http.StatusNotFound)
 		return
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	if st, err := f.Stat(); err != nil || st.IsDir() {
 		http.Error(w, "not a file", http.StatusNotFound)
 		return
@@ -188,11 +190,11 @@ func saveFile(name string, r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("save file: %w", err)
 	}
-	if _, err := io.Copy(f, r); err != nil {
-		f.Close()
+	_, err = io.Copy(f, r)
+	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("save file: %w", err)
 	}
-	return f.Close()
+	return nil
 }
 
 // showSpace brings the datastores' free space up to date before somebody looks.

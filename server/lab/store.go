@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -116,13 +117,12 @@ func (s *store) describe(l *link) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return fmt.Errorf("write descriptor: %w", err)
 	}
-	f, err := os.Create(name)
-	if err != nil {
+	var b bytes.Buffer
+	extent := govmdk.Extent{Size: sectors, Info: filepath.Base(flatName(name))}
+	if err := govmdk.NewDescriptor(extent).Write(&b); err != nil {
 		return fmt.Errorf("write descriptor: %w", err)
 	}
-	defer f.Close()
-	extent := govmdk.Extent{Size: sectors, Info: filepath.Base(flatName(name))}
-	if err := govmdk.NewDescriptor(extent).Write(f); err != nil {
+	if err := os.WriteFile(name, b.Bytes(), 0o600); err != nil {
 		return fmt.Errorf("write descriptor: %w", err)
 	}
 	return nil

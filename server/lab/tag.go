@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,7 +57,7 @@ func (l *Lab) rest(result *string, token, path string, spec any) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
-	r := httptest.NewRequest(http.MethodPost, "/rest/com/vmware/cis/"+path, bytes.NewReader(b))
+	r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/rest/com/vmware/cis/"+path, bytes.NewReader(b))
 	if token == "" {
 		r.SetBasicAuth(l.config.User, l.config.Password)
 	} else {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"crypto/sha1"
 	"encoding/hex"
 	"errors"
@@ -33,7 +34,7 @@ func (l *Lab) serveLease(w http.ResponseWriter, r *http.Request) {
 	case !ok:
 		http.NotFound(w, r)
 	case r.Method == http.MethodGet && le.snap != nil:
-		l.export(w, le, d)
+		l.export(r.Context(), w, le, d)
 	case (r.Method == http.MethodPost || r.Method == http.MethodPut) && le.snap == nil:
 		l.upload(w, r, le, d)
 	default:
@@ -42,7 +43,7 @@ func (l *Lab) serveLease(w http.ResponseWriter, r *http.Request) {
 }
 
 // export serves a disk as a streamOptimized VMDK, chunked and of unknown length as ESXi does.
-func (l *Lab) export(w http.ResponseWriter, le *lease, d leaseDisk) {
+func (l *Lab) export(ctx context.Context, w http.ResponseWriter, le *lease, d leaseDisk) {
 	w.Header().Set("Content-Type", "application/x-vnd.vmware-streamVmdk")
 	sum := sha1.New()
 	out := &wire{w: w, stream: l.newStream(le, "export_cut", "export_short"), total: &l.traffic}
@@ -54,7 +55,7 @@ func (l *Lab) export(w http.ResponseWriter, le *lease, d leaseDisk) {
 	case errors.Is(err, errShort):
 		return
 	case err != nil:
-		l.log.Info("export broke off", "vm", le.vmName, "bytes", out.done, "error", err)
+		l.log.InfoContext(ctx, "export broke off", "vm", le.vmName, "bytes", out.done, "error", err)
 		panic(http.ErrAbortHandler)
 	}
 	le.noteSum(d, hex.EncodeToString(sum.Sum(nil)), out.done, populated)
@@ -110,7 +111,7 @@ func (l *Lab) upload(w http.ResponseWriter, r *http.Request, le *lease, d leaseD
 		le.fail(&types.NoDiskSpace{FileFault: types.FileFault{File: d.key}, Datastore: d.link.space.name})
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	case err != nil:
-		l.log.Info("upload failed", "vm", le.vmName, "bytes", in.done, "error", err)
+		l.log.InfoContext(r.Context(), "upload failed", "vm", le.vmName, "bytes", in.done, "error", err)
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	default:
 		le.noteSum(d, hex.EncodeToString(sum.Sum(nil)), in.done, populated)
