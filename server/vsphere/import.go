@@ -263,19 +263,22 @@ func (s *Session) send(ctx context.Context, lease *lease, l load) error {
 		lease.percent.Store(int32(min(done*100/max(total, 1), 99)))
 		l.progress(done)
 	}
+	to := make([]types.HttpNfcLeaseDeviceUrl, len(l.disks))
+	for i, d := range l.disks {
+		var err error
+		if to[i], err = urlFor(l.spec, d.Key, made, urls); err != nil {
+			return err
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(streams)
-	for _, d := range l.disks {
-		to, err := urlFor(l.spec, d.Key, made, urls)
-		if err != nil {
-			return errors.Join(err, g.Wait())
-		}
+	for i, d := range l.disks {
 		g.Go(func() error {
 			r, err := l.from.Disk(ctx, d.Key)
 			if err != nil {
 				return fmt.Errorf("open %q of the image: %w", d.Label, err)
 			}
-			err = lease.upload(ctx, to, r, count)
+			err = lease.upload(ctx, to[i], r, count)
 			if err != nil {
 				err = fmt.Errorf("send %q: %w", d.Label, err)
 			}

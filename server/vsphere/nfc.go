@@ -110,11 +110,18 @@ func (n *nfcSource) copy(ctx context.Context, d stream, w io.WriterAt) (int64, e
 	doing := fmt.Sprintf("read %q of the VM %s", d.label, n.vm)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	silence := time.AfterFunc(n.s.config.Stall, func() { cancel(errStall) })
 	res, err := n.get(ctx, d)
+	silence.Stop()
+	if err == nil {
+		defer func() { _ = res.Body.Close() }()
+	}
+	if errors.Is(context.Cause(ctx), errStall) {
+		return 0, broken(doing, errStall)
+	}
 	if err != nil {
 		return 0, n.s.problem(doing, err)
 	}
-	defer func() { _ = res.Body.Close() }()
 	sum, size := sha1.New(), new(counter)
 	in := &flow{ctx: ctx, r: res.Body, speed: n.s.speed, stall: n.s.config.Stall, cancel: cancel}
 	r, err := vmdk.NewReader(io.TeeReader(in, io.MultiWriter(sum, size)))
