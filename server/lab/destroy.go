@@ -62,9 +62,11 @@ func (l *Lab) unregister(ctx *simulator.Context, q *types.UnregisterVM) (res soa
 		return &methods.UnregisterVMBody{Fault_: simulator.Fault("", &types.ManagedObjectNotFound{Obj: q.This})}
 	}
 	entry := l.journal.begin("UnregisterVM", q.This, l.nameOf(q.This))
-	l.busy.Lock()
-	ctx.WithLock(vm, func() { res = vm.UnregisterVM(ctx, q) })
-	l.busy.Unlock()
+	ctx.WithLock(vm, func() {
+		l.busy.Lock()
+		defer l.busy.Unlock()
+		res = vm.UnregisterVM(ctx, q)
+	})
 	if res.Fault() == nil {
 		l.forgetVM(ctx, q.This)
 		l.journal.end(entry, nil)

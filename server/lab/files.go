@@ -18,8 +18,12 @@ func (r *router) fileJob(ctx *simulator.Context, manager ref, method, file strin
 	owner, _ := r.l.index.owner(file)
 	name := strings.ToLower(method[:1]) + strings.TrimSuffix(method[1:], "_Task")
 	return r.l.start(ctx, job{
-		method: method, name: name, object: manager, asked: asked{method: method, vm: owner.ref, name: owner.Name},
-		run: func() (types.AnyType, types.BaseMethodFault) { return nil, run() },
+		method: method, name: name, object: manager, asked: asked{method: method, vm: owner.ref, name: owner.Name}, open: true,
+		run: func() (types.AnyType, types.BaseMethodFault) {
+			r.l.filing.Lock()
+			defer r.l.filing.Unlock()
+			return nil, run()
+		},
 	})
 }
 

@@ -91,7 +91,8 @@ func (l *Lab) GuestWrite(id string, key int32, off int64, p []byte) error {
 	return err
 }
 
-// GuestWriteRandom writes the bytes that NoiseAt makes of a seed.
+// GuestWriteRandom writes pseudo-random bytes: each 1 MiB from off on is the
+// [Noise] of the seed plus its distance from off.
 func (l *Lab) GuestWriteRandom(id string, key int32, off, length int64, seed uint64) error {
 	b := make([]byte, min(length, 1<<20))
 	for done := int64(0); done < length; done += int64(len(b)) {

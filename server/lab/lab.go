@@ -122,6 +122,7 @@ type Lab struct {
 	writers   map[*writer]struct{}
 
 	busy    sync.RWMutex // see alone
+	filing  sync.Mutex   // one file is moved, copied or deleted at a time
 	goldTag string
 	stuns   sync.Map // VM -> *sync.RWMutex
 	added   atomic.Int64

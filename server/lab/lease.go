@@ -302,15 +302,14 @@ func (r *router) ImportVApp(ctx *simulator.Context, q *types.ImportVApp) soap.Ha
 	return &methods.ImportVAppBody{Res: &types.ImportVAppResponse{Returnval: le.Self}}
 }
 
-func (l *Lab) importVM(ctx *simulator.Context, le *lease, q *types.CreateVM_Task) (fault types.BaseMethodFault) {
+func (l *Lab) importVM(ctx *simulator.Context, le *lease, q *types.CreateVM_Task) types.BaseMethodFault {
 	if f := l.faults.task(asked{method: "ImportVApp", name: q.Config.Name}); f != nil {
 		l.pause(f.Delay)
 		if f.kind.fault != nil {
 			return f.kind.fault()
 		}
 	}
-	var result types.AnyType
-	ctx.WithLock(q.This, func() { result, fault = l.createVM(ctx, q, true) })
+	result, fault := l.createVM(ctx, q, true)
 	if fault != nil {
 		return fault
 	}

@@ -167,7 +167,7 @@ func (r *router) ReconfigVMTask(ctx *simulator.Context, q *types.ReconfigVM_Task
 
 func (r *router) CreateVMTask(ctx *simulator.Context, q *types.CreateVM_Task) soap.HasFault {
 	t := r.l.start(ctx, job{
-		method: "CreateVM_Task", name: "createVm", object: q.This,
+		method: "CreateVM_Task", name: "createVm", object: q.This, open: true,
 		asked: asked{method: "CreateVM_Task", name: q.Config.Name},
 		run:   func() (types.AnyType, types.BaseMethodFault) { return r.l.createVM(ctx, q, false) },
 	})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
@@ -96,7 +97,10 @@ func (l *Lab) setBackings(list []types.BaseVirtualDevice, links map[int32]*link,
 }
 
 func setDevices(ctx *simulator.Context, vm *simulator.VirtualMachine, list []types.BaseVirtualDevice) {
-	ctx.Update(vm, []types.PropertyChange{{Name: "config.hardware.device", Val: list}})
+	ctx.Update(vm, []types.PropertyChange{
+		{Name: "config.hardware.device", Val: list},
+		{Name: "config.changeVersion", Val: time.Now().UTC().Format(time.RFC3339Nano)},
+	})
 }
 
 // activate makes a wanted change of the tracking setting real, as a stun does.

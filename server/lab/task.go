@@ -75,6 +75,10 @@ type job struct {
 	name   string // as vcsim calls the task
 	object mo.Reference
 	asked  asked // what faults need to know
+	// open means that the job takes the locks it needs itself. Whoever wants to
+	// be alone with vcsim may hold a VM's lock, but no folder's: what is alone
+	// takes folders' locks.
+	open bool
 	run    func() (types.AnyType, types.BaseMethodFault)
 }
 
@@ -117,7 +121,7 @@ func (l *Lab) perform(ctx *simulator.Context, t *simulator.Task, j job) (result 
 // under it; that is a failed task, not the end of the lab, and the lock is
 // given back, which vcsim itself would not do.
 func (l *Lab) do(ctx *simulator.Context, j job) (result types.AnyType, fault types.BaseMethodFault) {
-	ctx.WithLock(j.object, func() {
+	run := func() {
 		defer func() {
 			if p := recover(); p != nil {
 				l.log.Error("lab task panicked", "method", j.method, "panic", p)
@@ -125,7 +129,12 @@ func (l *Lab) do(ctx *simulator.Context, j job) (result types.AnyType, fault typ
 			}
 		}()
 		result, fault = j.run()
-	})
+	}
+	if j.open {
+		run()
+	} else {
+		ctx.WithLock(j.object, run)
+	}
 	return result, fault
 }
 
