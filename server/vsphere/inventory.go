@@ -202,15 +202,27 @@ func (s *Session) readVMs(ctx context.Context, vms []ref) (map[string]found, err
 
 func (s *Session) readBatch(ctx context.Context, batch []ref) ([]mo.VirtualMachine, error) {
 	for len(batch) > 0 {
-		var list []mo.VirtualMachine
-		err := property.DefaultCollector(s.client).Retrieve(ctx, batch, vmProperties, &list)
+		var content []types.ObjectContent
+		err := property.DefaultCollector(s.client).Retrieve(ctx, batch, vmProperties, &content)
 		f, gone := faultOf[*types.ManagedObjectNotFound](err)
 		if !gone || !slices.Contains(batch, f.Obj) {
-			return list, err
+			if err != nil {
+				return nil, err
+			}
+			return loadVMs(content)
 		}
 		batch = slices.DeleteFunc(slices.Clone(batch), func(r ref) bool { return r == f.Obj })
 	}
 	return nil, nil
+}
+
+// loadVMs reads what was answered. A property that the account may not see is
+// missing; that is no reason to do without the others.
+func loadVMs(content []types.ObjectContent) (list []mo.VirtualMachine, err error) {
+	for i := range content {
+		content[i].MissingSet = nil
+	}
+	return list, mo.LoadObjectContent(content, &list)
 }
 
 // merge takes in what was read and tells which VMs look different now. A VM

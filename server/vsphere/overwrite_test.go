@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vmware/govmomi/vim25/types"
+
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 	"github.com/kura-backup/terraform-provider-kura/server/lab"
 )
@@ -169,6 +171,41 @@ func TestAVMWhoseHardwareChangedGetsTheImagesBack(t *testing.T) {
 		t.Errorf("after the restore %d CPUs and %d MiB, want %d and %d (%v)", m.CPUs, m.MemoryMiB, was.CPUs, was.MemoryMiB, messages)
 	}
 	r.sameDisks(img, "vm02")
+}
+
+func TestDisksThatCameOrWentSinceTheImageAreSetRight(t *testing.T) {
+	r := setup(t, small())
+	img := r.take("vm02", "b1")
+	r.ok(r.lab.SetPower(t.Context(), "vm02", false))
+	lost := r.vm("vm02").Disks[1]
+	unit := int32(5)
+	r.change("vm02", types.VirtualMachineConfigSpec{DeviceChange: []types.BaseVirtualDeviceConfigSpec{
+		&types.VirtualDeviceConfigSpec{Operation: "remove", Device: &types.VirtualDisk{VirtualDevice: types.VirtualDevice{Key: lost.Key}}},
+		&types.VirtualDeviceConfigSpec{Operation: "add", FileOperation: "create", Device: &types.VirtualDisk{
+			VirtualDevice: types.VirtualDevice{Key: -1, ControllerKey: 1000, UnitNumber: &unit, Backing: &types.VirtualDiskFlatVer2BackingInfo{
+				VirtualDeviceFileBackingInfo: types.VirtualDeviceFileBackingInfo{FileName: "[LocalDS_0] vm02/late.vmdk"}, DiskMode: "persistent",
+			}},
+			CapacityInKB: 1024,
+		}},
+	}})
+	if m := r.machine("vm02"); len(m.Disks) != 2 {
+		t.Fatalf("disks = %+v", m.Disks)
+	}
+	_, messages, err := r.overwrite(img, "vm02", "r1", backup.RestoreInPlace{})
+	r.ok(err)
+	r.sameDisks(img, "vm02")
+	if got := r.vm("vm02").Disks[1]; got.Key != lost.Key || got.Label != lost.Label {
+		t.Errorf("the lost disk came back as %+v, want %+v", got, lost)
+	}
+	if text := strings.Join(messages, " "); !strings.Contains(text, "[LocalDS_0] vm02/late.vmdk") {
+		t.Errorf("messages = %q, want where the late disk is", messages)
+	}
+	*r.now = r.now.Add(48 * time.Hour)
+	lines, err := r.session.Sweep(t.Context(), "inst", nobody)
+	r.ok(err)
+	if text := strings.Join(lines, " "); len(lines) != 1 || strings.Contains(text, "late.vmdk") {
+		t.Errorf("swept %q, want the replaced disk and not the late one", lines)
+	}
 }
 
 func TestARestoreThatDiedBeforeTheSwapIsPutAwayByTheSweep(t *testing.T) {
