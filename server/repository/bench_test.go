@@ -1,6 +1,7 @@
 package repository_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -43,10 +44,7 @@ func benchDisk(b *testing.B, size int64) *disk {
 			}
 		case 2:
 			for i := 0; i < len(p); i += 8 {
-				v := r.Uint64()
-				for j := range 8 {
-					p[i+j] = byte(v >> (8 * j))
-				}
+				binary.LittleEndian.PutUint64(p[i:], r.Uint64())
 			}
 		default:
 			continue

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -125,9 +126,7 @@ func fill(rng *rand.Rand, b []byte) {
 		if i/4096%2 == 0 {
 			v &= 0x0f0f
 		}
-		for j := range 8 {
-			b[i+j] = byte(v >> (8 * j))
-		}
+		binary.LittleEndian.PutUint64(b[i:], v)
 	}
 }
 

@@ -21,14 +21,15 @@ import (
 
 func TestWhatIsWrittenIsReadBack(t *testing.T) {
 	// seed:N1 seed:N6
-	for _, compression := range []string{"", "s2", "zstd-fastest", "none"} {
+	for _, compression := range []string{"s2", "zstd-fastest", "none"} {
 		t.Run("compression "+compression, func(t *testing.T) {
 			s := newSite(t, func(r *backup.RepositoryRecord) { r.Compression = compression })
+			other := s.again()
 			for n, capacity := range []int64{512, 64 * kib, mib, mib + 512, 9*mib + 1536, 40 * mib} {
 				d := sparse(rng(uint64(n)), 2000, capacity)
 				ref, _ := take(t, s, draft(fmt.Sprint("image-", n)), d)
 				compare(t, s, ref, d)
-				compare(t, s.again(), ref, d)
+				compare(t, other, ref, d)
 				got := must(repository.StockRead(t.Context(), s.Repository, ref, "disk-2000.img"))(t)
 				sameBytes(t, "kopia's own reader", got, d.bytes)
 			}
@@ -41,7 +42,7 @@ func TestAnyAscendingWritesAreReadBack(t *testing.T) {
 	n := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		n++
-		capacity := int64(rapid.IntRange(1, 12*2048).Draw(rt, "sectors")) * 512
+		capacity := int64(rapid.IntRange(1, 6*2048).Draw(rt, "sectors")) * 512
 		want := &disk{DiskDraft: backup.DiskDraft{Key: 1, Capacity: capacity}, bytes: make([]byte, capacity)}
 		r := rng(rapid.Uint64().Draw(rt, "seed"))
 		w := must(s.Begin(t.Context(), draft(fmt.Sprint("image-", n))))(t)
@@ -73,7 +74,7 @@ func TestRandomReadsFindTheirBytes(t *testing.T) {
 	for n := range 8 {
 		g.Go(func() error {
 			rnd := rng(uint64(n))
-			for range 200 {
+			for range 60 {
 				off := rnd.Int64N(d.Capacity)
 				b := make([]byte, min(rnd.Int64N(2*mib), d.Capacity-off))
 				if _, err := r.ReadAt(b, off); err != nil {
@@ -162,12 +163,12 @@ func TestAnUnchangedImageStoresNearlyNothing(t *testing.T) {
 
 func TestAHugeHoleCostsNextToNothing(t *testing.T) {
 	s := newSite(t)
-	const capacity = 16 * tib
+	const capacity = 9 * tib
 	w := must(s.Begin(t.Context(), draft("image-1")))(t)
 	dw := must(w.Disk(t.Context(), backup.DiskDraft{Key: 1, Capacity: capacity}))(t)
 	data := make([]byte, mib)
 	fill(rng(1), data)
-	at := []int64{5 * gib, 9*tib + 3*mib, capacity - mib}
+	at := []int64{5 * gib, 8*tib + 3*mib, capacity - mib}
 	for _, off := range at {
 		must(dw.WriteAt(data, off))(t)
 	}
@@ -196,7 +197,7 @@ func TestAHugeHoleCostsNextToNothing(t *testing.T) {
 		must(r.ReadAt(got, off))(t)
 		sameBytes(t, fmt.Sprint("at ", off), got, data)
 	}
-	must(r.ReadAt(got, 12*tib))(t)
+	must(r.ReadAt(got, 7*tib))(t)
 	sameBytes(t, "hole", got, make([]byte, mib))
 	must(0, r.Close())(t)
 }
