@@ -222,7 +222,8 @@ func loadVMs(content []types.ObjectContent) (list []mo.VirtualMachine, err error
 	for i := range content {
 		content[i].MissingSet = nil
 	}
-	return list, mo.LoadObjectContent(content, &list)
+	err = mo.LoadObjectContent(content, &list)
+	return list, err
 }
 
 // merge takes in what was read and tells which VMs look different now. A VM
