@@ -14,7 +14,7 @@ import (
 // TestImagesAreLookedUp finds images by filter, the newest, the nearest to a
 // time on either side, and one by its id.
 //
-// seed:N41 seed:N49 seed:N52 seed:A20
+// seed:N41 seed:N49 seed:N52
 func TestImagesAreLookedUp(t *testing.T) {
 	first := backup(t, "vm01")
 	second := backup(t, "vm01")
@@ -65,6 +65,8 @@ data "kura_backup_image" "by_id" {
 			resource.TestCheckResourceAttr("data.kura_backup_image.after", "id", second.ID),
 			resource.TestCheckResourceAttr("data.kura_backup_image.by_id", "image.virtual_machine.name", "vm01"),
 			resource.TestCheckResourceAttr("data.kura_backup_image.by_id", "image.status", "good"),
+			resource.TestCheckResourceAttr("data.kura_backup_image.by_id", "image.started_at", first.StartedAt.Format(time.RFC3339)),
+			resource.TestCheckResourceAttr("data.kura_backup_image.by_id", "image.ended_at", first.EndedAt.Format(time.RFC3339)),
 			resource.TestCheckResourceAttr("data.kura_backup_image.by_id", "image.sizes.provisioned", fmt.Sprint(first.Sizes.Provisioned)),
 			resource.TestCheckResourceAttr("data.kura_backup_image.by_id", "image.expires_at", first.StartedAt.Add(31*24*time.Hour).UTC().Format(time.RFC3339)),
 		),

@@ -77,7 +77,7 @@ func TestGroupThatWasDeletedElsewhereIsPlannedAnew(t *testing.T) {
 
 // TestGroupIsRefusedAtPlan shows what no apply is needed for.
 //
-// seed:A16 seed:A56
+// seed:A16
 func TestGroupIsRefusedAtPlan(t *testing.T) {
 	for name, c := range map[string]struct{ body, want string }{
 		"it has no members": {``, `At least one of these attributes must be configured: [virtual_machine_ids,selector]`},
@@ -107,9 +107,7 @@ func TestGroupIsRefusedAtPlan(t *testing.T) {
 }
 
 // TestGroupInUseIsNotDestroyed shows the server's refusal with its remedy, and
-// that group and schedule go together in one destroy.
-//
-// seed:A51
+// that the group goes once the schedule is gone.
 func TestGroupInUseIsNotDestroyed(t *testing.T) {
 	group := fmt.Sprintf("resource \"kura_backup_group\" \"t\" {\n  name = \"needed\"\n  virtual_machine_ids = [%q]\n}\n", vmID(t, "vm01"))
 	var scheduleID string

@@ -100,17 +100,43 @@ func (l *ledger) others(key string, released bool) []api.PlannedSchedule {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []api.PlannedSchedule
+	mine := l.entries[key]
 	for _, k := range sorted(l.entries) {
 		e := l.entries[k]
-		switch earlier := e.order < l.entries[key].order; {
+		switch {
 		case k == key:
-		case e.change != nil && earlier:
+		case e.change != nil && e.order < mine.order && !apart(mine.change, e.change):
 			out = append(out, api.PlannedSchedule{ID: e.id, Schedule: e.change})
 		case e.id != "" && (e.change != nil || e.drop || released && !e.planned):
 			out = append(out, api.PlannedSchedule{ID: e.id})
 		}
 	}
 	return out
+}
+
+// apart says whether two schedules can never want the same hour, so that a
+// plan of hundreds need not send each of them with each. It says so only where
+// both name hours of the same zone, or none and so their vcenters', and leaves
+// an hour between them, for zones that are not whole hours from UTC.
+func apart(a, b *api.BackupSchedule) bool {
+	if a == nil || a.TimeZone != b.TimeZone {
+		return false
+	}
+	from, hours, ok := span(*a)
+	other, others, known := span(*b)
+	if !ok || !known {
+		return false
+	}
+	const day = 24
+	after := (other - from + day) % day // from the first hour of a to that of b
+	return after > hours && day-after > others
+}
+
+// span is the first hour in which a schedule takes seats, and how many follow
+// one another.
+func span(s api.BackupSchedule) (from, hours int, ok bool) {
+	start, err := time.Parse("15:04", s.StartTime)
+	return start.Hour(), max(s.WindowHours, 1) + max(s.DurationHours, 1) - 1, err == nil
 }
 
 // open says whether schedules have been read whose plan is not known yet.

@@ -115,3 +115,33 @@ func TestPatienceGrowsWhenTheRunComesToItsChanges(t *testing.T) {
 		t.Errorf("patience is %+v, want that of an apply", got)
 	}
 }
+
+func TestSchedulesOfDistantHoursAreNotCountedWithEachOther(t *testing.T) {
+	at := func(start, zone string, window, duration int) *api.BackupSchedule {
+		return &api.BackupSchedule{StartTime: start, TimeZone: zone, WindowHours: window, DurationHours: duration}
+	}
+	for name, c := range map[string]struct {
+		a, b *api.BackupSchedule
+		want bool
+	}{
+		"the same hour":                     {at("02:00", "UTC", 1, 1), at("02:00", "UTC", 1, 1), false},
+		"the next hour":                     {at("02:00", "UTC", 1, 1), at("03:00", "UTC", 1, 1), false},
+		"an hour between":                   {at("02:00", "UTC", 1, 1), at("04:00", "UTC", 1, 1), true},
+		"an hour between, the other way":    {at("04:00", "UTC", 1, 1), at("02:00", "UTC", 1, 1), true},
+		"a window that reaches it":          {at("02:00", "UTC", 2, 1), at("04:00", "UTC", 1, 1), false},
+		"a duration that reaches it":        {at("02:00", "UTC", 1, 2), at("04:00", "UTC", 1, 1), false},
+		"past midnight":                     {at("22:00", "UTC", 2, 2), at("01:00", "UTC", 1, 1), false},
+		"past midnight, the other way":      {at("01:00", "UTC", 1, 1), at("22:00", "UTC", 2, 2), false},
+		"past midnight and still apart":     {at("22:00", "UTC", 2, 2), at("02:00", "UTC", 1, 1), true},
+		"all day":                           {at("00:00", "UTC", 24, 1), at("12:00", "UTC", 1, 1), false},
+		"other zones":                       {at("02:00", "UTC", 1, 1), at("12:00", "Asia/Tokyo", 1, 1), false},
+		"the vcenter's zone and a named":    {at("02:00", "", 1, 1), at("12:00", "UTC", 1, 1), false},
+		"both in their vcenter's":           {at("02:00", "", 1, 1), at("12:00", "", 1, 1), true},
+		"an hour that the server will pick": {at("", "UTC", 1, 1), at("12:00", "UTC", 1, 1), false},
+		"nothing that is known":             {nil, at("12:00", "UTC", 1, 1), false},
+	} {
+		if got := apart(c.a, c.b); got != c.want {
+			t.Errorf("%s: apart is %t, want %t", name, got, c.want)
+		}
+	}
+}

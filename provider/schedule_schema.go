@@ -66,7 +66,7 @@ func scheduleWhen() map[string]schema.Attribute {
 		"start_window": startWindowAttribute(),
 		"time_zone": schema.StringAttribute{
 			Optional: true, Computed: true, Validators: []validator.String{timeZone{}},
-			MarkdownDescription: "IANA time zone of hours and days, such as `Asia/Tokyo`. Left out, it is the vcenter's.",
+			MarkdownDescription: "IANA time zone of hours and days, such as `Asia/Tokyo`. Left out, it is the vcenter's at first, and stays.",
 			PlanModifiers:       []planmodifier.String{stringplanmodifier.UseStateForUnknown()},
 		},
 		"one_time": schema.SingleNestedAttribute{

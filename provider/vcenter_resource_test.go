@@ -35,7 +35,7 @@ func password(p string, version int) string {
 // apply ends, changes it in place, and imports it by id and by name. Its
 // password is in no state.
 //
-// seed:W1 seed:W17 seed:W18 seed:W19
+// seed:W1 seed:W19
 func TestVCenterLivesAndIsImported(t *testing.T) {
 	const at = "kura_vcenter.t"
 	var id string
@@ -95,6 +95,8 @@ func TestVCenterLivesAndIsImported(t *testing.T) {
 
 // TestVCenterIsRefused shows what is refused at plan, and a wrong password,
 // which leaves nothing behind.
+//
+// seed:W17
 func TestVCenterIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		body, want string
@@ -133,7 +135,7 @@ func TestVCenterThatWasDeletedElsewhereIsPlannedAnew(t *testing.T) {
 // TestOneApplyFromNothing adds a vcenter, a group by tag, a look-up of a
 // machine and two schedules in one apply without -target.
 //
-// seed:W2 seed:W12 seed:W14
+// seed:W2 seed:W12
 func TestOneApplyFromNothing(t *testing.T) {
 	config := spare(password(house.spare.Password(), 1)) + `
 resource "kura_backup_group" "gold" {
