@@ -3,11 +3,16 @@ package lab_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/kura-backup/terraform-provider-kura/server/lab"
 	"github.com/kura-backup/terraform-provider-kura/server/vmdk"
@@ -129,4 +134,53 @@ func goroutines() string {
 		}
 	}
 	return strings.Join(list, "\n\n")
+}
+
+func TestWhatIsDoneAtOnceEnds(t *testing.T) {
+	e := start(t, lab.Config{VMs: 8, DiskSize: 2 * mib})
+	ctx, cancel := context.WithTimeout(e.ctx, 2*time.Minute)
+	defer cancel()
+	e.ctx = ctx
+	folder, err := e.f.DefaultFolder(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := e.read("vm01", 0)
+	var wg sync.WaitGroup
+	for n, work := range map[string]func(vm *object.VirtualMachine, name string) (*object.Task, error){
+		"vm01": func(vm *object.VirtualMachine, name string) (*object.Task, error) {
+			return vm.Clone(ctx, folder, name, types.VirtualMachineCloneSpec{})
+		},
+		"vm02": func(vm *object.VirtualMachine, _ string) (*object.Task, error) {
+			return vm.Reconfigure(ctx, types.VirtualMachineConfigSpec{ChangeTrackingEnabled: types.NewBool(true)})
+		},
+		"vm03": func(vm *object.VirtualMachine, name string) (*object.Task, error) {
+			return vm.CreateSnapshot(ctx, name, "", false, false)
+		},
+		"vm04": func(_ *object.VirtualMachine, name string) (*object.Task, error) {
+			return e.importVM(name, "LocalDS_0", disk).Destroy(ctx)
+		},
+		"vm05": func(_ *object.VirtualMachine, name string) (*object.Task, error) {
+			if _, err := e.AddVM(ctx, lab.VMSpec{Name: name}); err != nil {
+				return nil, err
+			}
+			if err := e.SetPower(ctx, name, false); err != nil {
+				return nil, err
+			}
+			return e.vm(name).Destroy(ctx)
+		},
+	} {
+		wg.Go(func() {
+			for i := range 6 {
+				task, err := work(e.vm(n), fmt.Sprintf("%s-%d", n, i))
+				if _, err := wait(ctx, task, err); err != nil {
+					t.Errorf("%s, round %d: %v", n, i, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(e.VMs()); n != 8+6 {
+		t.Errorf("%d VMs are left, want 8 and 6 clones", n)
+	}
 }

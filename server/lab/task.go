@@ -79,7 +79,7 @@ type job struct {
 	// be alone with vcsim may hold a VM's lock, but no folder's: what is alone
 	// takes folders' locks.
 	open bool
-	run    func() (types.AnyType, types.BaseMethodFault)
+	run  func() (types.AnyType, types.BaseMethodFault)
 }
 
 // start makes a vSphere task of j and runs it. Unlike vcsim's own tasks it
