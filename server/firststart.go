@@ -53,7 +53,7 @@ func writeSecret(file, text string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }() // its content lives on under the other name
 	_, err = f.WriteString(text + "\n")
 	if err == nil {
 		err = f.Sync()

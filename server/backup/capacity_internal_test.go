@@ -161,7 +161,7 @@ func TestGivingBackLeavesNothing(t *testing.T) {
 // seed:N59
 func TestLastFiveMinutesOfASlotAreClosed(t *testing.T) {
 	r := Recurrence{Kind: OneTime, TimeZone: "Asia/Tokyo", Hour: 13, Date: Date{2026, 11, 23}}
-	at := func(min, sec int) time.Time { return time.Date(2026, 11, 23, 4, min, sec, 0, time.UTC) } // 13:mm in Tokyo
+	at := func(minute, sec int) time.Time { return time.Date(2026, 11, 23, 4, minute, sec, 0, time.UTC) } // 13:mm in Tokyo
 	if err := r.timely(at(54, 59)); err != nil {
 		t.Errorf("13:54:59: got %v, want no refusal", err)
 	}

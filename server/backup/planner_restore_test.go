@@ -17,11 +17,6 @@ func newVM(image backup.Image, name string) backup.Restore {
 	return backup.Restore{ImageID: image.ID, NewVM: &backup.RestoreNewVM{Name: name}}
 }
 
-func (h *house) restoreOf(id string) backup.Restore {
-	h.Helper()
-	return read(h, func(tx backup.Tx) (backup.Restore, error) { return tx.Restore(h.ctx, id) })
-}
-
 // TestATokenStartsOneRestoreUntilItsSuccessWasTold is what lets an apply be
 // repeated: the caller that never got its answer gets the same restore.
 func TestATokenStartsOneRestoreUntilItsSuccessWasTold(t *testing.T) {

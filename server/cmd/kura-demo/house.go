@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -50,7 +49,7 @@ func openHouse(ctx context.Context, dir string, lc lab.Config, sc server.Config)
 	h.control, h.at = &http.Server{Handler: h.lab.ControlHandler(), ReadHeaderTimeout: 10 * time.Second}, "http://"+l.Addr().String()
 	go func() {
 		if err := h.control.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			slog.Error("lab control ended", "error", err)
+			fmt.Fprintln(os.Stderr, "kura-demo: lab control ended:", err)
 		}
 	}()
 	sc.Data = filepath.Join(dir, "data")
@@ -61,6 +60,20 @@ func openHouse(ctx context.Context, dir string, lc lab.Config, sc server.Config)
 	h.stop, h.ended = stop, make(chan error, 1)
 	go func() { h.ended <- h.server.Run(rctx) }()
 	return h, nil
+}
+
+// folder returns dir, or a temporary one when that is "", and what to call when
+// it is done with: it removes a temporary one.
+func folder(dir string) (string, func(), error) {
+	if dir != "" {
+		return dir, func() {}, nil
+	}
+	dir, err := os.MkdirTemp("", "kura-demo-*")
+	return dir, func() {
+		if err := os.RemoveAll(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "kura-demo:", err)
+		}
+	}, err
 }
 
 // Close ends both. It is safe on a half-opened house.

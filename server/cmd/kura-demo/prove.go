@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -63,13 +64,11 @@ const (
 
 // Run measures, prints a table and fails when an aim is missed.
 func (c *proveCmd) Run(ctx context.Context, out io.Writer) (err error) {
-	dir := c.Dir
-	if dir == "" {
-		if dir, err = os.MkdirTemp("", "kura-prove-*"); err != nil {
-			return err
-		}
-		defer os.RemoveAll(dir)
+	dir, remove, err := folder(c.Dir)
+	if err != nil {
+		return err
 	}
+	defer remove()
 	p := &prover{proveCmd: *c, out: out, data: filepath.Join(dir, "data"), f: figures{CapacityGiB: c.Capacity, DataGiB: c.Data}}
 	if err := os.MkdirAll(filepath.Join(dir, "lab"), 0o700); err != nil {
 		return err
@@ -77,8 +76,10 @@ func (c *proveCmd) Run(ctx context.Context, out io.Writer) (err error) {
 	if p.lab, err = lab.New(lab.Config{VMs: 1, Dir: filepath.Join(dir, "lab"), LeaseTimeout: 20 * time.Second}); err != nil {
 		return err
 	}
-	defer p.lab.Close()
-	defer p.kill()
+	defer func() {
+		p.kill()
+		err = errors.Join(err, p.lab.Close())
+	}()
 	for _, step := range []func(context.Context) error{p.fill, p.serve, p.adopt, p.backups, p.restore, p.killInBackup, p.killInRestore} {
 		if err := step(ctx); err != nil {
 			return err
@@ -107,12 +108,12 @@ func (p *prover) fill(context.Context) error {
 
 // serve starts kura serve and waits until it is ready.
 func (p *prover) serve(ctx context.Context) error {
-	p.server = exec.Command(p.Kura, "serve", "--data", p.data, "--listen", provePort)
+	p.server = exec.CommandContext(context.WithoutCancel(ctx), p.Kura, "serve", "--data", p.data, "--listen", provePort)
 	log, err := os.OpenFile(filepath.Join(filepath.Dir(p.data), "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the server has it open itself
 	p.server.Stdout, p.server.Stderr = log, log
 	if err := p.server.Start(); err != nil {
 		return err

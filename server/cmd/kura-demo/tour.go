@@ -42,16 +42,16 @@ const restoredVM = "vm06" // it has two disks
 
 // Run walks, and fails unless every byte came back.
 func (c *tourCmd) Run(ctx context.Context, out io.Writer) (err error) {
-	dir, err := os.MkdirTemp("", "kura-demo-*")
+	dir, remove, err := folder("")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer remove()
 	logs, err := os.Create(filepath.Join(dir, "server.log"))
 	if err != nil {
 		return err
 	}
-	defer logs.Close()
+	defer func() { _ = logs.Close() }() // it goes with its folder
 	started := time.Now()
 	h, err := openHouse(ctx, dir, lab.Config{VMs: 6}, server.Config{Listen: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(logs, nil)), Poll: 200 * time.Millisecond})
 	if err != nil {

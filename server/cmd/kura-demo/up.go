@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,13 +29,11 @@ type upCmd struct {
 func (c *upCmd) Run(ctx context.Context, out io.Writer) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	dir := c.Dir
-	if dir == "" {
-		if dir, err = os.MkdirTemp("", "kura-demo-*"); err != nil {
-			return err
-		}
-		defer os.RemoveAll(dir)
+	dir, remove, err := folder(c.Dir)
+	if err != nil {
+		return err
 	}
+	defer remove()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	h, err := openHouse(ctx, dir, lab.Config{VMs: c.VMs}, server.Config{Listen: c.Listen, Log: log})
 	if err != nil {
@@ -58,7 +57,7 @@ func (c *upCmd) Run(ctx context.Context, out io.Writer) (err error) {
 		if err := writeReady(c.ReadyFile, r); err != nil {
 			return err
 		}
-		defer os.Remove(c.ReadyFile)
+		defer func() { err = errors.Join(err, os.Remove(c.ReadyFile)) }()
 	}
 	fmt.Fprintf(out, "export KURA_ENDPOINT=%s KURA_TOKEN=%s\n", r.Endpoint, r.Token)
 	fmt.Fprintf(out, "vCenter %s, user %s, password %s, thumbprint %s\nlab control %s\n", r.VCenter.Endpoint, r.VCenter.Username, r.VCenter.Password, r.VCenter.Thumbprint, r.Control)
