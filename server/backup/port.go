@@ -50,7 +50,8 @@ type ImageWriter interface {
 	// File adds a small file, such as the NVRAM.
 	File(ctx context.Context, name string, content []byte) error
 	// Commit makes the image visible, whole and durable, and returns its ref.
-	// All disks must be closed. m.Image.Disks and Sizes.Stored are taken from
+	// An image of the same id, left by an attempt that could not say that it had
+	// committed, is replaced by it. All disks must be closed. m.Image.Disks and Sizes.Stored are taken from
 	// what was written. After an error nothing is visible.
 	Commit(ctx context.Context, m Manifest) (ref string, err error)
 	// Abort gives the image up. It may be called after Commit and then does nothing.

@@ -19,6 +19,7 @@ type attempt struct {
 	*Worker
 	job   *backup.Job
 	lease backup.Lease
+	since time.Time // the lease is ours from here at least
 	log   *slog.Logger
 	note  checkpoint
 
@@ -62,9 +63,9 @@ const (
 	finishTime  = 3 * time.Second
 )
 
-// run runs one attempt of j to its end.
-func (w *Worker) run(ctx context.Context, j *backup.Job) {
-	a := &attempt{Worker: w, job: j, lease: backup.Lease{JobID: j.ID, Owner: w.Owner, Attempt: j.Attempt}}
+// run runs one attempt of j, which was claimed no earlier than since, to its end.
+func (w *Worker) run(ctx context.Context, j *backup.Job, since time.Time) {
+	a := &attempt{Worker: w, job: j, lease: backup.Lease{JobID: j.ID, Owner: w.Owner, Attempt: j.Attempt}, since: since}
 	a.log = w.Log.With("job", j.ID, "kind", string(j.Kind), "vm", j.VMName, "attempt", j.Attempt)
 	a.done, a.total = j.Done, j.Total
 	a.log.InfoContext(ctx, "job started")
@@ -149,7 +150,7 @@ func (a *attempt) heartbeat(ctx context.Context, stop context.CancelCauseFunc) {
 	// Progress is for people to watch: it is saved more often than the lease asks for.
 	t := time.NewTicker(min(a.Lease()/3, time.Second))
 	defer t.Stop()
-	last := a.Now()
+	last := a.since
 	r := rate{at: last, done: a.job.Done}
 	for {
 		select {

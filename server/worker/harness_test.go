@@ -277,7 +277,7 @@ type faultyStore struct {
 }
 
 func (s *faultyStore) Finish(ctx context.Context, l backup.Lease, e backup.Ending, also func(backup.Tx) error) error {
-	if err := s.pass(ctx, "Finish", string(e.State)); err != nil {
+	if err := s.pass(ctx, "Finish/"+l.JobID, string(e.State)); err != nil {
 		return err
 	}
 	return s.DB.Finish(ctx, l, e, also)

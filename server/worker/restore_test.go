@@ -136,10 +136,9 @@ func TestARestoreWhoseEndWasNotStoredIsNotDoneTwice(t *testing.T) {
 			h := newHouse(t)
 			image, want := h.backedUp()
 			r := h.restore(ask(image))
-			before := len(h.store.called("Finish"))
-			h.store.fail("Finish", 1, errDown)
+			h.store.fail("Finish/"+r.JobID, 1, errDown)
 			h.start()
-			h.until("the end that is not stored", func() bool { return len(h.store.called("Finish")) == before+1 })
+			h.until("the end that is not stored", func() bool { return len(h.store.called("Finish/"+r.JobID)) == 1 })
 			h.clock.pass(2 * time.Second)
 			j := h.ended(r.JobID)
 			done := h.restoreNow(r.ID)
@@ -225,10 +224,9 @@ func TestADeletionWhoseEndWasNotStoredSucceedsAtTheNextAttempt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := len(h.store.called("Finish"))
-	h.store.fail("Finish", 1, errDown)
+	h.store.fail("Finish/"+j.ID, 1, errDown)
 	h.start()
-	h.until("the end that is not stored", func() bool { return len(h.store.called("Finish")) == before+1 })
+	h.until("the end that is not stored", func() bool { return len(h.store.called("Finish/"+j.ID)) == 1 })
 	h.clock.pass(2 * time.Second)
 	if j := h.ended(j.ID); j.State != backup.JobSucceeded || len(h.images()) != 0 {
 		t.Errorf("deletion is %s (%s) with %d images listed, want none", j.State, j.Error, len(h.images()))

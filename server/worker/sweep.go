@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -35,9 +34,11 @@ func (w *Worker) sweep(ctx context.Context) error {
 		if v.SyncState == backup.SyncPending {
 			continue // nothing of ours was ever made there
 		}
-		if at, err := w.denied(ctx, v); err != nil || !at.IsZero() {
-			errs = append(errs, err)
-			continue
+		if v.SyncState == backup.SyncFailed {
+			if last, err := w.lastSync(ctx, v); err != nil || denied(last) {
+				errs = append(errs, err)
+				continue
+			}
 		}
 		if err := w.sweepVCenter(ctx, v); err != nil {
 			errs = append(errs, fmt.Errorf("sweep vcenter %s: %w", v.Name, err))
@@ -58,21 +59,23 @@ func (w *Worker) sweepVCenter(ctx context.Context, v backup.VCenter) error {
 	return err
 }
 
-// denied returns when the vcenter refused our account, if that is how its last
-// sync ended; zero = it is not. Trying the account every minute could get it
-// locked, so it is left alone until a sync is due or the access is changed.
-func (w *Worker) denied(ctx context.Context, v backup.VCenter) (at time.Time, err error) {
-	if v.SyncState != backup.SyncFailed {
-		return at, nil
-	}
+// lastSync returns the newest sync of the vcenter; its ID is "" when there is none.
+func (w *Worker) lastSync(ctx context.Context, v backup.VCenter) (j backup.Job, err error) {
 	err = w.Store.View(ctx, func(tx backup.Tx) error {
 		last, _, err := tx.Jobs(ctx, backup.JobFilter{Kind: backup.KindSync, VCenterID: v.ID, Page: backup.Page{Limit: 1}})
-		if err == nil && len(last) > 0 && last[0].State == backup.JobFailed && last[0].ErrorCode == backup.VCenterDenied {
-			at = last[0].EndedAt
+		if len(last) > 0 {
+			j = last[0]
 		}
 		return err
 	})
-	return at, err
+	return j, err
+}
+
+// denied says whether the vcenter refused our account when it was last asked.
+// Trying that every minute could get the account locked, so it is left alone
+// until a sync is due or its access is changed.
+func denied(lastSync backup.Job) bool {
+	return lastSync.State == backup.JobFailed && lastSync.ErrorCode == backup.VCenterDenied
 }
 
 // vcenters lists the vcenters that this server reaches.
@@ -108,11 +111,14 @@ func (w *Worker) syncStale(ctx context.Context) error {
 		return err
 	}
 	for _, v := range vcenters {
-		refused, err := w.denied(ctx, v)
+		if w.Now().Sub(v.SyncedAt) < w.Config.Sync {
+			continue
+		}
+		last, err := w.lastSync(ctx, v)
 		if err != nil {
 			return err
 		}
-		if w.Now().Sub(v.SyncedAt) < w.Config.Sync || w.Now().Sub(refused) < w.Config.Sync {
+		if last.ID != "" && !last.State.Final() || denied(last) && w.Now().Sub(last.EndedAt) < w.Config.Sync {
 			continue
 		}
 		if _, err := w.Planner.SyncVCenter(ctx, v.ID); err != nil && backup.CodeOf(err) != backup.NotFound {

@@ -149,6 +149,7 @@ func (w *Worker) serve(ctx context.Context, wg *sync.WaitGroup) {
 		case <-ctx.Done():
 			return
 		}
+		asked := w.Now()
 		j, err := w.Store.Claim(ctx, backup.Claim{Owner: w.Owner, Lease: w.Lease, Reach: w.Reach})
 		if err != nil && ctx.Err() == nil {
 			w.Log.ErrorContext(ctx, "claim failed", "error", err)
@@ -162,7 +163,7 @@ func (w *Worker) serve(ctx context.Context, wg *sync.WaitGroup) {
 		}
 		wg.Go(func() {
 			defer func() { <-free; w.Wake() }()
-			w.run(ctx, j)
+			w.run(ctx, j, asked)
 		})
 	}
 }
