@@ -168,7 +168,7 @@ func TestACloneHasDisksOfItsOwn(t *testing.T) {
 }
 
 func TestManyBackupsAtOnceKeepTheirBytesApart(t *testing.T) {
-	e := start(t, lab.Config{VMs: 24, DiskSize: 2 * mib})
+	e := start(t, lab.Config{VMs: 24, DiskSize: mib / 2})
 	var wg sync.WaitGroup
 	for i := range 24 {
 		name := fmt.Sprintf("vm%02d", i+1)

@@ -102,7 +102,8 @@ func TestALeasedSnapshotCannotBeRemoved(t *testing.T) {
 }
 
 func TestFaultsOfStreams(t *testing.T) {
-	e := start(t, lab.Config{})
+	const diskSize = 2 * mib
+	e := start(t, lab.Config{DiskSize: diskSize, Fill: 1})
 	vm := e.vm("vm01")
 	s := e.snapshot(vm, "s")
 	want := e.sum("vm01", 0)
@@ -112,7 +113,7 @@ func TestFaultsOfStreams(t *testing.T) {
 		"export_corrupt": func(err error) bool { return err != nil },
 		"lease_expire":   func(err error) bool { return err != nil },
 	} {
-		if err := e.Arm(lab.Fault{Kind: kind, VM: "vm01", After: 300_000}); err != nil {
+		if err := e.Arm(lab.Fault{Kind: kind, VM: "vm01", After: 100_000}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := e.export(vm, s); !check(err) {
@@ -123,7 +124,7 @@ func TestFaultsOfStreams(t *testing.T) {
 		}
 	}
 	begin := time.Now()
-	if err := e.Arm(lab.Fault{Kind: "stream_stall", After: 300_000, Delay: 100 * time.Millisecond}); err != nil {
+	if err := e.Arm(lab.Fault{Kind: "stream_stall", After: 100_000, Delay: 100 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := e.export(vm, s); err != nil || sha(got[0]) != want || time.Since(begin) < 100*time.Millisecond {

@@ -54,7 +54,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 	}
 	v.capacity = int64(h.Capacity) * sectorSize
 	v.grainSize = int64(h.GrainSize) * sectorSize
-	v.unzip = make([]io.ReadCloser, min(runtime.GOMAXPROCS(0), 4))
+	v.unzip = make([]io.ReadCloser, min(runtime.GOMAXPROCS(0), maxWorkers))
 	return v, v.discard(int64(h.Overhead) - 1)
 }
 

@@ -17,6 +17,9 @@ import (
 // batchSize is how many grains are compressed side by side: 1 MiB of disk.
 const batchSize = 16
 
+// maxWorkers bounds the goroutines that one stream keeps busy.
+const maxWorkers = 4
+
 // level is deflate's fastest that still finds repetitions. On programs it makes
 // 180 MB/s a core and 47 % of the bytes; Huffman coding alone 360 and 67 %.
 // Random data passes at 2 GB/s in both.
@@ -60,13 +63,6 @@ func NewWriter(w io.Writer, capacity int64) (*Writer, error) {
 	v := &Writer{
 		w: w, capacity: capacity, current: -1,
 		directory: make([]uint32, tables), table: make([]uint32, tableEntries),
-	}
-	for range min(runtime.GOMAXPROCS(0), 4) {
-		z, err := zlib.NewWriterLevel(nil, level)
-		if err != nil {
-			return nil, fmt.Errorf("deflate: %w", err)
-		}
-		v.zips = append(v.zips, z)
 	}
 	head := make([]byte, overhead*sectorSize)
 	h := newHeader(capacity)
@@ -137,18 +133,28 @@ func (v *Writer) flush() {
 		}
 	}
 	var wg sync.WaitGroup
-	for _, z := range v.zips[1:] {
-		if len(v.batch) > 1 {
-			wg.Go(func() { work(z) })
+	for i := range min(len(v.batch), runtime.GOMAXPROCS(0), maxWorkers) {
+		if i == len(v.zips) {
+			v.zips = append(v.zips, newDeflater())
 		}
+		z := v.zips[i]
+		wg.Go(func() { work(z) })
 	}
-	work(v.zips[0])
 	wg.Wait()
 	for _, g := range v.batch {
 		v.emit(g)
 	}
 	v.spare = append(v.spare, v.batch...)
 	v.batch = v.batch[:0]
+}
+
+// newDeflater makes what holds a megabyte of tables: not before it is needed.
+func newDeflater() *zlib.Writer {
+	z, err := zlib.NewWriterLevel(nil, level)
+	if err != nil {
+		panic(err) // the level is a constant
+	}
+	return z
 }
 
 // deflate makes the bytes that stand in the stream: marker, data, padding.
