@@ -39,10 +39,10 @@ func mountSmall(data string, mib int) error {
 // seed:N53
 func TestFullRepositoryDisk(t *testing.T) {
 	l := newLab(t, lab.Config{VMs: 1, DiskSize: 8 << 20})
-	p := spawn(t, child{SmallMiB: 30})
+	p := spawn(t, child{SmallMiB: 24})
 	w := &world{T: t, ctx: t.Context(), lab: l, api: client(t, p.url, p.tokenFile())}
 	none := 0.9
-	if _, err := l.AddVM(w.ctx, lab.VMSpec{Name: "large", Disks: []int64{48 << 20}, Fill: &none}); err != nil {
+	if _, err := l.AddVM(w.ctx, lab.VMSpec{Name: "large", Disks: []int64{96 << 20}, Fill: &none}); err != nil {
 		t.Fatal(err)
 	}
 	v := w.vcenter("lab")

@@ -30,12 +30,12 @@ type refusal struct {
 // compares the answers with docs/dev/problems.md.
 func TestProblemsAreAsThePageSays(t *testing.T) {
 	l := newLab(t, lab.Config{VMs: 1, DiskSize: 8 << 20})
-	p := spawn(t, child{SmallMiB: 30})
+	p := spawn(t, child{SmallMiB: 24})
 	w := &world{T: t, ctx: t.Context(), lab: l, api: client(t, p.url, p.tokenFile())}
 	viewer, err := w.api.CreateTokenWithResponse(w.ctx, api.Token{Name: "pull-requests", Role: api.RoleBackup})
 	w.ok(viewer, err)
 	fill := 0.9
-	if _, err := l.AddVM(w.ctx, lab.VMSpec{Name: "large", Disks: []int64{48 << 20}, Fill: &fill}); err != nil {
+	if _, err := l.AddVM(w.ctx, lab.VMSpec{Name: "large", Disks: []int64{96 << 20}, Fill: &fill}); err != nil {
 		t.Fatal(err)
 	}
 	v := w.vcenter("lab")
