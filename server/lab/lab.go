@@ -24,6 +24,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -193,7 +194,16 @@ func (l *Lab) Close() error {
 
 // URL is the vCenter's SDK address, with the credentials in it.
 func (l *Lab) URL() *url.URL {
-	return &url.URL{Scheme: "https", Host: l.listener.Addr().String(), Path: "/sdk", User: url.UserPassword(l.config.User, l.config.Password)}
+	return &url.URL{Scheme: "https", Host: l.host(), Path: "/sdk", User: url.UserPassword(l.config.User, l.config.Password)}
+}
+
+// host is where clients of this machine find the lab.
+func (l *Lab) host() string {
+	a, ok := l.listener.Addr().(*net.TCPAddr)
+	if !ok || !a.IP.IsUnspecified() {
+		return l.listener.Addr().String()
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(a.Port))
 }
 
 // Endpoint is the vCenter's SDK address without credentials.

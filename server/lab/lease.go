@@ -119,7 +119,7 @@ func (le *lease) open(ctx *simulator.Context, list object.VirtualDeviceList, lin
 		le.disks[name] = leaseDisk{key: key, link: links[d.Key]}
 		info.TotalDiskCapacityInKB += d.CapacityInKB
 		info.DeviceUrl = append(info.DeviceUrl, types.HttpNfcLeaseDeviceUrl{
-			Key: key, ImportKey: "/" + le.vmName + "/" + slot, Url: le.l.lease(le.l.listener.Addr().String(), le.ticket, name),
+			Key: key, ImportKey: "/" + le.vmName + "/" + slot, Url: le.l.leaseURL(le.ticket, name),
 			SslThumbprint: le.l.ThumbprintSHA1(), Disk: types.NewBool(true), TargetId: name, FileSize: 0,
 		})
 	}

@@ -207,7 +207,8 @@ func (l *Lab) showSpace() {
 	}
 }
 
-func (l *Lab) lease(host string, parts ...string) string {
-	u := url.URL{Scheme: "https", Host: host, Path: leasePath + strings.Join(parts, "/")}
+// leaseURL is where a lease's disk is.
+func (l *Lab) leaseURL(ticket, name string) string {
+	u := url.URL{Scheme: "https", Host: l.host(), Path: leasePath + ticket + "/" + name}
 	return u.String()
 }
