@@ -61,6 +61,11 @@ func TestASlotGetsOneRunWhoeverDispatches(t *testing.T) {
 		}
 	}
 	h.dispatch(0)
+	for i, mark := range h.state().marks {
+		if !mark.Equal(h.clock.Now()) {
+			t.Errorf("schedule %d is dispatched up to %s, want now: the next look begins there", i, mark)
+		}
+	}
 }
 
 // seed:N27 seed:N58

@@ -345,6 +345,34 @@ func TestProgressTellsBytesAndRate(t *testing.T) {
 	}
 }
 
+// seed:H9 seed:N28 seed:A26
+func TestOneMembersFailureFailsNoOther(t *testing.T) {
+	h := newHouse(t)
+	bad := h.addVM("bad", 4<<10)
+	h.vsphere.with(bad.MOID, func(vm *fakeVM) { vm.ConsolidationNeeded = true })
+	g, err := h.planner.CreateGroup(h.ctx, backup.Group{Name: "g", VirtualMachineIDs: []string{h.vm.ID, bad.ID, h.addVM("third", 4<<10).ID}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, err := h.planner.BackupGroup(h.ctx, g.ID, backup.RunOptions{RetentionDays: 1, Consistency: backup.ConsistencyApp})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	h.until("the run's end", func() bool {
+		run = read(h, func(tx backup.Tx) (backup.Run, error) { return tx.Run(h.ctx, run.ID) })
+		return !run.EndedAt.IsZero()
+	})
+	for _, j := range run.Jobs {
+		if (j.State == backup.JobFailed) != (j.VMID == bad.ID) || (j.State == backup.JobSucceeded) == (j.VMID == bad.ID) {
+			t.Errorf("job of %s is %s: %s", j.VMName, j.State, j.Error)
+		}
+	}
+	if run.State != backup.RunPartial || len(h.images()) != 2 {
+		t.Errorf("run is %s with %d images, want partial with 2", run.State, len(h.images()))
+	}
+}
+
 func TestJobsRunBesideEachOtherWithinTheSlots(t *testing.T) {
 	h := newHouse(t)
 	held := h.vsphere.hold(t, "ReadDisks", -1)
