@@ -1,12 +1,12 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"reflect"
 
 	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
 	"github.com/hashicorp/terraform-plugin-framework/attr"
@@ -131,28 +131,6 @@ func (m restoreModel) key(ctx context.Context, r api.Restore, diags *diag.Diagno
 	return "kura_restore:" + hex.EncodeToString(sum[:])
 }
 
-// alike says whether two restores do the same.
-func alike(a, b api.Restore) bool {
-	return a.ImageID == b.ImageID && reflect.DeepEqual(spoken(a), spoken(b))
-}
-
-// spoken is what a restore does, with the defaults spelled out.
-func spoken(r api.Restore) api.Restore {
-	out := api.Restore{NewVM: r.NewVM, Disk: r.Disk}
-	if r.NewVM != nil && len(r.NewVM.NetworkMappings) == 0 {
-		n := *r.NewVM
-		n.NetworkMappings, out.NewVM = nil, &n
-	}
-	if r.InPlace != nil {
-		p := *r.InPlace
-		if p.Safety == "" {
-			p.Safety = api.SafetyQuick
-		}
-		out.InPlace = &p
-	}
-	return out
-}
-
 // outcome brings what the server computed into the model.
 func (m *restoreModel) outcome(ctx context.Context, r api.Restore, diags *diag.Diagnostics) {
 	m.ID = types.StringValue(r.ID)
@@ -173,8 +151,8 @@ func (m *restoreModel) outcome(ctx context.Context, r api.Restore, diags *diag.D
 func (m *restoreModel) asked(ctx context.Context, r api.Restore, diags *diag.Diagnostics) {
 	m.ImageID = types.StringValue(r.ImageID)
 	m.Description = text(r.Description)
-	if p := spoken(r).InPlace; p != nil {
-		m.InPlace = object(ctx, &inPlaceModel{PowerOff: types.BoolValue(p.PowerOff), PowerOn: types.BoolValue(p.PowerOn), Safety: types.StringValue(string(p.Safety))}, diags)
+	if p := r.InPlace; p != nil {
+		m.InPlace = object(ctx, &inPlaceModel{PowerOff: types.BoolValue(p.PowerOff), PowerOn: types.BoolValue(p.PowerOn), Safety: types.StringValue(string(cmp.Or(p.Safety, api.SafetyQuick)))}, diags)
 	}
 	if n := r.NewVM; n != nil {
 		m.NewVM = object(ctx, &newVMModel{

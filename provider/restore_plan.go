@@ -37,6 +37,7 @@ func (r *restoreResource) ModifyPlan(ctx context.Context, req resource.ModifyPla
 		return
 	}
 	body := m.wire(ctx, &resp.Diagnostics)
+	key := m.key(ctx, body, &resp.Diagnostics)
 	if resp.Diagnostics.HasError() {
 		return
 	}
@@ -47,11 +48,9 @@ func (r *restoreResource) ModifyPlan(ctx context.Context, req resource.ModifyPla
 	}
 	// Core shows the warnings of the first of a replacement's two plan calls
 	// only, so the pre-flight must not wait for the second.
-	result, err := found(r.conn.client.CheckRestoreWithResponse(ctx, body))
+	result, err := found(r.conn.client.CheckRestoreWithResponse(ctx, &api.CheckRestoreParams{IdempotencyKey: key}, body))
 	if err != nil {
-		if old != nil || !r.joins(ctx, body, &resp.Diagnostics) {
-			refused.add(&resp.Diagnostics, err)
-		}
+		refused.add(&resp.Diagnostics, err)
 		return
 	}
 	if len(result.Warnings) > 0 { // as one: core folds warnings of the same summary
@@ -106,23 +105,4 @@ func (m restoreModel) target() path.Path {
 		return path.Root("new_vm")
 	}
 	return path.Root("disk")
-}
-
-// joins says whether a restore that is refused as a new one may be one that
-// runs already, or that ended while nobody waited: apply then joins it.
-func (r *restoreResource) joins(ctx context.Context, body api.Restore, diags *diag.Diagnostics) bool {
-	page, err := found(r.conn.client.ListRestoresWithResponse(ctx, &api.ListRestoresParams{Limit: 100}))
-	if err != nil {
-		return false
-	}
-	for _, other := range page.Items {
-		if !alike(other, body) || other.Status.Final() && other.Status != api.JobStateSucceeded {
-			continue
-		}
-		diags.AddAttributeWarning(path.Root("image_id"), "Restore may be joined", fmt.Sprintf(
-			"Restore %s does the same and is %s.\nIf it was started by this configuration and an apply did not wait for its end, apply joins it; otherwise the server decides at apply.",
-			other.ID, other.Status))
-		return true
-	}
-	return false
 }

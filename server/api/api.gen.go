@@ -1595,6 +1595,12 @@ type GetRestoreParams struct {
 	IdempotencyKey string `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// CheckRestoreParams defines parameters for CheckRestore.
+type CheckRestoreParams struct {
+	// IdempotencyKey Makes a repetition answer what the first one answered.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // ListRunsParams defines parameters for ListRuns.
 type ListRunsParams struct {
 	ScheduleID ScheduleID `form:"schedule_id,omitempty" json:"schedule_id,omitempty,omitzero"`
@@ -2030,21 +2036,25 @@ type ClientInterface interface {
 
 	// CheckRestoreWithBody Run the pre-flight of a restore
 	//
-	// Starts nothing. What would be refused is refused here with the same problem.
+	// Starts nothing. What would be refused is refused here with the same
+	// problem. With the `Idempotency-Key` of a restore that would be joined or
+	// handed over, it says so.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/restores:check (the `CheckRestore` operationId).
-	CheckRestoreWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CheckRestoreWithBody(ctx context.Context, params *CheckRestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CheckRestore Run the pre-flight of a restore
 	//
-	// Starts nothing. What would be refused is refused here with the same problem.
+	// Starts nothing. What would be refused is refused here with the same
+	// problem. With the `Idempotency-Key` of a restore that would be joined or
+	// handed over, it says so.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/restores:check (the `CheckRestore` operationId).
-	CheckRestore(ctx context.Context, body CheckRestoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CheckRestore(ctx context.Context, params *CheckRestoreParams, body CheckRestoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListRuns List runs
 	//
@@ -2771,13 +2781,15 @@ func (c *Client) GetRestore(ctx context.Context, id ID, params *GetRestoreParams
 
 // CheckRestoreWithBody Run the pre-flight of a restore
 //
-// Starts nothing. What would be refused is refused here with the same problem.
+// Starts nothing. What would be refused is refused here with the same
+// problem. With the `Idempotency-Key` of a restore that would be joined or
+// handed over, it says so.
 //
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/restores:check (the `CheckRestore` operationId).
-func (c *Client) CheckRestoreWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCheckRestoreRequestWithBody(c.Server, contentType, body)
+func (c *Client) CheckRestoreWithBody(ctx context.Context, params *CheckRestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckRestoreRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2790,13 +2802,15 @@ func (c *Client) CheckRestoreWithBody(ctx context.Context, contentType string, b
 
 // CheckRestore Run the pre-flight of a restore
 //
-// Starts nothing. What would be refused is refused here with the same problem.
+// Starts nothing. What would be refused is refused here with the same
+// problem. With the `Idempotency-Key` of a restore that would be joined or
+// handed over, it says so.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/restores:check (the `CheckRestore` operationId).
-func (c *Client) CheckRestore(ctx context.Context, body CheckRestoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCheckRestoreRequest(c.Server, body)
+func (c *Client) CheckRestore(ctx context.Context, params *CheckRestoreParams, body CheckRestoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckRestoreRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4615,18 +4629,18 @@ func NewGetRestoreRequest(server string, id ID, params *GetRestoreParams) (*http
 }
 
 // NewCheckRestoreRequest calls the generic CheckRestore builder with application/json body
-func NewCheckRestoreRequest(server string, body CheckRestoreJSONRequestBody) (*http.Request, error) {
+func NewCheckRestoreRequest(server string, params *CheckRestoreParams, body CheckRestoreJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCheckRestoreRequestWithBody(server, "application/json", bodyReader)
+	return NewCheckRestoreRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewCheckRestoreRequestWithBody constructs an http.Request for the CheckRestore method, with any body, and a specified content type
-func NewCheckRestoreRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewCheckRestoreRequestWithBody(server string, params *CheckRestoreParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -4650,6 +4664,19 @@ func NewCheckRestoreRequestWithBody(server string, contentType string, body io.R
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
 
 	return req, nil
 }
@@ -5744,21 +5771,25 @@ type ClientWithResponsesInterface interface {
 
 	// CheckRestoreWithBodyWithResponse Run the pre-flight of a restore
 	//
-	// Starts nothing. What would be refused is refused here with the same problem.
+	// Starts nothing. What would be refused is refused here with the same
+	// problem. With the `Idempotency-Key` of a restore that would be joined or
+	// handed over, it says so.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/restores:check (the `CheckRestore` operationId).
-	CheckRestoreWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CheckRestoreResponse, error)
+	CheckRestoreWithBodyWithResponse(ctx context.Context, params *CheckRestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CheckRestoreResponse, error)
 
 	// CheckRestoreWithResponse Run the pre-flight of a restore
 	//
-	// Starts nothing. What would be refused is refused here with the same problem.
+	// Starts nothing. What would be refused is refused here with the same
+	// problem. With the `Idempotency-Key` of a restore that would be joined or
+	// handed over, it says so.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/restores:check (the `CheckRestore` operationId).
-	CheckRestoreWithResponse(ctx context.Context, body CheckRestoreJSONRequestBody, reqEditors ...RequestEditorFn) (*CheckRestoreResponse, error)
+	CheckRestoreWithResponse(ctx context.Context, params *CheckRestoreParams, body CheckRestoreJSONRequestBody, reqEditors ...RequestEditorFn) (*CheckRestoreResponse, error)
 
 	// ListRunsWithResponse List runs
 	//
@@ -8587,13 +8618,15 @@ func (c *ClientWithResponses) GetRestoreWithResponse(ctx context.Context, id ID,
 
 // CheckRestoreWithBodyWithResponse Run the pre-flight of a restore
 //
-// Starts nothing. What would be refused is refused here with the same problem.
+// Starts nothing. What would be refused is refused here with the same
+// problem. With the `Idempotency-Key` of a restore that would be joined or
+// handed over, it says so.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/restores:check (the `CheckRestore` operationId).
-func (c *ClientWithResponses) CheckRestoreWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CheckRestoreResponse, error) {
-	rsp, err := c.CheckRestoreWithBody(ctx, contentType, body, reqEditors...)
+func (c *ClientWithResponses) CheckRestoreWithBodyWithResponse(ctx context.Context, params *CheckRestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CheckRestoreResponse, error) {
+	rsp, err := c.CheckRestoreWithBody(ctx, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8602,13 +8635,15 @@ func (c *ClientWithResponses) CheckRestoreWithBodyWithResponse(ctx context.Conte
 
 // CheckRestoreWithResponse Run the pre-flight of a restore
 //
-// Starts nothing. What would be refused is refused here with the same problem.
+// Starts nothing. What would be refused is refused here with the same
+// problem. With the `Idempotency-Key` of a restore that would be joined or
+// handed over, it says so.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/restores:check (the `CheckRestore` operationId).
-func (c *ClientWithResponses) CheckRestoreWithResponse(ctx context.Context, body CheckRestoreJSONRequestBody, reqEditors ...RequestEditorFn) (*CheckRestoreResponse, error) {
-	rsp, err := c.CheckRestore(ctx, body, reqEditors...)
+func (c *ClientWithResponses) CheckRestoreWithResponse(ctx context.Context, params *CheckRestoreParams, body CheckRestoreJSONRequestBody, reqEditors ...RequestEditorFn) (*CheckRestoreResponse, error) {
+	rsp, err := c.CheckRestore(ctx, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -10616,7 +10651,7 @@ type ServerInterface interface {
 	GetRestore(w http.ResponseWriter, r *http.Request, id ID, params GetRestoreParams)
 	// CheckRestore Run the pre-flight of a restore
 	// (POST /v1/restores:check)
-	CheckRestore(w http.ResponseWriter, r *http.Request)
+	CheckRestore(w http.ResponseWriter, r *http.Request, params CheckRestoreParams)
 	// ListRuns List runs
 	// (GET /v1/runs)
 	ListRuns(w http.ResponseWriter, r *http.Request, params ListRunsParams)
@@ -12018,8 +12053,35 @@ func (siw *ServerInterfaceWrapper) GetRestore(w http.ResponseWriter, r *http.Req
 // CheckRestore operation middleware
 func (siw *ServerInterfaceWrapper) CheckRestore(w http.ResponseWriter, r *http.Request) {
 
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CheckRestoreParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.CheckRestore(w, r)
+		siw.Handler.CheckRestore(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -14089,7 +14151,8 @@ func (response GetRestoredefaultApplicationProblemPlusJSONResponse) VisitGetRest
 }
 
 type CheckRestoreRequestObject struct {
-	Body *CheckRestoreJSONRequestBody
+	Params CheckRestoreParams
+	Body   *CheckRestoreJSONRequestBody
 }
 
 type CheckRestoreResponseObject interface {
@@ -15668,8 +15731,10 @@ func (sh *strictHandler) GetRestore(w http.ResponseWriter, r *http.Request, id I
 }
 
 // CheckRestore operation middleware
-func (sh *strictHandler) CheckRestore(w http.ResponseWriter, r *http.Request) {
+func (sh *strictHandler) CheckRestore(w http.ResponseWriter, r *http.Request, params CheckRestoreParams) {
 	var request CheckRestoreRequestObject
+
+	request.Params = params
 
 	var body CheckRestoreJSONRequestBody
 	if err := runtime.BindJSONBody(r, &body); err != nil {
@@ -16318,27 +16383,27 @@ var swaggerSpec = []string{
 	"XC7+R6Gk+o1dr0AzDYWffQXvVB9shZ7+ytTSd9HUfNw+6CrUCy8CCH2zOhSL3ddoB79Uz+yMSrgC2VIl",
 	"RWsxmIs4SaBTUg/dsiycKzeJ6Rki0d10o22KYSgw9rsFL/zE0hmxgHtfgPpbxIyGa1lHQUlS8padht5I",
 	"QOrOukAbVFVIKCmEqV2i+QPlc7bmigBxjsC3CpqHRW58xFnxjjwdW9EWSe4k9ptXQ/kB0K4hpdoYFhWS",
-	"F5bFCn1tzgk42VU38eM3FMQeh3zszwTUGiG/pQC1yzH3VuHRI3rmbJqxNybVUfyy3T93y/6g0iBJ7QcC",
-	"RQQWIDHUoggGg9+fIFNNWCXsijnjhXgh4iXp4g5yNLDe5geCC9/bk0dYHt0qJQfTJJ7Nde+ovaOvwcSM",
-	"7hDj5YCuuN4tm8gOPn64v6foqvbPYnXQLdq26xkZ5bmsC6VlHtORkSqkyFFRfnwwGu62MGT0G5oWMtqF",
-	"m2W0kZNldI9cLLPIYcWd9IBTeAgv43njrqZz0629HnpzSk0PoGaLoxVXc6TBpdfQlUvHhbwf+EP/yD/2",
-	"T/xT/8w//2g1in1/NPBPh/7FkT8YHvuDkxN/cH7qDwdn/vBYDix6w74f+EcD/+j09GPR+vX9mT849ocD",
-	"f3juH534x0P/+MI/Of3o7vBl92bVoRUVdncU9I9/rxawUSVs2mGrPpCmuDn4dR84q1pnzOO8xlesWrmq",
-	"Kgf53kEPwlCiy0JnjVcPIitQmmg7f7tVQ/4ZjVRFJ5etrEMBqcI8BPksHslsLQzEzUnrL7bErLul4xeC",
-	"q8JREsHm0KOLKnTTapzENd0uYoZj2kOX1G2+okyoPp1Sfvbzzgd6mjlLoNAcJ2FKHHmGyl6k2t08ILTN",
-	"7rskr/yZufJ9FSf7eyERreIVSWKa9/ExpQe8brjRLsxs0G0bdquXEuWyttFmq9up+c8tgGEaNXmLLMUj",
-	"w9k7/L0XOOsEVdUizNm2XFRvfyk3QuNd29tUIo07LVUvBGIrSR60DmqMGMUlY9QRrAsNuYob8Z2sUTew",
-	"jHvA6CHykK4ivZ3r6Jit/9nuVLvzwlYOZUD6SAwpP7ECQfKv9utEuS11hDIFdPIq/rndUEVMPEHjovfP",
-	"GAmSJEVF45ijSLd8cXEj04rie3gvrDYY3RMU9cP7y0y8jKKifdTuI65TSjOwY12Dcr0CU9zQqgCWmuoe",
-	"UD2muYBBcZTfkZAu2R25JxibbfmNO+u3xpM9Jhm23tv3KCVnWleNjZFzbMyEECaoHZob3lQb7t704CHp",
-	"iM2E4BsfcJ6AuC8yEEjCvOfqYXLKvZLt7xuzdkNwVGFv5fymBsi30+x1lsmBKTa+XdoqRdXfoxRYlwj7",
-	"XEJzlHOqNM8DMdrqn2fVdTLdggPJHBprO6kg4KhS3UlBMNhW30l1IG5R3clyMB7do6hTtSYiZwUMIFfH",
-	"3WzJteSYhkkWkdGMUfJnrRTy/cozVovv2/eselUeZFKrzrbTal9pi/LNDPjVdizt1ZLqg06lvgLw/Zn4",
-	"KxPv/yAfpNy6Tv8xi2nWsOf/V9W0qmpWcKXKYLfjizOB2GolAvA1TUTef5Sw0zO71FrbE6Oj93uWC1d7",
-	"HJwlNA0HNB09TZHZtNLbyxTONHKDe7ZC3NDqtRnfq9XeLCDjrk4ZIU5U2n6tt0kxV7mKaX2i31TFogjN",
-	"IRfk3bXqZaYKosaqlAukPtTnLBI5HfJEUaeiVBfKJDByNNlApJI1LXgIXaIJQauYhGBrWbN0AQZwqVK8",
-	"u7aeBndj/WnJz1Vjjw1ay2PESh1RvZNEfVe68lp9JlWoFa0yAUCxF25iHZzgTfMexdCNhaxEz1FDNG54",
-	"nOmEkCSxntIGwq8fv/6/AAAA//8=",
+	"F5bFCn1tzgk42VU38eM3FMQeh3zszwTUGiG/pQC1yzH3VuHRQzxzH6hxzSlEd7Nw8EwbPBWltyjCjVj6",
+	"gZYQX9IsqYpz5uSh2oHyJ2ShHYVD2zl1t+wPKu2bFLQhjEVgAfJMLcZhMPj9CTK1jlU6sZgzXgg/Il6S",
+	"Ls4qR3vtbV4qIEe9PfmrJQKtUnIwTeLZXJQwZ3+Xy9yTjO5QMuSArujVLdfJDo1+uDeq6Pn2z2IT0Q3k",
+	"tmtBGeW5JA6Fbx7TzZIqpMhRUX58MBrutn9k9BsaPjLahddmtJHPZnSPPDazyGHF2fWAU3gIp+V5W7Gm",
+	"c9ONxx56c0otGaCijKNRWHMcxKXX0DNMR628H/hD/8g/9k/8U//MP/9otbF9fzTwT4f+xZE/GB77g5MT",
+	"f3B+6g8HZ/7wWA4sOte+H/hHA//o9PRj0Zj2/Zk/OPaHA3947h+d+MdD//jCPzn96O4/ZneO1YEfFXZ3",
+	"FPSPf6+W11EFdtphqz6Qpqg++HUfOKsae8zjvAJZrBrNqhoM+d5BS8NQQMxCZ41XDyIrUDhpO3+7VUP+",
+	"GU1oRZ+ZraxDAanCPAT5LB7JqC4MxM1J6y+2RNS7ZfcXgquyVhLB5tBBjCp000qmxDXdzGKGY9pDl9Rt",
+	"XKNMqC6iUrr3874Mepo5S6AMHidhShxZkMqapZrxPCDwzu4KJa/8mbnyfRXF+3shEa3iFUlimncZMoUR",
+	"vG640S4IbtBtG3YjmhLlsrbRZqvbqfnPLYBh2kh5iyzFI8PZO/y9FzjrBFVVSszZtlxUb38JQULjXdvb",
+	"VCKNO+1oLwRiK0ketIZsTCzFJWPUEUoM7cKKG/GdbGU3sIx7wOgh8pCucb2d6+iIsv/Zzl67L8RWDmVA",
+	"+kgMKT+xAkHyr/br4rkt9asy5X3yHgO5VVPFczxB46Iz0RgJkiRFveWYo0g3pHFxI9Mo43sYhqwmHd3T",
+	"J/XD+8ubvIyiornV7iOuU0ozsGPVhXI1BVN60apPlpraI1Dbprm8QnGU35GQLtkduScYmz0NjTvrt8aT",
+	"PaZAtt7b9yh0ZxprjY2Rc2zMhBDEqN2tG95Uue7e9OAhyZLNhOAbH3CeHrkvMhBIwrzn2mZyyr2S7e8b",
+	"UXdDcFRhb+XsqwbIt9PsdQ7MgSmFvl3aKsX836NQWZf4/1xCcxSbqrT2AzHa6u5nVZ0yvYwDyRwaK0+p",
+	"EOWoUntKQTDYVn1K9UduUXvKcn8e3aPkVLViI2cFDCCTyN0KyrXkmIZJFpHRjFHyZ61j8v2KR1ZbA9j3",
+	"rHpVHmRSq86202pfadryzQz41WYx7dWS6oNOpb4C8P2Z+CsT7/8gH6Tcuk7/MUt91rDn/9f8tGp+VnCl",
+	"ymC344szvdlqdALwNS1O3n+UsNMzu9Ra2xOjcwt6lgtXexycBT4NBzT9Rk0J3LTSecyU9TRyg3u2QtzQ",
+	"6rUZ36tVBi0g466dGSFOVFGBWueVYq5yjdX6RL+pekoRmkOmyrtr1WlNlWuNVaEZSMyoz1mkmTrkiaKK",
+	"RqlqlUmv5GiygTgqa1rwELpEE4JWMQnB1rJm6QIM4FKleHdtPQ3uxvrTkp+rtiMbtJbHiJU6ojo7ifqu",
+	"dF24+kyqjCxaZQKAYi/cxDo4wZvmHZShVwxZiZ6jwmnc8DjT6SpJYj2lDYRfP379fwEAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

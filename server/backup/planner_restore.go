@@ -15,15 +15,13 @@ func (p *Planner) CreateRestore(ctx context.Context, r Restore) (Restore, error)
 		return Restore{}, err
 	}
 	err := p.Store.Update(ctx, func(tx Tx) error {
-		if r.Token != "" {
-			old, err := tx.RestoreByToken(ctx, r.Token)
-			if err == nil && (!old.State.Final() || old.State == JobSucceeded && !old.Delivered) {
-				r = old
-				return nil
-			}
-			if err != nil && CodeOf(err) != NotFound {
-				return err
-			}
+		old, err := joined(ctx, tx, r.Token)
+		if err != nil {
+			return err
+		}
+		if old != nil {
+			r = *old
+			return nil
 		}
 		c := r
 		if err := p.startRestore(ctx, tx, &c); err != nil {
@@ -39,8 +37,24 @@ func (p *Planner) CreateRestore(ctx context.Context, r Restore) (Restore, error)
 	return r, nil
 }
 
-// CheckRestore says whether r could be started now, and warns of what it would
-// do (seed N66, N71). Errors: Invalid, NotFound, VMGone, VMRunning, VMBusy,
+// joined returns the restore of that token that still runs, or whose success
+// nobody was told of; nil = there is none.
+func joined(ctx context.Context, tx Tx, token string) (*Restore, error) {
+	if token == "" {
+		return nil, nil
+	}
+	old, err := tx.RestoreByToken(ctx, token)
+	if err != nil && CodeOf(err) != NotFound {
+		return nil, err
+	}
+	if err != nil || old.State.Final() && (old.State != JobSucceeded || old.Delivered) {
+		return nil, nil
+	}
+	return &old, nil
+}
+
+// CheckRestore says whether CreateRestore would do with r now, and warns of
+// what that would do (seed N66, N71). Errors: Invalid, NotFound, VMGone, VMRunning, VMBusy,
 // RepositoryDamaged, Conflict.
 func (p *Planner) CheckRestore(ctx context.Context, r Restore) ([]string, error) {
 	if err := r.Validate(); err != nil {
@@ -48,6 +62,14 @@ func (p *Planner) CheckRestore(ctx context.Context, r Restore) ([]string, error)
 	}
 	var warnings []string
 	err := p.Store.View(ctx, func(tx Tx) error {
+		old, err := joined(ctx, tx, r.Token)
+		if err != nil {
+			return err
+		}
+		if old != nil {
+			warnings = []string{fmt.Sprintf("Restore %s of the same is %s: it is joined, no other one starts.", old.ID, old.State)}
+			return nil
+		}
 		t, err := p.checkRestore(ctx, tx, r)
 		if err == nil {
 			warnings = t.warnings(r)

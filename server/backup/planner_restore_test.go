@@ -310,3 +310,20 @@ func TestOneSyncWaitsAtATime(t *testing.T) {
 		t.Errorf("two syncs of one vcenter run at the same time: %+v", j)
 	}
 }
+
+// TestACheckTellsThatARestoreWouldBeJoined: the pre-flight of a second apply
+// says what that apply will do, also while the first one's restore makes its VM busy.
+func TestACheckTellsThatARestoreWouldBeJoined(t *testing.T) {
+	h := newHouse(t, 10)
+	ask := inPlace(h.addImage(h.addVMs(h.vcenter.ID, 1)[0], ""))
+	ask.InPlace.PowerOff = true
+	ask.Token = "token"
+	first := must(h.CreateRestore(h.ctx, ask))(t)
+	if w := must(h.CheckRestore(h.ctx, ask))(t); len(w) != 1 || !strings.Contains(w[0], first.ID) {
+		t.Errorf("check with the token of a waiting restore: %q, want it to name %s", w, first.ID)
+	}
+	ask.Token = "another"
+	if w := must(h.CheckRestore(h.ctx, ask))(t); len(w) == 0 || strings.Contains(w[0], first.ID) {
+		t.Errorf("check with another token: %q, want the warnings of a new restore", w)
+	}
+}

@@ -115,7 +115,7 @@ func operationsOf(doc *openapi3.T) map[string]operation {
 				switch {
 				case p.Value.In == openapi3.ParameterInQuery:
 					o.queries[p.Value.Name] = true
-				case p.Value.Name == "Idempotency-Key" && method == http.MethodPost && op.OperationID != "createRestore":
+				case p.Value.Name == "Idempotency-Key" && method == http.MethodPost && op.OperationID != "createRestore" && op.OperationID != "checkRestore":
 					o.once = true // a restore's key is its own affair: see CreateRestore
 				}
 			}

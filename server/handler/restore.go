@@ -98,7 +98,9 @@ func (h *handler) deliver(ctx context.Context, r backup.Restore, token string) e
 
 // CheckRestore implements the operation.
 func (h *handler) CheckRestore(ctx context.Context, q api.CheckRestoreRequestObject) (api.CheckRestoreResponseObject, error) {
-	warnings, err := h.Planner.CheckRestore(ctx, restoreIn(*q.Body))
+	r := restoreIn(*q.Body)
+	r.Token = q.Params.IdempotencyKey
+	warnings, err := h.Planner.CheckRestore(ctx, r)
 	return api.CheckRestore200JSONResponse{Warnings: append([]string{}, warnings...)}, err
 }
 

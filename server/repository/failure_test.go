@@ -16,13 +16,14 @@ import (
 )
 
 func TestAFullDiskLeavesNoImageAndNoRubbish(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	s := newSite(t)
 	small := sparse(rng(1), 2000, 3*mib)
 	ref, _ := take(t, s, draft("image-1"), small)
 	before, _ := folder(t, s.dir, anyFile)
-	big := sparse(rng(2), 2000, 160*mib)
-	for _, room := range []int64{0, 21 * mib, 54 * mib} {
+	big := sparse(rng(2), 2000, 90*mib)
+	for _, room := range []int64{0, 21 * mib} {
 		t.Run(fmt.Sprint(room>>20, " MiB are free"), func(t *testing.T) {
 			rs := newRepositories(t, "installation-1")
 			left := rs.LimitDisk(1 << 40)
@@ -72,6 +73,7 @@ func attempt(ctx context.Context, r backup.Repository, draft backup.ImageDraft, 
 }
 
 func TestAFullDiskCanStillBeListedAndRead(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	s := newSite(t)
 	d := sparse(rng(1), 2000, mib)
@@ -91,6 +93,7 @@ func TestAFullDiskCanStillBeListedAndRead(t *testing.T) {
 }
 
 func TestALostPackIsDamage(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	s := newSite(t)
 	d := sparse(rng(1), 2000, 5*mib)
@@ -105,6 +108,7 @@ func TestALostPackIsDamage(t *testing.T) {
 }
 
 func TestAFlippedBitIsDamage(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	s := newSite(t)
 	d := sparse(rng(1), 2000, 5*mib)
@@ -120,6 +124,7 @@ func TestAFlippedBitIsDamage(t *testing.T) {
 }
 
 func TestOneUnreadableImageDoesNotHideTheOthers(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	s := newSite(t)
 	w := must(s.Begin(ctx, draft("image-1")))(t)
@@ -140,6 +145,7 @@ func TestOneUnreadableImageDoesNotHideTheOthers(t *testing.T) {
 }
 
 func TestSpaceCountsTheFolder(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	now := time.Now()
 	s := newSite(t)
@@ -210,11 +216,12 @@ func writeUntilKilled(path string, password backup.Secret) {
 }
 
 func TestAKillInTheMiddleHurtsNothing(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	s := newSite(t)
 	d := sparse(rng(1), 2000, 5*mib)
 	ref, _ := take(t, s, draft("image-1"), d)
-	for _, at := range []int{1, 40, 90} {
+	for _, at := range []int{1, 40} {
 		kill(t, s, at)
 		r := s.again()
 		if all := must(r.Images(ctx))(t); len(all) != 1 {

@@ -20,12 +20,13 @@ import (
 )
 
 func TestWhatIsWrittenIsReadBack(t *testing.T) {
+	t.Parallel()
 	// seed:N1 seed:N6
 	for _, compression := range []string{"s2", "zstd-fastest", "none"} {
 		t.Run("compression "+compression, func(t *testing.T) {
 			s := newSite(t, func(r *backup.RepositoryRecord) { r.Compression = compression })
 			other := s.again()
-			for n, capacity := range []int64{512, 64 * kib, mib, mib + 512, 9*mib + 1536, 40 * mib} {
+			for n, capacity := range []int64{512, 64 * kib, mib, mib + 512, 9*mib + 1536} {
 				d := sparse(rng(uint64(n)), 2000, capacity)
 				ref, _ := take(t, s, draft(fmt.Sprint("image-", n)), d)
 				compare(t, s, ref, d)
@@ -38,6 +39,7 @@ func TestWhatIsWrittenIsReadBack(t *testing.T) {
 }
 
 func TestAnyAscendingWritesAreReadBack(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	n := 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -66,17 +68,18 @@ func TestAnyAscendingWritesAreReadBack(t *testing.T) {
 }
 
 func TestRandomReadsFindTheirBytes(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
-	d := sparse(rng(3), 2000, 30*mib+512)
+	d := sparse(rng(3), 2000, 16*mib+512)
 	ref, _ := take(t, s, draft("image-1"), d)
 	r := must(must(s.Image(t.Context(), ref))(t).Disk(t.Context(), 2000))(t)
 	var g errgroup.Group
 	for n := range 8 {
 		g.Go(func() error {
 			rnd := rng(uint64(n))
-			for range 60 {
+			for range 40 {
 				off := rnd.Int64N(d.Capacity)
-				b := make([]byte, min(rnd.Int64N(2*mib), d.Capacity-off))
+				b := make([]byte, min(rnd.Int64N(mib), d.Capacity-off))
 				if _, err := r.ReadAt(b, off); err != nil {
 					return fmt.Errorf("ReadAt(%d, %d): %w", len(b), off, err)
 				}
@@ -93,6 +96,7 @@ func TestRandomReadsFindTheirBytes(t *testing.T) {
 }
 
 func TestSeveralDisksAreWrittenAtTheSameTime(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	w := must(s.Begin(t.Context(), draft("image-1")))(t)
 	g, ctx := errgroup.WithContext(t.Context())
@@ -136,8 +140,9 @@ func TestSeveralDisksAreWrittenAtTheSameTime(t *testing.T) {
 }
 
 func TestAnUnchangedImageStoresNearlyNothing(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
-	d := sparse(rng(5), 2000, 64*mib)
+	d := sparse(rng(5), 2000, 40*mib)
 	first, one := take(t, s, draft("image-1"), d)
 	before, _ := folder(t, s.dir, anyFile)
 	next := draft("image-2")
@@ -162,6 +167,7 @@ func TestAnUnchangedImageStoresNearlyNothing(t *testing.T) {
 }
 
 func TestAHugeHoleCostsNextToNothing(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	const capacity = 9 * tib
 	w := must(s.Begin(t.Context(), draft("image-1")))(t)
@@ -203,6 +209,7 @@ func TestAHugeHoleCostsNextToNothing(t *testing.T) {
 }
 
 func TestTheManifestTellsAllThereIs(t *testing.T) {
+	t.Parallel()
 	// seed:N6 seed:N41 seed:N45
 	s := newSite(t)
 	ctx := t.Context()
@@ -253,6 +260,7 @@ func TestTheManifestTellsAllThereIs(t *testing.T) {
 }
 
 func TestImagesAreListedOldestFirstAndDeletedOneByOne(t *testing.T) {
+	t.Parallel()
 	// seed:N43 seed:N51
 	s := newSite(t)
 	other := s.again()
@@ -289,6 +297,7 @@ func TestImagesAreListedOldestFirstAndDeletedOneByOne(t *testing.T) {
 }
 
 func TestAnImageCommittedAgainReplacesItself(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	d := sparse(rng(1), 2000, 4*mib)
 	first, _ := take(t, s, draft("image-1"), d)
@@ -303,6 +312,7 @@ func TestAnImageCommittedAgainReplacesItself(t *testing.T) {
 }
 
 func TestNothingIsVisibleBeforeCommit(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	ctx := t.Context()
 	d := sparse(rng(1), 2000, 50*mib)
@@ -331,9 +341,10 @@ func TestNothingIsVisibleBeforeCommit(t *testing.T) {
 }
 
 func TestLongImagesFlushOnTheirWay(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	ctx := t.Context()
-	disks := []*disk{sparse(rng(1), 2000, 40*mib), sparse(rng(2), 2001, 40*mib), sparse(rng(3), 2002, 40*mib)}
+	disks := []*disk{sparse(rng(1), 2000, 16*mib), sparse(rng(2), 2001, 16*mib), sparse(rng(3), 2002, 16*mib)}
 	write := func(id string) backup.ImageWriter {
 		w := must(s.Begin(ctx, draft(id)))(t)
 		repository.FlushEvery(w, 3*mib)
@@ -364,13 +375,14 @@ func TestLongImagesFlushOnTheirWay(t *testing.T) {
 }
 
 func TestTwoServersWriteIntoOneRepository(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	ctx := t.Context()
 	servers := []backup.Repository{s, s.again()}
 	var g errgroup.Group
 	for n, r := range servers {
 		g.Go(func() error {
-			for k := range 5 {
+			for k := range 3 {
 				if err := attempt(ctx, r, draft(fmt.Sprint("image-", n, "-", k)), sparse(rng(uint64(n*10+k)), 2000, 6*mib)); err != nil {
 					return err
 				}
@@ -381,8 +393,8 @@ func TestTwoServersWriteIntoOneRepository(t *testing.T) {
 	must(0, g.Wait())(t)
 	for _, r := range append(servers, s.again()) {
 		all := must(r.Images(ctx))(t)
-		if len(all) != 10 {
-			t.Errorf("Images() = %d, want 10", len(all))
+		if len(all) != 6 {
+			t.Errorf("Images() = %d, want 6", len(all))
 		}
 		for _, m := range all {
 			var n, k int
@@ -393,6 +405,7 @@ func TestTwoServersWriteIntoOneRepository(t *testing.T) {
 }
 
 func TestAnAbortStopsAWriterThatIsBehind(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	w := must(s.Begin(ctx, draft("image-1")))(t)
@@ -414,6 +427,7 @@ func TestAnAbortStopsAWriterThatIsBehind(t *testing.T) {
 }
 
 func TestWritesOutOfOrderAreRefused(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	w := must(s.Begin(t.Context(), draft("image-1")))(t)
 	defer w.Abort(t.Context())
@@ -432,6 +446,7 @@ func TestWritesOutOfOrderAreRefused(t *testing.T) {
 }
 
 func TestDiskSHA256CountsTheZeroes(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	d := sparse(rng(8), 2000, 10*mib+512)
 	ref, _ := take(t, s, draft("image-1"), d)
@@ -459,13 +474,13 @@ func TestMemoryIsBoundedWhateverTheDisksSize(t *testing.T) {
 	var g errgroup.Group
 	for key := range int32(4) {
 		g.Go(func() error {
-			dw, err := w.Disk(ctx, backup.DiskDraft{Key: key, Capacity: 128 * mib})
+			dw, err := w.Disk(ctx, backup.DiskDraft{Key: key, Capacity: 64 * mib})
 			if err != nil {
 				return err
 			}
 			b := make([]byte, mib)
 			fill(rng(uint64(key)), b)
-			for off := int64(0); off < 128*mib; off += mib {
+			for off := int64(0); off < 64*mib; off += mib {
 				binary.LittleEndian.PutUint64(b, uint64(off))
 				if _, err := dw.WriteAt(b, off); err != nil {
 					return err
@@ -479,7 +494,7 @@ func TestMemoryIsBoundedWhateverTheDisksSize(t *testing.T) {
 	must(0, g.Wait())(t)
 	must(w.Commit(ctx, backup.Manifest{}))(t)
 	if grew := (most.Load() - before) / mib; grew > 200 {
-		t.Errorf("four disks of 128 MiB took %d MiB, want at most 200", grew)
+		t.Errorf("four disks of 64 MiB took %d MiB, want at most 200", grew)
 	} else {
 		t.Logf("four disks at the same time took %d MiB", grew)
 	}

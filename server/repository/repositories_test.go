@@ -17,6 +17,7 @@ import (
 )
 
 func TestANewRepositoryOpensAsKopiasOwnKind(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	s := newSite(t)
 	ref, _ := take(t, s, draft("image-1"), sparse(rng(1), 2000, 2*mib))
@@ -44,6 +45,7 @@ func TestANewRepositoryOpensAsKopiasOwnKind(t *testing.T) {
 }
 
 func TestCreationMayBeRepeated(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	s := newSite(t)
 	if got := must(newRepositories(t, "installation-1").Create(ctx, s.rec))(t); got != s.rec.UniqueID {
@@ -67,6 +69,7 @@ func TestCreationMayBeRepeated(t *testing.T) {
 }
 
 func TestCreationGoesOnWhereItWasCutShort(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	all := []string{"kura.owner.f", "kopia.blobcfg.f", "kopia.repository.f"}
 	for n := range all {
@@ -83,6 +86,7 @@ func TestCreationGoesOnWhereItWasCutShort(t *testing.T) {
 }
 
 func TestCreationRefusesWhatIsNotOurs(t *testing.T) {
+	t.Parallel()
 	// seed:N3
 	ctx := t.Context()
 	s := newSite(t)
@@ -116,6 +120,7 @@ func TestCreationRefusesWhatIsNotOurs(t *testing.T) {
 }
 
 func TestAnotherInstallationOnlyReads(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	s := newSite(t)
 	d := sparse(rng(1), 2000, 3*mib)
@@ -143,6 +148,7 @@ func TestAnotherInstallationOnlyReads(t *testing.T) {
 }
 
 func TestARepositoryThatIsNotThereIsUnreachable(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	s := newSite(t)
 	d := sparse(rng(1), 2000, 3*mib)
@@ -182,6 +188,7 @@ func TestARepositoryThatIsNotThereIsUnreachable(t *testing.T) {
 }
 
 func TestAWrongPasswordSaysWhatToDo(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.rec.Password = repository.NewPassword()
 	_, err := s.rs.Repository(t.Context(), s.rec)
@@ -192,6 +199,7 @@ func TestAWrongPasswordSaysWhatToDo(t *testing.T) {
 }
 
 func TestAnotherRepositoryInThePlaceIsNoticed(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.rec.UniqueID = strings.Repeat("0", 64)
 	_, err := newRepositories(t, "installation-1").Repository(t.Context(), s.rec)
@@ -199,6 +207,7 @@ func TestAnotherRepositoryInThePlaceIsNoticed(t *testing.T) {
 }
 
 func TestRepositoriesAreOpenedOnce(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	var wg sync.WaitGroup
 	for range 8 {
@@ -216,6 +225,7 @@ func TestRepositoriesAreOpenedOnce(t *testing.T) {
 }
 
 func TestPasswordsAreLongAndDiffer(t *testing.T) {
+	t.Parallel()
 	a, b := repository.NewPassword(), repository.NewPassword()
 	if len(a.Reveal()) != 64 || a == b {
 		t.Errorf("passwords have %d characters and differ: %t", len(a.Reveal()), a != b)
@@ -223,6 +233,7 @@ func TestPasswordsAreLongAndDiffer(t *testing.T) {
 }
 
 func TestCachesOnDiskAreUsedWhereAskedFor(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	d := sparse(rng(1), 2000, 3*mib)
 	ref, m := take(t, s, draft("image-1"), d)

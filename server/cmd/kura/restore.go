@@ -59,7 +59,7 @@ func (r *restoreCreate) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	raw, err := body(c.CheckRestoreWithResponse(ctx, spec))
+	raw, err := body(c.CheckRestoreWithResponse(ctx, nil, spec))
 	if err != nil {
 		return err
 	}
