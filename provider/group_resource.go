@@ -59,7 +59,7 @@ func (r *groupResource) Schema(ctx context.Context, _ resource.SchemaRequest, re
 				int64validator.Between(0, 100000)),
 			"max_parallel": numberAttribute(0, "Backups of one run at a time; 0 = as the vcenter's limits allow.",
 				int64validator.Between(0, 100000)),
-			"consistent":          switchAttribute(false, "The snapshots of all members are taken together. Such a group has at most 99 members."),
+			"consistent":          switchAttribute(false, "The snapshots of all members are taken together. This version refuses `true`."),
 			"labels":              labelsAttribute(),
 			"deletion_protection": switchAttribute(false, "The server refuses to delete the group."),
 			"created_at":          createdAtAttribute(),
@@ -120,13 +120,11 @@ func (r *groupResource) ConfigValidators(context.Context) []resource.ConfigValid
 func (r *groupResource) ValidateConfig(ctx context.Context, req resource.ValidateConfigRequest, resp *resource.ValidateConfigResponse) {
 	var m groupModel
 	resp.Diagnostics.Append(req.Config.Get(ctx, &m)...)
-	if resp.Diagnostics.HasError() || m.VirtualMachineIDs.IsUnknown() {
+	if resp.Diagnostics.HasError() || !m.Consistent.ValueBool() {
 		return
 	}
-	if n := len(m.VirtualMachineIDs.Elements()); m.Consistent.ValueBool() && n > backup.MaxConsistentMembers {
-		err := backup.Group{Name: "group", Consistent: true, VirtualMachineIDs: make([]string, n)}.Validate()
-		resp.Diagnostics.AddAttributeError(path.Root("virtual_machine_ids"), "Consistent group is too large",
-			domainText(err)+"\nTheir snapshots are taken together, which vSphere does for so many at most.\nSplit the group, or drop consistent = true.")
+	if err := (backup.Group{Name: "group", Consistent: true, VirtualMachineIDs: []string{"any"}}).Validate(); err != nil {
+		resp.Diagnostics.AddAttributeError(path.Root("consistent"), "Consistent groups are not possible", domainText(err))
 	}
 }
 

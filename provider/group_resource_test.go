@@ -77,7 +77,6 @@ func TestGroupThatWasDeletedElsewhereIsPlannedAnew(t *testing.T) {
 
 // TestGroupIsRefusedAtPlan shows what no apply is needed for.
 //
-// seed:A16
 func TestGroupIsRefusedAtPlan(t *testing.T) {
 	for name, c := range map[string]struct{ body, want string }{
 		"it has no members": {``, `At least one of these attributes must be configured: [virtual_machine_ids,selector]`},
@@ -87,9 +86,9 @@ func TestGroupIsRefusedAtPlan(t *testing.T) {
 		"recursive goes with a folder": {
 			`selector = { vcenter_id = "v", recursive = true }`, `must be specified when "selector.recursive" is specified`,
 		},
-		"a consistent group is too large": {
+		"snapshots together are not possible": {
 			`consistent = true
-			 virtual_machine_ids = [for i in range(100) : "vm-${i}"]`, `A consistent group holds at most 99 VMs, got 100.`,
+			 virtual_machine_ids = ["vm"]`, `it cannot take their snapshots together`,
 		},
 		"a name is too long": {
 			`virtual_machine_ids = ["vm"]

@@ -23,9 +23,6 @@ type Group struct {
 	DeletionProtection bool
 }
 
-// MaxConsistentMembers is how many VMs a consistent group may have (seed A16).
-const MaxConsistentMembers = 99
-
 // Selector chooses VMs of one vcenter. All conditions that are set must hold.
 type Selector struct {
 	VCenterID    string `json:"vcenter_id"`
@@ -97,8 +94,8 @@ func (g Group) Validate() error {
 	if len(g.VirtualMachineIDs) == 0 && g.Selector == nil {
 		return Errorf(Invalid, "virtual_machine_ids", "A group needs virtual_machine_ids, a selector, or both.")
 	}
-	if g.Consistent && len(g.VirtualMachineIDs) > MaxConsistentMembers {
-		return Errorf(Invalid, "virtual_machine_ids", "A consistent group holds at most %d VMs, got %d.", MaxConsistentMembers, len(g.VirtualMachineIDs))
+	if g.Consistent {
+		return Errorf(Invalid, "consistent", "This server backs a group's members up one by one; it cannot take their snapshots together. Leave consistent out.")
 	}
 	if g.ReservedSeats < 0 {
 		return Errorf(Invalid, "reserved_seats", "reserved_seats must be 0 or more, got %d.", g.ReservedSeats)

@@ -91,6 +91,11 @@ func (p *Planner) updateSchedule(ctx context.Context, tx Tx, s *Schedule) error 
 	if err := tx.UpdateSchedule(ctx, s, seats); err != nil {
 		return err
 	}
+	if s.ApplyToExisting {
+		if err := retain(ctx, tx, *s); err != nil {
+			return err
+		}
+	}
 	if old.Enabled && sameDays(old.Recurrence, s.Recurrence) {
 		return nil
 	}

@@ -88,3 +88,34 @@ func (p *Planner) CancelJob(ctx context.Context, id string) (Job, error) {
 	})
 	return j, err
 }
+
+// retain gives the images that a schedule has made the retention that it has
+// now. No lock is shortened (seed A33).
+func retain(ctx context.Context, tx Tx, s Schedule) error {
+	loc, err := s.Recurrence.Location()
+	if err != nil {
+		return err
+	}
+	for f := (ImageFilter{ScheduleID: s.ID, Page: Page{Limit: 1000}}); ; {
+		images, next, err := tx.Images(ctx, f)
+		if err != nil {
+			return err
+		}
+		for _, i := range images {
+			ends := ExpiresAt(i.StartedAt, s.RetentionOn(DateOf(i.StartedAt.In(loc))))
+			if !ends.IsZero() && ends.Before(i.LockedUntil) {
+				ends = i.LockedUntil
+			}
+			if i.Status == ImageExpired || ends.Equal(i.ExpiresAt) {
+				continue
+			}
+			i.ExpiresAt = ends
+			if err := tx.UpdateImage(ctx, i); err != nil {
+				return err
+			}
+		}
+		if f.Cursor = next; next == "" {
+			return nil
+		}
+	}
+}

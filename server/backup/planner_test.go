@@ -338,3 +338,33 @@ func TestAScheduleOfWhatIsNotThereNamesTheField(t *testing.T) {
 	_, err := h.CreateSchedule(h.ctx, s)
 	refused(t, err, backup.VMGone, "virtual_machine_id")
 }
+
+// TestRetentionReachesExistingImagesWhereThatIsAsked: and no lock is shortened.
+func TestRetentionReachesExistingImagesWhereThatIsAsked(t *testing.T) {
+	h := newHouse(t, 10)
+	vm := h.addVMs(h.vcenter.ID, 1)[0]
+	s := nightly("s", 2)
+	s.VMID = vm.ID
+	s = h.add(s)
+	plain, locked := h.addImage(vm, s.ID), h.addImage(vm, s.ID)
+	until := h.clock.Now().Add(100 * 24 * time.Hour)
+	locked.LockedUntil, locked.ExpiresAt = until, until
+	h.update(func(tx backup.Tx) error { return tx.UpdateImage(h.ctx, locked) })
+
+	s.RetentionDays = 3
+	s = h.change(s)
+	if got := h.images(); !got[0].ExpiresAt.IsZero() && !got[1].ExpiresAt.IsZero() {
+		t.Errorf("images changed though nobody asked: %+v", got)
+	}
+	s.ApplyToExisting = true
+	h.change(s)
+	for _, i := range h.images() {
+		want := plain.StartedAt.Add(3 * 24 * time.Hour)
+		if i.ID == locked.ID {
+			want = until
+		}
+		if !i.ExpiresAt.Equal(want) {
+			t.Errorf("image %s expires %s, want %s", i.ID, i.ExpiresAt, want)
+		}
+	}
+}

@@ -131,8 +131,10 @@ type VSphereSession interface {
 
 	// ImportVM makes a new VM of an image and waits. The VM carries r.Marker
 	// in its annotation until it is whole, so that a sweep can tell. progress
-	// is called with the bytes sent so far. Errors: Invalid, NoSpace, Conflict.
-	ImportVM(ctx context.Context, r ImportDraft, from ImageReader, progress func(done int64)) (RestoredVM, error)
+	// is called with the bytes sent so far. The messages tell what could not be
+	// put back as it was, or done with the whole VM. Errors: Invalid, NoSpace,
+	// Conflict.
+	ImportVM(ctx context.Context, r ImportDraft, from ImageReader, progress func(done int64)) (RestoredVM, []string, error)
 	// OverwriteVM puts an image's disks and configuration onto the VM of moid
 	// and waits. Errors: VMGone, VMRunning, VMBusy, NoSpace, PreflightFailed.
 	OverwriteVM(ctx context.Context, r OverwriteDraft, from ImageReader, progress func(done int64)) (RestoredVM, []string, error)

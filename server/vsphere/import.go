@@ -25,25 +25,22 @@ const markerKey = "kura.marker"
 const streams = 4
 
 // ImportVM implements [backup.VSphereSession].
-func (s *Session) ImportVM(ctx context.Context, r backup.ImportDraft, from backup.ImageReader, progress func(int64)) (backup.RestoredVM, error) {
+func (s *Session) ImportVM(ctx context.Context, r backup.ImportDraft, from backup.ImageReader, progress func(int64)) (backup.RestoredVM, []string, error) {
 	doing := fmt.Sprintf("make the VM %q", r.NewVM.Name)
 	p, err := s.plan(ctx, r, from)
 	if err != nil {
-		return backup.RestoredVM{}, s.problem(doing, err)
+		return backup.RestoredVM{}, nil, s.problem(doing, err)
 	}
 	vm, err := s.importVM(ctx, p.load(from, progress))
 	if err != nil {
-		return backup.RestoredVM{}, s.problem(doing, err)
+		return backup.RestoredVM{}, nil, s.problem(doing, err)
 	}
 	done, err := s.complete(ctx, vm, p, from)
 	if err != nil {
 		s.discard(ctx, vm, r.Marker)
-		return backup.RestoredVM{}, s.problem(doing, err)
+		return backup.RestoredVM{}, nil, s.problem(doing, err)
 	}
-	for _, m := range p.messages {
-		s.log.WarnContext(ctx, "restore is not exact", "vm", done.Name, "moid", done.MOID, "message", m)
-	}
-	return done, s.problem(doing, s.begin(ctx, vm, r.NewVM))
+	return done, append(p.messages, s.begin(ctx, vm, r.NewVM)...), nil
 }
 
 // newVM is a VM that is about to be made.

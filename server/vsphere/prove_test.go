@@ -187,7 +187,7 @@ func (r *rig) importLarge(snap backup.Snapshot, mib int) {
 	began := time.Now()
 	peak := heap(func() {
 		var err error
-		vm, err = r.session.ImportVM(r.Context(), backup.ImportDraft{Marker: marker("r1"), NewVM: backup.RestoreNewVM{Name: "large"}}, img, func(int64) {})
+		vm, _, err = r.session.ImportVM(r.Context(), backup.ImportDraft{Marker: marker("r1"), NewVM: backup.RestoreNewVM{Name: "large"}}, img, func(int64) {})
 		r.ok(err)
 	})
 	took := time.Since(began).Seconds()

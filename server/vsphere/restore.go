@@ -128,8 +128,8 @@ func (s *Session) setAttributes(ctx context.Context, vm ref, want map[string]str
 }
 
 // begin makes the whole VM a template, or powers it on, where that is asked
-// for. The VM stays when it fails: it is restored.
-func (s *Session) begin(ctx context.Context, vm ref, r backup.RestoreNewVM) error {
+// for. The VM is restored and stays when that fails, which is told.
+func (s *Session) begin(ctx context.Context, vm ref, r backup.RestoreNewVM) []string {
 	var err error
 	switch {
 	case r.AsTemplate:
@@ -137,11 +137,11 @@ func (s *Session) begin(ctx context.Context, vm ref, r backup.RestoreNewVM) erro
 	case r.PowerOn:
 		err = s.powerOn(ctx, vm)
 	}
-	if err != nil && !cancelled(err) {
-		return backup.Errorf(backup.PreflightFailed, "new_vm.power_on",
-			"The VM %q is restored, but it could not be started or made a template: %s", r.Name, sentence(err.Error())).Because(err)
+	if err == nil {
+		return nil
 	}
-	return err
+	s.log.WarnContext(ctx, "restored VM not started", "vm", r.Name, "error", err)
+	return []string{fmt.Sprintf("The VM %q is restored, but it could not be started or made a template: %s", r.Name, sentence(err.Error()))}
 }
 
 func (s *Session) powerOn(ctx context.Context, vm ref) error {

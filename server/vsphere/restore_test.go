@@ -16,7 +16,7 @@ import (
 func (r *rig) restore(img *image, job string, n backup.RestoreNewVM) (backup.RestoredVM, error) {
 	r.Helper()
 	var most int64
-	done, err := r.session.ImportVM(r.Context(), backup.ImportDraft{Marker: marker(job), NewVM: n}, img, func(n int64) {
+	done, _, err := r.session.ImportVM(r.Context(), backup.ImportDraft{Marker: marker(job), NewVM: n}, img, func(n int64) {
 		if n < most {
 			r.Errorf("progress went back from %d to %d", most, n)
 		}
@@ -203,7 +203,7 @@ func TestACancelledImportLeavesNothing(t *testing.T) {
 	img := r.take("vm02", "b1")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err := r.session.ImportVM(ctx, backup.ImportDraft{Marker: marker("r1"), NewVM: backup.RestoreNewVM{Name: "half"}}, img, func(int64) { cancel() })
+	_, _, err := r.session.ImportVM(ctx, backup.ImportDraft{Marker: marker("r1"), NewVM: backup.RestoreNewVM{Name: "half"}}, img, func(int64) { cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("err = %v, want context.Canceled", err)
 	}
@@ -229,7 +229,7 @@ func TestTooLittleSpaceIsSaidBeforeAnythingIsMade(t *testing.T) {
 	full := newLab(t, lab.Config{VMs: -1, DatastoreSize: 1 << 20})
 	s, err := connector(t, quick()).Connect(t.Context(), vcenter(full))
 	r.ok(err)
-	_, err = s.ImportVM(t.Context(), backup.ImportDraft{Marker: marker("r1"), NewVM: backup.RestoreNewVM{Name: "new"}}, img, func(int64) {})
+	_, _, err = s.ImportVM(t.Context(), backup.ImportDraft{Marker: marker("r1"), NewVM: backup.RestoreNewVM{Name: "new"}}, img, func(int64) {})
 	wantCode(t, err, backup.NoSpace)
 	if vms := full.VMs(); len(vms) != 0 {
 		t.Errorf("VMs = %v, want none", vms)

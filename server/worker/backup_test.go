@@ -148,7 +148,6 @@ func TestABackupDoesWhatTheVMAndTheScheduleAllow(t *testing.T) {
 		"off, so consistent":     {power(backup.PoweredOff), consistency(backup.ConsistencyAppRequired), nil, with(good, func(o *outcome) { o.consistency = backup.ConsistencyApp })},             // seed:N56 seed:H7
 		"suspended":              {power(backup.Suspended), consistency(backup.ConsistencyApp), nil, with(good, func(o *outcome) { o.text = "suspended" })},                                       // seed:H8
 		"suspended and required": {power(backup.Suspended), consistency(backup.ConsistencyAppRequired), nil, refused(backup.PreflightFailed, "suspended")},                                        // seed:H8
-		"offline":                {plain, consistency(backup.ConsistencyOffline), nil, refused(backup.PreflightFailed, "crash, app or app_required")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

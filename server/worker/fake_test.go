@@ -328,16 +328,16 @@ func (f *fakeVSphere) put(ctx context.Context, vm *fakeVM, from backup.ImageRead
 	return f.pass(ctx, "WriteEnd", "")
 }
 
-func (f *fakeVSphere) ImportVM(ctx context.Context, r backup.ImportDraft, from backup.ImageReader, progress func(int64)) (backup.RestoredVM, error) {
+func (f *fakeVSphere) ImportVM(ctx context.Context, r backup.ImportDraft, from backup.ImageReader, progress func(int64)) (backup.RestoredVM, []string, error) {
 	if err := f.pass(ctx, "ImportVM", r.Marker); err != nil {
-		return backup.RestoredVM{}, err
+		return backup.RestoredVM{}, nil, err
 	}
 	vm := &fakeVM{marker: r.Marker, disks: map[int32][]byte{}, snapshots: map[string]map[int32][]byte{}}
 	f.vmsMu.Lock()
 	for _, other := range f.vms {
 		if other.Name == r.NewVM.Name {
 			f.vmsMu.Unlock()
-			return backup.RestoredVM{}, backup.Errorf(backup.Conflict, "new_vm.name", "There is a VM %q already.", r.NewVM.Name)
+			return backup.RestoredVM{}, nil, backup.Errorf(backup.Conflict, "new_vm.name", "There is a VM %q already.", r.NewVM.Name)
 		}
 	}
 	f.made++
@@ -345,12 +345,12 @@ func (f *fakeVSphere) ImportVM(ctx context.Context, r backup.ImportDraft, from b
 	f.vms[vm.MOID] = vm
 	f.vmsMu.Unlock()
 	if err := f.put(ctx, vm, from, progress); err != nil {
-		return backup.RestoredVM{}, err // the half VM stays, as after a killed server
+		return backup.RestoredVM{}, nil, err // the half VM stays, as after a killed server
 	}
 	f.vmsMu.Lock()
 	defer f.vmsMu.Unlock()
 	vm.marker, vm.Name = "", r.NewVM.Name
-	return backup.RestoredVM{MOID: vm.MOID, InstanceUUID: vm.InstanceUUID, Name: vm.Name}, nil
+	return backup.RestoredVM{MOID: vm.MOID, InstanceUUID: vm.InstanceUUID, Name: vm.Name}, nil, nil
 }
 
 func (f *fakeVSphere) OverwriteVM(ctx context.Context, r backup.OverwriteDraft, from backup.ImageReader, progress func(int64)) (backup.RestoredVM, []string, error) {

@@ -79,17 +79,21 @@ func (a *attempt) restore(ctx context.Context) (ending, error) {
 func (a *attempt) put(ctx context.Context, s backup.VSphereSession, spec backup.RestoreSpec, moid string, from backup.ImageReader) (backup.RestoredVM, error) {
 	a.expect(restorable(from.Manifest().Image))
 	a.begin(ctx, "writing disks")
+	var vm backup.RestoredVM
+	var messages []string
+	var err error
 	switch {
 	case spec.NewVM != nil:
-		return s.ImportVM(ctx, backup.ImportDraft{Marker: a.marker(), NewVM: *spec.NewVM}, from, a.progress)
+		vm, messages, err = s.ImportVM(ctx, backup.ImportDraft{Marker: a.marker(), NewVM: *spec.NewVM}, from, a.progress)
 	case spec.InPlace != nil:
-		vm, messages, err := s.OverwriteVM(ctx, backup.OverwriteDraft{Marker: a.marker(), MOID: moid, InPlace: *spec.InPlace}, from, a.progress)
-		for _, m := range messages {
-			a.say("%s", m)
-		}
-		return vm, err
+		vm, messages, err = s.OverwriteVM(ctx, backup.OverwriteDraft{Marker: a.marker(), MOID: moid, InPlace: *spec.InPlace}, from, a.progress)
+	default:
+		err = backup.Errorf(backup.Invalid, "disk", "This server restores whole VMs only.")
 	}
-	return backup.RestoredVM{}, backup.Errorf(backup.Invalid, "disk", "This server restores whole VMs only.")
+	for _, m := range messages {
+		a.say("%s", m)
+	}
+	return vm, err
 }
 
 // restorable counts the bytes that the image can give back.
