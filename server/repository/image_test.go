@@ -495,8 +495,8 @@ func TestMemoryIsBoundedWhateverTheDisksSize(t *testing.T) {
 	}
 	must(0, g.Wait())(t)
 	must(w.Commit(ctx, backup.Manifest{}))(t)
-	if grew := (most.Load() - before) / mib; grew > 128 {
-		t.Errorf("four disks of 64 MiB took %d MiB, want at most 128", grew)
+	if grew := (most.Load() - before) / mib; grew > 160 {
+		t.Errorf("four disks of 64 MiB took %d MiB, want at most 160", grew)
 	} else {
 		t.Logf("four disks at the same time took %d MiB", grew)
 	}
