@@ -76,7 +76,6 @@ func TestGroupThatWasDeletedElsewhereIsPlannedAnew(t *testing.T) {
 }
 
 // TestGroupIsRefusedAtPlan shows what no apply is needed for.
-//
 func TestGroupIsRefusedAtPlan(t *testing.T) {
 	for name, c := range map[string]struct{ body, want string }{
 		"it has no members": {``, `At least one of these attributes must be configured: [virtual_machine_ids,selector]`},
