@@ -6,35 +6,36 @@ import (
 )
 
 // Image is one VM at one instant: all chosen disks, the VM's configuration and
-// its NVRAM, kept in a repository outside vSphere.
+// its NVRAM, kept in a repository outside vSphere. Its JSON stands in the image
+// itself.
 type Image struct {
-	ID              string
-	Project         string
-	VCenterID       string
-	VMID            string
-	VMName          string
-	VMMOID          string
-	VMInstanceUUID  string
-	ScheduleID      string
-	GroupID         string
-	RunID           string
-	JobID           string
-	RepositoryID    string
-	StartedAt       time.Time // of the backup; retention runs from here (seed N52)
-	EndedAt         time.Time
-	PointInTime     time.Time // when the vSphere snapshot was made: the state of the disks (seed N6)
-	ExpiresAt       time.Time // zero = never
-	LockedUntil     time.Time // zero = not locked
-	Status          ImageStatus
-	Consistency     Consistency // what was reached, not what was asked for
-	ChangeDetection ChangeDetection
-	Message         string
-	Disks           []ImageDisk
-	Sizes           Sizes
-	VerifiedAt      time.Time
-	FullCompareAt   time.Time // when all its disks were last compared in full
-	Labels          map[string]string
-	Ref             string // the repository's own name of it
+	ID              string            `json:"id"`
+	Project         string            `json:"project,omitempty"`
+	VCenterID       string            `json:"vcenter_id,omitempty"`
+	VMID            string            `json:"virtual_machine_id,omitempty"`
+	VMName          string            `json:"virtual_machine_name,omitempty"`
+	VMMOID          string            `json:"virtual_machine_moid,omitempty"`
+	VMInstanceUUID  string            `json:"virtual_machine_instance_uuid,omitempty"`
+	ScheduleID      string            `json:"schedule_id,omitempty"`
+	GroupID         string            `json:"group_id,omitempty"`
+	RunID           string            `json:"run_id,omitempty"`
+	JobID           string            `json:"job_id,omitempty"`
+	RepositoryID    string            `json:"repository_id,omitempty"`
+	StartedAt       time.Time         `json:"started_at"` // of the backup; retention runs from here (seed N52)
+	EndedAt         time.Time         `json:"ended_at"`
+	PointInTime     time.Time         `json:"point_in_time"`         // when the vSphere snapshot was made: the state of the disks (seed N6)
+	ExpiresAt       time.Time         `json:"expires_at,omitzero"`   // zero = never
+	LockedUntil     time.Time         `json:"locked_until,omitzero"` // zero = not locked
+	Status          ImageStatus       `json:"status"`
+	Consistency     Consistency       `json:"consistency,omitempty"` // what was reached, not what was asked for
+	ChangeDetection ChangeDetection   `json:"change_detection,omitempty"`
+	Message         string            `json:"message,omitempty"`
+	Disks           []ImageDisk       `json:"disks"`
+	Sizes           Sizes             `json:"sizes"`
+	VerifiedAt      time.Time         `json:"verified_at,omitzero"`
+	FullCompareAt   time.Time         `json:"last_full_compare_at,omitzero"` // when all its disks were last compared in full
+	Labels          map[string]string `json:"labels,omitempty"`
+	Ref             string            `json:"ref,omitempty"` // the repository's own name of it; not in the image itself
 }
 
 // ImageStatus tells what an image is worth.

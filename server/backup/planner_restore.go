@@ -44,10 +44,12 @@ func joined(ctx context.Context, tx Tx, token string) (*Restore, error) {
 		return nil, nil
 	}
 	old, err := tx.RestoreByToken(ctx, token)
-	if err != nil && CodeOf(err) != NotFound {
+	switch {
+	case CodeOf(err) == NotFound:
+		return nil, nil
+	case err != nil:
 		return nil, err
-	}
-	if err != nil || old.State.Final() && (old.State != JobSucceeded || old.Delivered) {
+	case old.State.Final() && (old.State != JobSucceeded || old.Delivered):
 		return nil, nil
 	}
 	return &old, nil

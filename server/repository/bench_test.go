@@ -2,6 +2,7 @@ package repository_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -159,7 +160,7 @@ func readAll(b *testing.B, r backup.Repository, ref string, size int64, n int) {
 					return nil
 				}
 				n = min(n, int64(len(buf)))
-				if _, err := d.ReadAt(buf[:n], start); err != nil && err != io.EOF {
+				if _, err := d.ReadAt(buf[:n], start); err != nil && !errors.Is(err, io.EOF) {
 					return err
 				}
 				off = start + n

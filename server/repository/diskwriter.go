@@ -142,7 +142,7 @@ func (d *diskWriter) send() error {
 // store makes an object of a block.
 func (d *diskWriter) store(b *block, bytes []byte) error {
 	if d.ctx.Err() != nil {
-		return nil // what is wrong is known
+		return nil //nolint:nilerr // what is wrong is known where the context was ended
 	}
 	if allZero(bytes) {
 		b.zero = true

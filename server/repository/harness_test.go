@@ -179,7 +179,7 @@ func compare(t testing.TB, r backup.Repository, ref string, want *disk) {
 		if n == 0 {
 			break
 		}
-		if _, err := d.ReadAt(got[start:start+n], start); err != nil && err != io.EOF {
+		if _, err := d.ReadAt(got[start:start+n], start); err != nil && !errors.Is(err, io.EOF) {
 			t.Fatalf("ReadAt(%d, %d) = %v", n, start, err)
 		}
 		off = start + n

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 
@@ -28,7 +29,7 @@ func DiskSHA256(ctx context.Context, d backup.DiskReader) (string, error) {
 			done += c
 		}
 		c, err := d.ReadAt(buf[:min(n, int64(len(buf)))], start)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return "", fmt.Errorf("hash disk at %d: %w", start, err)
 		}
 		h.Write(buf[:c])

@@ -57,7 +57,7 @@ func TestAFailureAtAnyStepLeavesNothingAndTheNextTrySucceeds(t *testing.T) {
 				p.fail(point, 1, unreachable)
 			}
 			id := h.ask(h.vm)
-			j := h.waiting(id, 1)
+			h.waiting(id, 1)
 			if left := h.vsphere.snapshotsOf(h.vm.MOID); len(left) != 0 || len(h.kept()) != 0 || len(h.images()) != 0 {
 				t.Errorf("after the failure snapshots %v and %d images are left", left, len(h.kept()))
 			}
@@ -65,7 +65,7 @@ func TestAFailureAtAnyStepLeavesNothingAndTheNextTrySucceeds(t *testing.T) {
 				t.Errorf("%d images were begun and %d given up", begun, ended)
 			}
 			h.clock.pass(15 * time.Second)
-			j = h.ended(id)
+			j := h.ended(id)
 			images, kept := h.images(), h.kept()
 			if j.State != backup.JobSucceeded || j.Error != "" || len(images) != 1 || len(kept) != 1 || kept[0].Image.Ref != images[0].Ref {
 				t.Errorf("job is %s (%s) with images %+v, want it succeeded with one", j.State, j.Error, images)

@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -316,7 +317,7 @@ func (f *fakeVSphere) put(ctx context.Context, vm *fakeVM, from backup.ImageRead
 			return err
 		}
 		b := make([]byte, d.Capacity)
-		if _, err := r.ReadAt(b, 0); err != nil && err != io.EOF {
+		if _, err := r.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
 		f.vmsMu.Lock()

@@ -8,41 +8,49 @@ import (
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
 
+// restoreJob is a restore under way.
+type restoreJob struct {
+	spec    backup.RestoreSpec
+	image   backup.Image
+	vcenter backup.VCenter
+	record  backup.RepositoryRecord
+	vm      backup.VirtualMachine // the one that is overwritten; zero for a new VM
+}
+
+func (a *attempt) openRestore(ctx context.Context) (r restoreJob, err error) {
+	if err := json.Unmarshal(a.job.Spec, &r.spec); err != nil {
+		return r, fmt.Errorf("spec: %w", err)
+	}
+	return r, a.Store.View(ctx, func(tx backup.Tx) (err error) {
+		if r.image, err = tx.Image(ctx, r.spec.ImageID); err != nil {
+			return err
+		}
+		if r.vcenter, err = tx.VCenter(ctx, r.spec.VCenterID); err != nil {
+			return err
+		}
+		if r.record, err = tx.Repository(ctx, r.image.RepositoryID); err != nil || r.spec.InPlace == nil {
+			return err
+		}
+		r.vm, err = tx.Machine(ctx, r.image.VMID)
+		return err
+	})
+}
+
 // restore puts one image back.
 func (a *attempt) restore(ctx context.Context) (ending, error) {
 	a.begin(ctx, "connecting")
-	var spec backup.RestoreSpec
-	if err := json.Unmarshal(a.job.Spec, &spec); err != nil {
-		return ending{}, fmt.Errorf("spec: %w", err)
-	}
-	var image backup.Image
-	var vcenter backup.VCenter
-	var record backup.RepositoryRecord
-	var vm backup.VirtualMachine
-	err := a.Store.View(ctx, func(tx backup.Tx) (err error) {
-		if image, err = tx.Image(ctx, spec.ImageID); err != nil {
-			return err
-		}
-		if vcenter, err = tx.VCenter(ctx, spec.VCenterID); err != nil {
-			return err
-		}
-		if record, err = tx.Repository(ctx, image.RepositoryID); err != nil || spec.InPlace == nil {
-			return err
-		}
-		vm, err = tx.Machine(ctx, image.VMID)
-		return err
-	})
+	r, err := a.openRestore(ctx)
 	if err != nil {
 		return ending{}, err
 	}
 	if a.note.Restored != nil { // by an attempt that could not say so any more
-		return a.restored(ctx, spec, *a.note.Restored, image), nil
+		return a.restored(ctx, r.spec, *a.note.Restored, r.image), nil
 	}
-	repo, err := a.Repositories.Repository(ctx, record)
+	repo, err := a.Repositories.Repository(ctx, r.record)
 	if err != nil {
 		return ending{}, err
 	}
-	session, err := a.VSphere.Connect(ctx, vcenter)
+	session, err := a.VSphere.Connect(ctx, r.vcenter)
 	if err != nil {
 		return ending{}, err
 	}
@@ -51,7 +59,7 @@ func (a *attempt) restore(ctx context.Context) (ending, error) {
 			return ending{}, err
 		}
 	}
-	reader, err := repo.Image(ctx, image.Ref)
+	reader, err := repo.Image(ctx, r.image.Ref)
 	if err != nil {
 		return ending{}, err
 	}
@@ -64,7 +72,7 @@ func (a *attempt) restore(ctx context.Context) (ending, error) {
 	if err := a.remember(ctx); err != nil {
 		return ending{}, err
 	}
-	done, err := a.put(ctx, session, spec, vm.MOID, reader)
+	done, err := a.put(ctx, session, r.spec, r.vm.MOID, reader)
 	if err != nil {
 		return ending{}, err
 	}
@@ -72,7 +80,7 @@ func (a *attempt) restore(ctx context.Context) (ending, error) {
 	if err := a.remember(context.WithoutCancel(ctx)); err != nil {
 		a.log.WarnContext(ctx, "restored VM not noted", "error", err)
 	}
-	return a.restored(ctx, spec, done, reader.Manifest().Image), nil
+	return a.restored(ctx, r.spec, done, reader.Manifest().Image), nil
 }
 
 // put moves the bytes and returns the VM that holds them.

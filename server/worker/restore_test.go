@@ -105,12 +105,12 @@ func TestARestoreThatFailsHalfWayIsTriedAgainAndLeavesNothing(t *testing.T) {
 			h.vsphere.fail("WriteEnd", 1, unreachable)
 			r := h.restore(ask(image))
 			h.start()
-			j := h.waiting(r.JobID, 1)
+			h.waiting(r.JobID, 1)
 			if done := h.restoreNow(r.ID); done.State != backup.JobQueued || done.Result.MOID != "" {
 				t.Errorf("restore %+v, want it waiting", done)
 			}
 			h.clock.pass(15 * time.Second)
-			j = h.ended(r.JobID)
+			j := h.ended(r.JobID)
 			done := h.restoreNow(r.ID)
 			if j.State != backup.JobSucceeded || j.Attempt != 2 {
 				t.Fatalf("job is %s (%s) after %d attempts, want it succeeded at the second", j.State, j.Error, j.Attempt)
