@@ -46,7 +46,7 @@ func (r refusal) text(err error) (summary, detail string) {
 	case errors.Is(err, context.Canceled):
 		return "Interrupted", "The run was interrupted before the server's answer was there. Run it again."
 	}
-	return "Kura server not reachable", fmt.Sprintf("%s gave no usable answer: %s\nCheck that the server runs (kura doctor, GET /readyz), the endpoint, and what stands between.", r.conn.endpoint, sentence(err))
+	return "Kura server not reachable", fmt.Sprintf("%s gave no usable answer: %s\nCheck that the server runs (GET /readyz), the endpoint, and what stands between.", r.conn.endpoint, sentence(err))
 }
 
 func (r refusal) detail(p *api.Problem) string {
