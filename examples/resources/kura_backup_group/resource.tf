@@ -14,6 +14,5 @@ resource "kura_backup_group" "gold" {
 resource "kura_backup_group" "erp" {
   name                = "erp"
   virtual_machine_ids = data.kura_virtual_machines.gold.ids
-  consistent          = true
   labels              = { owner = "finance" }
 }
