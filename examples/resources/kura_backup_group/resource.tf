@@ -10,7 +10,7 @@ resource "kura_backup_group" "gold" {
   reserved_seats = 8
 }
 
-# Listed machines whose snapshots are taken together.
+# Listed machines, with a label on their images.
 resource "kura_backup_group" "erp" {
   name                = "erp"
   virtual_machine_ids = data.kura_virtual_machines.gold.ids
