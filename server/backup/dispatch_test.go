@@ -308,3 +308,26 @@ func TestMappedTagsBecomeLabels(t *testing.T) {
 		}
 	}
 }
+
+// TestRunsByHandWaitForTheCapacity: a run-now needs no seat, but no more
+// backups of a vcenter run at a time than an hour has seats.
+//
+// seed:N29 seed:A57
+func TestRunsByHandWaitForTheCapacity(t *testing.T) {
+	h := newHouse(t, 2)
+	g := h.addGroup("three", h.addVMs(h.vcenter.ID, 3))
+	if run := must(h.BackupGroup(h.ctx, g.ID, backup.RunOptions{RetentionDays: 1}))(t); len(run.Jobs) != 3 {
+		t.Fatalf("the run has %d jobs, want 3", len(run.Jobs))
+	}
+	first, second := h.claim(), h.claim()
+	if first == nil || second == nil {
+		t.Fatal("a vcenter with two seats runs fewer than two backups")
+	}
+	if third := h.claim(); third != nil {
+		t.Fatalf("job %s started as the third on a vcenter with two seats", third.ID)
+	}
+	h.finish(first, backup.Ending{State: backup.JobSucceeded})
+	if h.claim() == nil {
+		t.Error("the third backup did not start when there was room")
+	}
+}

@@ -208,7 +208,9 @@ func (b *jobBuilder) job(ctx context.Context, tx Tx, vm VirtualMachine) (Job, er
 		return j, nil
 	}
 	j.Needs = []string{reachVCenter(v), reachRepository(b.repo)}
-	j.Keys = keysOf(v, vm)
+	// What has no seat (runs by hand, grown groups, days that daylight saving
+	// moved) waits while as many backups run as an hour has seats.
+	j.Keys = append(keysOf(v, vm), JobKey{Name: "seats:" + v.ID, Weight: 1, Max: v.SlotCapacity})
 	if b.group.MaxParallel > 0 {
 		j.Keys = append(j.Keys, JobKey{Name: "run:" + b.run.ID, Weight: 1, Max: b.group.MaxParallel})
 	}
