@@ -35,8 +35,6 @@ func mountSmall(data string, mib int) error {
 
 // TestFullRepositoryDisk: the job fails and says so, no image is listed, no
 // snapshot is left, and what was stored before still restores.
-//
-// seed:N53
 func TestFullRepositoryDisk(t *testing.T) {
 	l := newLab(t, lab.Config{VMs: 1, DiskSize: 8 << 20})
 	p := spawn(t, child{SmallMiB: 24})
