@@ -261,3 +261,8 @@ func keysOf(v VCenter, vm VirtualMachine) []JobKey {
 func Reaches(labels []string, v VCenter) bool {
 	return labels == nil || slices.Contains(labels, reachVCenter(v))
 }
+
+// ReachesRepository says whether such a server reaches the repository.
+func ReachesRepository(labels []string, r RepositoryRecord) bool {
+	return labels == nil || slices.Contains(labels, reachRepository(r))
+}

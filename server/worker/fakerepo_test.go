@@ -73,7 +73,9 @@ func (r *fakeRepository) Delete(ctx context.Context, ref string) error {
 	return nil
 }
 
-func (r *fakeRepository) Space(context.Context) (stored, free int64, err error) { return 0, -1, nil }
+func (r *fakeRepository) Space(ctx context.Context) (stored, free int64, err error) {
+	return 1 << 20, 1 << 30, r.pass(ctx, "Space", "")
+}
 
 // fakeWriter writes one image.
 type fakeWriter struct {

@@ -160,7 +160,7 @@ func (h *house) start(change ...func(*worker.Config)) (stop func()) {
 // swept waits for the first sweep, so that the calls that follow are a job's.
 func (h *house) swept() {
 	h.Helper()
-	h.until("the first sweep", func() bool { return len(h.vsphere.called("Sweep")) > 0 })
+	h.until("the first sweep and measurement", func() bool { return len(h.vsphere.called("Sweep")) > 0 && len(h.repository.called("Space")) > 0 })
 }
 
 const patience = 20 * time.Second

@@ -48,6 +48,7 @@ type Config struct {
 	Dispatch time.Duration // how often occurrences are looked for; default 5 s
 	Sync     time.Duration // age at which an inventory is read again; default 10 min
 	Sweep    time.Duration // how often left-overs are looked for; default 60 s
+	Measure  time.Duration // how often the repositories are measured; default 5 min
 	Backoff  time.Duration // before the second try of a failed job, doubled for each further one; default 15 s
 }
 
@@ -62,6 +63,7 @@ func (c Config) defaulted() Config {
 	or(&c.Dispatch, 5*time.Second)
 	or(&c.Sync, 10*time.Minute)
 	or(&c.Sweep, time.Minute)
+	or(&c.Measure, 5*time.Minute)
 	or(&c.Backoff, 15*time.Second)
 	if c.Slots == 0 {
 		c.Slots = 8
@@ -107,6 +109,7 @@ func (w *Worker) Run(ctx context.Context) {
 	wg.Go(func() { w.every(ctx, w.Config.Dispatch, w.dispatch) })
 	wg.Go(func() { w.every(ctx, w.Config.Sweep, w.sweep) })
 	wg.Go(func() { w.every(ctx, min(w.Config.Sync, time.Minute), w.syncStale) })
+	wg.Go(func() { w.every(ctx, w.Config.Measure, w.measure) })
 	w.serve(ctx, &wg)
 }
 
