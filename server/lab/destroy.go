@@ -26,8 +26,6 @@ func (l *Lab) destroyJob(ctx *simulator.Context, vm ref) job {
 		if fault != nil {
 			return nil, fault
 		}
-		// vcsim goes on deleting files, under the lock of the file manager.
-		ctx.Map.WithLock(l.context(), ctx.Map.FileManager(), func() {})
 		l.forgetVM(ctx, vm)
 		l.eraseChains(tops)
 		for _, k := range tops {

@@ -181,7 +181,11 @@ func (l *Lab) inner(ctx *simulator.Context, begin func() ref) (types.AnyType, ty
 func (l *Lab) alone(ctx *simulator.Context, begin func() ref) (types.AnyType, types.BaseMethodFault) {
 	l.busy.Lock()
 	defer l.busy.Unlock()
-	return l.finishInner(ctx, begin())
+	result, fault := l.finishInner(ctx, begin())
+	// vcsim goes on deleting files when such a task has ended, under the file
+	// manager's lock, which it takes before that end.
+	ctx.Map.WithLock(l.context(), ctx.Map.FileManager(), func() {})
+	return result, fault
 }
 
 func (l *Lab) finishInner(ctx *simulator.Context, task ref) (types.AnyType, types.BaseMethodFault) {

@@ -64,8 +64,9 @@ func TestASweepRemovesWhatIsOursAndDeadOnly(t *testing.T) {
 func TestASnapshotThatCannotBeRemovedIsAMessageAndTheSweepsWork(t *testing.T) {
 	h := newHouse(t)
 	h.vsphere.fail("RemoveSnapshot", 1, backup.Errorf(backup.VMBusy, "", "The VM is busy."))
-	id := h.ask(h.vm)
 	stop := h.start()
+	h.swept() // the sweep of the start must not meet the job's snapshot
+	id := h.ask(h.vm)
 	j := h.ended(id)
 	if want := "The snapshot could not be removed yet (The VM is busy); the server keeps trying."; j.State != backup.JobSucceeded || !slices.Equal(j.Messages, []string{want}) {
 		t.Errorf("job is %s with messages %q, want it succeeded with %q", j.State, j.Messages, want)
@@ -84,8 +85,9 @@ func TestASnapshotOfAnEarlierTryThatStaysDoesNotStopTheNext(t *testing.T) {
 	h := newHouse(t)
 	h.vsphere.fail("ReadDisks", 1, unreachable)
 	h.vsphere.fail("RemoveSnapshot", 2, backup.Errorf(backup.VMBusy, "", "The VM is busy."))
-	id := h.ask(h.vm)
 	stop := h.start()
+	h.swept() // the sweep of the start must not meet the job's snapshot
+	id := h.ask(h.vm)
 	h.waiting(id, 1)
 	h.clock.pass(15 * time.Second)
 	if j := h.ended(id); j.State != backup.JobSucceeded || len(h.images()) != 1 {
