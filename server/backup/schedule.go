@@ -31,6 +31,7 @@ type Schedule struct {
 	Labels          map[string]string
 	DeletionProtect bool
 	Seats           int  // booked in each of its start hours, over the window
+	UnbookedSeats   int  // that its group has grown by without finding room: these VMs start only while the hour has room
 	StartTimeChosen bool // the server picked the slot
 	EarliestHour    int  // of that pick, 0 to 23
 	LatestHour      int  // of that pick, 0 to 23; default 23
