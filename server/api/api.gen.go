@@ -44,6 +44,24 @@ func (e ChangeDetection) Valid() bool {
 	}
 }
 
+// Defines values for ClockChange.
+const (
+	ClockChangeGap   ClockChange = "gap"
+	ClockChangeTwice ClockChange = "twice"
+)
+
+// Valid indicates whether the value is a known member of the ClockChange enum.
+func (e ClockChange) Valid() bool {
+	switch e {
+	case ClockChangeGap:
+		return true
+	case ClockChangeTwice:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Consistency.
 const (
 	ConsistencyApp         Consistency = "app"
@@ -676,11 +694,14 @@ type BackupSchedule struct {
 	Lock bool `json:"lock,omitempty,omitzero"`
 
 	// MaxDelayHours How long after its window a job may still start.
-	MaxDelayHours *int      `json:"max_delay_hours,omitempty"`
-	Monthly       *Monthly  `json:"monthly,omitempty"`
-	Name          string    `json:"name"`
-	NextRunAt     time.Time `json:"next_run_at,omitempty,omitzero"`
-	OneTime       *OneTime  `json:"one_time,omitempty"`
+	MaxDelayHours *int `json:"max_delay_hours,omitempty"`
+
+	// Measured In the answer of `GET` of one schedule; absent when nothing was measured.
+	Measured  *MeasuredDuration `json:"measured,omitempty"`
+	Monthly   *Monthly          `json:"monthly,omitempty"`
+	Name      string            `json:"name"`
+	NextRunAt time.Time         `json:"next_run_at,omitempty,omitzero"`
+	OneTime   *OneTime          `json:"one_time,omitempty"`
 
 	// Repository Name or id; the name is answered. Absent = the default one.
 	Repository string `json:"repository,omitempty,omitzero"`
@@ -702,6 +723,9 @@ type BackupSchedule struct {
 
 	// TimeZone IANA name. Absent = the vcenter's.
 	TimeZone string `json:"time_zone,omitempty,omitzero"`
+
+	// UnbookedSeats VMs by which the group has grown and for which the hour had no room: they start only while the hour's running backups are below capacity.
+	UnbookedSeats int `json:"unbooked_seats,omitempty,omitzero"`
 
 	// UnprotectableDisks What to do with disks that vSphere cannot snapshot.
 	UnprotectableDisks UnprotectableDisks `json:"unprotectable_disks,omitempty,omitzero"`
@@ -740,6 +764,11 @@ type BackupScheduleList struct {
 
 // ChangeDetection defines model for ChangeDetection.
 type ChangeDetection string
+
+// ClockChange What daylight saving does to the hour; absent = nothing. `gap`: the local
+// hour does not exist that day, and the slot begins at the first instant
+// after it. `twice`: it occurs twice, and the slot is the first of the two.
+type ClockChange string
 
 // Consistency `app` quiesces the guest and falls back to `crash` with a message,
 // `app_required` fails instead, `offline` shuts the guest down for the
@@ -857,6 +886,17 @@ type JobState string
 // Labels Free text for the user's own order; keys without `=`.
 type Labels = map[string]string
 
+// MeasuredDuration How long its VMs' backups took of late, to be compared with `duration_hours`, which the server never changes by itself.
+type MeasuredDuration struct {
+	// Backups How many were measured.
+	Backups        int   `json:"backups"`
+	LongestSeconds int64 `json:"longest_seconds"`
+	MedianSeconds  int64 `json:"median_seconds"`
+
+	// SuggestedDurationHours A `duration_hours` that they would have fitted into.
+	SuggestedDurationHours int `json:"suggested_duration_hours"`
+}
+
 // Monthly Exactly one of `days_of_month`, `last_day` and `week_day_of_month`. `short_months` goes with `days_of_month` only.
 type Monthly struct {
 	DaysOfMonth []int `json:"days_of_month,omitempty,omitzero"`
@@ -869,6 +909,14 @@ type Monthly struct {
 
 // Occurrence defines model for Occurrence.
 type Occurrence struct {
+	// Clock What daylight saving does to the hour; absent = nothing. `gap`: the local
+	// hour does not exist that day, and the slot begins at the first instant
+	// after it. `twice`: it occurs twice, and the slot is the first of the two.
+	Clock ClockChange `json:"clock,omitempty,omitzero"`
+
+	// Note With `clock`: the same as a sentence.
+	Note string `json:"note,omitempty,omitzero"`
+
 	// StartsAt In the schedule's time zone.
 	StartsAt time.Time `json:"starts_at"`
 }
@@ -1194,6 +1242,50 @@ type TagMapping struct {
 	Value    string `json:"value"`
 }
 
+// Timeslot defines model for Timeslot.
+type Timeslot struct {
+	// Capacity Seats of the hour.
+	Capacity int `json:"capacity"`
+
+	// Free Seats that can still be booked.
+	Free int `json:"free"`
+
+	// OverBooked More seats are booked than there are, since `slot_capacity` was made smaller. Nothing is dropped: what is too much queues when the hour comes.
+	OverBooked bool `json:"over_booked"`
+
+	// Recommended The emptiest hour of its local day that has a free seat; of equal ones the earliest.
+	Recommended bool `json:"recommended"`
+
+	// Schedules With `who=true`: who holds the seats, by name.
+	Schedules []TimeslotHolder `json:"schedules,omitempty,omitzero"`
+
+	// StartsAt In the time zone that was asked for.
+	StartsAt time.Time `json:"starts_at"`
+
+	// Used Seats that are booked.
+	Used int `json:"used"`
+}
+
+// TimeslotHolder defines model for TimeslotHolder.
+type TimeslotHolder struct {
+	// ID Of the schedule.
+	ID   string `json:"id"`
+	Name string `json:"name"`
+
+	// Seats In the slot's fullest hour.
+	Seats int `json:"seats"`
+}
+
+// TimeslotList defines model for TimeslotList.
+type TimeslotList struct {
+	Items      []Timeslot `json:"items"`
+	NextCursor string     `json:"next_cursor,omitempty,omitzero"`
+
+	// TimeZone That of `starts_at`.
+	TimeZone  string `json:"time_zone"`
+	VCenterID string `json:"vcenter_id"`
+}
+
 // Token defines model for Token.
 type Token struct {
 	CreatedAt time.Time `json:"created_at,omitempty,omitzero"`
@@ -1264,6 +1356,9 @@ type VCenter struct {
 	Transport Transport `json:"transport,omitempty,omitzero"`
 	UpdatedAt time.Time `json:"updated_at,omitempty,omitzero"`
 	Username  string    `json:"username"`
+
+	// Warnings In the answer of `POST` and `PUT` only: what to know of the change, such as hours that hold more seats than the new `slot_capacity`.
+	Warnings []string `json:"warnings,omitempty,omitzero"`
 }
 
 // VCenterLimits What may run at once. Absent = the default.
@@ -1533,6 +1628,15 @@ type ListOccurrencesParams struct {
 	Count int       `form:"count,omitempty" json:"count,omitempty,omitzero"`
 }
 
+// ExportOccurrencesParams defines parameters for ExportOccurrences.
+type ExportOccurrencesParams struct {
+	// From Slots that begin after this time; default now.
+	From time.Time `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// Count Events at most.
+	Count int `form:"count,omitempty" json:"count,omitempty,omitzero"`
+}
+
 // RunBackupScheduleParams defines parameters for RunBackupSchedule.
 type RunBackupScheduleParams struct {
 	// IdempotencyKey Makes a repetition answer what the first one answered.
@@ -1609,6 +1713,29 @@ type ListRunsParams struct {
 
 	// Limit Items of a page at most.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Cursor `next_cursor` of the page before.
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// ListTimeslotsParams defines parameters for ListTimeslots.
+type ListTimeslotsParams struct {
+	VCenterID string `form:"vcenter_id" json:"vcenter_id"`
+
+	// From Hours that begin at this time or later; default now. Of hours that have begun, the running one is listed.
+	From time.Time `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To Hours that begin before this time, at most 400 days ahead; default 7 days after `from`.
+	To time.Time `form:"to,omitempty" json:"to,omitempty,omitzero"`
+
+	// TimeZone IANA name; default the vcenter's.
+	TimeZone string `form:"time_zone,omitempty" json:"time_zone,omitempty,omitzero"`
+
+	// Who true = with the schedules that hold the seats.
+	Who bool `form:"who,omitempty" json:"who,omitempty,omitzero"`
+
+	// Limit Items of a page at most.
+	Limit int `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
 
 	// Cursor `next_cursor` of the page before.
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
@@ -1932,6 +2059,16 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/backup-schedules/{id}/occurrences (the `ListOccurrences` operationId).
 	ListOccurrences(ctx context.Context, id ID, params *ListOccurrencesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ExportOccurrences The coming slots of a schedule as a calendar
+	//
+	// iCalendar (RFC 5545), to be imported or subscribed to. One event per
+	// slot, in UTC, from the slot's start until the last hour for which one of
+	// its VMs holds a seat. An event keeps its UID, so that a calendar that is
+	// read again shows it once. None lies more than 400 days after `from`.
+	//
+	// Corresponds with GET /v1/backup-schedules/{id}/occurrences.ics (the `ExportOccurrences` operationId).
+	ExportOccurrences(ctx context.Context, id ID, params *ExportOccurrencesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// RunBackupSchedule Run a schedule now
 	//
 	// Takes no seat; obeys the running limits.
@@ -2070,6 +2207,16 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/server (the `GetServer` operationId).
 	GetServer(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListTimeslots List the coming hours of a vcenter with their seats
+	//
+	// The whole hours of the time zone, soonest first. Where an hour of that
+	// zone straddles two UTC hours, the fuller one of the two counts. An hour
+	// that daylight saving skips is not listed; one that occurs twice is
+	// listed twice. Hours that are over are not listed.
+	//
+	// Corresponds with GET /v1/timeslots (the `ListTimeslots` operationId).
+	ListTimeslots(ctx context.Context, params *ListTimeslotsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTokens List tokens
 	//
@@ -2537,6 +2684,26 @@ func (c *Client) ListOccurrences(ctx context.Context, id ID, params *ListOccurre
 	return c.Client.Do(req)
 }
 
+// ExportOccurrences The coming slots of a schedule as a calendar
+//
+// iCalendar (RFC 5545), to be imported or subscribed to. One event per
+// slot, in UTC, from the slot's start until the last hour for which one of
+// its VMs holds a seat. An event keeps its UID, so that a calendar that is
+// read again shows it once. None lies more than 400 days after `from`.
+//
+// Corresponds with GET /v1/backup-schedules/{id}/occurrences.ics (the `ExportOccurrences` operationId).
+func (c *Client) ExportOccurrences(ctx context.Context, id ID, params *ExportOccurrencesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExportOccurrencesRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // RunBackupSchedule Run a schedule now
 //
 // Takes no seat; obeys the running limits.
@@ -2856,6 +3023,26 @@ func (c *Client) GetRun(ctx context.Context, id ID, reqEditors ...RequestEditorF
 // Corresponds with GET /v1/server (the `GetServer` operationId).
 func (c *Client) GetServer(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetServerRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListTimeslots List the coming hours of a vcenter with their seats
+//
+// The whole hours of the time zone, soonest first. Where an hour of that
+// zone straddles two UTC hours, the fuller one of the two counts. An hour
+// that daylight saving skips is not listed; one that occurs twice is
+// listed twice. Hours that are over are not listed.
+//
+// Corresponds with GET /v1/timeslots (the `ListTimeslots` operationId).
+func (c *Client) ListTimeslots(ctx context.Context, params *ListTimeslotsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTimeslotsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4033,6 +4220,71 @@ func NewListOccurrencesRequest(server string, id ID, params *ListOccurrencesPara
 	return req, nil
 }
 
+// NewExportOccurrencesRequest constructs an http.Request for the ExportOccurrences method
+func NewExportOccurrencesRequest(server string, id ID, params *ExportOccurrencesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/backup-schedules/%s/occurrences.ics", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "count", params.Count, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewRunBackupScheduleRequest constructs an http.Request for the RunBackupSchedule method
 func NewRunBackupScheduleRequest(server string, id ID, params *RunBackupScheduleParams) (*http.Request, error) {
 	var err error
@@ -4814,6 +5066,104 @@ func NewGetServerRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListTimeslotsRequest constructs an http.Request for the ListTimeslots method
+func NewListTimeslotsRequest(server string, params *ListTimeslotsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/timeslots")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "vcenter_id", params.VCenterID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "time_zone", params.TimeZone, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "who", params.Who, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -5647,6 +5997,18 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/backup-schedules/{id}/occurrences (the `ListOccurrences` operationId).
 	ListOccurrencesWithResponse(ctx context.Context, id ID, params *ListOccurrencesParams, reqEditors ...RequestEditorFn) (*ListOccurrencesResponse, error)
 
+	// ExportOccurrencesWithResponse The coming slots of a schedule as a calendar
+	//
+	// iCalendar (RFC 5545), to be imported or subscribed to. One event per
+	// slot, in UTC, from the slot's start until the last hour for which one of
+	// its VMs holds a seat. An event keeps its UID, so that a calendar that is
+	// read again shows it once. None lies more than 400 days after `from`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/backup-schedules/{id}/occurrences.ics (the `ExportOccurrences` operationId).
+	ExportOccurrencesWithResponse(ctx context.Context, id ID, params *ExportOccurrencesParams, reqEditors ...RequestEditorFn) (*ExportOccurrencesResponse, error)
+
 	// RunBackupScheduleWithResponse Run a schedule now
 	//
 	// Takes no seat; obeys the running limits.
@@ -5811,6 +6173,18 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/server (the `GetServer` operationId).
 	GetServerWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetServerResponse, error)
+
+	// ListTimeslotsWithResponse List the coming hours of a vcenter with their seats
+	//
+	// The whole hours of the time zone, soonest first. Where an hour of that
+	// zone straddles two UTC hours, the fuller one of the two counts. An hour
+	// that daylight saving skips is not listed; one that occurs twice is
+	// listed twice. Hours that are over are not listed.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/timeslots (the `ListTimeslots` operationId).
+	ListTimeslotsWithResponse(ctx context.Context, params *ListTimeslotsParams, reqEditors ...RequestEditorFn) (*ListTimeslotsResponse, error)
 
 	// ListTokensWithResponse List tokens
 	//
@@ -6739,6 +7113,47 @@ func (r ListOccurrencesResponse) ContentType() string {
 	return ""
 }
 
+type ExportOccurrencesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ExportOccurrencesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ExportOccurrencesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExportOccurrencesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExportOccurrencesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExportOccurrencesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // RunBackupScheduleResponse202Headers the declared response headers of an HTTP 202 response for RunBackupSchedule
 type RunBackupScheduleResponse202Headers struct {
 	Location string
@@ -7515,6 +7930,54 @@ func (r GetServerResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetServerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListTimeslotsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TimeslotList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListTimeslotsResponse) GetJSON200() *TimeslotList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListTimeslotsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListTimeslotsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListTimeslotsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListTimeslotsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListTimeslotsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8410,6 +8873,24 @@ func (c *ClientWithResponses) ListOccurrencesWithResponse(ctx context.Context, i
 	return ParseListOccurrencesResponse(rsp)
 }
 
+// ExportOccurrencesWithResponse The coming slots of a schedule as a calendar
+//
+// iCalendar (RFC 5545), to be imported or subscribed to. One event per
+// slot, in UTC, from the slot's start until the last hour for which one of
+// its VMs holds a seat. An event keeps its UID, so that a calendar that is
+// read again shows it once. None lies more than 400 days after `from`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/backup-schedules/{id}/occurrences.ics (the `ExportOccurrences` operationId).
+func (c *ClientWithResponses) ExportOccurrencesWithResponse(ctx context.Context, id ID, params *ExportOccurrencesParams, reqEditors ...RequestEditorFn) (*ExportOccurrencesResponse, error) {
+	rsp, err := c.ExportOccurrences(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExportOccurrencesResponse(rsp)
+}
+
 // RunBackupScheduleWithResponse Run a schedule now
 //
 // Takes no seat; obeys the running limits.
@@ -8687,6 +9168,24 @@ func (c *ClientWithResponses) GetServerWithResponse(ctx context.Context, reqEdit
 		return nil, err
 	}
 	return ParseGetServerResponse(rsp)
+}
+
+// ListTimeslotsWithResponse List the coming hours of a vcenter with their seats
+//
+// The whole hours of the time zone, soonest first. Where an hour of that
+// zone straddles two UTC hours, the fuller one of the two counts. An hour
+// that daylight saving skips is not listed; one that occurs twice is
+// listed twice. Hours that are over are not listed.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/timeslots (the `ListTimeslots` operationId).
+func (c *ClientWithResponses) ListTimeslotsWithResponse(ctx context.Context, params *ListTimeslotsParams, reqEditors ...RequestEditorFn) (*ListTimeslotsResponse, error) {
+	rsp, err := c.ListTimeslots(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListTimeslotsResponse(rsp)
 }
 
 // ListTokensWithResponse List tokens
@@ -9534,6 +10033,32 @@ func ParseListOccurrencesResponse(rsp *http.Response) (*ListOccurrencesResponse,
 	return response, nil
 }
 
+// ParseExportOccurrencesResponse parses an HTTP response from a ExportOccurrencesWithResponse call
+func ParseExportOccurrencesResponse(rsp *http.Response) (*ExportOccurrencesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExportOccurrencesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseRunBackupScheduleResponse parses an HTTP response from a RunBackupScheduleWithResponse call
 func ParseRunBackupScheduleResponse(rsp *http.Response) (*RunBackupScheduleResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -10103,6 +10628,39 @@ func ParseGetServerResponse(rsp *http.Response) (*GetServerResponse, error) {
 	return response, nil
 }
 
+// ParseListTimeslotsResponse parses an HTTP response from a ListTimeslotsWithResponse call
+func ParseListTimeslotsResponse(rsp *http.Response) (*ListTimeslotsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListTimeslotsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TimeslotList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListTokensResponse parses an HTTP response from a ListTokensWithResponse call
 func ParseListTokensResponse(rsp *http.Response) (*ListTokensResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -10613,6 +11171,9 @@ type ServerInterface interface {
 	// ListOccurrences List the coming slots of a schedule
 	// (GET /v1/backup-schedules/{id}/occurrences)
 	ListOccurrences(w http.ResponseWriter, r *http.Request, id ID, params ListOccurrencesParams)
+	// ExportOccurrences The coming slots of a schedule as a calendar
+	// (GET /v1/backup-schedules/{id}/occurrences.ics)
+	ExportOccurrences(w http.ResponseWriter, r *http.Request, id ID, params ExportOccurrencesParams)
 	// RunBackupSchedule Run a schedule now
 	// (POST /v1/backup-schedules/{id}:run)
 	RunBackupSchedule(w http.ResponseWriter, r *http.Request, id ID, params RunBackupScheduleParams)
@@ -10661,6 +11222,9 @@ type ServerInterface interface {
 	// GetServer What this server is and which retentions it allows
 	// (GET /v1/server)
 	GetServer(w http.ResponseWriter, r *http.Request)
+	// ListTimeslots List the coming hours of a vcenter with their seats
+	// (GET /v1/timeslots)
+	ListTimeslots(w http.ResponseWriter, r *http.Request, params ListTimeslotsParams)
 	// ListTokens List tokens
 	// (GET /v1/tokens)
 	ListTokens(w http.ResponseWriter, r *http.Request, params ListTokensParams)
@@ -11523,6 +12087,61 @@ func (siw *ServerInterfaceWrapper) ListOccurrences(w http.ResponseWriter, r *htt
 	handler.ServeHTTP(w, r)
 }
 
+// ExportOccurrences operation middleware
+func (siw *ServerInterfaceWrapper) ExportOccurrences(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExportOccurrencesParams
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "count" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "count", r.URL.Query(), &params.Count, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "count"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "count", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ExportOccurrences(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // RunBackupSchedule operation middleware
 func (siw *ServerInterfaceWrapper) RunBackupSchedule(w http.ResponseWriter, r *http.Request) {
 
@@ -12216,6 +12835,117 @@ func (siw *ServerInterfaceWrapper) GetServer(w http.ResponseWriter, r *http.Requ
 	handler.ServeHTTP(w, r)
 }
 
+// ListTimeslots operation middleware
+func (siw *ServerInterfaceWrapper) ListTimeslots(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListTimeslotsParams
+
+	// ------------- Required query parameter "vcenter_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "vcenter_id", r.URL.Query(), &params.VCenterID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "vcenter_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vcenter_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "time_zone" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "time_zone", r.URL.Query(), &params.TimeZone, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "time_zone"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "time_zone", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "who" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "who", r.URL.Query(), &params.Who, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "who"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "who", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListTimeslots(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListTokens operation middleware
 func (siw *ServerInterfaceWrapper) ListTokens(w http.ResponseWriter, r *http.Request) {
 
@@ -12890,6 +13620,10 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	r.HandleFunc(options.BaseURL+"/v1/backup-schedules/{id}:run", wrapper.RunBackupSchedule).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/backup-schedules/{id}/occurrences", wrapper.ListOccurrences).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/backup-schedules/{id}/occurrences.ics", wrapper.ExportOccurrences).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/timeslots", wrapper.ListTimeslots).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/v1/runs", wrapper.ListRuns).Methods(http.MethodGet)
 
@@ -13639,6 +14373,52 @@ func (response ListOccurrencesdefaultApplicationProblemPlusJSONResponse) VisitLi
 	return err
 }
 
+type ExportOccurrencesRequestObject struct {
+	ID     ID `json:"id"`
+	Params ExportOccurrencesParams
+}
+
+type ExportOccurrencesResponseObject interface {
+	VisitExportOccurrencesResponse(w http.ResponseWriter) error
+}
+
+type ExportOccurrences200TextCalendarResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ExportOccurrences200TextCalendarResponse) VisitExportOccurrencesResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/calendar")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type ExportOccurrencesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ExportOccurrencesdefaultApplicationProblemPlusJSONResponse) VisitExportOccurrencesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type RunBackupScheduleRequestObject struct {
 	ID     ID `json:"id"`
 	Params RunBackupScheduleParams
@@ -14306,6 +15086,45 @@ func (response GetServerdefaultApplicationProblemPlusJSONResponse) VisitGetServe
 	return err
 }
 
+type ListTimeslotsRequestObject struct {
+	Params ListTimeslotsParams
+}
+
+type ListTimeslotsResponseObject interface {
+	VisitListTimeslotsResponse(w http.ResponseWriter) error
+}
+
+type ListTimeslots200JSONResponse TimeslotList
+
+func (response ListTimeslots200JSONResponse) VisitListTimeslotsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTimeslotsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListTimeslotsdefaultApplicationProblemPlusJSONResponse) VisitListTimeslotsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListTokensRequestObject struct {
 	Params ListTokensParams
 }
@@ -14824,6 +15643,9 @@ type StrictServerInterface interface {
 	// ListOccurrences List the coming slots of a schedule
 	// (GET /v1/backup-schedules/{id}/occurrences)
 	ListOccurrences(ctx context.Context, request ListOccurrencesRequestObject) (ListOccurrencesResponseObject, error)
+	// ExportOccurrences The coming slots of a schedule as a calendar
+	// (GET /v1/backup-schedules/{id}/occurrences.ics)
+	ExportOccurrences(ctx context.Context, request ExportOccurrencesRequestObject) (ExportOccurrencesResponseObject, error)
 	// RunBackupSchedule Run a schedule now
 	// (POST /v1/backup-schedules/{id}:run)
 	RunBackupSchedule(ctx context.Context, request RunBackupScheduleRequestObject) (RunBackupScheduleResponseObject, error)
@@ -14872,6 +15694,9 @@ type StrictServerInterface interface {
 	// GetServer What this server is and which retentions it allows
 	// (GET /v1/server)
 	GetServer(ctx context.Context, request GetServerRequestObject) (GetServerResponseObject, error)
+	// ListTimeslots List the coming hours of a vcenter with their seats
+	// (GET /v1/timeslots)
+	ListTimeslots(ctx context.Context, request ListTimeslotsRequestObject) (ListTimeslotsResponseObject, error)
 	// ListTokens List tokens
 	// (GET /v1/tokens)
 	ListTokens(ctx context.Context, request ListTokensRequestObject) (ListTokensResponseObject, error)
@@ -15404,6 +16229,33 @@ func (sh *strictHandler) ListOccurrences(w http.ResponseWriter, r *http.Request,
 	}
 }
 
+// ExportOccurrences operation middleware
+func (sh *strictHandler) ExportOccurrences(w http.ResponseWriter, r *http.Request, id ID, params ExportOccurrencesParams) {
+	var request ExportOccurrencesRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ExportOccurrences(ctx, request.(ExportOccurrencesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExportOccurrences")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ExportOccurrencesResponseObject); ok {
+		if err := validResponse.VisitExportOccurrencesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // RunBackupSchedule operation middleware
 func (sh *strictHandler) RunBackupSchedule(w http.ResponseWriter, r *http.Request, id ID, params RunBackupScheduleParams) {
 	var request RunBackupScheduleRequestObject
@@ -15839,6 +16691,32 @@ func (sh *strictHandler) GetServer(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// ListTimeslots operation middleware
+func (sh *strictHandler) ListTimeslots(w http.ResponseWriter, r *http.Request, params ListTimeslotsParams) {
+	var request ListTimeslotsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTimeslots(ctx, request.(ListTimeslotsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTimeslots")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListTimeslotsResponseObject); ok {
+		if err := validResponse.VisitListTimeslotsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListTokens operation middleware
 func (sh *strictHandler) ListTokens(w http.ResponseWriter, r *http.Request, params ListTokensParams) {
 	var request ListTokensRequestObject
@@ -16185,226 +17063,250 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7H39c9s4luC/guJtVe/u0LIkfzPVdec46emk20nW8aR3OslKEAlJjChATYBWNLn871d4AEiQBCXSlpPe",
-	"2fvJlgSCwMPD+/744oVsuWKUUMG94ItHPuPlKiHw/1McLrLVX1OWreTHO5xkRP4TpgQLEo2w8AJv2B+e",
-	"HgwGB8Oj2/5F0O8H/f7vnu/FkRd4/cHLZ7//cvQf5/95fHvxbnh9+vTs1cnV4Kb/1PM9ipfEC7wZSyLP",
-	"91LCSXpHohEnWK7k3Pc4SUgoWCpfKfCMe8H7L16IBZmxdOMF3gSWV5np60ffuwsJFSQdbV/DpffV97JV",
-	"tGMrX7/6GhAvlnhGyoCYYzojo4gIEoqYUS/wwonwfC9klMdcEBrKhYYp5nPP96KYL8wuVjiMxcYLTs/P",
-	"BhfHZ6dnR6e+tyAbLxj2+33fS/CEJF7g/YzTCMkH0QCghCMvGJwO+qeDITzCBUtJ5AXH/eHpydHg/FgC",
-	"gNCouqej/u3gLOhfBMdwPOTzKk4Jt8cMD/rnMOYoGAzlmJk8+NHug9w+4rnne5/YZMc8f/X0liXiffW9",
-	"FYupGMV0JGI428o2joLh4HeAx4rxWCh8iMgUZ4kEf5rRHe/7yfM9Hs5JlCVkx9ArOTT+h7oSq5TdxTxm",
-	"VMK8dHZtjkZ+h1PRcDYG7lxgkXFAaCavRlt09r27OBUZTkZLHM5jCii6/aFn8vgoF5iGZJRlMPikPzi5",
-	"mAzCg7PpkBz0o5Pjg3N8NDkYTPrhKT6aDqOBRMUlg9F3y4PjYXEHSbryvhZX5q0GcfnWOC9HG6IS4TjZ",
-	"KASJshTLKzeasyzlXjCQWI8niQS4SDMiUVyoe5ASQai6nu+/eBHe8BGbjtaELLzgvcczGuGN91GeoB43",
-	"kmO84ORU3qX93AKJREv8eRSRBG/Mmk9tsCEaz+Yi2UhYks9iJHG4fDsHt/2hgsVfAChb8L+yEyCmOVmV",
-	"KGjuFcwocS5bLjHM8vyOpBsU4Q3CAsHP6JLH+PCWLTas5/mefHL0DybRyyt+8Xwvo6uUSUooj2GkiZ03",
-	"xXHitSG0vreOacTW+YlKNHrJJiXcwUKQ5UrAeTsxRt+lHGMysvX33VRpEdPIZjbyFPUquBcc+d6ScI5n",
-	"kjy8/+hLAjFLCQdiMdkIwkcrko44CZmcZti/OBucDCWBjwCCg/7Z0dnx4Hx47HtEYD1QTjw88j3BBE5K",
-	"dOZra+LWktDIU0wzSmM6g2/ISn5BcBTTGVJn+OgUqEo7biysLnFbEi7KW1K3YlCcpxRmJPgVM+bDtoRF",
-	"Xx1NOqYpISM4PXkQF+cnR8fn50dHw/NdCHMtUUqKCaOQZVR4wfFgmKPQNE4I33BBlsWeizvL1pREo8lm",
-	"F4Tl2YwYlXRwihNO5NUWIqYzxZ+wmHuBd3iH08MknhwushQfWlTiq2FLZnsX52fnx8Pjs/P+ed/37kga",
-	"Tzeaahz11WHAA6WTUIidEsPhBsPz8+OL/uD8/FwdQUKE66CGweA4ODr73X0q+Zh2l/NlDut9CCC/AN1d",
-	"j+6WcoMFRh4A1km4me3qIZOYccMyj4eDk7AfkYP+5HRwcDYZ9A+G4cnpwUXYJ0M8iI6mxycNnBYea+a0",
-	"wxKnPTsr3ZZibY7bbkNzUBIreBaGhEQkAtn2JqO7hfsK1dwPT+wqgyVMbF1VnZyJNJ7NSCr3bAQRueV3",
-	"V0DOyoxlFY/uSKoJx3mv3zvq9VtSD0IjkFe9wJsLseLB4aGmmD2tTvVCttwJj0sHihxHF7gfDsjB6bQ/",
-	"OTienpwdXEyPBwfD6WB6OhmQMzzow2N3hMoLPuIbGrpp5Mm5Xm4SL2Ol7GkefTLUugnwqjnjQnIquDXq",
-	"qwgLrKnAcX4R1E8rxhLJq3O8FFoagOMq9JxB3/fk2kb5KREcbbaJEyLFlK9YKneCM8FaChEZJ6leiiR+",
-	"/+eOr+YkJb2EhThRx6941HXBogrCVrnU0z7GWy71sUSQlbxUx1I41UCSkoAX8YGUKXeqfJIpeIH3PuKD",
-	"j4ikq0OSrnp3y2jh7VQHpXQ6ZUkECH747Kp/eLc8XKWgM6hD9Aj/POiEgw9QCDrh4JIsgb2fn5xfXBwd",
-	"n1wMt2kUvkfjUIExXgF4BxfDXr837A36EsoAqGMA1BKHcn/94KQfnJwGFzjoT4J+CNRdrFm68AIPYCSh",
-	"t2JrKZxpjGRU2SFYloZEI7aCq4Tm4VX/8Eb/KGUiTgjdusVOJgspTyawDM3U24tca5xSxf7ffwTxaU5w",
-	"RFK44M9v8QwuOuFhGq+0jeJ2ThCbfCKh+IEjTfR8NGUpGr+YHlxjEc7HPTASAOJ4gffBG3zwADp/ZHFa",
-	"6FiSrC4xGGg2KzmQi1SSXrmMX1mI1Qtd75eCCmJTtJ5jgdaYoyWOSK/TK7763gqneEmE3u2VotWXU03c",
-	"y2+9FIilCMsfkZjHHEnK0wPE9QLvj4ykm+JgcrIPc9mrmLJ0CccuSdEBqFG+Y/d6LU/JVAtP5cWo79uv",
-	"Y6Lmuc9CspQzBzjGoGWG8OtYnoSAU5kRpN7VuCI1n72SJf78K6EzKXmeSHm3vgiwIb54BuqAY85cnmiY",
-	"dSAl7/qs1oQg9+bzxdFWRKrOvIxp/tn5nogsVwwMFr+QTR2U13hBOMIoJSsiYvklwpSvSaqwWwJ2Gqdc",
-	"IEaJ/oVEOXzVdS0Wb73tQL6uYeXDk5MWK5/CbXZfwbGkDvnRK4KAMIdPIU4SkqIFZWuOYtFD438fo5gj",
-	"TDfNC9e0o2nFp8euJf4qpZH6Al8IsuRybVghJRZoybhowkqQaUovzlW6gWILn+NltoRPfYCb/pgvKaaC",
-	"SFlRrukVTFpd0muabBSoKJErI59xKOCrmCO5jqbFwZ/GYzzdfYw3GW2+PNoe0O3qGMNc87S2ZN5tbi1e",
-	"N09t8bYOM/ve54MZO9BzFC+pSXRbXly2TnTd2ldFVAgXT1kUO30kIaOCUKE0ilUSKxZ4+IkrPphz1C9/",
-	"BvfHV3vz/5KSqRd4/+uw8Acdql/5ob3JHAwFbc3Nva/hqvBugCibg/Fq5TBgnnVcqlnItsXatun2q7VM",
-	"0N/YwOw0FbssvS77boOW1RGsbwst2gVXy1TUDqBcXdTRKsFhWRFra9ixH1bSPJtODcfXX1C9QLnmwsTT",
-	"+VVbrEO5cjFa4tUqt8VJNSPwYs6kZB9JoLW/cgaWbkhbFoz2qNvaTFHR5FeY8zVL5V5ClqZSSpizlBM0",
-	"wUKQdIO4wPIVTp1fzLPlZJWq1178FJyfBs/6wfkgOD8Pjq+Cs2fB6UlwcRkMfwqeXwaX/eDqJDi5lGMG",
-	"J8HlUfD0p+D4p2DwNBg+DfpPg/NhMLwKng2Ck2fB6ZUc87Qf/NQP+pdB/3yrc2K7WaDtsRjAu45F2QhX",
-	"jPIaa9DaQMebkYsw7jWZoRXyfG+iXpcQgTRJqcahUrqm1sMOYUxFBdw2Ph9nuQ5hYa9/+Z8Fsrrn9Ftg",
-	"zlvbOHp/flAHhpEhvxMKmeU9Mhb9ecEHqjejxKVeSW1uxijpecrNehmGZPV4mPaSTTrAR412AuUTm1Tg",
-	"cT8UeZOySUKWW7a7UiP+4pRZI9AMJL+bZkkCLkSB48SIXJbPHDGKChMhmrMk4mjQlxrkoI9A3pcbmsYk",
-	"iUDbyMU3yU9CtlwSGmEtWL//opyTWk0onIscL4mUAb2qAHgkBcCvH3PVZYekY3uKjvsXkqMKMAHexksi",
-	"9yvxRm9Z60dZSgPJUwMNsKAAS+sDN6fhOPRLlJJpxnEC5js0xXGSpQptbzL6yGh7k9EOaKtGO9E2zSgS",
-	"xtap3XU+WsdijmLBJVbzvaC1FlAel20UUtC95KY6dLQcqgDCMgEwMXLnN+ceerGPxjb+m4Cv7iv7Neai",
-	"C1RAvRJkqXwTrTdbe6ebLIBdkE2RtuogbdXhPmJJRLhQRteeBWaXxQZHEZhscfImZSuSCjDsaC/MyvrK",
-	"slSI0mnrsZXlJQlakuWEpPwHxCle8TkTHOGUIIEXhCLBZkTMSdpDt/M4d8MoWkc4khpFr6CxE8YSgqnE",
-	"adsj3eAFSAmOXkOIiFKEa5a0iCQErAY6Yit305S3VH95aZNli1l/eOx4E/kcJllERnXTG7ewo6NNHuy5",
-	"L9Sjgz5YdPUInKbAA21T4XO1hKqRkMt5YiCRO+GVh6ZuRdxf1Si1vNEKpzhJSFICbL+KJwobwdLNqGIT",
-	"WCAMTqEnqI9+NBZ5fcd/4Ej57xFOErbueRXbdsm63a9bt4123xniVQvltk29lUMUu8PI2DHRhLEFz/e0",
-	"xHQj/8YCzeVHdVfusR/bToqT5PUUpKRt5/TWPCHFIsAUOesBX8SrA7ZSxOAATCUk1XehEip+33v3HW+B",
-	"A/1LJoz3CjE+5pMoh5BXVsiBGivblkUY8/Xn/7TWoitr/qqjX8Pca1n3L9hrVi9sXnQes1+h5LXA/e1L",
-	"voLxz/LhXysh/m0x78p6SCJf+dr8ZuTDlGCp+oGMqyNIWsIW9vss5gsXZIu0gHbe43KaQM2fPuGECvQj",
-	"ouSOpKDCtJqzsHd/qf/Y8LWJ3/vycNKcYK6Uk5EchlPSCSAJgxDUjIo4af+UDhF2rr+S6eBy1EKAivHT",
-	"Aj60h3ZaiqUtz/1K+yzrD+kQY8dySwF7rt9NpsROLH0LIyvBizWfq9q08nU9Qbm7QzJKjqYpWyIw47aG",
-	"h9Ft2yxQDf1a9qhV97zFLQnRtHHHK+eIoG4vLN+QaZ1ERo64bL/ihC2OwCITVeTMoVemfn6dnBqyZfCh",
-	"hIf5nd1BtvfHaxQXeGxeY3k/76NUKD7Smnv4HlhYdioiNwRHSFLojZjHdObWKboS0V1UBbEUxVEP5TwC",
-	"KJdaJwKjo7/b3V/1bdbjMXKiGM5ZHBKuYtgYJYCvYyVrAntCmpP5aC3pBTwEcY5JglXAjpSmIdTFlkBP",
-	"T06OTrcLoBUkqSy6GVts9/NWdClv+rkOOtExKGPDTccI0wiN6wLm+EkeqGKeyQHkozH4s+U/a0IWyUZP",
-	"s2RUzJMNRAGW0VVq+5vC4z0SbEQ+x1zEdDYCTypvp0jeH+33ov9qL35Lse0ZDO+kLXw7DTsXEFvuJeaL",
-	"K7guHTdUSbizI6yqSPqzHKK4s9RUgbvA3VzP43COMHp3DVYQDuohLt85uclt8VlWot+XauJOBZwdtucK",
-	"5qgSnF8IWSllXGG6vEycLQmSVx0ljM6UHNyKMz3XL7zJ31dS6I6GdW5lS847qecjWTakALyb6bxiExZt",
-	"UIgpgotAAA801CYm9pVsNFl2M6VavqT11tM6yq3hBHSAr3ydSidEGH1iE7TEG8RFnCQKG8t2htPzrTS+",
-	"Axppwtn+Ol7rBzrdxXuacEp5pfclnYZ5tN/ia0pu5QOdtthOwngCt1GCQwWn6tDax5U7fpJ0TSi9LBVG",
-	"BDEqyjcQOfJs3lpUOWMLEqGYIoJDCK8vyC/coV7zCduzWw7EHZY0OVIdrnlM3boOxjj51G/qoU4Ykqcs",
-	"f6mZUQhFsQAV0ZfAWLM02rb14uit8KGax/zy1aWK8i1jV26XreDWqYtXO1Okt8Pnb/Yjz+CJRzNGtmIs",
-	"SlBsf8C/qfGdzracCb5N1JDCIQkzEd8RxBMmOGJ3xAga8nzeXXNN/Ktkf5eg4TKP+t0F/CsIEeymFMZR",
-	"gyVIz4kEQxOp9ki926Z3UsRXv5l8mp3nycScpC71Sn6fv1Gb89eSg+rZffN+SYsVmwfaA6RRkuQZay0N",
-	"vUkwpSQqImJ2GbctU1TnYJvyuebTtDzKG8K1k7d8ZvZy2t2M6sJqBuFLcI+sWZZEaEJ0uECeUwL+mFT/",
-	"HM4Z4yoqokgIs4wkdVJXgmYTTKzZdoNnfwYbGw8eyWZTNelDgKykBO/zGj5gHva0oeWj4+pclZXYSoIV",
-	"Xq3G6I8sJjwkSm2YZYQL0LCnOEk4yAzyuo6hCMpYnS9G2lzsf6ByjpHZzxhiXzgIEQRHPhqz6TSJKRkj",
-	"Ps+E/YqIrSkoXGJOPlDjfu59oGDe07vUhVdUxL39Is/39MzOXT/Llef2BE3JBhFkOFYB9fe///3vB9fX",
-	"B8+eWYQMS3ktrFGwflnI7bvyT2pH/QxvXk9/g3D84pB1WD6I7OofkRGu/luTiJr/xTxL9b/TNNYRVlhk",
-	"qQ7qr4OnULC7mXaKvSeJMvP7CCecITFnnCAsBHiFUIKF0jPLIDae9kKjc7kVd+cb2ZQXRlcvYEy/yYuc",
-	"JxnzhY6Mv4YQvOI8U6ISAXxPAcp5Ns/TlKVX+kmH820R00iKzVbEmYk3Q/IxFcCBo4hEvpbyUyIFA4iy",
-	"MUsBYYbiRCVF4wRM7BnFmZhL0SGEyCxwWEziKCLyUlImRlOW0UjZ1qdJHAplby8C63XUnQqyTxiHScjn",
-	"kJCIF1H3kBORcfmUclZ5vne3HM2YsvovR5OMb9R/RaGEVUqmSTybi5HcLomq1XxghSO+UgA2roOMgqNS",
-	"DzDfRoTGJCqZ/CsjrR8ivMQzGC0YGyU4ncEALMgIwhz0UvAdjhN42nmqNVPKw2yqdgaPspGqz6Dcyy/A",
-	"hxhhYy2V4+THYkz9dpbmqN4ZJYIeDXYZvizzkBprBKSa5z+j8R8Z0T/rpJFyYlJLflzQztL7z7q/3gCt",
-	"nRm0roR305BrZ9JNYYFtg22mi+LS3RdQ+OvrMQp5Hk1Nzd8IUnYBx1ScHnsuOCxUwrI98mjoHKlLTHxx",
-	"GURw1LAKHcw2zU0iUB+h5dr4HA9PThudvus5S5S/25hQYog+XlC2pnW/ddkR+/bnSzm3fMsiXq3AsIt1",
-	"dKLDKazqGDVs0QjcBd1Cs5Ss0WTTaqMVrFiQ3AUqiX1BtwHM+WIaseWt8bA3IEUZi0oFC7+0ORVz2m0O",
-	"MIdbVyDYy2q/89x3bzitrpC4wqmIgd8W/ERZ3yInw9BV5SqeLVNarqZ4pzHhiDM0xamvEEExTmAYWhqK",
-	"ek4IhZiGJBnp2Htixw90C+msu30y4oyYeMWEiS+3Kjm0DPfpHiAkBar2pPUlm4AI1s0a1BQrlCduOn5U",
-	"aRE7V/OLHAbET5DRZFPU36tfLzRna7TMwrkkQwbCVW9DS8pXLiL4xTUiryrYXokvVx/ckW6hxhV1zZoA",
-	"uS0WqBS40z7+hrQ4mLcw7qspSeiU1hU7iJi8ilTBvm7kvGfoTj0Kpx2GO+Jx7i0/gN4AiGzgZp2wnxOs",
-	"CjpZuFOiLC6ymt/HuvShlaStLsxcm9oa41bZFcxcjG9Y1i/6/hpKn1c70OjqqXJinva0kyY6vw+bFGSj",
-	"PZohKkd2a7d/ZCRTnLEozZlX7fO9XElT7EX9r+UcCdqY8wbO92uus7v1o7oK78gdKDvDCEGCfBbG3IQy",
-	"DlHqbE0RSyOSPkELsuF5asr4x7E26tjvtbwlGjLWpfECb4lX79USPhYrubacrQ/X9jpod2jM5ywV6iMf",
-	"oxkjaoPV2RCjyeZPqQx208bs7e70Ccqx12rod1TEavfsdRhmaUpo6IgHB07mDnN+oR0a2iL9g6rXhf6h",
-	"vcktq3CVjOv5yz5uXeY+SJe16V02/2YKZRz43Uy+u4y997Ds2suF6V2rrbqSulGH3+AWm9NWFziwXWoI",
-	"RkyYmAdVL5x6No7KT2nPWJ0KtPS37sWv9IB784atSVrjUBDky6ZT4Ex8BZqDk+NYedaVwNSfrtDF8clZ",
-	"HTCdZQ+Te/2llodEhcR9XmJOPoLaL9yluhXr1vnYLi9sTFeZQFggFVeCORQpU/UMpTDJfcSlnoC5Cavs",
-	"lUyK7pj7aqr3FzdmGkvwOFCewBBTiWUTFfqRxrO5kMKwjyZWCmRLL+xNaQ0umcdOInfK5IVj8geOEjbT",
-	"JeSU+QSe1WaTLZH5dV6nk9Br5xt/VsEddnm4BiVpl4AGv5o3WZHuGrd8I7daEHBSH0sDK2N1vRp8KxtL",
-	"5IxG6WICLNWVb87iYaKwrLWYVdemdy5MR0F1mrFK3pW/Qr3FrwPPBfsK+tZOwM2RTEBbgEq8yREz3CS0",
-	"OYBTuTYPN71XZ7SrQHxxpl8mZCq0fUISB6kkxwLioWKhSjjIyzhnWeo2XbWxoJQhbowp25y9EHkdWDUx",
-	"I7zxd0D+nvFofwYXQKG9F0U9rKPbjcVVPdiu8yH/lfzAyXfLTRSq6Y8kXIxy213tWbvTQlvDTqnzgmvO",
-	"+9g4i4IKFS4MXgflFKBghVUVOCN3JLHdz6HB2cAFS/GM+JJpS62wAMH4CcL3IpL7snDqVhJfttzRSuRJ",
-	"0Wli/AQtWUpU3FbIGvL9TDxxPTYsb0rhloOsaFbwkizxBq3TWEAQWiwaBJ28gYXLFm53s2iyUeywSfxm",
-	"nEVJLGWxyQb8+k8QZYiTMCWC91ABogBkN2upxVUst8qoguANlhjiwpiWLLTUbePLLo4I1kAdhGjIioFV",
-	"+fqVZ/atJiM2QlW2Zx/MTrthQVz2oaTelPqTPJKZzSpO+QBjkak3OfbRWBWE1FaiKOYLh9u/2inFIfLt",
-	"jscud1S5b7jvfuqG3CM5qT3b1Wek8te7eIge4oaqbroj0d4JM9tN1TFhw65u2gmCL+gbeK4TEIsk+517",
-	"auedapjGutmmomqnzb0i63fXXbNJSr17Or0u0i+7N560cJPtBHihHLfGcO1Bq628RjINfm6hmlsDn/cQ",
-	"b7w1yNimCt2o95tMcCDd0DFFJ+rAfiH0toeq5F33/pDDRwtiPAD2txC34YzvylvktKGLyxYmrmqwo0SD",
-	"8vqckT3bvQa1vbTy+bRLFdlVxt4+cWcpdoDKFhQwZK0bFry+IykIpVwnhBQRPQoXTPsRxKaOAJqiqvSu",
-	"rEf4Ev2IcB4g8u5aaiaqpleDblIUqW47PSj28BiJEJtO3fNyPCViZ271WzXKafjVQN+PhKerWT+2eKd4",
-	"Qzf8MO07KFmjd9c9pGILuNH65H/c5LUAwvTQpTI35nQjTDIuSCqlwjnjQtONUi8hVy49HxV9f1olzavX",
-	"tBS9sMBhXia83fgOFMx0nmozVnWjajPy3pmt9fLrLRzcahE75nblnk4BXeCdJcyQam+ekWoaq6iUrIyT",
-	"Vn7vHSTBQUB0ZbZRHBEq8oDRbZTkF0JW6G9/e/GMA6JeX14hHEVSfVRGZVc4bqktVpuj1BaV0YolscqP",
-	"2c1mSsE62z1jjcE7bauaWeJd3VZf9IFzmWXKDdK+uNh7ww8NlpbKmuHx6nt8a1X+tm3poGOVg8Ldphvt",
-	"AZO0qxylPFbMEfKH5dxQ48BkHS7xBs3xnSSA9AMly5XYoCTmQncGQjRbTkiqooEHEulVqDYgWR98cKpW",
-	"GOQhVeUnnVTUwapuJdt3eMpOYO/wWJH22vqhyqnmLzb1R/JJi61sPdE3KVPtAi1zsMA0wqnEiBmhJMXu",
-	"RLUb5nKfje9isibpGEkFgffQWAVZjVXW0VKyRZPjqQgFFN2CKhTw+QMtskPlz8rTzRFlqtQQcEB5x8wr",
-	"1CS6fWQPjSUCYMHS8QcqUStidqGiUrKaWqm8A5U4MPmdmca99czhCbqPMbp7cOw9K901e+liCteNt3bo",
-	"NkSubatHt7PAm2nD6sxPTlheEKHIVdaxmhOSMDrjSLAO5dpWYJVsdF/mGZhC4WWAJkSsCaGWh0kinfyU",
-	"YC7yUrzlJbBMZSbp9ys61jpc9Sajebhq3nJ25yO3eqTTzmumKQI/d1lkM7oXQT2jjymkG0C1D3UsQvvz",
-	"oMct4Y0WWG0iWWQzLzHNGmjk21xhcoUac7QgK6EkP6NBxqrYgNQtBaGB8quydElSlb4JHG94rEpv+B8o",
-	"Bq+rrhTiI8kOmYPW/ZHF0FMIJErIvGtIxH1rV75tr+9cQao4h8oIuuxwXkAcSyVI8n9JhyW976FL8BxR",
-	"Nb2p6psSNIvvCEXLDJzIiSO+qYuGIMWZUUpm5LOrvaKAvFdMNzoNiOZCtp8XHNhQgT/L/fyV1ZKGna9M",
-	"iUTo+I7slpffZpMDtRtJvdjeRGTV1q3l1dQl7UtlEeo3dbsIvU3VaStQW29w3fG3EPzjSK+xG2zXj/gT",
-	"S4FQL2PK0rwaOrCSmEv8EykOhRQ8oV5FZRyOIi6RV/8Gs0m8llLFJCV44fRE2v7LxvSHXDoOC3l6u6mj",
-	"In+XJlkVIlyrSYzIp2vTNHBdE28VJixctGeu1nHsMNbpgX7pFOsA1It0bdgFSSf6WNHDblKMEQjLihAl",
-	"OFwos14EAiSIlXwRr8ZAn6QsClTMIq/yV88KgHZS1jyOpC6K6bxESdR9NP7556Dfr3RLNk33VtAfTT70",
-	"X//6vj/4+L5/cPHx/w7f9w+OPv5b0O//S1MOo3s9vxWVldoTe1WKDy8ZnVlFcXTpkFUsobeeE4rGRYjK",
-	"uDB+OaoM4DSJCRedInESLLo94jJHvt3QMJceqgEPIBuMg0LOE+kGqW+fqDhJkzgKXBs8ubV25WMbTVaE",
-	"RupITKd6LYC48EX31OhS9jVv5Nm5aoLDRtaqi2wpCce8fosl4RbPrpU97dvtTTs1Oj4lFPg7PpV3gNxh",
-	"l2oGnXyvrxN61WxOOLIFoV1BuAdn/WMUb2/pH753j4k7tnjgrlPWgr0yzVLJZ9HIZXQLbE5oxJ9ARL+R",
-	"NXVzbx3xFBEd6bRzaRl/0N4a6pGxZAva7UMnVPj7eFrhbYopX7FU2DobzgSTxGkaer43ZwJHYPWcuOmv",
-	"o0heQ3g6QxFTqVpKRYNDvHsLzUBRiCllZRuBWc9UBYGD8OBagdWRtcM13yoU61X9wJ9ozqWCeQvDhmRc",
-	"rRAvxKNQvnQKtWcckWzPr6vVC1WNjUcJIir60FbXYdrSzhkX7wOJEh/LyzoZDHcHzbQMy6ka8SsukodB",
-	"3CFd3B9gquFPhxxkhYu/qse+RWXZokVwrRwBGHLkvVviBUHYmBqe6PJJec1Wl86+XV0Fn74V11LrP2zX",
-	"jWzoUaTtHyYKvtx6aGcsxYaGRRT17hgeOTw3KLasjpoLvY5AHhBASj7P8hZVsm+e+1QUrTZ1MYVKIErT",
-	"jTwYTQQFnrW2L1siYsU0UecWdifoWsbCz5cHw5NTszZDIaRKW9AtsPXMyWeVaKfa3Knq/8UYKd3rQFyE",
-	"Z1hecjQuk78x0vBQ4b8/cIQzMWdpLIlyq4qZlSqxGsW8v91eeX5T1VijhQhul9SUVwLULyiGDV5jWi9T",
-	"7CwlK2yuufWM8oF7qhtbtNJ+mA6iBZicHVgzu8SEMlXrmNVpgtN1fzUoLeisEt0UwlvO22pufdZHP6KM",
-	"6tplzjjw7XWrokJ40a84GVp06WS4iyjBBLBcE3WRzzTsWzMdn++a6RObqIlKkSH5bMcVcrlrOuP3gymN",
-	"jdQu7Nthtq/b8OPhEm/ebvPRZN5ymZCuAQjhKuNtqnqVTbpXb/7GS4E+HYvLdOtEVt5hU0uywkdQzbrX",
-	"8lM1OcPyrjLqroBk6n9DnJyquq4n69CkzMpybQxnauvT3R0v0iAuVnIRVG1KyUKsZpCYCzRjLMpl07Yt",
-	"yZbO2vpdEktNlEvdIr3EFENhaEB4FEdFRvTd8uB42C0LicbhffHu1YurGtqVb8WrF1e8CLpq5e+1MuJd",
-	"fp/OmMwJoZ0CC+7jN6qJY1bkYd2Zdc+ySXYoePVSbiD9FHp4r3TfBPmF1rknBGkVXrHNewaSq2Zndmuz",
-	"ahCVjq3Swod96hZMiv5lgHslmqnBb222OMHdpP4xaz0az1KTVfVBRSDLrQuKYor1Y26wprjzAdsWR4S9",
-	"7QbvXrh/mTd/KyFAkqr6ylddmHT5Zr54w7sd/hKHbvqrIl13b1WdnpymeGj3xm/I1OVme3et2wOvsfZR",
-	"6f8pEySCEudNNVW+fcTm9pjMSjp51zo6G7t0QOuKAZD+bqe+70p4z7Pdq8k5pYn80oKadmttNbegximH",
-	"rFOlRfmemMepqoOdpTDxNJ7CXynTOI2svxWtRzrB7/uVPa4VLbLWUocdyAJhlsZi81YuROsCBKdKRobV",
-	"AadWX+UTzIVYqSb5MZ0yhzUzSzFaQPsy8F4fvLu2zEHvrtc4JTndrvbT1x3qY666CTBK8niMPNoO7BrK",
-	"qYyp3W9S59rgZMF1TvgH+oH+O3oOAUYhThJECYk4wkhtCgm2IFRnYWD1Ceno0ClTLZPyznIpS8iTDxTp",
-	"fkcQBxozqqrwKGcwkQKyHMdRRiOSovHnA/g47sl1vAbQq7ruyso+2UANJx8NT1E4x3KbEPcj18NZKuQA",
-	"OTOUAVMGqziVa1jiBUS9voKXywlVhfwAJYwtwM6YrXSZuP8tV/ijWsJtbMbf/HSFjo6OLnwEbVPhOzA/",
-	"9NDfqFpdgdvwq04tAhhYP8FiwWVlNwpROVDysXhGWaq6teh6NhyWcqnCuZVRlqMx3BXIZvFRRhPCc4Kc",
-	"O9pXUDVhbLFEuSuELuEXFTLOkghNyRoqpZIlLI+iMRhJxvq9KsxYyhZGaTCLkEOf3+LZuIfGb/52O0a6",
-	"0j+3ikSrRwAKCr4vpgcQNjaW642Yqt+rfHhTRFV3OpLwvHiXHPav8MXxYPhvsKbxi4gsVwy6exz8QjZj",
-	"xCjCaPzm9dvbsYqORlguhgggRfDmmOYBf3oDsCaTb6a8CBITil5lt6ZdzoJsdAcQHccEq7Tyx4p7Y/oT",
-	"xHIJusIW+ldTUevfTCORccgiMpb3Tt5VRhXGZ4LHEUHjw7vB2M/rMuqrFqDx4ZzgRMz/MfbR+BCCH9S/",
-	"bEUoXsW9DV4mY4D1+HBJRBqHfGxco6YS5BKDgP8mZUsi5iTjKsQxiUNCOfBTLaRcv/n1YNjrS+KZJpYL",
-	"aL1e95bsH3GS4B5LZ4fXb349HPb6h1Y1KKBqnhXG5A16fYjwVwv1Au+o1+8dqUgcFU90eDc4VPGXByqO",
-	"XX45IyAz5uTjReQFnrwIVqd6rmJR8ZII6JbUYLcvhhxKMuB99XeOA4Nmm4FXSuBUjgC+YpQr/jDs93Uj",
-	"YUGUcR2vVkkcwl4OP2k5PQ9Pyjng+4863HuJO7TsBwkbWE1VYIP7zqY6QcBHLImsEmTlci6ul+WbOjQ1",
-	"477abd48+WY9uVHC8sKw5jTB1wXkvUPWAGj/3IEDyttpbb4zElg05Bey0WcHBPcpizbNkDBDYlICvrY3",
-	"2Gc/2A1Oa4Ir5b/dw2lcK3feTIOlzXHkp2CB/qtfv5OHX+LoqxJioLRvTZx5lieamITMG0UiNfVXHVDG",
-	"aD2PE2L5WyTrY1QrouWjVq8qH3UF0se7QfVXRskeYKv21xG6JXx2krQZEVs32O+ESq9/2cNO/0pEx212",
-	"uNPdbuozuJ2rrCm1xfiL7dwWrtBJCWqqAiOmZO3rUEtdmzEtIWdRwbGOhco99yCCMwW55zEozXdAD9Wk",
-	"7THJzOGSLCe6/6G+NBW+liT61JdSyJGym2R09bOrCAzXet77gLFu09oLNIGBlnz/UKnAIDVAxXQbxOFC",
-	"aiuUrf8M97Lx+AL9tuDLPa+7k+9P/hQc//VKVYKt38Thbgy4yehlGJLVfpj9U40O+iJ2QIvdl1HZIVrI",
-	"4S+WuqlBtwMpXybwU7jo+7vrH1QNwTwgo1IdBLwScvQfGSkCp4NaJRPtWSgE653hxTu3AJioV75jqKn6",
-	"3G70TUbbDbS9PM3tuJtAZDXzbgCMK9BGvsk1W16at53uYrcOagNsLSJfTlUEQNvxT6HXjgM8r8HqoIxt",
-	"IAFARhOYhnykcwfReEE2P0II+VgKsyuY0odOkJBhN4H+4aqXT67JvfdETNIfZyyBqFgXrIwnpQCVq1cj",
-	"hFVa2Srv/+vHj3/5sffv/+Jtb9rYr3vj/onUXUCc3equOlofUbLO1V0wIkJU0yimKqlmbxpwbMhghfzq",
-	"7+/HlV0keacaVla6VLfJsW46ZT6PMiriRBXEcSln2NQD0BUCdulmL3RS7HfXzSgy+bltzqGDctawww5I",
-	"X44fc2/TDLVxXe206w1x3Y7bvFTSvnTEbuD+hsJorgq2kGDe5mMfy5jYQVJoIReJNCPQVD7ZIELxJCGR",
-	"VIB4E5/XY0r8ZlcBo38qllHqhL6Va+Ro80h2Um6hWuXGFD891Fq6jR0UZg5d9aXU3kIJ2ZiCqwTNMeTV",
-	"oylZf6DTlGhri254P672OB7n4QAhKKuUSehBRw5MNyhhOFLuhmZr7tuiJMT3Uu/sHvf3temaOfZu1s2L",
-	"t8izmzC20B5eLDog1G7dL3+yu8l3q5RgHe/3N+KWYDmL70gBS7CztAdoBymiGQL9rsi1R0OvVYll/0Tp",
-	"AebeZivs/QnFww2xWyjE9znE3By7hTyAAfzxaMQhyzuabZe4XlvjamdXyT5KmNAG0QmZxUXaX6yavT0x",
-	"ySGmy6hL9pmmbFkSfNp1hnObOPIK/XUxatDvlimxN1mo1CXPG/aHpweD4UF/cAvlLoJ+/y/9i6DfVwJy",
-	"O6Gp0uuuQZGQkgT3EWdS9NRy0hPV9iM31eUIOYcAQWh60dunyTxky5jO1FpUFag/GS3bdmmCVBfBe4iJ",
-	"vN6BhauOGlg8QWxCNrzUG1slrdbZdJrRxxDBvq99/CajNlV0msf3QAEDSG1UValdh/KUsYVVfhFC6LQ/",
-	"p/BCFgFFCML9tE1SByGt1P7q5wavdsgWJc7WnqpAhJM67lhO3x+8fPb7L0f/cf6fx7cX74bXp0/PXp1c",
-	"DW76V3DAdhNEUyq0VGGxeYKnln6arhCNZ3ORbEoFiVQHlvNypyldxufrPVVAKJmvSFoRAarTdh9GkG1Y",
-	"WCVQK/3J3h8NPubhyx5Ow3l8Rxy7Ph1Wt32kqhe5ar43Q7mS/vHeewWFl1BM0U9kkmY43fjocpXGiY9e",
-	"ZpT46K28fFAvVgoRr9gdfAhUKuwc38lrBFWdjgY97+NDTkE3LnCwlxfW/cCaHOyDbdySJFFRfyooFLFU",
-	"RRrK/y1CoV6uYgH3z0c0FTElRRtFpZdyQI0Ku+QS03eo1Unk7fW3OXJIl+l0ztV2Q5UqKGnq1QIv2maz",
-	"wqFQF2OvJiunca2Tj21fnruu7qz/DsY209d9q4VNon3ZK7M3gfCTujDmusLHB1/R3ATSpNi/ZJNv5xaA",
-	"ysFdDqRJev/EJntzAsjJ9gP3h4jY+WEdkjs5rjF0SJXCPIAiA2poDz3H4RyNP7HJWH0F5Tcgmh+9ZBOE",
-	"OXr59vUru0EmFh8ooyHxVewR0ZyE+EUMfq4GfWITU5X2ifxCK0ciJXj5gRIa8R66RMoSK1ASU6IrvQ5O",
-	"kK6xrNNElM5DKQkhth0n8R1xGVXV3C/Z5LmCxU4EFeSzUIA7UM+WqIEHvwRyIx9ohAUO0JevHyi8uEDF",
-	"qhbtRDwN8T3g3k+QdvKnQ78gxDRU2Zp7VOwuDQPVuKRekkiOqupm+FZ/m1wHjwVo3qFkkCRC2eoDVUaU",
-	"WHCSTJ+oLhhW0WTEBd5wneEXc5UGIeFYVKFf4s0Hql6vayZz3y4pv8QbvbqiprzL7A9DnMSzhZ74kk32",
-	"qCde8oVCIyQY4oKttqNTO+aRR9fEO0xiN/bA/8npDJX2lVvFCBu6j+SrS8vnYhCi9PWDxAt7pp1ixo0d",
-	"rPWNpA27A+g9TrGJBRRxZ1L6nxMc6Ujf57pgq2t6PewQxuiJ9yC6lGLg9njED2ElhmzuoBp54YNub/rv",
-	"QQmKHmc7yICCwiNpFCkpV5cA3NBf7ddL/zPUeJsTR35jrC24ar4fOIISiDRSCZSUCaRKygYIf6BGBDDh",
-	"WxBEjgVkMcYcfWIxJZHF9/OmDjrwSyVhfqCQTMoSsEvOMZUDlPgKFsJ1zImfB4+pPMUF2fi6XZucXXkl",
-	"mh3+pvfc9/D0W33vXC7+R6Gk+o1dr0AzDYWffQXvVB9shZ7+ytTSd9HUfNw+6CrUCy8CCH2zOhSL3ddo",
-	"B79Uz+yMSrgC2VIlRWsxmIs4SaBTUg/dsiycKzeJ6Rki0d10o22KYSgw9rsFL/zE0hmxgHtfgPpbxIyG",
-	"a1lHQUlS8padht5IQOrOukAbVFVIKCmEqV2i+QPlc7bmigBxjsC3CpqHRW58xFnxjjwdW9EWSe4k9ptX",
-	"Q/kB0K4hpdoYFhWSF5bFCn1tzgk42VU38eM3FMQeh3zszwTUGiG/pQC1yzH3VuHRQzxzH6hxzSlEd7Nw",
-	"8EwbPBWltyjCjVj6gZYQX9IsqYpz5uSh2oHyJ2ShHYVD2zl1t+wPKu2bFLQhjEVgAfJMLcZhMPj9CTK1",
-	"jlU6sZgzXgg/Il6SLs4qR3vtbV4qIEe9PfmrJQKtUnIwTeLZXJQwZ3+Xy9yTjO5QMuSArujVLdfJDo1+",
-	"uDeq6Pn2z2IT0Q3ktmtBGeW5JA6Fbx7TzZIqpMhRUX58MBrutn9k9BsaPjLahddmtJHPZnSPPDazyGHF",
-	"2fWAU3gIp+V5W7Gmc9ONxx56c0otGaCijKNRWHMcxKXX0DNMR628H/hD/8g/9k/8U//MP/9otbF9fzTw",
-	"T4f+xZE/GB77g5MTf3B+6g8HZ/7wWA4sOte+H/hHA//o9PRj0Zj2/Zk/OPaHA3947h+d+MdD//jCPzn9",
-	"6O4/ZneO1YEfFXZ3FPSPf6+W11EFdtphqz6Qpqg++HUfOKsae8zjvAJZrBrNqhoM+d5BS8NQQMxCZ41X",
-	"DyIrUDhpO3+7VUP+GU1oRZ+ZraxDAanCPAT5LB7JqC4MxM1J6y+2RNS7ZfcXgquyVhLB5tBBjCp000qm",
-	"xDXdzGKGY9pDl9RtXKNMqC6iUrr3874Mepo5S6AMHidhShxZkMqapZrxPCDwzu4KJa/8mbnyfRXF+3sh",
-	"Ea3iFUlimncZMoURvG640S4IbtBtG3YjmhLlsrbRZqvbqfnPLYBh2kh5iyzFI8PZO/y9FzjrBFVVSszZ",
-	"tlxUb38JQULjXdvbVCKNO+1oLwRiK0ketIZsTCzFJWPUEUoM7cKKG/GdbGU3sIx7wOgh8pCucb2d6+iI",
-	"sv/Zzl67L8RWDmVA+kgMKT+xAkHyr/br4rkt9asy5X3yHgO5VVPFczxB46Iz0RgJkiRFveWYo0g3pHFx",
-	"I9Mo43sYhqwmHd3TJ/XD+8ubvIyiornV7iOuU0ozsGPVhXI1BVN60apPlpraI1Dbprm8QnGU35GQLtkd",
-	"uScYmz0NjTvrt8aTPaZAtt7b9yh0ZxprjY2Rc2zMhBDEqN2tG95Uue7e9OAhyZLNhOAbH3CeHrkvMhBI",
-	"wrzn2mZyyr2S7e8bUXdDcFRhb+XsqwbIt9PsdQ7MgSmFvl3aKsX836NQWZf4/1xCcxSbqrT2AzHa6u5n",
-	"VZ0yvYwDyRwaK0+pEOWoUntKQTDYVn1K9UduUXvKcn8e3aPkVLViI2cFDCCTyN0KyrXkmIZJFpHRjFHy",
-	"Z61j8v2KR1ZbA9j3rHpVHmRSq86202pfadryzQz41WYx7dWS6oNOpb4C8P2Z+CsT7/8gH6Tcuk7/MUt9",
-	"1rDn/9f8tGp+VnClymC344szvdlqdALwNS1O3n+UsNMzu9Ra2xOjcwt6lgtXexycBT4NBzT9Rk0J3LTS",
-	"ecyU9TRyg3u2QtzQ6rUZ36tVBi0g466dGSFOVFGBWueVYq5yjdX6RL+pekoRmkOmyrtr1WlNlWuNVaEZ",
-	"SMyoz1mkmTrkiaKKRqlqlUmv5GiygTgqa1rwELpEE4JWMQnB1rJm6QIM4FKleHdtPQ3uxvrTkp+rtiMb",
-	"tJbHiJU6ojo7ifqudF24+kyqjCxaZQKAYi/cxDo4wZvmHZShVwxZiZ6jwmnc8DjT6SpJYj2lDYRfP379",
-	"fwEAAP//",
+	"7L17d9u2tjj4VbA4d63ecw8tS/IjjrK6ZhwnbZPWSX6Om97TOFeCSEhiRQEsAVrRyfi7z8IGQIIkKJG2",
+	"nPScO/8klgSCwMbGfj++eAFbJYwSKrg3+uKRz3iVxAT+fo6DZZb8mLIskR9vcZwR+UeQEixIOMbCG3nD",
+	"/vD0YDA4GB5d95+O+v1Rv/+753tR6I28/uD1i99/Pvo/Z/99fP30w/Dy9PmTNycXg6v+c8/3KF4Rb+TN",
+	"WRx6vpcSTtJbEo45wXIlZ77HSUwCwVL5SoHn3Bt9/OIFWJA5SzfeyJvC8ioz3X3yvduAUEHS8fY1nHt3",
+	"vpcl4Y6t3N35GhCvVnhOyoBYYDon45AIEoiIUW/kBVPh+V7AKI+4IDSQCw1SzBee74URX5pdJDiIxMYb",
+	"nZ49GTw9fnL65OjU95Zk442G/X7f92I8JbE38n7CaYjkg2gAUMKhNxqcDvqngyE8wgVLSeiNjvvD05Oj",
+	"wdmxBAChYXVPR/3rwZNR/+noGI6HfE6ilHB7zPCgfwZjjkaDoRwzlwc/3n2Q20e89HzvDzbdMc+Pnt6y",
+	"RLw730tYRMU4omMRwdlWtnE0Gg5+B3gkjEdC4UNIZjiLJfjTjO543w+e7/FgQcIsJjuGXsih0T/VlUhS",
+	"dhvxiFEJ89LZtTka+R1ORcPZGLhzgUXGAaGZvBpt0dn3bqNUZDger3CwiCig6PaHXsjjo1xgGpBxlsHg",
+	"k/7g5Ol0EBw8mQ3JQT88OT44w0fTg8G0H5zio9kwHEhUXDEYfbs6OB4Wd5CkiXdXXJn3GsTlW+O8HG2I",
+	"SoijeKMQJMxSLK/ceMGylHujgcR6PI0lwEWaEYniQt2DlAhC1fX8+MUL8YaP2Wy8JmTpjT56PKMh3nif",
+	"5AnqcWM5xhudnMq7tJ9bIJFohT+PQxLjjVnzqQ02RKP5QsQbCUvyWYwlDpdv5+C6P1Sw+DsAZQv+V3YC",
+	"xDQnqxIFzb2CGSXOZasVhlle3pJ0g0K8QVgg+Bmd8wgfXrPlhvU835NPjv/JJHp5xS+e72U0SZmkhPIY",
+	"xprYeTMcxV4bQut764iGbJ2fqESj12xawh0sBFklAs7biTH6LuUYk5Gtv++mSsuIhjazkaeoV8G90ZHv",
+	"rQjneC7Jw8dPviQQ85RwIBbTjSB8nJB0zEnA5DTD/tMng5OhJPAhQHDQf3L05HhwNjz2PSKwHignHh75",
+	"nmACxyU6c9eauLUkNPIU04zSiM7hG5LILwgOIzpH6gwfnQJVaceVhdUlbkuCZXlL6lYMivOUwowEv2LG",
+	"fNiWsOiro0nHLCVkDKcnD+Lp2cnR8dnZ0dHwbBfCXEqUkmLCOGAZFd7oeDDMUWgWxYRvuCCrYs/FnWVr",
+	"SsLxdLMLwvJsxoxKOjjDMSfyagsR0bniT1gsvJF3eIvTwziaHi6zFB9aVOLOsCWzvadnT86Oh8dPzvpn",
+	"fd+7JWk022iqcdRXhwEPlE5CIXZKDIcbDM/Ojp/2B2dnZ+oIYiJcBzUcDY5HR09+d59KPqbd5Xydw3of",
+	"AsjPQHfX49uV3GCBkQeAdRJuZrt6yDRi3LDM4+HgJOiH5KA/PR0cPJkO+gfD4OT04GnQJ0M8CI9mxycN",
+	"nBYea+a0wxKnffKkdFuKtTluuw3NQUms4FkQEBKSEGTbq4zuFu4rVHM/PLGrDBYzsXVVdXIm0mg+J6nc",
+	"sxFE5JY/XAA5KzOWJBrfklQTjrNev3fU67ekHoSGIK96I28hRMJHh4eaYva0OtUL2GonPM4dKHIcPsX9",
+	"YEAOTmf96cHx7OTJwdPZ8eBgOBvMTqcD8gQP+vDYLaHygo/5hgZuGnlyppcbR6tIKXuaR58MtW4CvGrB",
+	"uJCcCm6N+irEAmsqcJxfBPVTwlgseXWOl0JLA3BchZ4z6PueXNs4PyWCw802cUKkmPKEpXInOBOspRCR",
+	"cZLqpUji9//c8mRBUtKLWYBjdfyKR10WLKogbJVLPetjvOVSH0sESeSlOpbCqQaSlAS8kA+kTLlT5ZNM",
+	"wRt5H0M++IRImhySNOndrsKlt1MdlNLpjMUhIPjhi4v+4e3qMElBZ1CH6BH+edAJBx+gEHTCwRVZAXs/",
+	"Ozl7+vTo+OTpcJtG4Xs0ChQYowTAO3g67PV7w96gL6EMgDoGQK1wIPfXH530Ryeno6d41J+O+gFQd7Fm",
+	"6dIbeQAjCb2EraVwpjGSUWWHYFkaEI3YCq4SmocX/cMr/aOUiTghdOsWO5kspDwZwzI0U28vcq1xShX7",
+	"//gJxKcFwSFJ4YK/vMZzuOiEB2mUaBvF9YIgNv2DBOI7jjTR89GMpWjyanZwiUWwmPTASACI4428G29w",
+	"4wF0/syitNCxJFldYTDQbBI5kItUkl65jF9YgNULXe+XggpiM7ReYIHWmKMVDkmv0yvufC/BKV4RoXd7",
+	"oWj1+UwT9/JbzwViKcLyRyQWEUeS8vQAcb2R92dG0k1xMDnZh7nsVcxYuoJjl6ToANQo37F7vZbnZKaF",
+	"p/Ji1Pft1zFV89xnIVnKmQMcE9AyA/h1Ik9CwKnMCVLvalyRms9eyQp//oXQuZQ8T6S8W18E2BBfvQB1",
+	"wDFnLk80zDqQknd9VmtCkHvz+aJwKyJVZ15FNP/sfE9IVgkDg8XPZFMH5SVeEo4wSklCRCS/RJjyNUkV",
+	"dkvAzqKUC8Qo0b+QMIevuq7F4q23HcjXNax8eHLSYuUzuM3uKziR1CE/ekUQEObwKcBxTFK0pGzNUSR6",
+	"aPJfExRxhOmmeeGadjSt+PTYtcRfpDRSX+ArQVZcrg0rpMQCrRgXTVgJMk3pxblKN1Bs4XO0ylbwqQ9w",
+	"0x/zJUVUECkryjW9gUmrS3pL440CFSVyZeQzDgR8FXEk19G0OPiv8RhPdx/jVUabL4+2B3S7OsYw1zyt",
+	"LZl3m1uL181TW7ytw8y+9/lgzg70HMVLahLdlheXrRNdt3aniArh4jkLI6ePJGBUECqURpHEkWKBh39w",
+	"xQdzjvrlr+D+uLM3/x8pmXkj7/86LPxBh+pXfmhvMgdDQVtzc+9buCq8GyDK5mCcJA4D5pOOSzUL2bZY",
+	"2zbdfrWWCforG5idpmKXpddl323QsjqC9X2hRbvgapmK2gGUq4s6TmIclBWxtoYd+2ElzbPZzHB8/QXV",
+	"C5RrLkw8nV+1xTqUKxfjFU6S3BYn1YyRF3EmJftQAq39lTOwdEPasmC0R93WZoqKJp9gztcslXsJWJpK",
+	"KWHBUk7QFAtB0g3iAstXOHV+schW0yRVr336w+jsdPSiPzobjM7ORscXoycvRqcno6fno+EPo5fno/P+",
+	"6OJkdHIuxwxORudHo+c/jI5/GA2ej4bPR/3no7PhaHgxejEYnbwYnV7IMc/7ox/6o/75qH+21Tmx3SzQ",
+	"9lgM4F3HomyECaO8xhq0NtDxZuQijHtNZmiFPN+bqNclRCBNUqpxqJSuqfWwQxhTUQG3jc/HWa5DWNjb",
+	"n/93gazuOf0amPPeNo7enx/UgWFkyG+EQmZ5j4xFf13wgerNKHGpV1KbmzNKep5ys54HAUkeD9Nes2kH",
+	"+KjRTqD8waYVeNwPRd6lbBqT1ZbtJmrE350yawiageR3syyOwYUocBQbkcvymSNGUWEiRAsWhxwN+lKD",
+	"HPQRyPtyQ7OIxCFoG7n4JvlJwFYrQkOsBeuPX5RzUqsJhXOR4xWRMqBXFQCPpAB49ylXXXZIOran6Lj/",
+	"VHJUASbA62hF5H4l3ugta/0oS+lI8tSRBtioAEvrAzen4Tj0c5SSWcZxDOY7NMNRnKUKba8y+shoe5XR",
+	"DmirRjvRNs0oEsbWqd11PlpHYoEiwSVW872gtRZQHpdtFFLQveSmOnS0HKoAwjIBMDFy51fnHnqxj8Y2",
+	"/kXAV/eV/RJx0QUqoF4JslK+idabrb3TTRbALshmSFt1kLbqcB+xOCRcKKNrzwKzy2KDwxBMtjh+l7KE",
+	"pAIMO9oLk1hfWZYKUTptPbayvDhGK7KakpR/hzjFCV8wwRFOCRJ4SSgSbE7EgqQ9dL2IcjeMonWEI6lR",
+	"9AoaO2UsJphKnLY90g1egJTg8C2EiChFuGZJC0lMwGqgI7ZyN015S/WXlzZZtpj1h8eON5HPQZyFZFw3",
+	"vXELOzra5MGe+0o9OuiDRVePwGkKPNA2Fb5US6gaCbmcJwISuRNeeWjqVsT9RY1SyxsnOMVxTOISYPtV",
+	"PFHYCJZuRhWbwAJhcAo9Q330vbHI6zv+HUfKf49wHLN1z6vYtkvW7X7dum20+84Qr1oot23qvRyi2B1G",
+	"xo6Jpowteb6nFaYb+X8k0EJ+VHflHvux7aQ4jt/OQEradk7vzRNSLAJMkbMe8GWUHLBEEYMDMJWQVN+F",
+	"Sqj4fe/dN7wFDvQvmTA+KsT4lE+iHEJeWSEHaqxsWxZhzNef/9Fai66s+U5Hvwa517LuX7DXrF7YvOg8",
+	"Zr9CyWuB+9uXfAHjX+TD7yoh/m0x78J6SCJf+dr8ZuTDlGCp+oGMqyNIWsIW9vsi4ksXZIu0gHbe43Ka",
+	"QM2fPuWECvQ9ouSWpKDCtJqzsHd/qf/Y8LWJ3/vycNIcY66Uk7EchlPSCSAxgxDUjIoobv+UDhF2rr+S",
+	"6eBy1EKAivHTAj60h3ZaiqUtz/1G+yzrD+kQY8dySwF7rt9NpsROLH0PIyvBizWfq9q08nU9Q7m7QzJK",
+	"jmYpWyEw47aGh9Ft2yxQDb0re9Sqe97iloRo2qjjlXNEULcXlq/IrE4iQ0dctl9xwhZHYJGJKnLm0CtT",
+	"P79OTg3ZMvhQwsP8zu4g2/vjNYoLPDavsbyf91EqFB9pzT18DywsOxWRK4JDJCn0RiwiOnfrFF2J6C6q",
+	"gliKorCHch4BlEutE4HR0d/t7q/6NuvxGDlRDBYsCghXMWyMEsDXiZI1gT0hzcl8tJb0Ah6COMc4xipg",
+	"R0rTEOpiS6CnJydHp9sF0AqSVBbdjC22+3krupQ3/VIHnegYlInhphOEaYgmdQFz8iwPVDHP5ADy0QT8",
+	"2fKPNSHLeKOnWTEqFvEGogDL6Cq1/U3h8R4LNiafIy4iOh+DJ5W3UyTvj/Z70X+1F7+l2PYChnfSFr6e",
+	"hp0LiC33EvHlBVyXjhuqJNzZEVZVJP1JDlHcWWqqwF3gbq4XUbBAGH24BCsIB/UQl++c3OS2+Cwr0e9L",
+	"NXGnAs4O23MFc1QJzs+EJEoZV5guLxNnK4LkVUcxo3MlB7fiTC/1C6/y95UUuqNhnVvZkvNO6vlIlg0p",
+	"AO9mOm/YlIUbFGCK4CIQwAMNtamJfSUbTZbdTKmWL2m99bSOcms4AR3gK1+n0gkRRn+wKVrhDeIiimOF",
+	"jWU7w+nZVhrfAY1WBPMsVbjZ7j5e6ide6Pvl0AtfUUA6HVMqKfiPL68nxmRkJPJnCCtuu14QiigDdq9C",
+	"q/Ureg7S2H5niiV02Jh+oBOVuadxqpQxe1+mYNhi+y2+peRaPtBpi+1kp2dw5BIcKuxWBw0/rkT1g6TY",
+	"QmmcqTDClVG+voIwlecp1+LlGVuSEEUUERxA4kDBWIA69JpP2J7dco3usBHKkepwzWOKnnQwM8qnflMP",
+	"dcKQPBn7S81ARCiKBCi/vgTGmqXhtq0XR28FRtViAc7fnKv45TJ25RbnCm6duqSQjE7hiMYNB/jhkqPp",
+	"RgsAwgTKgOl3nrI1BbmzEBHkCHmuaIFDRBlKGVuNFMvQuEljmC0m+djvONKpfxpllbtlSmK2RiYqrR2e",
+	"OFPZt5/2r/YjL+CJRzMatxIAlEDfHl1/U+M7YWo5Y3+bSCiFeBJkIroliMdMcMRuiX3aEkEUk66y510C",
+	"ocuM7XdXxC4glLOb8h6FDRY7PScSDE2leorpvES9JeNWv5m8p53nycSCpC41WH6fv1G7XdZS0tGz++b9",
+	"krMocQwoKRB6yWDmrLXU+i7GlJKwiFza5YSwTIadg6LK55pP0/IorwjXzvjymdnLaXczqgurCWjn4MZa",
+	"sywO0ZTosI489wf8Zqn+OVgwxlX0SpG4Zxmz6oS7BM0mmFiz7QbP/gxrNh48km2t6nqBQGZJCT7mtZbA",
+	"jO9pg9gnx9W5kFqLmsjFVLGQGlwczRcCcXwLlS+YvEks5y25cP29kax7aDLHyQSYEoIo4hsKHAsepUwg",
+	"sIuo6xjijQ8cDvAhZgJNyTyiHJXSw1TirbihRofpoYlYRwGZjCR+sUBCE8E3ldkibmeZKbFNrFnvhoI9",
+	"V4FrjhOpZ8nH3VAqm2Qq6YI4SSbozywiPCDqbfOMcKH4No5jDkxXwmwCJX0m6hZgpJ0f/g2Vc4zNqU8g",
+	"kovDpgkOfTRhs1kcUTJBfJEJ+xWhlA+kbCAW5IaaYIry5kwZIZU/Yr/I8z09s3PXL3JTUHuyr+TBEPJ1",
+	"q4D6xz/+8Y+Dy8uDFy8sco+lwBLU6Hy/rNj0XdlUtQvxAm/ezn6D5JLiKugkE1DT1B8iI1z9tSYhNX+L",
+	"RZbqP2dppOMFschSnaJSB09hLupmqCz2HsfKaeUjHHN5pRgnCAsBPk4UY6GsJmUQm7iRwj7hcpLvzp6z",
+	"+ROMrpKpiH6VFzlPMuJLnedxCQGlxXmmRKW1+J4ClPNsXqYpSy/0kw6itoxoKKmBFT9poieRfEzJxzgM",
+	"SehrzS4lUnwCS4FZCoh8FMcqxR/H4DDKKM7EQgpYAcQZgvttGoUhkZeSMjGesYyGylM0i6NAKO9RkSai",
+	"Y0hVykjMOExCPgeEhLzIIYEMn4zLp5Tr1fO929V4zpQPazWeZnyj/irKfiQpmQE1H8vtkrBamwpWOOaJ",
+	"ArBxhGUU3O56gPk2JDQiYcmBVRlp/RDiFZ7DaMHYOMbpHAZgQcYQtKOXgm9xFMPTzlOtGQYf5iGw89GU",
+	"xV99BoOO/AI84iE2tn85Tn4sxtRvZ2mO6p1RgvrRYJcZ1zJ2qrFGjKzFsWQ0+jMj+medAlVOs2sptRS0",
+	"s/T+J91fb4DWzqhfN7x0s4rUzqSbWgfbBntcF/Wuu2eriD6pR9zkWWE1085GkHJAQ0TF6bHngsNSpd/b",
+	"I4+GzpG6YMoXlxEMhw2r0KGZs9wMBtU+Wq6NL/Dw5LQxhGG9YLGK3jBmswjktiVla1qPwiiHFbz/6VzO",
+	"Ld+yjJIE3BRYx9o6QhxYSpq3aNSSgm6heUrWaLpptdEKVixJ7tCXxL6g2wDmfDGN2PLexIs0IEUZi0rl",
+	"N7+0ORVz2m0OMIdbVyDYy2q/8zwSJRfQVb3PBKciAn5b8BNlcQ2dDEPXSKz4aU2hxJp5Io0IR5yhGU59",
+	"hQjaaCYZhpaGwp4TQgGmAYnHOpOE2NEw3QKU607MjDjjf94wYbIlrLokLYPXuoe7SYGqPWl9zaYggnWz",
+	"mTVFvuVpyI4fVZLPztX8LIcB8RNkPN0U1STr1wst2BqtsmAhyZCBcNV31pLylUtifnGNyGtktjd1lGtp",
+	"7kgeUuOKKn1NgNwW2VYKQ2sfTUZaHMx7GHdnCmw6pXXFDkImryJVsK+bgu8ZiFaPKWuH4Y7osnvLD6A3",
+	"ACIbuFkn7OcEq4JOFu6UKIuLrOb3sS59aCVpq0M+16a2RmxWdgUzF+MblvWzvr+G0ue1OzS6eqo4nqfj",
+	"RkgTnd+H5Q5yKx/NXJcju7XbPzOSKc5YFJrNa1D6Xq6kKfai/tZyjgRtxHkD5/sl19nd+lFdhXdkwpQd",
+	"oIQgQT4LY25CGYecC7amiKUhSZ+hJdnwPNFq8v1EG3Xs91oeMg0Z69J4I2+Fk49qCZ+KldQCAWpkIo9x",
+	"kBT6wyX/LvdzCcaWUtmThN83TgdlFw2VHW5Sjt+Z+JbrRRuolQVA+QrAWRcJTuJZXQrTb3UvEPI61lK+",
+	"tcMOHAI6k68RNo9qw2pIGGHa8SGezecgr4xdQUzlpLIqnHJ5eaMN+At8S9AsEsqJIlhvt3ho4FVbfh0K",
+	"Wxbrum2XVlDGwy0EHSwCaMIXLBXqI5+gOSPcIFppNnDU/iUNCN00eHu7O2MH5NhLNfQbKu81bHkbBFma",
+	"Ehq4MmJMYNfWSEzLj3IHZj6X6RGwAObT3hFwMmIV7EcF0YZwtwDmzjXREVDG3fWdKpqI/qkDX1qWQix5",
+	"zvKXfdoKqX1wXAvuuxx6zYzVxBp181Ts8lHcwyFhLxemd6226ifuRqAUCpnTVjRkZPvLEYyYMrEYVV3s",
+	"6tkoLD+l3d51QtQymGIvTuMHXN13bE3SmmAFmRZsNgO2wRNQeJ2CklXsopId8MMFenp88qQOmM4isymA",
+	"8aWWDKruPC/JVD6CAlzcZXEo1q2LYrhCLCKaZAJhgVQIHJAXU1RW6kDcR1yqt5ib2PZeyRLuTnyq1ttw",
+	"E7fcgTEZKTd/gKnEMhUChVLwJFO29tHUykNvGWJxVVqDS1S3K3k4VclCqPuOo5jNdR1PZfWDZ7W1b0t6",
+	"VJ3d6kogtfONPqs4NLtGZ4Nuv0uvgF/Nm6x0I41bvlG3LAg4qY9lOKiIrrWWHK0kyNAZONfFcl1q7tGc",
+	"SslEYRBuMatuEOJcmA7Y7DRjlbwrN5t6i18Hngv2FfStnYCbI5nY2xEq8SZH4kaT3OgATuXaPNxjVJ3R",
+	"LsXzxZkDH5OZ0GY1SRwiUN4gdFPqcJKEyMsoBXy3ltTG8FeGuLEBbotRgPSXkRUyAvEp2yF/z9DZv4Ln",
+	"qjA6FZWVrKPbjcVV841dbEn+KfmBk++WO9lUc9BJsBznJufas3a7m7b2yFL7G9ec9zHNF1VtKlwYnGXK",
+	"l0XBeaDKIIfudA67qU6Dj4wLluI58SXTloppAYJJOQCrPUnbl2Fe9/P5suWOVgKminY/k2doxVKigjID",
+	"1pB0bVIf6oGfeWcgtxxkBd6DsWKFN2idRgIiTCPRIOjkXYRcLhy7pVCTaW2HKe034+OMIymLTTcQjvIM",
+	"UYY4CVIieA8VIBqB7GYttbiK5X5FVRC8wxJDXBjTkoWWWh592cURwYitI4wNWTGwKl+/8sy+1enJRqjK",
+	"9uyD2WnuLojLPpTUq1KTqEeyDlsVgh9grzJFfyc+mqiqvNpQFUZ86YhWqbarcoh8u1MCym2t7hvLv5/i",
+	"TffIEG3PdvUZqSIiXRybD/Ge3jstrWWao+1d7ZhbZpeY7gTBV/QdPNcJiEWlk517audUbZjGutmmrHWn",
+	"zb0h6w+XXRPfSg3UOr0u1C+7N5608O7uBHihHLfGcO34ra28RjINfm6hmluzGvaQTLA1g8CmCt2o97tM",
+	"cCDd0LZKB6fDfsF91UNV8q4bMMnh4yUxTgj7Wwg3coYl5n3K2tDFVQsTVzVGV6JBeX3OgLTtjovaXlq5",
+	"Ktvlge3qJWKfuLMfBkBlCwoYstYNC97ekhSEUq6zvYpANIULpgcUYg6Po1Xaf1fqOXyJvkc4j2v6cCk1",
+	"E1VYsUE3KToFtJ0eFHt4jISIzWbueTmeEbGzwMV7Ncpp+NVA34+Ep1sKPLZ4p3hDN/wwPZQoWaMPlz2k",
+	"QmK40frkX9wkrQHC9NC5MjfmdCOIMy5IKqXCBeNC041SQzdXQRM+Lpqvtapcol7TUvTCAgd5r4Z24ztQ",
+	"MNP+r81Y1RKwzch7J+HXe2C0iMtQi9gxtytNfgboAu8sYYbJ26J6lGnZJBjKOGkVrrGDJDgIiC6POY5C",
+	"QkUe57yNkvxMSIJ+/fXVCw6Ienl+gXAYSvVRGZVdUeSl3oRtjlJbVMYJiyOV1rWbzZRizLZ7xhpjztqW",
+	"lrTEu7qtvmjG6TLLlLtUfnGx94YfGiwtlTXD49X3+Naq/G3b0rHyKnWKu0032gMmaVc5uF5HnUCpAzk3",
+	"FJoxKcUrvIEglB46pzeUrBKxQXHEhW7Phmi2mpJUBbEPJNKrDANAsj744FTBRkifq8pPOheug1XdqgvS",
+	"4Sm71kaHx4qc9tYPVU41f7EpApVPWmxl64m+S5nq2WqZgwWmIU4lRswJJSl2Z6FeMZf7bHIbkTVJJ0gq",
+	"CLyHJipaaKKS5VaSLfp5UJY8Q6h8CNUT4PMNLVK/5c/K082tNFWtd5lXqEl0D98emkgEwIKlkxsqUStk",
+	"drW4Uo6lWqm8A5XwRfmdmca99czhCbqPMbp7TPc9y402e+kiCteNt3boNgRcbisKurPKpumF7Sw+ELM8",
+	"CbgoRKBDjKckZnTOkQpcaxnlnIBVstF9mScOC4WXIzQlYk0ItTxMJl05xlzk9dDLS2CZSqjT71d0rHWU",
+	"9VVG8yjrvO/3zkeu9UinnddMU8Qr77LIZnQvgnpGH1NIN4BqH6FbZKTksbpbonItsNpEsihVsMI0a6CR",
+	"73OFyRUhz9GSJEJJfkaDjFQlEalbCkJHyq/K0hVJVdYxcLzhsaoS5N9QDF5XHTnrI8kOmYPW/ZlF0NgN",
+	"JEpIGG3IH39vlx9vr+9cQB0ICOM1hbzyLg5YKkGS/0s6LOl9D52D54iq6U1p9ZSgeXRLKFpl4ESOHfFN",
+	"XTQEKc6MUzInn109bgWka2O60dlrNBey/byayIYK/Fnu50dWy3V3vjIlEqGjW7JbXn6fTQ/UbiDeeW8i",
+	"suqt2fJq6r4ipZon9Zu6XYTepuq0FaitN7ju+HsI/nFkhSXRWHeacB3xHywFQr2KKEvzlhTASiIu8U+k",
+	"OBBS8IRiNJVxOAy5RF79G8wm8VpKFdOU4KXTE2n7LxuzdnLpOCjk6e2mjor8XZokKUS4VpMYkU+X0Wrg",
+	"uibeCiJf2zNX6zh2GOv0QL90inUA6kW6NuyCpBN9rABmNynGCIRlRYhiHCyVWS8EARLESr6MkgnQJw4F",
+	"vDJqFxWQv3pWDLaTsuZxJI44fZVOK4m6jyY//TTq9yst603n0wSaVMqH/uc/P/YHnz72D55++n+HH/sH",
+	"R5/+Nur3/6Mp9da9nt+KInDtib2qh4pXjM7raRdJJKEHRRsnRYjKpDB+OYpj4DSOCBedInFiLLo94jJH",
+	"vt/QIJceqgEPIBuYijhSzhPpBqlvn6k4SZPvDFwbPLm3hELpBL6hQeG3N2iSEBqqI5ES6KYQQFz4ohsb",
+	"dam9nXdT7lzsw2Eja9XKu5Q7Zl6/xZJwjeeXyp729famnRodnxIK/B2fytvw7rBLNYNOvtfXeehqNicc",
+	"dfu6LpUJVAif1qSaY/RmKSFNDwsTHaxqz+Yxwu6ZpCA7VgMc7JmlRLULVGUNVayxWGCQvVIiv/URj2hA",
+	"dISy2dmkcK7wFTT276E3uj5sxFGYsiQh4Si/ooIxlRoMaoGmTXlFxoCtmg2UOmqONARtk1Uiwa4iHk0V",
+	"TyieBawDoLWAUG4JVNjtM2i1/2eGYylMKDZj6F+D08XYQ5rCt9cL9r1IMwLR20x3ZFQUGQsVq5S3828l",
+	"FGrc+knJ2g7VbXdqS57PUnQJxFwe8Ix16K2ScRfk7XZM6TYMbMyRKVV2yFStHkD78pmXMXjbNfwpV0t2",
+	"F1R8WzZldAuea4jONQlFMRPf7Y7D3RIE1hxCara6D4tATr06mwW2Vn69ligBLndz0pP9pZ03ayz2mvwt",
+	"loprtiS0K9vbQ4DVY3Q9ahnTc+/mbLds+cBdp6yFSsS0GkQ+i0bNIAAWgzihIX+mCvVGpQrmOko1JDo6",
+	"defSJMV5wN4aCsSyhlqigHZ7ubWAv49nybtOMeUJS4VtZ8OZYJI8zQLP9xZM4BCo1dQtMzuqFjekFDEU",
+	"MpXhq8xqcIi376GLvpRwKCvbdc16ZipxBxQ+1wpMa9Nu13yrIUOv6jv+TGsbKgGjMEZLZaMV4gV4HMiX",
+	"zqDMnSP6+OVltTi2Kuf1KIGfhIYQ11Zfx0KIhI8ODxeMi48jiRKfyss6GQx3Bzq2DKWsOl4rbu2HQdyh",
+	"Ed4fYKpTZodyJwoXf1GPfY3GBaZJr6PyERjf5b1b4SVB2JiHn+k6DXlLAJeddbuJEeKwrFhEU4WxpAiZ",
+	"Qt4NzT21zdpITOWenTvj3zY0KDJfdsddyuG5E6hl8f3cUOEIvgSlsRSnUt6iqiuS56sW3V5MoXKt1qXp",
+	"Rh6MJoICz9urDIVaXzEn17mFWGSraZI6L/77n84PhienZm2GQnzHkUW3wD6/IJ9VcrTqD63aZhVjpN6n",
+	"kycQnmN5ydGkTP4mSMNDpWx8xxHOxIKlkSTKrUqYV0RRjWLer9cXnt/UlMBYjgS3a5zLK2HUUqWtQQpS",
+	"m04FwuaaW88oH7inQv4ZJ+m97EblWuG7msO8e/v+Wge/vfv12uTBrzUXlxyxaJuG6ZwUidLgI9NaOItD",
+	"lbXEjfaoHT5kXTUvlLC+YwC6WzbLOZ0FNJcEVCbYHYsMmFwp3XMZCjQ7+6s0ZZSU04ib2yH30fcoo7oC",
+	"rDMtaXv1z7CQy/QrToYWyT0Z7qK3MAEs1wQB5jMN+9ZMx2e7ZvqDTdVEpUDFfLbjCifYNZ0JQ4EpjcvO",
+	"biLRYba7bfjxcGE+b8H/aOJ8udha13i4IMl4m9qoZX394t2vvBR32rFEX7fuxOUdNrUpLlzWVUqnRcNq",
+	"rqAV7MOou46k6ZwDYduqX5GerEPjYqvoQmN0bdsQo93hiw2ScCU1TlX4ltzRahCPuUBzxsJc7G7bpnjl",
+	"7ErVpc6BCbqs235XmGJoQgIIj6Kw4Du3q4PjYTe7Ho2C++Ldm1cXNbQr34o3ry54EQPcKvzIKtDiCkPo",
+	"jMmcENopzu0+YQw1SdMKhK/b1e9ZfLJZdPltsYFqCCyF2i2q45j8QpsTpgRp64Rim/fMa1INkG3zYzWm",
+	"V4f6auHDPnULJkVPY8C9Es3U4Lc2W5zgblL/mBWzTaBDk5PvQaW0y22yipLU9WNuMBS509PblpiGve0G",
+	"7164f5k3fy0hQJKq+sqTLky6fDNfvePdDn+FAzf9VYkXu7eqTk9OUzy0e+NXZOaK+vhwCWlAyj+21jxd",
+	"/k2ZICE0imkq8fX1Ewi2pwhUqpt0Leu2sSvZtC5gA9VY7Eosu+qv5MVXqrmipYn80oKadmttNTcORymH",
+	"IghKi/I9sYhS1U0kS2HiWTSD/6VM47Qf/1a0uesEv2/XPKJWQ89aSx12IAsEWRqJzXu5EK0LEJwqGRlW",
+	"B5xafZVPsBAi8e7uANNnzGGozVKMltDSGIKpDj5cWpauD5drnJKcbutMUaQzRXkPXS8irvtO3UD1FxMe",
+	"mAd/g8lGxThhaveg16mfOF5yXaLkht7Q/0IvId41wHGMKCEhRxipTSHBloTqpECsPiGdrDBjqtlo3m06",
+	"ZTF5dkOR7hQKaQkRo6oonIpNIlJAluM4ymhIUjT5fAAfJz25jrcAehVmoRwI0w2UFPTR8BQFCyy3SYyl",
+	"hLNUyAG5F18ZV6JUrmGFl5CE8QZeLidUfYZGKIaSvZSgLNGFU/9vucLv1RLA4Qvjr364QEdHR099xKN/",
+	"6u/A/NBDv1K1ugK34Ved6QowsH6CxYI3zm5Kp1Jy5WPRnLJUdQbU5dU4LOVcZRcpAxNHE7grYF/yUUZj",
+	"wnOCnMd9JVDEZ2KxRLkrhM7hF5XBxOIQzcga6s2TlTYwTcBIMtHvVeYpKVsYpcEsQg59eY3nk562cel+",
+	"SdxqtaEeASgo+L6aHUAU80SuF7q0cabdkzNEVcdqEvO8lqQc9p/wxfFg+DdY0+RVSFYJgx5pBz+TzQQx",
+	"irAxua10DmtKEiKAFMGbI5rHn+sNwJoWpd5vEhOKLr/Xpmrqkmx0HzUdVgurtNKZi3tjujxFcgm64CP6",
+	"T1Pg8W+mHdskYCGZyHsn7yqjCuMzwaOQoMnh7WDi59Wt9VUbocnhguBYLP458dHkEGLx1J8sIRQnUW+D",
+	"V/EEYD05XBGRRgGfGK+vqae9UsEG71K2ImJBMq4i7uMoIJQDP9VCyuW7Xw6Gvb4knmlsebfW63Vvxf4Z",
+	"xTHusXR+ePnul8Nhr39oFScEquZZUbXeoNeH0Cq1UG/kHfX6vSMVGKrCWw9vB4cqHeBApVXJL+cEZMac",
+	"fLwKvZEnL4Kq6/mjGgipEXhFBHTmbHBJFEMOJRnw7vyd48Cg2WbghRI4lY+DJ4xyxR+G/b4q4kkFUX4D",
+	"nCRxFMBeDv/QcnoeLZtzwI+fdADVCrfrAAmAAAkbWE1VYIP7zmY6X81HLA6tipjl6mKul+WbOjQlTO/s",
+	"BsmefLOe3ChhecFtc5rgxgPy3iGJDbR/7sAB5ci1Nt8ZCSwa8jPZ6LMDgvuchZtmSJghESkBX9sb7LMf",
+	"7AanNcGFck3v4TQuladyrsHS5jjyU7BAf+fX7+Thlyi8U0IMNEioiTMv8rxHUx/gSpFITf1VH7mJ7hlt",
+	"5UymRBJxpYiWj1q9qnzUFUgf7wbVj4ySPcBW7a8jdEv47CRpcyK2brDfCZXe/ryHnf5IRMdtdrjT3W7q",
+	"C7idSdaUaWkHCBcoBehkB+liStam4YIuFZyWkLMoKFzHQuV5fBDBmYHc8xiU5hugh6o//5hk5nBFVlPd",
+	"a1tfmgpfi2N96isp5EjZTTK6+tlVBIZLPe99wFi3ae0Fmr+oHsVWWAMUzjFIrbr0687WOFhKbYWy9V/h",
+	"XjYe30i/bfTlntfdyfenfwmO/zZRhcnrN3G4GwOuMnoeBCTZD7N/rtFBX8QOaLH7Mio7RAs5/NVKt4bq",
+	"diDlywR+Chd9/3D5nSppW6RAlItVgVdCjv4zI0Uez6hWWMsEi+eC9c5sl51bAEzUK98x1DQhaDf6KqPt",
+	"Btpeni/OCj0pisImEBXtJ5sA44ohkm9yzZZXim+nu9gNGNsAW4vI5zMVAdB2/HPoWOgAz1uwOihjG0gA",
+	"kGALpiEf6VR2NFmSzfeQ0TSRwmwCU/rQTxsSvqdEJf6U8h4/eiIi6fdzFkPArwtWxpNSgMrV8RoiRq3k",
+	"yY//8/2nv3/f+6//8La3vu7XvXH/RuouIM5udVcdrY8oWefqLhgRIappHFGV47k3DTgyZLBCfvX39+PK",
+	"LpK8Uw0rK12qZ/dEt+40n8cZFVGsQtRcyhk25Wl0wZpdutkrXaPhm+tmFJlyEW3OoYNy1rDDDkhfjh9z",
+	"b9MMtXFd7bTrDXHdjuu8ct++dMRu4P6KwmgpA3GHBPM+H/tYxsQOkkILuUikGUHfK7s5oXgakxASM5v4",
+	"vB5T4je76un9W7EMc8C7uUaONo9kJ+UWqlVuTPHTQ62l29hBYebQRchK3ZaUkI2pSg5eYJWIPCPrG5pn",
+	"A3NfT0U+B4SE3M5x1uEAASirlEnoQYMoTDcoZjhU7oZma+77okLRt1LvinZh97fpmjn2btbNa4nJs5sy",
+	"ttQeXiw6INRu3S9/srvJd6uUYB3vtzfilmA5j25JAUuws7QHaAcpohkC/a7ItUdDr1UYbP9E6QHm3mYr",
+	"7P0JxcMNsVsoxLc5xNwcu4U8gAH88WjEIcsbbG6XuN5a42pnV0msipmpmTAl86jIaIxU79FnJjnE9Gp3",
+	"yT6zlK1Kgk+7RqVuE0feMKYuRg363TIl9iYLfbErW3jD/vD0YDA86A+uofrSqN//e//pqN9XAnI7oanS",
+	"erVBkZCSBPcRZ1L01HLSM9WFKjfV5Qi5gABByGbq7dNkHrBVROdqLaoo4V+MlrW9ND0dTO90dkQXOJYy",
+	"WqqCSU5Ojk/+ZnqMR6uEpUJqACni2VQ+NoWk1R56Swkit4QKlJD0hkogQR7ir9cXvgrWsgpwABYhMAsU",
+	"UUQgBs5Yqh1nqsz7DdXNz3XZFgwUpofOqX6bimiTg3599UJiiPFqBGYbumzkDU0J1smOiC/YGuKYVBbY",
+	"G/myOCJcpcBBbNJxv49CvOGaEkzkHiYumZJ8lkD5l6E1lYQSCcRSK8+OtOjo9HTfxEiQz+LQHF+JEnnP",
+	"X/746s3ow8X5Ly/fvDi/uklv6IeXV+9fvX0zGvb68uO7q7cvXr0YHRwe/pyl2Pz78o387eWbF+VnS1uq",
+	"wspJiMyynuVBU0RBcCsZMjQjhfpLEQcVeR+06XorWVJdcnNI/vWJ1CjVhaMf4serdy3kqgsdFJeako3u",
+	"jKvbhaiiAXVdIs3oY+iJ39aJd5VRGz+cPrw9iGkjSC1XnVxch/KcsaVVshzifLXTuQiVKKIeEcQka8eJ",
+	"jpRM1P7q5wavdihAJfG7vegDYZjquCM5fX/w+sXvPx/9n7P/Pr5++mF4efr8yZuTi8FV/wIO2G4cbsrr",
+	"l6qSN0/w3DKipQmi0XwhoE59uVmANzord2fVpS/v7mmngjZTitwVYeq6bMLDpEYbFlbbgEpP349Hg095",
+	"joWH02AR3RLHrk+H1W0fqYqfrj5JzVCu5Kh99N5AsVIpqvxApmmG042PzpM0in30OqPER+/l5YMeC1LT",
+	"ecNu4cNIlSJY4Ft5jaCc3dGg5316yCnoZl8O1vPKuh9Yk4O98A8Sxyo0WUWuSxYF4dDyb4tQqJergOX9",
+	"8xFNRUwZ/kZ97rUcUKPCLoHF9OpsdRKv2VR1Ud7mbSZdptOJodut6aoIu+nxALxom2EdB0JdjL3a1Z0e",
+	"gE6BAPsKL+jqc/9X8Ai8ZtPdbgCJ9mXX8d601j/UhTHXFT4++Irmdtom6+NrNv16vkvottHlQJok+z/Y",
+	"dG+eSjnZfuD+EBE7P6xDpaM0qvyqfPwBVEJRQ3voJQ4WaPIHm060oh3gNIWUI/SaTaVm8fr92zd2U3ks",
+	"bqhUp30VIEnSvN5MruLnStIfbGo6OTyTX2jVSaQEr24ooSHvoXOk3EUCxZEyLqQbNDhBui+J1vyVYYZS",
+	"EkACDo6jW+LS0tXcr9lUabxeOy0Utn6gni1rovDLSG7khoZY4BH6cndD76NSaojvAfd+gNy4vxz6jQJM",
+	"A5VSvkfF7twwUI1L6iWx5KjKrONbPSFzQ2GkCg4HkkGSEGXJDVXWl0hwEs+eobwkr0ZPxAUYgcBaFHGV",
+	"qyXhWHRuWuHNDVWv131GuG+3YVrhjV5d0YfJ5ZuEIU7i2UJPfM2me9QTz/lSoRESDHHBku3o1I555CGA",
+	"0Q67/ZU98H9zzlWl5ftWMcKG7iMFFKTlczEIUfr6QeKFPdNOMePKjij9StKG3TX/HqfYxAKK4Fgp/S8I",
+	"DnU6wkvd5MA1vR52CGP0xHsQXUqBuns84oewEkM2d1CNvDpLtzf9a1CCoi/wDjKgoPBIGkVKyiVwADf0",
+	"V/sNJfoJamwuiCMJO9IWXDXfdxxBCVoaqixvygRSJb1HCN9QIwKYGFPIdMECUq0jjv5gESWhxffzRmg6",
+	"OlVlit9QyHhnMdglF5jKAUp8BQvhOuLEzyNcVTL1kmx83eJYzq5cp81RSaZf87cIR7J6RbvikB6Fkuo3",
+	"dr0CzTQUfvYVvFN9sBV6+gtTS99FU/Nx+6Cr0GOniHL2zepQJHZfox38Uj2zM3TqAmRLVblBi8GqQ0ma",
+	"USnTsixYKDeJ6bMn0V1PHzYFWhUY+80irH5g6ZxYwL0vQP0tYkbDtayjoCQpeZt7Q28kIOHq67BIVZUX",
+	"6p5hapfIv6HKKw0EiHMETlfQPCxyU3i4hV0zQtEWSe4k9ptXG7c7VXUfjGFRIXlhWazQ1+bEpZNd/Y4+",
+	"fUVB7HHIx/5MQK0R8msKULscc+8VHj3EM3dDjWtOIbqbhYOf2uCpKL1FEW7E0htaQnxJs6QqzpmTh2oH",
+	"yl+QhXYUDm3n1O2qP6i0PFXQhlg7gQXIM7VArMHg92fI1JpXNQ/EgvFC+BHRinRxVunNtfVSATnq7clf",
+	"LREoScnBLI7mC1HCnP1dLnNPMrpDyZADuqJXt4RMO3/j4d6ook/yv4tNRDdd3q4FZZTnkjhU53pMN0uq",
+	"kCJHRfnxwWi42/6R0a9o+MhoF16b0UY+m9E98tjMIocVZ9cDTuEhnJbnrXibzk03633ozSm1xIGyV47m",
+	"us1xEOdeQ59dHbXyceAP/SP/2D/xT/0n/tknv4jh+Hg08E+H/tMjfzA89gcnJ/7g7NQfDp74w2M5kFGi",
+	"gzQ+DvyjgX90evpJFaOEp5/4g2N/OPCHZ/7RiX889I+f+ienn9w9eyW5oyFO80a3tbjjo1H/+PdqDTBV",
+	"BawdtuoDaQo9hl/3gbOqsdIiysskRlxZDCDeNd87aGkYqhxa6Kzx6kFkRei2cs2ewOu8nJ6qX6fLguTd",
+	"Cish2FJAhFaUNO/wqDSZfyqDR4rDEPp3rBn69fpCN2VXPsMMuoapKF/1kjXTOg+E98qxNxSklRBvFO/n",
+	"+BZCHZdRAsUoKRNQrbBkwIFAZ/nOKCAQ96tGqC966Kei6QXUgoJ6lSmx5nKJl/KX6xx8rWJQSiWoy6FV",
+	"2yog7OgM0lR3+4uzB7EdZCyKCGPEUhRj6C5khxqjt7NSTxB8S+TDGfVLEZMS0hE3wHrc+OTaNnRqeb4V",
+	"38QuWwHbUsEtdvbEEcbdsGhopfbQJVutbMwSJPTyev2NL7eaJDrRw9HepjHCqFDJiiY6eZ+XvPdp01LW",
+	"C9Y50KiqCpCVjkYGmWxHgDkE4TYku5yedewL8vWlV7t6+6BvWgQPKx1+NfBKXXP1d1YGeYtA04Y4Ud37",
+	"9AziUFvl6ZgOsmcSaK4tyL927kFTtIY3Hjnf2JeLtPpDeec8wofXbLlh5er9W0WY1iy+1Jx1q+agWVSZ",
+	"zT1CFlHOX/NOb/mdjdJalm3BuR8mALAl2aHgXqsh/44+tKLR51YMUECqaI+CfBaP5FUXBuL5YasvtuT9",
+	"uo13rwRXxXelhLmAtvtUMUptZZbCpu4mOMcRBTHL6V2TstCSJALMe37eGE9PU2RiBSlx1GpR7izVDfUB",
+	"kfd2W15JUZ4YitJXFOX3gg4mUULiiOZtXk35Nq8bbrSLgh9024bdCbREGK1ttNnqdlr4UwtgmD6+3jJL",
+	"8dio9h3+vxc46wqGquee6+1yUb39lS0QGu/a3qYSadzpSHslEEskedAmcuNjKS4Zo45cIujXXNyIb+Qs",
+	"u4Jl3ANGDzGIaO62netoTeZ/d7SX3b1uK4cyIH0khpSfWIEg+Vf7jfG4LjUMNoaAvBNa7tZUAZ3P0KRo",
+	"DTtBgsRx0RUm4ijUHUFd3Mi08/sWniGrlWD3Ii/64f1VdzkPw0Lm3H3EdUppBnasDVeu+WYKxFtVlFNT",
+	"IREqcDYXgSuO8hsS0hW7JfcEY3OoQePO+q3xZI+FWlrv7VuU4zadjSfGyzkxfkLIYtDxVhveVF/73vTg",
+	"ISVdmgnBVz7gvIjLvsjASBLmPVdgllPulWx/25D6K4LDCnsrp183QL6dZq+TYA9Mw6bt0lYp6e8e5ZS7",
+	"JADmEpqjJG6ltzqI0VZ7das2boAFmbN0M5LMobE+rspRCisVchUER9tq5Ao8b1ch17LOH92jMG61rjxn",
+	"BQzA3O5uWOtackSDOAvJeF61GP+Fqi1+uxL31QZm9j2rXpUHmdSqs+1021daS341D361pWV7taT6oFOp",
+	"rwB8fz7+ysT7P8gHKbeu03/MhgQ17Pn/OxNYnQkquFJlsNvxxVnfxGrHCPA1jRg/fgIHhprZpdbaoRg6",
+	"ubBnxXDpkANnGwLDAQkNoX645a0u9Ucu+5l5w2yFuKHVazO+V+tfUEDGXeE/RJyoGkO1/pDFXOVOEPWJ",
+	"flNVX0O0gFTVD5eqH7RqKhGpcpiQmVmfs/CSubc6ZWwJ7QPrzhWdm7Fg2nptuVl6ZRescrM4BJaiwFep",
+	"eK8p4MDRdAOR2tZ8EIPkkn0ISiISgDFnzdIlWNilzvLh0noaAprqT0uBQXVf3KA1RF8ofUc1uBV1sOny",
+	"2A4nrdK3k0wA1O2Fm2hK5/mlxKjq0DKTJKLnaPQQNTzOdEJsHNuQVxbIu093/18AAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

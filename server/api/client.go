@@ -109,9 +109,9 @@ func absent(name, value string) bool {
 	switch name {
 	case "limit", "count":
 		return value == "0"
-	case "active", "enabled", "include_gone":
+	case "active", "enabled", "include_gone", "who":
 		return value == "false"
-	case "from", "created_after", "created_before":
+	case "from", "to", "created_after", "created_before":
 		return value == time.Time{}.Format(time.RFC3339)
 	}
 	return value == ""

@@ -29,6 +29,8 @@ var operations = map[string][]Role{
 	"listBackupSchedules":  readers,
 	"getBackupSchedule":    readers,
 	"listOccurrences":      readers,
+	"exportOccurrences":    readers,
+	"listTimeslots":        readers,
 	"checkBackupSchedule":  readers, // books nothing, so that a plan needs no more than a viewer
 	"createBackupSchedule": backers,
 	"updateBackupSchedule": backers,

@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/auth"
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
@@ -13,6 +14,7 @@ type Planner interface {
 	VCenters
 	Groups
 	Schedules
+	Timeslots
 	Runs
 	Restores
 }
@@ -40,6 +42,14 @@ type Schedules interface {
 	DeleteSchedule(ctx context.Context, id string) error
 	// CheckSchedule books nothing.
 	CheckSchedule(ctx context.Context, s backup.Schedule, others []backup.Planned) (backup.Schedule, []string, error)
+}
+
+// Timeslots tells how the seats of a vcenter stand.
+type Timeslots interface {
+	// Timeslots lists hours, soonest first, and when to go on from; zero = there are no more.
+	Timeslots(ctx context.Context, q backup.TimeslotQuery) ([]backup.Timeslot, time.Time, error)
+	// OverBooked counts the hours that hold more seats than there are.
+	OverBooked(ctx context.Context, vcenterID string) (backup.OverBooked, error)
 }
 
 // Runs starts and stops work.

@@ -48,7 +48,7 @@ func (h *handler) scheduleOut(s backup.Schedule, repositories names) api.BackupS
 		RetentionDays: s.RetentionDays, ApplyRetentionToExistingImages: s.ApplyToExisting, Lock: s.Lock,
 		Consistency: api.Consistency(s.Consistency), UnprotectableDisks: api.UnprotectableDisks(s.Unprotectable),
 		Repository: repositories.of(s.RepositoryID), Labels: s.Labels, DeletionProtection: s.DeletionProtect,
-		Seats: s.Seats, Summary: s.Recurrence.Describe(), CreatedAt: utc(s.CreatedAt), UpdatedAt: utc(s.UpdatedAt),
+		Seats: s.Seats, UnbookedSeats: s.UnbookedSeats, Summary: s.Recurrence.Describe(), CreatedAt: utc(s.CreatedAt), UpdatedAt: utc(s.UpdatedAt),
 	}
 	recurrenceOut(s.Recurrence, &out)
 	if len(s.Extended) > 0 {
@@ -190,28 +190,4 @@ func plannedIn(o api.PlannedSchedule) (backup.Planned, bool) {
 func (h *handler) RunBackupSchedule(ctx context.Context, q api.RunBackupScheduleRequestObject) (api.RunBackupScheduleResponseObject, error) {
 	r, err := h.Planner.RunSchedule(ctx, q.ID)
 	return api.RunBackupSchedule202JSONResponse{RunAcceptedJSONResponse: runAccepted(r)}, err
-}
-
-// defaultOccurrences is how many slots are listed when no number is given.
-const defaultOccurrences = 10
-
-// ListOccurrences implements the operation.
-func (h *handler) ListOccurrences(ctx context.Context, q api.ListOccurrencesRequestObject) (api.ListOccurrencesResponseObject, error) {
-	var s backup.Schedule
-	err := h.Store.View(ctx, func(tx backup.Tx) (err error) {
-		s, err = tx.Schedule(ctx, q.ID)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	from, n := q.Params.From, q.Params.Count
-	if from.IsZero() {
-		from = h.Now()
-	}
-	if n == 0 {
-		n = defaultOccurrences
-	}
-	slots := s.Recurrence.Next(from, n)
-	return api.ListOccurrences200JSONResponse{Items: each(slots, func(o backup.Occurrence) api.Occurrence { return api.Occurrence{StartsAt: o.Start} })}, nil
 }

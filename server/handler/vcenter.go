@@ -2,6 +2,8 @@ package handler
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/api"
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
@@ -60,9 +62,38 @@ func (h *handler) ListVCenters(ctx context.Context, q api.ListVCentersRequestObj
 // CreateVCenter implements the operation.
 func (h *handler) CreateVCenter(ctx context.Context, q api.CreateVCenterRequestObject) (api.CreateVCenterResponseObject, error) {
 	v, err := h.Planner.CreateVCenter(ctx, vcenterIn(*q.Body))
+	if err != nil {
+		return nil, err
+	}
+	out := vcenterOut(v)
+	out.Warnings = h.vcenterWarnings(ctx, v)
 	return api.CreateVCenter201JSONResponse{VCenterCreatedJSONResponse: api.VCenterCreatedJSONResponse{
-		Body: vcenterOut(v), Headers: api.VCenterCreatedResponseHeaders{ETag: etag(v.Version), Location: "/v1/vcenters/" + v.ID},
-	}}, err
+		Body: out, Headers: api.VCenterCreatedResponseHeaders{ETag: etag(v.Version), Location: "/v1/vcenters/" + v.ID},
+	}}, nil
+}
+
+// vcenterWarnings tells what to know of a vcenter that was just stored. It
+// never fails: the change is made, and an error would say that it is not.
+func (h *handler) vcenterWarnings(ctx context.Context, v backup.VCenter) []string {
+	o, err := h.Planner.OverBooked(ctx, v.ID)
+	if err != nil {
+		h.Log.WarnContext(ctx, "over-booked hours not counted", "vcenter", v.Name, "error", err)
+		return nil
+	}
+	if o.Hours == 0 {
+		return nil
+	}
+	loc, err := (backup.Recurrence{TimeZone: v.TimeZone}).Location()
+	if err != nil {
+		loc = time.UTC
+	}
+	hours := "1 hour holds"
+	if o.Hours > 1 {
+		hours = fmt.Sprintf("%d hours hold", o.Hours)
+	}
+	return []string{fmt.Sprintf("%s more seats than slot_capacity = %d, the first at %s, the fullest with %d seats. "+
+		"Nothing is dropped: what is too much waits in the queue until the hour's running backups are below the capacity. List them with GET /v1/timeslots.",
+		hours, v.SlotCapacity, o.First.In(loc).Format(time.RFC3339), o.Most)}
 }
 
 // GetVCenter implements the operation.
@@ -84,7 +115,12 @@ func (h *handler) UpdateVCenter(ctx context.Context, q api.UpdateVCenterRequestO
 	v := vcenterIn(*q.Body)
 	v.ID, v.Version = q.ID, versionOf(q.Params.IfMatch)
 	v, err := h.Planner.UpdateVCenter(ctx, v)
-	return api.UpdateVCenter200JSONResponse{VCenterOKJSONResponse: vcenterOK(v)}, err
+	if err != nil {
+		return nil, err
+	}
+	out := vcenterOK(v)
+	out.Body.Warnings = h.vcenterWarnings(ctx, v)
+	return api.UpdateVCenter200JSONResponse{VCenterOKJSONResponse: out}, nil
 }
 
 // DeleteVCenter implements the operation.
