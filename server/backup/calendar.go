@@ -3,6 +3,7 @@ package backup
 import (
 	"iter"
 	"slices"
+	"sync"
 	"time"
 	_ "time/tzdata" // the server's zones are the same everywhere
 )
@@ -12,12 +13,20 @@ func (r Recurrence) Location() (*time.Location, error) {
 	if r.TimeZone == "" || r.TimeZone == "Local" {
 		return nil, Errorf(Invalid, "time_zone", "A time zone is an IANA name such as Asia/Tokyo, got %q.", r.TimeZone)
 	}
+	if loc, ok := locations.Load(r.TimeZone); ok {
+		return loc.(*time.Location), nil
+	}
 	loc, err := time.LoadLocation(r.TimeZone)
 	if err != nil {
 		return nil, Errorf(Invalid, "time_zone", "%q is not an IANA time zone. Write a name such as Asia/Tokyo or UTC.", r.TimeZone)
 	}
+	locations.Store(r.TimeZone, loc)
 	return loc, nil
 }
+
+// locations keeps the zones that were asked for, since loading one takes
+// longer than all that is computed with it. There are but a few hundred.
+var locations sync.Map // name -> *time.Location
 
 // On says whether r runs on the local day d (seed N22, N24, N36).
 func (r Recurrence) On(d Date) bool {

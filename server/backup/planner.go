@@ -6,13 +6,16 @@ import (
 )
 
 // Planner is where every change of what is wanted goes through: it applies the
-// rules within one transaction of the store. Store is required.
+// rules within one transaction of the store. Store is required. It must not be
+// copied.
 type Planner struct {
 	Store        Store
 	VSphere      VSphere          // asked once when a vcenter is added or its access changes; nil = not asked
 	Profile      RetentionProfile // "" = standard
 	SlotCapacity int              // of a vcenter that names none; 0 = 10
 	Wake         func()           // called after new jobs were committed; nil = nothing
+
+	seats seatBook
 }
 
 func (p *Planner) profile() RetentionProfile {
@@ -32,7 +35,7 @@ func (p *Planner) wake() {
 // (group, VM or repository), Conflict (name), SlotFull, SlotClosed,
 // ExceedsCapacity.
 func (p *Planner) CreateSchedule(ctx context.Context, s Schedule) (Schedule, error) {
-	err := p.Store.Update(ctx, func(tx Tx) error {
+	err := p.update(ctx, func(tx *planTx) error {
 		c := s
 		if err := p.insertSchedule(ctx, tx, &c); err != nil {
 			return err
@@ -46,7 +49,7 @@ func (p *Planner) CreateSchedule(ctx context.Context, s Schedule) (Schedule, err
 	return s, nil
 }
 
-func (p *Planner) insertSchedule(ctx context.Context, tx Tx, s *Schedule) error {
+func (p *Planner) insertSchedule(ctx context.Context, tx *planTx, s *Schedule) error {
 	seats, err := p.book(ctx, tx, s, nil)
 	if err != nil {
 		return err
@@ -61,7 +64,7 @@ func (p *Planner) insertSchedule(ctx context.Context, tx Tx, s *Schedule) error 
 // and stores it. s.Version 0 means whatever is stored. Errors: as of
 // CreateSchedule, and Stale.
 func (p *Planner) UpdateSchedule(ctx context.Context, s Schedule) (Schedule, error) {
-	err := p.Store.Update(ctx, func(tx Tx) error {
+	err := p.update(ctx, func(tx *planTx) error {
 		c := s
 		if err := p.updateSchedule(ctx, tx, &c); err != nil {
 			return err
@@ -75,7 +78,7 @@ func (p *Planner) UpdateSchedule(ctx context.Context, s Schedule) (Schedule, err
 	return s, nil
 }
 
-func (p *Planner) updateSchedule(ctx context.Context, tx Tx, s *Schedule) error {
+func (p *Planner) updateSchedule(ctx context.Context, tx *planTx, s *Schedule) error {
 	old, err := tx.Schedule(ctx, s.ID)
 	if err != nil {
 		return err

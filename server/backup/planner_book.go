@@ -9,7 +9,7 @@ import (
 
 // book completes and checks s, and finds the seats it needs. old is what is
 // stored of it; nil = nothing.
-func (p *Planner) book(ctx context.Context, tx Tx, s *Schedule, old *Schedule) ([]SeatsBooked, error) {
+func (p *Planner) book(ctx context.Context, tx *planTx, s *Schedule, old *Schedule) ([]SeatsBooked, error) {
 	*s = s.Defaulted()
 	counts, err := p.target(ctx, tx, s)
 	if err != nil {
@@ -51,14 +51,14 @@ func (s *Schedule) keepHour(old Schedule, now time.Time) {
 // desk is where one vcenter's seats are booked.
 type desk struct {
 	vcenter VCenter
-	seats   *seatsIndex // without those that the schedule holds
+	seats   *seatIndex // without those that the schedule holds
 	want    Booking
-	held    *Booking // what the schedule holds now; nil = nothing
+	held    Booking // what the schedule holds now
 }
 
 // place finds s a slot where it has none, and checks that it is to come and
 // has room. A disabled schedule needs no room.
-func (p *Planner) place(ctx context.Context, tx Tx, s *Schedule, old *Schedule, counts []SeatsBooked) error {
+func (p *Planner) place(ctx context.Context, tx *planTx, s *Schedule, old *Schedule, counts []SeatsBooked) error {
 	var desks []desk
 	if s.Enabled || s.Recurrence.Hour < 0 {
 		for _, c := range counts {
@@ -89,8 +89,8 @@ func (p *Planner) place(ctx context.Context, tx Tx, s *Schedule, old *Schedule, 
 	return nil
 }
 
-func openDesk(ctx context.Context, tx Tx, s *Schedule, c SeatsBooked) (desk, error) {
-	d := desk{seats: newSeats(tx.Now()), want: s.booking(c)}
+func openDesk(ctx context.Context, tx *planTx, s *Schedule, c SeatsBooked) (desk, error) {
+	d := desk{want: s.booking(c)}
 	if err := tx.LockVCenter(ctx, c.VCenterID); err != nil {
 		return d, err
 	}
@@ -98,22 +98,20 @@ func openDesk(ctx context.Context, tx Tx, s *Schedule, c SeatsBooked) (desk, err
 	if d.vcenter, err = tx.VCenter(ctx, c.VCenterID); err != nil {
 		return d, err
 	}
-	booked, err := tx.Booked(ctx, c.VCenterID)
-	for _, b := range booked {
-		if b.ScheduleID == s.ID {
-			d.held = &b
-		} else {
-			d.seats.add(b, 1)
-		}
+	if d.seats, err = tx.seats(ctx, c.VCenterID); err != nil {
+		return d, err
 	}
-	return d, err
+	if s.ID != "" {
+		d.held = tx.free(d.seats, s.ID)
+	}
+	return d, nil
 }
 
-// admit books what is wanted, or says why it cannot be. What is held already
+// admit says whether what is wanted can be booked, or why it cannot be. What is held already
 // stays, also in an hour that has more than its seats since the vcenter's
 // capacity was made smaller.
 func (d desk) admit() error {
-	if d.want.Seats == 0 || d.held != nil && d.held.covers(d.want) {
+	if d.want.Seats == 0 || d.held.Seats > 0 && d.held.covers(d.want) {
 		return nil
 	}
 	return d.seats.admit(d.want, d.vcenter)
@@ -142,9 +140,8 @@ func (s *Schedule) pick(desks []desk, now time.Time) {
 		var worst int32
 		for _, d := range desks {
 			d.want.Recurrence = s.Recurrence
-			peak, _ := d.seats.add(d.want, 1)
-			d.seats.add(d.want, -1)
-			worst = max(worst, peak)
+			most, _ := d.seats.peak(d.want)
+			worst = max(worst, most)
 		}
 		if best < 0 || worst < least {
 			best, least = h, worst

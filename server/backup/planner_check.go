@@ -23,7 +23,10 @@ type Planned struct {
 // as of CreateSchedule, or UpdateSchedule when s.ID is set.
 func (p *Planner) CheckSchedule(ctx context.Context, s Schedule, others []Planned) (Schedule, []string, error) {
 	var warnings []string
-	err := p.Store.Update(ctx, func(tx Tx) error {
+	err := p.update(ctx, func(tx *planTx) error {
+		if err := p.lookAhead(ctx, tx, s, others); err != nil {
+			return err
+		}
 		if err := release(ctx, tx, others); err != nil {
 			return err
 		}
@@ -50,6 +53,24 @@ func (p *Planner) CheckSchedule(ctx context.Context, s Schedule, others []Planne
 	return s, warnings, nil
 }
 
+// lookAhead reads the seats that s is about before the transaction changes any,
+// so that what it reads lasts.
+func (p *Planner) lookAhead(ctx context.Context, tx *planTx, s Schedule, others []Planned) error {
+	if len(others) == 0 {
+		return nil
+	}
+	counts, err := p.target(ctx, tx, &s)
+	if err != nil {
+		return err
+	}
+	for _, c := range counts {
+		if _, err := tx.seats(ctx, c.VCenterID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // release gives back the seats of the other schedules that a plan changes or
 // deletes. Those of the checked one itself are not in its own way.
 func release(ctx context.Context, tx Tx, others []Planned) error {
@@ -71,7 +92,7 @@ func release(ctx context.Context, tx Tx, others []Planned) error {
 	return nil
 }
 
-func (p *Planner) put(ctx context.Context, tx Tx, s *Schedule) error {
+func (p *Planner) put(ctx context.Context, tx *planTx, s *Schedule) error {
 	if s.ID != "" {
 		s.Version = 0
 		return p.updateSchedule(ctx, tx, s)

@@ -92,7 +92,7 @@ func checkGroup(ctx context.Context, tx Tx, g Group) error {
 // Errors: as of CreateGroup, Stale, and SlotFull or ExceedsCapacity naming the
 // schedule that has no room for the growth.
 func (p *Planner) UpdateGroup(ctx context.Context, g Group) (Group, error) {
-	err := p.Store.Update(ctx, func(tx Tx) error {
+	err := p.update(ctx, func(tx *planTx) error {
 		c := g
 		old, err := tx.Group(ctx, c.ID)
 		if err != nil {
@@ -121,7 +121,7 @@ func (p *Planner) UpdateGroup(ctx context.Context, g Group) (Group, error) {
 }
 
 // rebook books the enabled schedules of g for the members it has now.
-func (p *Planner) rebook(ctx context.Context, tx Tx, g Group) error {
+func (p *Planner) rebook(ctx context.Context, tx *planTx, g Group) error {
 	schedules, _, err := tx.Schedules(ctx, ScheduleFilter{GroupID: g.ID, EnabledOnly: true})
 	if err != nil {
 		return err

@@ -7,18 +7,17 @@ import (
 	"time"
 )
 
-// slotFull is the error of a booking that the hour at has no room for. It
-// says who holds the hour and what can be booked instead.
-func (x *seatsIndex) slotFull(b Booking, v VCenter, at int64) error {
+// slotFull is the error of a booking that the hour of index at, among others,
+// has no room for. It says who holds the hour and what can be booked instead.
+func (x *seatIndex) slotFull(b Booking, v VCenter, at int) error {
 	loc, err := b.Recurrence.Location()
 	if err != nil {
 		return err
 	}
-	hour := time.Unix(at*3600, 0).In(loc)
-	held := int(x.used[at-x.first])
-	e := Errorf(SlotFull, "start_time", "%s %s holds %d of %d seats of vcenter %s, and this schedule needs %d more.",
-		hour.Format("15:04"), hour.Format("MST on 2006-01-02"), held, v.SlotCapacity, v.Name, (b.Seats+b.WindowHours-1)/b.WindowHours)
-	e.Message = strings.Replace(e.Message, hour.Format("MST"), b.Recurrence.TimeZone, 1)
+	hour := x.horizon.hour(at).In(loc)
+	e := Errorf(SlotFull, "start_time", "%s %s on %s holds %d of %d seats of vcenter %s%s, and this schedule needs %d more.%s",
+		hour.Format("15:04"), b.Recurrence.TimeZone, hour.Format(time.DateOnly), x.used[at], v.SlotCapacity, v.Name, x.whoHolds(at),
+		x.needs(b, at), x.otherFull(b, v.SlotCapacity))
 	e.Recommendations = x.recommend(b, v.SlotCapacity)
 	if len(e.Recommendations) > 0 {
 		e.Message += " Free: " + e.Recommendations[0].text()
@@ -28,6 +27,46 @@ func (x *seatsIndex) slotFull(b Booking, v VCenter, at int64) error {
 		e.Message += "."
 	}
 	return e
+}
+
+// fewHolders is how many schedules a message names.
+const fewHolders = 4
+
+// whoHolds names the schedules that hold seats of the hour.
+func (x *seatIndex) whoHolds(at int) string {
+	var names []string
+	for _, h := range x.holders(at) {
+		names = append(names, h.Name)
+	}
+	switch more := len(names) - fewHolders; {
+	case len(names) == 0:
+		return ""
+	case more > 0:
+		return fmt.Sprintf(" (%s and %d more)", strings.Join(names[:fewHolders], ", "), more)
+	}
+	return " (" + strings.Join(names, ", ") + ")"
+}
+
+// needs is how many seats b takes in that hour.
+func (x *seatIndex) needs(b Booking, at int) int {
+	return int(x.holds(b, x.horizon.zone(b.Recurrence.TimeZone), at))
+}
+
+// otherFull says on how many days b finds no room, when it is more than one.
+func (x *seatIndex) otherFull(b Booking, capacity int) string {
+	full, of := 0, 0
+	x.add(b, 1)
+	defer x.add(b, -1)
+	x.each(b, x.from, x.upTo, func(_ int32, hour int, take *hourly) {
+		of++
+		if slices.Max(x.used[hour:hour+take.n]) > int32(capacity) {
+			full++
+		}
+	})
+	if full < 2 {
+		return ""
+	}
+	return fmt.Sprintf(" There is no room on %d of its %d days up to %s.", full, of, x.now.AddDate(0, 0, horizonDays).Format(time.DateOnly))
 }
 
 func (r Recommendation) text() string {
@@ -40,7 +79,7 @@ func (r Recommendation) text() string {
 // recommend returns what can be booked instead of b, in the order of the
 // rules: the nearest hour of the same days, ties to the earlier; then the same
 // hour on the nearest other days (seed N60).
-func (x *seatsIndex) recommend(b Booking, capacity int) []Recommendation {
+func (x *seatIndex) recommend(b Booking, capacity int) []Recommendation {
 	var out []Recommendation
 	for _, c := range []struct {
 		kind RecommendationKind
@@ -74,7 +113,7 @@ func (r Recurrence) otherHours(yield func(Recurrence) bool) {
 }
 
 // otherDays yields b's recurrence on other days, nearest first.
-func (x *seatsIndex) otherDays(b Booking, capacity int, yield func(Recurrence) bool) {
+func (x *seatIndex) otherDays(b Booking, capacity int, yield func(Recurrence) bool) {
 	r := b.Recurrence
 	if r.Kind == Daily {
 		if from, ok := x.freeFrom(b, capacity); ok {
@@ -83,11 +122,12 @@ func (x *seatsIndex) otherDays(b Booking, capacity int, yield func(Recurrence) b
 		}
 		return
 	}
+	end := x.now.AddDate(0, 0, horizonDays)
 	reach := map[RecurrenceKind]int{OneTime: horizonDays - 1, Weekly: 3, Monthly: 30}[r.Kind]
 	for dist := 1; dist <= reach; dist++ {
 		for _, by := range [2]int{-dist, dist} {
 			c, ok := r.moved(by)
-			if c.Kind == OneTime && DateOf(x.upTo).Before(c.Date) {
+			if c.Kind == OneTime && DateOf(end).Before(c.Date) {
 				continue // seats are not counted that far ahead
 			}
 			if ok && !yield(c) {
@@ -126,20 +166,17 @@ func (r Recurrence) moved(by int) (Recurrence, bool) {
 
 // freeFrom returns the first day from which a daily b fits for the whole
 // horizon: the day after the last one that is too full.
-func (x *seatsIndex) freeFrom(b Booking, capacity int) (Date, bool) {
+func (x *seatIndex) freeFrom(b Booking, capacity int) (Date, bool) {
 	x.add(b, 1)
 	defer x.add(b, -1)
-	var last Date
-	for o := range b.Recurrence.Between(x.now.Add(-bookable), x.upTo) {
-		from := o.Start.Unix()
-		for h := from / 3600; h <= (from+int64(b.WindowHours+b.DurationHours-1)*3600-1)/3600; h++ {
-			if i := h - x.first; o.Clock != Gap && i >= 0 && i < int64(len(x.used)) && int(x.used[i]) > capacity {
-				last = o.Slot.Date
-			}
+	full, end := int32(-1), int32(-1)
+	x.each(b, x.from, x.upTo, func(day int32, hour int, take *hourly) {
+		if end = day; slices.Max(x.used[hour:hour+take.n]) > int32(capacity) {
+			full = day
 		}
-	}
-	if last.IsZero() || !last.AddDays(1).Before(DateOf(x.upTo)) {
+	})
+	if full < 0 || full == end {
 		return Date{}, false
 	}
-	return last.AddDays(1), true
+	return x.horizon.first.AddDays(int(full) + 1), true
 }

@@ -95,6 +95,11 @@ type ScheduleTx interface {
 	// Booked lists every enabled schedule that books seats of the vcenter,
 	// with the seats that it books there.
 	Booked(ctx context.Context, vcenterID string) ([]Booking, error)
+	// SeatChanges lists what schedules hold of the vcenter's seats since the
+	// change with that mark, one entry for each that changed since, and the mark
+	// of the last change; since 0 lists all that hold any. own says that this
+	// transaction made some of the changes, so that they may not last.
+	SeatChanges(ctx context.Context, vcenterID string, since int64) (changed []Booking, mark int64, own bool, err error)
 	// DueMark is up to when the schedule's occurrences have become runs.
 	DueMark(ctx context.Context, scheduleID string) (time.Time, error)
 	SetDueMark(ctx context.Context, scheduleID string, upTo time.Time) error
@@ -115,7 +120,8 @@ type SeatsBooked struct {
 	Seats     int
 }
 
-// Booking is a schedule as the capacity of one vcenter sees it.
+// Booking is a schedule as the capacity of one vcenter sees it. One that holds
+// no seats any more has Seats 0, and nothing else but its id.
 type Booking struct {
 	ScheduleID    string
 	Name          string

@@ -40,14 +40,14 @@ type TimeslotQuery struct {
 // first, and when to go on from; zero = there are no more. Errors: NotFound,
 // Invalid.
 func (p *Planner) Timeslots(ctx context.Context, q TimeslotQuery) (slots []Timeslot, next time.Time, err error) {
-	err = p.Store.View(ctx, func(tx Tx) error {
+	err = p.view(ctx, func(tx *planTx) error {
 		slots, next, err = p.timeslots(ctx, tx, q)
 		return err
 	})
 	return slots, next, err
 }
 
-func (p *Planner) timeslots(ctx context.Context, tx Tx, q TimeslotQuery) (slots []Timeslot, next time.Time, err error) {
+func (p *Planner) timeslots(ctx context.Context, tx *planTx, q TimeslotQuery) (slots []Timeslot, next time.Time, err error) {
 	v, err := tx.VCenter(ctx, q.VCenterID)
 	if err != nil {
 		return nil, next, at("vcenter_id", err)
@@ -56,28 +56,28 @@ func (p *Planner) timeslots(ctx context.Context, tx Tx, q TimeslotQuery) (slots 
 	if err != nil {
 		return nil, next, err
 	}
-	booked, err := tx.Booked(ctx, v.ID)
+	x, err := tx.seats(ctx, v.ID)
 	if err != nil {
 		return nil, next, err
-	}
-	seats := newSeats(tx.Now())
-	for _, b := range booked {
-		seats.add(b, 1)
 	}
 	for start := range wholeHours(q.From.In(loc), q.To) {
 		if q.Limit > 0 && len(slots) == q.Limit {
 			next = start
 			break
 		}
-		s := Timeslot{Start: start, Capacity: v.SlotCapacity, Used: seats.usedFrom(start)}
-		s.Free = max(0, s.Capacity-s.Used)
-		if q.Who {
-			s.Schedules = holders(booked, start, tx.Now())
-		}
-		slots = append(slots, s)
+		slots = append(slots, x.timeslot(start, v, q.Who))
 	}
-	recommendDaily(slots)
+	x.recommendDaily(slots, v)
 	return slots, next, nil
+}
+
+func (x *seatIndex) timeslot(start time.Time, v VCenter, who bool) Timeslot {
+	s := Timeslot{Start: start, Capacity: v.SlotCapacity, Used: x.usedFrom(start)}
+	s.Free = max(0, s.Capacity-s.Used)
+	if who {
+		s.Schedules = x.whoIn(start)
+	}
+	return s
 }
 
 // complete fills in what q leaves open, and checks the rest.
@@ -125,47 +125,53 @@ func wholeHours(from, to time.Time) func(yield func(time.Time) bool) {
 	}
 }
 
-// usedFrom is how many seats the fuller one of the UTC hours holds that the
-// hour from start on touches.
-func (x *seatsIndex) usedFrom(start time.Time) int {
-	var used int32
-	for h := start.Unix() / 3600; h <= (start.Unix()+3599)/3600; h++ {
-		if i := h - x.first; i >= 0 && i < int64(len(x.used)) {
-			used = max(used, x.used[i])
-		}
-	}
-	return int(used)
-}
-
-// holders lists who holds seats of the hour from start on, by name.
-func holders(booked []Booking, start, now time.Time) []TimeslotHolder {
+// whoIn lists who holds seats of the hour from start on, by name.
+func (x *seatIndex) whoIn(start time.Time) []TimeslotHolder {
 	var out []TimeslotHolder
-	for _, b := range booked {
-		own := newSeats(now)
-		own.add(b, 1)
-		if n := own.usedFrom(start); n > 0 {
-			out = append(out, TimeslotHolder{ScheduleID: b.ScheduleID, Name: b.Name, Seats: n})
+	m := int(x.horizon.minute(start))
+	for i := m / 60; i <= (m+59)/60; i++ {
+		for _, b := range x.holders(i) {
+			seats := int(x.holds(b, x.horizon.zone(b.Recurrence.TimeZone), i))
+			k := slices.IndexFunc(out, func(h TimeslotHolder) bool { return h.ScheduleID == b.ScheduleID })
+			if k < 0 {
+				out = append(out, TimeslotHolder{ScheduleID: b.ScheduleID, Name: b.Name, Seats: seats})
+			} else {
+				out[k].Seats = max(out[k].Seats, seats)
+			}
 		}
 	}
 	slices.SortFunc(out, func(a, b TimeslotHolder) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 
-// recommendDaily marks the emptiest slot of each local day.
-func recommendDaily(slots []Timeslot) {
-	for from := 0; from < len(slots); {
-		day, best := DateOf(slots[from].Start), -1
-		to := from
-		for ; to < len(slots) && DateOf(slots[to].Start) == day; to++ {
-			if s := slots[to]; s.Free > 0 && (best < 0 || s.Free > slots[best].Free) {
-				best = to
-			}
+// recommendDaily marks the emptiest slot of each local day, also where slots
+// lists but a part of it.
+func (x *seatIndex) recommendDaily(slots []Timeslot, v VCenter) {
+	var day Date
+	var best time.Time
+	for i, s := range slots {
+		if d := DateOf(s.Start); d != day {
+			day, best = d, x.emptiest(s.Start, v)
 		}
-		if best >= 0 {
-			slots[best].Recommended = true
-		}
-		from = to
+		slots[i].Recommended = s.Start.Equal(best)
 	}
+}
+
+// emptiest is the slot to come with the most free seats of the local day of t;
+// zero = all are full.
+func (x *seatIndex) emptiest(t time.Time, v VCenter) (best time.Time) {
+	y, m, d := t.Date()
+	from := time.Date(y, m, d, 0, 0, 0, 0, t.Location())
+	if closed := x.now.Add(-bookable); from.Before(closed) {
+		from = closed.In(t.Location())
+	}
+	least := v.SlotCapacity
+	for start := range wholeHours(from, time.Date(y, m, d+1, 0, 0, 0, 0, t.Location())) {
+		if used := x.usedFrom(start); used < least && DateOf(start) == DateOf(t) {
+			least, best = used, start
+		}
+	}
+	return best
 }
 
 // OverBooked tells of the coming hours of a vcenter that hold more seats than
@@ -179,30 +185,31 @@ type OverBooked struct {
 
 // OverBooked counts the over-booked hours of a vcenter. Errors: NotFound.
 func (p *Planner) OverBooked(ctx context.Context, vcenterID string) (o OverBooked, err error) {
-	err = p.Store.View(ctx, func(tx Tx) error {
+	err = p.view(ctx, func(tx *planTx) error {
 		v, err := tx.VCenter(ctx, vcenterID)
 		if err != nil {
 			return err
 		}
-		booked, err := tx.Booked(ctx, vcenterID)
+		x, err := tx.seats(ctx, vcenterID)
 		if err != nil {
 			return err
 		}
-		x := newSeats(tx.Now())
-		for _, b := range booked {
-			x.add(b, 1)
-		}
-		o = OverBooked{}
-		for i, used := range x.used {
-			if int(used) <= v.SlotCapacity {
-				continue
-			}
-			if o.Hours++; o.Hours == 1 {
-				o.First = time.Unix((x.first+int64(i))*3600, 0).UTC()
-			}
-			o.Most = max(o.Most, int(used))
-		}
+		o = x.overBooked(v.SlotCapacity)
 		return nil
 	})
 	return o, err
+}
+
+func (x *seatIndex) overBooked(capacity int) (o OverBooked) {
+	for i := int(x.horizon.minute(x.now) / 60); i < int(x.upTo/60); i++ {
+		used := int(x.used[i])
+		if used <= capacity {
+			continue
+		}
+		if o.Hours++; o.Hours == 1 {
+			o.First = x.horizon.hour(i)
+		}
+		o.Most = max(o.Most, used)
+	}
+	return o
 }

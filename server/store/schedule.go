@@ -69,9 +69,6 @@ func (t *tx) UpdateSchedule(ctx context.Context, s *backup.Schedule, seats []bac
 	if err := t.update(ctx, schedules, scheduleColumns(s), &s.Meta, s.Name); err != nil {
 		return t.covered(err, s)
 	}
-	if _, err := t.exec(ctx, "DELETE FROM schedule_seat WHERE schedule_id = $1", s.ID); err != nil {
-		return fmt.Errorf("seats of schedule %s: %w", s.ID, err)
-	}
 	return t.book(ctx, s.ID, seats)
 }
 
@@ -87,36 +84,15 @@ func (t *tx) covered(err error, s *backup.Schedule) error {
 	return backup.Errorf(backup.NotFound, field, "There is no %s with id %q.", n.word, id).Because(err)
 }
 
-func (t *tx) book(ctx context.Context, schedule string, seats []backup.SeatsBooked) error {
-	for _, s := range seats {
-		if _, err := t.exec(ctx, "INSERT INTO schedule_seat (schedule_id, vcenter_id, seats) VALUES ($1, $2, $3)", schedule, s.VCenterID, s.Seats); err != nil {
-			return fmt.Errorf("seats of schedule %s: %w", schedule, err)
-		}
-	}
-	return nil
-}
-
 func (t *tx) DeleteSchedule(ctx context.Context, id string) error {
-	return t.remove(ctx, schedules, id)
-}
-
-func (t *tx) Booked(ctx context.Context, vcenterID string) ([]backup.Booking, error) {
-	var all []backup.Booking
-	err := t.rows(ctx, `SELECT s.id, s.name, s.recurrence, s.window_hours, s.duration_hours, b.seats
-		FROM schedule_seat b JOIN schedule s ON s.id = b.schedule_id
-		WHERE b.vcenter_id = $1 AND s.project = $2 AND s.enabled AND b.seats > 0 ORDER BY s.id`,
-		[]any{vcenterID, t.project}, func(scan func(...any) error) error {
-			var b backup.Booking
-			if err := scan(&b.ScheduleID, &b.Name, recurrence{&b.Recurrence}, &b.WindowHours, &b.DurationHours, &b.Seats); err != nil {
-				return err
-			}
-			all = append(all, b)
-			return nil
-		})
+	touched, err := t.strings(ctx, "SELECT vcenter_id FROM schedule_seat WHERE schedule_id = $1", id)
 	if err != nil {
-		return nil, fmt.Errorf("bookings of vcenter %s: %w", vcenterID, err)
+		return fmt.Errorf("seats of schedule %s: %w", id, err)
 	}
-	return all, nil
+	if err := t.remove(ctx, schedules, id); err != nil {
+		return err
+	}
+	return t.logSeats(ctx, id, touched)
 }
 
 func (t *tx) DueMark(ctx context.Context, scheduleID string) (time.Time, error) {

@@ -18,6 +18,7 @@ type tx struct {
 	now     time.Time
 	project string
 	write   bool
+	booked  map[string]bool // vcenters whose seats it has changed
 }
 
 // Now is the instant of the transaction.
