@@ -28,13 +28,14 @@ type cli struct {
 	Token         string `setting:"" as:"TEXT" xor:"token" group:"connection" help:"Token to call with. The variable keeps it out of the list of processes."`
 	TokenFile     string `setting:"" as:"FILE" xor:"token" group:"connection" help:"File that holds the token."`
 	CACertificate string `setting:"" name:"ca-certificate" as:"FILE" group:"connection" help:"PEM file of the authority that signed the server's certificate."`
-	Output        string `short:"o" enum:"table,json" default:"table" as:"table|json" group:"connection" help:"table is for people, json for programs: the object as the server tells it, or {\"items\": [...]}."`
+	Output        string `short:"o" enum:"table,json,ics" default:"table" as:"table|json|ics" group:"connection" help:"table is for people, json for programs: the object as the server tells it, or {\"items\": [...]}. ics is a calendar, of kura schedule occurrences only."`
 
 	Serve      serveCmd      `cmd:"" help:"Run the server."`
 	VCenter    vcenterCmd    `cmd:"" name:"vcenter" help:"The vSphere endpoints that are protected."`
 	VM         vmCmd         `cmd:"" name:"vm" help:"Virtual machines of the inventory."`
 	Group      groupCmd      `cmd:"" help:"Named sets of virtual machines."`
 	Schedule   scheduleCmd   `cmd:"" help:"When and how a VM or a group is backed up."`
+	Timeslots  timeslotsCmd  `cmd:"" help:"Show how full the coming hours of a vcenter are."`
 	Run        runCmd        `cmd:"" help:"Occurrences of schedules and runs by hand."`
 	Job        jobCmd        `cmd:"" help:"Pieces of work, each for one VM."`
 	Image      imageCmd      `cmd:"" help:"VMs as they were at one instant."`
@@ -52,7 +53,7 @@ func main() {
 
 // run is the whole program; it returns the exit status.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
-	s := &session{stdin: stdin, stdout: stdout, stderr: stderr, now: time.Now, poll: time.Second, patience: 2 * time.Minute}
+	s := &session{stdin: stdin, stdout: stdout, stderr: stderr, now: time.Now, poll: time.Second, patience: 2 * time.Minute, colour: wantsColour(stdout, getenv)}
 	return s.run(ctx, args, getenv)
 }
 
@@ -69,6 +70,9 @@ func (s *session) run(ctx context.Context, args []string, getenv func(string) st
 		return statusDone
 	}
 	if err == nil {
+		err = s.checkOutput(command)
+	}
+	if err == nil {
 		err = command.Run()
 	}
 	if err == nil {
@@ -76,6 +80,14 @@ func (s *session) run(ctx context.Context, args []string, getenv func(string) st
 	}
 	report(s.stderr, err)
 	return status(ctx, err)
+}
+
+// checkOutput refuses a calendar of what is none.
+func (s *session) checkOutput(command *kong.Context) error {
+	if _, ok := command.Selected().Target.Addr().Interface().(*scheduleOccurrences); s.cli.Output == "ics" && !ok {
+		return usef("-o ics is for kura schedule occurrences only; this command has table and json.")
+	}
+	return nil
 }
 
 // newParser knows the command line. The help flag calls helped and lets the

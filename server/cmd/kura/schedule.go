@@ -97,7 +97,11 @@ func (b *scheduleShow) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return showOne(s, o.raw, scheduleRecord)
+	raw, err := body(c.GetBackupScheduleWithResponse(ctx, o.ID)) // a list does not tell what was measured
+	if err != nil {
+		return err
+	}
+	return showOne(s, raw, scheduleRecord)
 }
 
 func scheduleRecord(b api.BackupSchedule) (r record) {
@@ -111,8 +115,12 @@ func scheduleRecord(b api.BackupSchedule) (r record) {
 	r.add("time zone", b.TimeZone)
 	r.add("next run", when(b.NextRunAt))
 	r.add("seats", strconv.Itoa(b.Seats))
+	if b.UnbookedSeats > 0 {
+		r.add("unbooked seats", count(b.UnbookedSeats, "VM")+" of its group found no room in the hour and wait until it has some")
+	}
 	r.add("window", count(max(1, b.WindowHours), "hour"))
 	r.add("duration", count(max(1, b.DurationHours), "hour"))
+	r.add("measured", measured(b))
 	if b.MaxDelayHours != nil {
 		r.add("late at most", count(*b.MaxDelayHours, "hour"))
 	}
@@ -136,6 +144,21 @@ func scheduleRecord(b api.BackupSchedule) (r record) {
 	r.add("updated", when(b.UpdatedAt))
 	return r
 }
+
+// measured says how long its backups took of late.
+func measured(b api.BackupSchedule) string {
+	m := b.Measured
+	if m == nil {
+		return ""
+	}
+	text := fmt.Sprintf("%s, median %s, longest %s", count(m.Backups, "backup"), lasting(m.MedianSeconds), lasting(m.LongestSeconds))
+	if booked := max(1, b.DurationHours); m.SuggestedDurationHours != booked {
+		text += fmt.Sprintf("; duration_hours = %d would fit them", m.SuggestedDurationHours)
+	}
+	return text
+}
+
+func lasting(seconds int64) string { return (time.Duration(seconds) * time.Second).String() }
 
 // extended says which runs an extended retention is for.
 func extended(e api.ExtendedRetention) string {
@@ -266,41 +289,3 @@ func resolveNames(ctx context.Context, c *api.ClientWithResponses, schedule map[
 	}
 	return nil
 }
-
-type scheduleOccurrences struct {
-	Name  string `arg:"" help:"Name or id."`
-	From  string `as:"TIME" help:"Slots after this time; default now."`
-	Count int    `default:"10" help:"How many, 1000 at most."`
-}
-
-// Run lists the coming slots.
-func (b *scheduleOccurrences) Run(ctx context.Context, s *session) error {
-	from, err := instant("from", b.From)
-	if err != nil {
-		return err
-	}
-	if b.Count < 1 {
-		return usef("--count is 1 to 1000, got %d.", b.Count)
-	}
-	c, err := s.server()
-	if err != nil {
-		return err
-	}
-	o, err := find(scheduleNoun(ctx, c), b.Name)
-	if err != nil {
-		return err
-	}
-	items, err := collect(0, func(string) (answer, error) {
-		return c.ListOccurrencesWithResponse(ctx, o.ID, &api.ListOccurrencesParams{From: from, Count: b.Count})
-	})
-	if err != nil {
-		return err
-	}
-	return showAll(s, "coming slots", items, []string{"STARTS AT", "LOCAL TIME", "LOCAL SLOT"}, func(occurrence api.Occurrence) []string {
-		t := occurrence.StartsAt
-		return []string{when(t), t.Format("Mon 2006-01-02 15:04 -07:00"), slot(t)}
-	})
-}
-
-// slot names the hour that a slot is: 02-03, the last one 23-24.
-func slot(t time.Time) string { return fmt.Sprintf("%02d-%02d", t.Hour(), t.Hour()+1) }

@@ -27,6 +27,7 @@ type session struct {
 	now            func() time.Time
 	poll           time.Duration // between two looks at a run
 	patience       time.Duration // with a server that does not answer while one waits
+	colour         bool          // stdout is a terminal that shows colours
 
 	client *api.ClientWithResponses // made at the first call
 }

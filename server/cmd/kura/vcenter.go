@@ -101,6 +101,9 @@ func vcenterRecord(v api.VCenter) (r record) {
 		r.add("tag mapping", m.Category+":"+m.Tag+" -> "+m.Key+"="+m.Value)
 	}
 	r.add("created", when(v.CreatedAt))
+	for _, w := range v.Warnings {
+		r.add("warning", w)
+	}
 	return r
 }
 
