@@ -4,81 +4,152 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
+
+// One transaction of the dispatcher looks at dispatchSchedules schedules at
+// most, and ends once it has made dispatchJobs jobs: bookings and workers get
+// their turn in between, however many occurrences are due.
+const (
+	dispatchSchedules = 50
+	dispatchJobs      = 500
+)
+
+// RenewDue works out anew when each enabled schedule is next due: the rules of
+// the time zones come with the program, so they may be others than those that
+// the last one knew. A process calls it before its first Dispatch.
+func (p *Planner) RenewDue(ctx context.Context) error {
+	for after := ""; ; {
+		err := p.Store.Update(ctx, func(tx Tx) (err error) {
+			after, err = tx.RenewDue(ctx, after)
+			return err
+		})
+		if err != nil || after == "" {
+			return err
+		}
+	}
+}
 
 // Dispatch makes the runs of all occurrences that are due and have none yet,
 // and returns how many. Any number of servers may call it at the same time: a
 // slot of a schedule gets one run. After a downtime every occurrence still
 // gets its run, so that what could not be made up for is told as missed.
 func (p *Planner) Dispatch(ctx context.Context) (int, error) {
-	var due []Schedule
-	err := p.Store.View(ctx, func(tx Tx) error {
-		all, _, err := tx.Schedules(ctx, ScheduleFilter{EnabledOnly: true})
-		if err != nil {
-			return err
-		}
-		for _, s := range all {
-			mark, err := tx.DueMark(ctx, s.ID)
-			if err != nil {
-				return err
-			}
-			for range s.Recurrence.Between(mark, tx.Now()) {
-				due = append(due, s)
-				break
-			}
-		}
-		return nil
+	var due []string
+	err := p.Store.View(ctx, func(tx Tx) (err error) {
+		due, err = tx.DueSchedules(ctx, tx.Now())
+		return err
 	})
 	if err != nil {
 		return 0, err
 	}
 	made := 0
 	var errs []error // one schedule's failure does not keep the others waiting
-	for _, s := range due {
-		n, err := p.dispatch(ctx, s.ID)
+	for len(due) > 0 && ctx.Err() == nil {
+		n, left, err := p.dispatchSome(ctx, due)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("dispatch schedule %q: %w", s.Name, err))
+			part := due[:min(len(due), dispatchSchedules)]
+			n, err = p.dispatchEach(ctx, part)
+			left = due[len(part):]
+			errs = append(errs, err)
 		}
-		made += n
+		if made += n; n > 0 {
+			p.wake()
+		}
+		due = left
 	}
-	if made > 0 {
-		p.wake()
+	return made, errors.Join(append(errs, ctx.Err())...)
+}
+
+// dispatchSome makes runs in one transaction, as many as it may hold, and
+// returns the schedules that still have some to make.
+func (p *Planner) dispatchSome(ctx context.Context, due []string) (made int, left []string, err error) {
+	err = p.Store.Update(ctx, func(tx Tx) error {
+		d := dispatcher{tx: tx, planner: p}
+		left = due
+		for len(left) > 0 && d.jobs < dispatchJobs && len(due)-len(left) < dispatchSchedules {
+			whole, err := d.schedule(ctx, left[0])
+			if err != nil {
+				return err
+			}
+			if !whole {
+				break
+			}
+			left = left[1:]
+		}
+		made = d.made
+		return nil
+	})
+	return made, left, err
+}
+
+// dispatchEach makes the runs of each schedule in transactions of its own.
+func (p *Planner) dispatchEach(ctx context.Context, due []string) (made int, err error) {
+	var errs []error
+	for _, id := range due {
+		for left := []string{id}; len(left) > 0 && ctx.Err() == nil; {
+			var n int
+			if n, left, err = p.dispatchSome(ctx, left); err != nil {
+				errs = append(errs, fmt.Errorf("dispatch schedule %s: %w", id, err))
+				break
+			}
+			made += n
+		}
 	}
 	return made, errors.Join(errs...)
 }
 
-func (p *Planner) dispatch(ctx context.Context, id string) (made int, err error) {
-	err = p.Store.Update(ctx, func(tx Tx) error {
-		made = 0
-		s, err := tx.Schedule(ctx, id)
-		if CodeOf(err) == NotFound || err == nil && !s.Enabled { // deleted or disabled in between
-			return nil
+// dispatcher makes the runs of one transaction.
+type dispatcher struct {
+	tx         Tx
+	planner    *Planner
+	made, jobs int
+}
+
+// schedule makes the runs of one schedule; whole says that none is left.
+func (d *dispatcher) schedule(ctx context.Context, id string) (whole bool, err error) {
+	s, err := d.tx.Schedule(ctx, id)
+	if CodeOf(err) == NotFound || err == nil && !s.Enabled { // deleted or disabled in between
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := d.occurrences(ctx, s, &whole); err != nil {
+		return false, fmt.Errorf("schedule %q: %w", s.Name, err)
+	}
+	return whole, nil
+}
+
+func (d *dispatcher) occurrences(ctx context.Context, s Schedule, whole *bool) error {
+	mark, err := d.tx.DueMark(ctx, s.ID)
+	if err != nil {
+		return err
+	}
+	var b *jobBuilder
+	for o := range s.Recurrence.Between(mark, d.tx.Now()) {
+		if d.jobs >= dispatchJobs { // the others in a next transaction
+			return d.tx.SetDueMark(ctx, s.ID, mark)
 		}
+		if b == nil {
+			if b, err = d.planner.jobsOf(ctx, d.tx, s); err != nil {
+				return err
+			}
+		}
+		r := b.run(d.tx.Now(), o)
+		stored, err := d.tx.InsertRun(ctx, r.run, r.jobs)
 		if err != nil {
 			return err
 		}
-		mark, err := tx.DueMark(ctx, id)
-		if err != nil {
-			return err
+		if stored {
+			d.made++
+			d.jobs += len(r.jobs)
 		}
-		for o := range s.Recurrence.Between(mark, tx.Now()) {
-			r, err := p.planRun(ctx, tx, s, o.Start)
-			if err != nil {
-				return err
-			}
-			r.schedule(s, o.Start)
-			stored, err := tx.InsertRun(ctx, r.run, r.jobs)
-			if err != nil {
-				return err
-			}
-			if stored {
-				made++
-			}
-		}
-		return tx.SetDueMark(ctx, id, tx.Now())
-	})
-	return made, err
+		mark = o.Start
+	}
+	*whole = true
+	return d.tx.SetDueMark(ctx, s.ID, d.tx.Now())
 }
 
 // startBy is up to when in a slot its jobs fall due: they are spread over
@@ -86,19 +157,68 @@ func (p *Planner) dispatch(ctx context.Context, id string) (made int, err error)
 const startBy = 50 * time.Minute
 
 // schedule gives the jobs their instants: spread over the window, late after
-// it, missed after the delay.
-func (r *runPlan) schedule(s Schedule, start time.Time) {
+// it, missed after the delay. Those without a seat are spread for themselves,
+// so that those with one start in the hours in which they have it.
+func (r *runPlan) schedule(s Schedule, start, now time.Time) {
 	r.run.Slot, r.run.Trigger = start, TriggerSchedule
 	end := start.Add(time.Duration(s.WindowHours) * time.Hour)
-	k := 0
-	for w := range s.WindowHours {
-		n := share(len(r.jobs), s.WindowHours, w)
-		for i := range n {
-			j := &r.jobs[k]
-			j.Due = start.Add(time.Duration(w)*time.Hour + startBy*time.Duration(i)/time.Duration(n))
-			j.WindowEnd = end
-			j.Deadline = end.Add(time.Duration(s.MaxDelayHours) * time.Hour)
-			k++
+	parts := map[string][]*Job{}
+	for i := range r.jobs {
+		j := &r.jobs[i]
+		j.Due, j.WindowEnd, j.Deadline = start, end, end.Add(time.Duration(s.MaxDelayHours)*time.Hour)
+		if j.State == JobQueued {
+			part := j.VCenterID
+			if j.Unbooked {
+				part += "/unbooked"
+			}
+			parts[part] = append(parts[part], j)
 		}
+	}
+	for _, part := range parts {
+		spread(part, s.WindowHours)
+	}
+	for i := range r.jobs {
+		r.jobs[i].missIfOver(now)
+	}
+	r.settle(now)
+}
+
+// spread gives the jobs of a slot that many hours to fall due in.
+func spread(jobs []*Job, hours int) {
+	all := len(jobs)
+	for w := range hours {
+		n := share(all, hours, w)
+		for i, j := range jobs[:n] {
+			j.Due = j.Due.Add(time.Duration(w)*time.Hour + startBy*time.Duration(i)/time.Duration(n))
+		}
+		jobs = jobs[n:]
+	}
+}
+
+// missIfOver ends a job whose time was over before any server looked after it.
+func (j *Job) missIfOver(now time.Time) {
+	if j.State != JobQueued || !now.After(j.Deadline) {
+		return
+	}
+	j.State, j.EndedAt, j.ErrorCode = JobMissed, now, Unavailable
+	j.Error = fmt.Sprintf("The job could not start by %s UTC. No server was up to start it: its run was made only at %s UTC.",
+		j.Deadline.UTC().Format(time.DateTime), now.UTC().Format(time.DateTime))
+}
+
+// settle makes the run's state follow from its jobs'.
+func (r *runPlan) settle(now time.Time) {
+	states := make([]JobState, len(r.jobs))
+	for i, j := range r.jobs {
+		states[i] = j.State
+	}
+	switch {
+	case len(states) == 0:
+		r.run.State, r.run.Message = RunSucceeded, "The group had no members."
+	default:
+		r.run.State = Outcome(states)
+	}
+	r.run.EndedAt = time.Time{}
+	if !slices.Contains([]RunState{RunQueued, RunRunning}, r.run.State) {
+		r.run.EndedAt = now
 	}
 }

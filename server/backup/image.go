@@ -38,6 +38,19 @@ type Image struct {
 	Ref             string            `json:"ref,omitempty"` // the repository's own name of it; not in the image itself
 }
 
+// ImageShare makes an image another job's as well: schedules of one VM that are
+// due in the same window make one image of it. The image is kept for the
+// longest of its shares. Its maker's own share is there too.
+type ImageShare struct {
+	ImageID     string
+	JobID       string
+	ScheduleID  string
+	GroupID     string
+	RunID       string
+	ExpiresAt   time.Time // zero = never
+	LockedUntil time.Time // zero = not locked
+}
+
 // ImageStatus tells what an image is worth.
 type ImageStatus string
 

@@ -26,7 +26,7 @@ const (
 	JobSucceeded JobState = "succeeded"
 	JobFailed    JobState = "failed"
 	JobCancelled JobState = "cancelled"
-	JobSkipped   JobState = "skipped" // there was nothing to do: the VM is gone (seed N61)
+	JobSkipped   JobState = "skipped" // there was nothing to do: the VM is gone (seed N61), the schedule disabled
 	JobMissed    JobState = "missed"  // it could not start in its window and delay
 )
 
@@ -54,6 +54,7 @@ type Job struct {
 	Keys  []JobKey
 
 	State       JobState
+	Unbooked    bool      // has no seat: claimed after those that have one
 	Due         time.Time // not claimed before; its slot's instant for a scheduled backup
 	Deadline    time.Time // not started after; zero = no limit
 	WindowEnd   time.Time // started after this it is late; zero = never late
@@ -177,5 +178,6 @@ type BackupSpec struct {
 	Retention    int               `json:"retention_days"` // 0 = never expires
 	Lock         bool              `json:"lock,omitempty"`
 	Full         bool              `json:"full,omitempty"` // read everything (seed W4)
+	Slot         time.Time         `json:"slot,omitzero"`  // the occurrence's instant; zero for run-now
 	Labels       map[string]string `json:"labels,omitempty"`
 }

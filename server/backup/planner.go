@@ -99,6 +99,11 @@ func (p *Planner) updateSchedule(ctx context.Context, tx *planTx, s *Schedule) e
 			return err
 		}
 	}
+	if old.Enabled && !s.Enabled {
+		if _, err := tx.WithdrawJobs(ctx, s.ID, "The schedule was disabled before this began."); err != nil {
+			return err
+		}
+	}
 	if old.Enabled && sameDays(old.Recurrence, s.Recurrence) {
 		return nil
 	}
@@ -120,6 +125,9 @@ func (p *Planner) DeleteSchedule(ctx context.Context, id string) error {
 		}
 		if s.DeletionProtect {
 			return Errorf(InUse, "deletion_protection", "Schedule %q is protected from deletion. Set deletion_protection = false first.", s.Name)
+		}
+		if _, err := tx.WithdrawJobs(ctx, id, "The schedule was deleted before this began."); err != nil {
+			return err
 		}
 		return tx.DeleteSchedule(ctx, id)
 	})

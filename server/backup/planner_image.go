@@ -1,6 +1,9 @@
 package backup
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // DeleteImage takes an image out of the catalogue at once and asks for a job
 // that takes it out of its repository (seed N43). Errors: NotFound, Locked,
@@ -89,8 +92,9 @@ func (p *Planner) CancelJob(ctx context.Context, id string) (Job, error) {
 	return j, err
 }
 
-// retain gives the images that a schedule has made the retention that it has
-// now. No lock is shortened (seed A33).
+// retain gives the images that a schedule has made or shares the retention
+// that it has now. An image of several schedules is kept for the longest. No
+// lock is shortened (seed A33).
 func retain(ctx context.Context, tx Tx, s Schedule) error {
 	loc, err := s.Recurrence.Location()
 	if err != nil {
@@ -102,11 +106,17 @@ func retain(ctx context.Context, tx Tx, s Schedule) error {
 			return err
 		}
 		for _, i := range images {
-			ends := ExpiresAt(i.StartedAt, s.RetentionOn(DateOf(i.StartedAt.In(loc))))
+			if i.Status == ImageExpired {
+				continue
+			}
+			ends, err := longest(ctx, tx, i, s.ID, ExpiresAt(i.StartedAt, s.RetentionOn(DateOf(i.StartedAt.In(loc)))))
+			if err != nil {
+				return err
+			}
 			if !ends.IsZero() && ends.Before(i.LockedUntil) {
 				ends = i.LockedUntil
 			}
-			if i.Status == ImageExpired || ends.Equal(i.ExpiresAt) {
+			if ends.Equal(i.ExpiresAt) {
 				continue
 			}
 			i.ExpiresAt = ends
@@ -118,4 +128,24 @@ func retain(ctx context.Context, tx Tx, s Schedule) error {
 			return nil
 		}
 	}
+}
+
+// longest notes when the image ends for that schedule, and returns when it
+// ends for all that share it.
+func longest(ctx context.Context, tx Tx, i Image, scheduleID string, ends time.Time) (time.Time, error) {
+	shares, err := tx.ImageShares(ctx, i.ID)
+	if err != nil {
+		return ends, err
+	}
+	all := ends
+	for _, share := range shares {
+		if share.ScheduleID == scheduleID {
+			share.ExpiresAt = ends
+			if err := tx.SaveImageShare(ctx, share); err != nil {
+				return ends, err
+			}
+		}
+		all = laterEnd(all, share.ExpiresAt)
+	}
+	return all, nil
 }

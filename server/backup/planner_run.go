@@ -35,12 +35,7 @@ func (p *Planner) RunSchedule(ctx context.Context, id string) (Run, error) {
 		if err != nil {
 			return nil, err
 		}
-		r, err := p.planRun(ctx, tx, s, tx.Now())
-		if err != nil {
-			return nil, err
-		}
-		r.run.Trigger = TriggerManual
-		return r, nil
+		return p.planRun(ctx, tx, s)
 	})
 }
 
@@ -100,7 +95,7 @@ func (p *Planner) planNow(ctx context.Context, tx Tx, s Schedule, o RunOptions) 
 	if err := p.repository(ctx, tx, &s); err != nil {
 		return nil, err
 	}
-	r, err := p.planRun(ctx, tx, s, tx.Now())
+	r, err := p.planRun(ctx, tx, s)
 	if err == nil && o.Full {
 		err = r.full()
 	}
@@ -113,46 +108,39 @@ type runPlan struct {
 	jobs []Job
 }
 
-// planRun makes the run of s at start: one job per VM, each with what it needs
-// and what it counts against. A VM that is gone gets a job that says so (seed N61).
-func (p *Planner) planRun(ctx context.Context, tx Tx, s Schedule, start time.Time) (*runPlan, error) {
-	vms, err := p.runVMs(ctx, tx, s)
+// planRun makes a run of s by hand: it has no seat and no slot.
+func (p *Planner) planRun(ctx context.Context, tx Tx, s Schedule) (*runPlan, error) {
+	b, err := p.jobsOf(ctx, tx, s)
 	if err != nil {
 		return nil, err
 	}
-	repo, err := tx.Repository(ctx, s.RepositoryID)
-	if err != nil {
+	return b.run(tx.Now(), Occurrence{}), nil
+}
+
+// jobsOf resolves what s backs up now, for one run or several.
+func (p *Planner) jobsOf(ctx context.Context, tx Tx, s Schedule) (*jobBuilder, error) {
+	b := &jobBuilder{schedule: s, vcenters: map[string]VCenter{}}
+	var err error
+	if b.vms, err = p.runVMs(ctx, tx, s); err != nil {
+		return nil, err
+	}
+	if b.repo, err = tx.Repository(ctx, s.RepositoryID); err != nil {
 		return nil, at("repository", err)
 	}
-	now := tx.Now()
-	r := &runPlan{run: Run{ID: NewID(now), Project: DefaultProject, ScheduleID: s.ID, GroupID: s.GroupID, Trigger: TriggerManual, State: RunQueued, CreatedAt: now}}
-	b := jobBuilder{schedule: s, repo: repo, run: r.run, start: start, vcenters: map[string]VCenter{}}
 	if s.GroupID != "" {
 		if b.group, err = tx.Group(ctx, s.GroupID); err != nil {
 			return nil, err
 		}
 	}
-	for _, vm := range vms {
-		j, err := b.job(ctx, tx, vm)
-		if err != nil {
+	for _, vm := range b.vms {
+		if _, ok := b.vcenters[vm.VCenterID]; ok {
+			continue
+		}
+		if b.vcenters[vm.VCenterID], err = tx.VCenter(ctx, vm.VCenterID); err != nil {
 			return nil, err
 		}
-		r.jobs = append(r.jobs, j)
 	}
-	if len(vms) == 0 {
-		r.run.State, r.run.EndedAt, r.run.Message = RunSucceeded, now, "The group had no members."
-	}
-	states := make([]JobState, len(r.jobs))
-	for i, j := range r.jobs {
-		states[i] = j.State
-	}
-	if len(states) > 0 {
-		r.run.State = Outcome(states)
-	}
-	if r.run.State != RunQueued && r.run.State != RunRunning { // every member is gone
-		r.run.EndedAt = now
-	}
-	return r, nil
+	return b, nil
 }
 
 func (p *Planner) runVMs(ctx context.Context, tx Tx, s Schedule) ([]VirtualMachine, error) {
@@ -179,49 +167,90 @@ func (r *runPlan) full() error {
 	return nil
 }
 
-// jobBuilder makes the jobs of one run.
+// jobBuilder makes the jobs of runs.
 type jobBuilder struct {
 	schedule Schedule
 	group    Group
+	vms      []VirtualMachine
 	repo     RepositoryRecord
-	run      Run
-	start    time.Time
-	vcenters map[string]VCenter
+	vcenters map[string]VCenter // of the vms
 }
 
-func (b *jobBuilder) job(ctx context.Context, tx Tx, vm VirtualMachine) (Job, error) {
-	v, ok := b.vcenters[vm.VCenterID]
-	if !ok {
-		var err error
-		if v, err = tx.VCenter(ctx, vm.VCenterID); err != nil {
-			return Job{}, err
-		}
-		b.vcenters[vm.VCenterID] = v
+// run makes the run of an occurrence, or one by hand where that is zero: one
+// job per VM, each with what it needs and what it counts against. A VM that is
+// gone gets a job that says so (seed N61).
+func (b *jobBuilder) run(now time.Time, o Occurrence) *runPlan {
+	s := b.schedule
+	r := &runPlan{run: Run{ID: NewID(now), Project: DefaultProject, ScheduleID: s.ID, GroupID: s.GroupID, Trigger: TriggerManual, CreatedAt: now}}
+	for _, vm := range b.vms {
+		r.jobs = append(r.jobs, b.job(now, r.run.ID, vm, o))
 	}
-	now := tx.Now()
+	if o.Start.IsZero() {
+		r.seatless(func(Job) bool { return true }, len(r.jobs))
+		r.settle(now)
+		return r
+	}
+	switch {
+	case o.Clock == Gap: // it lands on an hour in which it has none (see seatIndex.each)
+		r.seatless(func(Job) bool { return true }, len(r.jobs))
+	case b.group.Selector != nil:
+		of := b.group.Selector.VCenterID
+		r.seatless(func(j Job) bool { return j.VCenterID == of }, b.unbooked())
+	}
+	r.schedule(s, o.Start, now)
+	return r
+}
+
+// unbooked is how many members the schedule has no seats for.
+func (b *jobBuilder) unbooked() int {
+	n := -b.schedule.Seats
+	for _, vm := range b.vms {
+		if !vm.Gone() {
+			n++
+		}
+	}
+	return n
+}
+
+// seatless marks up to n jobs as such that have no seat: those of the VMs that
+// came last, whose ids are the greatest.
+func (r *runPlan) seatless(may func(Job) bool, n int) {
+	for i := len(r.jobs) - 1; i >= 0 && n > 0; i-- {
+		if j := &r.jobs[i]; j.State == JobQueued && may(*j) {
+			j.Unbooked = true
+			n--
+		}
+	}
+}
+
+func (b *jobBuilder) job(now time.Time, runID string, vm VirtualMachine, o Occurrence) Job {
+	v := b.vcenters[vm.VCenterID]
 	j := newJob(now, KindBackup)
-	j.RunID, j.VCenterID, j.VMID, j.VMName = b.run.ID, vm.VCenterID, vm.ID, vm.Name
-	j.Spec, _ = json.Marshal(b.spec(v, vm)) // plain values: cannot fail
+	j.RunID, j.VCenterID, j.VMID, j.VMName = runID, vm.VCenterID, vm.ID, vm.Name
+	j.Spec, _ = json.Marshal(b.spec(now, v, vm, o)) // plain values: cannot fail
 	if vm.Gone() {
 		j.State, j.EndedAt = JobSkipped, now
 		j.ErrorCode, j.Error = VMGone, fmt.Sprintf("VM %q is no longer in vcenter %s.", vm.Name, v.Name)
-		return j, nil
+		return j
 	}
 	j.Needs = []string{reachVCenter(v), reachRepository(b.repo)}
 	// What has no seat (runs by hand, grown groups, days that daylight saving
 	// moved) waits while as many backups run as an hour has seats.
 	j.Keys = append(keysOf(v, vm), JobKey{Name: "seats:" + v.ID, Weight: 1, Max: v.SlotCapacity})
 	if b.group.MaxParallel > 0 {
-		j.Keys = append(j.Keys, JobKey{Name: "run:" + b.run.ID, Weight: 1, Max: b.group.MaxParallel})
+		j.Keys = append(j.Keys, JobKey{Name: "run:" + runID, Weight: 1, Max: b.group.MaxParallel})
 	}
-	return j, nil
+	return j
 }
 
-func (b *jobBuilder) spec(v VCenter, vm VirtualMachine) BackupSpec {
+func (b *jobBuilder) spec(now time.Time, v VCenter, vm VirtualMachine, o Occurrence) BackupSpec {
 	s := b.schedule
-	day := DateOf(b.start)
-	if loc, err := s.Recurrence.Location(); err == nil {
-		day = DateOf(b.start.In(loc))
+	day := o.Slot.Date
+	if o.Start.IsZero() {
+		day = DateOf(now)
+		if loc, err := s.Recurrence.Location(); err == nil {
+			day = DateOf(now.In(loc))
+		}
 	}
 	labels := map[string]string{}
 	for _, m := range v.TagMappings {
@@ -235,7 +264,7 @@ func (b *jobBuilder) spec(v VCenter, vm VirtualMachine) BackupSpec {
 		}
 	}
 	return BackupSpec{ScheduleID: s.ID, GroupID: s.GroupID, Consistency: s.Consistency, Disks: s.Disks, Unprotect: s.Unprotectable,
-		RepositoryID: b.repo.ID, Retention: s.RetentionOn(day), Lock: s.Lock, Labels: labels}
+		RepositoryID: b.repo.ID, Retention: s.RetentionOn(day), Lock: s.Lock, Slot: o.Start, Labels: labels}
 }
 
 // keysOf lists what a job on vm counts against while it runs. A VM with more

@@ -15,8 +15,8 @@ var ErrLeaseLost = errors.New("lease lost")
 // it. Every write is fenced by the lease: with a lease that is not the row's
 // present one it changes nothing and returns [ErrLeaseLost].
 type Queue interface {
-	// Claim takes one job: one whose lease has run out first, then the oldest
-	// that is due, whose needs lie within reach and whose keys all have room,
+	// Claim takes one job: one whose lease has run out first, then of those with
+	// a seat and then of those without the oldest that is due, whose needs lie within reach and whose keys all have room,
 	// and counts its attempt up when the job was queued (a job taken over
 	// because its lease ran out also gets a new attempt number, but that is no
 	// failed try). nil, nil = there is none.
@@ -32,7 +32,8 @@ type Queue interface {
 	// Live lists the leases that have not run out: job id -> attempt.
 	Live(ctx context.Context) (map[string]int, error)
 	// Expire ends queued jobs whose deadline has passed as missed, and returns
-	// how many.
+	// how many. While a backup runs that a job may share the image of, that job
+	// waits for its end.
 	Expire(ctx context.Context) (int, error)
 }
 
@@ -70,5 +71,6 @@ type Ending struct {
 	Code     Code
 	Error    string
 	Messages []string
-	ImageID  string // of the image that was made
+	ImageID  string    // of the image that was made, or is shared
+	Started  time.Time // when the job counts as started; zero = when it did
 }

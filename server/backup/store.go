@@ -44,9 +44,6 @@ type VCenterTx interface {
 	UpdateVCenter(ctx context.Context, v *VCenter) error
 	// DeleteVCenter gives [InUse] while groups, schedules or images name it.
 	DeleteVCenter(ctx context.Context, id string) error
-	// LockVCenter makes this transaction the only one that books seats of the
-	// vcenter until it ends.
-	LockVCenter(ctx context.Context, id string) error
 	// SaveSync records how the last sync of the inventory ended. It leaves
 	// Meta.Version as it is.
 	SaveSync(ctx context.Context, v VCenter) error
@@ -102,7 +99,18 @@ type ScheduleTx interface {
 	SeatChanges(ctx context.Context, vcenterID string, since int64) (changed []Booking, mark int64, own bool, err error)
 	// DueMark is up to when the schedule's occurrences have become runs.
 	DueMark(ctx context.Context, scheduleID string) (time.Time, error)
+	// SetDueMark moves it, and with it when DueSchedules lists the schedule:
+	// from the first occurrence after the mark on.
 	SetDueMark(ctx context.Context, scheduleID string, upTo time.Time) error
+	// DueSchedules lists the enabled schedules with occurrences up to that
+	// instant that are no runs yet, the longest due first.
+	DueSchedules(ctx context.Context, upTo time.Time) ([]string, error)
+	// RenewDue works out anew when some of the enabled schedules after that id
+	// are next due. It returns the id to go on after, "" at the end.
+	RenewDue(ctx context.Context, after string) (next string, err error)
+	// SaveSeats stores what a schedule books since its group has changed: the
+	// seats, s.Seats and s.UnbookedSeats. It leaves Meta.Version as it is.
+	SaveSeats(ctx context.Context, s Schedule, seats []SeatsBooked) error
 }
 
 // ScheduleFilter chooses schedules; zero fields choose nothing away.
@@ -110,7 +118,8 @@ type ScheduleFilter struct {
 	GroupID     string
 	VMID        string
 	EnabledOnly bool
-	Page        // Limit 0 = all
+	Unbooked    bool // with UnbookedSeats
+	Page             // Limit 0 = all
 }
 
 // SeatsBooked says how many seats a schedule books in a vcenter, in each of
@@ -144,6 +153,12 @@ type RunTx interface {
 	// CancelJob asks a running job to stop and ends a queued one. A job that
 	// is over stays as it is.
 	CancelJob(ctx context.Context, id string) (Job, error)
+	// EndJob ends a queued job with a final state. A job that is not queued
+	// stays as it is.
+	EndJob(ctx context.Context, id string, e Ending) error
+	// WithdrawJobs ends as skipped, for that reason, the jobs that the
+	// schedule's occurrences made and nobody has begun, and returns how many.
+	WithdrawJobs(ctx context.Context, scheduleID, why string) (int, error)
 }
 
 // RunFilter chooses runs, newest first; zero fields choose nothing away.
@@ -177,6 +192,12 @@ type ImageTx interface {
 	// LastImage is the VM's newest image of status good or partial in the
 	// repository. [NotFound] when there is none.
 	LastImage(ctx context.Context, vmID, repositoryID string) (Image, error)
+	// ImageShares lists whose image it is besides its maker's, its maker's own
+	// share first; empty = it is its maker's only.
+	ImageShares(ctx context.Context, imageID string) ([]ImageShare, error)
+	// SaveImageShare adds a share or replaces that of the same job. Lists by
+	// schedule, group or run find the image for each of its shares.
+	SaveImageShare(ctx context.Context, s ImageShare) error
 }
 
 // RestoreTx keeps restores.

@@ -55,9 +55,11 @@ func (t *tx) Images(ctx context.Context, f backup.ImageFilter) ([]backup.Image, 
 	q.where("project = ?", t.project)
 	q.equal("vm_id", f.VMID)
 	q.equal("vm_name", f.VMName)
-	q.equal("group_id", f.GroupID)
-	q.equal("schedule_id", f.ScheduleID)
-	q.equal("run_id", f.RunID)
+	for _, c := range []column{{"group_id", f.GroupID}, {"schedule_id", f.ScheduleID}, {"run_id", f.RunID}} {
+		if err := t.shared(ctx, &q, c.name, c.at.(string)); err != nil {
+			return nil, "", err
+		}
+	}
 	q.equal("vcenter_id", f.VCenterID)
 	q.equal("repository_id", f.RepositoryID)
 	q.equal("status", string(f.Status))
@@ -71,6 +73,26 @@ func (t *tx) Images(ctx context.Context, f backup.ImageFilter) ([]backup.Image, 
 		q.where("id IN (SELECT image_id FROM image_label WHERE name = ? AND value = ?)", name, f.Labels[name])
 	}
 	return list(ctx, t, q, f.Page, imageColumns)
+}
+
+// shared adds the condition that the image is of that schedule, group or run,
+// as its maker's or as one that it shares. Few share any: the others are
+// answered by their index alone.
+func (t *tx) shared(ctx context.Context, q *query, column, value string) error {
+	if value == "" {
+		return nil
+	}
+	var id string
+	found, err := t.row(ctx, "SELECT image_id FROM image_share WHERE "+column+" = $1 LIMIT 1", []any{value}, &id)
+	switch {
+	case err != nil:
+		return fmt.Errorf("shares of images: %w", err)
+	case found:
+		q.where("("+column+" = ? OR id IN (SELECT image_id FROM image_share WHERE "+column+" = ?))", value, value)
+	default:
+		q.equal(column, value)
+	}
+	return nil
 }
 
 func (t *tx) InsertImage(ctx context.Context, i backup.Image) error {
@@ -112,4 +134,43 @@ func (t *tx) LastImage(ctx context.Context, vmID, repositoryID string) (backup.I
 	none := backup.Errorf(backup.NotFound, "", "There is no image of virtual machine %q in repository %q.", vmID, repositoryID)
 	return first(ctx, t, images, "project = $1 AND vm_id = $2 AND repository_id = $3 AND status IN ('good', 'partial') ORDER BY point_in_time DESC, id DESC LIMIT 1",
 		[]any{t.project, vmID, repositoryID}, none, imageColumns)
+}
+
+func shareColumns(s *backup.ImageShare) columns {
+	return columns{
+		{"image_id", &s.ImageID},
+		{"job_id", &s.JobID},
+		{"schedule_id", &s.ScheduleID},
+		{"group_id", &s.GroupID},
+		{"run_id", &s.RunID},
+		{"expires_at", millis{&s.ExpiresAt}},
+		{"locked_until", millis{&s.LockedUntil}},
+	}
+}
+
+func (t *tx) ImageShares(ctx context.Context, imageID string) ([]backup.ImageShare, error) {
+	var all []backup.ImageShare
+	var sample backup.ImageShare
+	err := t.rows(ctx, "SELECT "+shareColumns(&sample).names("")+` FROM image_share WHERE image_id = $1
+		ORDER BY job_id = (SELECT job_id FROM image WHERE id = $2) DESC, job_id`, []any{imageID, imageID}, func(scan func(...any) error) error {
+		var s backup.ImageShare
+		if err := scan(shareColumns(&s).dest()...); err != nil {
+			return err
+		}
+		all = append(all, s)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("shares of image %s: %w", imageID, err)
+	}
+	return all, nil
+}
+
+func (t *tx) SaveImageShare(ctx context.Context, s backup.ImageShare) error {
+	c := shareColumns(&s)
+	if _, err := t.exec(ctx, "INSERT INTO image_share ("+c.names("")+") VALUES ("+c.marks(1)+`) ON CONFLICT (image_id, job_id)
+		DO UPDATE SET expires_at = excluded.expires_at, locked_until = excluded.locked_until`, c.dest()...); err != nil {
+		return fmt.Errorf("share of image %s: %w", s.ImageID, err)
+	}
+	return nil
 }

@@ -25,6 +25,7 @@ func jobColumns(j *backup.Job) columns {
 		{"needs", asJSON{&j.Needs}},
 		{"keys", asJSON{&j.Keys}},
 		{"state", &j.State},
+		{"unbooked", &j.Unbooked},
 		{"due", millis{&j.Due}},
 		{"deadline", millis{&j.Deadline}},
 		{"window_end", millis{&j.WindowEnd}},
@@ -167,6 +168,56 @@ func (t *tx) end(ctx context.Context, j backup.Job, e ending) error {
 		return err
 	}
 	return t.settle(ctx, j.RunID)
+}
+
+// EndJob ends a queued job.
+func (t *tx) EndJob(ctx context.Context, id string, e backup.Ending) error {
+	set, args := t.ending(e)
+	k := len(args)
+	var run string
+	found, err := t.row(ctx, fmt.Sprintf("UPDATE job SET %s WHERE project = $%d AND id = $%d AND state = 'queued' RETURNING run_id", set, k+1, k+2), append(args, t.project, id), &run)
+	if err == nil && found {
+		if err = t.leaveQueue(ctx, id); err == nil {
+			err = t.settle(ctx, run)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("end job %s: %w", id, err)
+	}
+	return nil
+}
+
+// WithdrawJobs ends what a schedule's occurrences wait for.
+func (t *tx) WithdrawJobs(ctx context.Context, scheduleID, why string) (int, error) {
+	var ended []string
+	runs := map[string]bool{}
+	err := t.rows(ctx, `UPDATE job SET state = 'skipped', ended_at = $1, error = $2 WHERE state = 'queued' AND attempt = 0 AND run_id IN (SELECT id FROM run
+		WHERE project = $3 AND schedule_id = $4 AND triggered_by = 'schedule' AND state IN ('queued', 'running')) RETURNING id, run_id`,
+		[]any{t.now, why, t.project, scheduleID}, func(scan func(...any) error) error {
+			var id, run string
+			if err := scan(&id, &run); err != nil {
+				return err
+			}
+			ended, runs[run] = append(ended, id), true
+			return nil
+		})
+	if err != nil {
+		return 0, fmt.Errorf("withdraw jobs of schedule %s: %w", scheduleID, err)
+	}
+	for _, id := range ended {
+		if err := t.leaveQueue(ctx, id); err != nil {
+			return 0, fmt.Errorf("withdraw job %s: %w", id, err)
+		}
+	}
+	for id := range runs {
+		if err := t.settle(ctx, id); err != nil {
+			return 0, err
+		}
+		if _, err := t.exec(ctx, "UPDATE run SET message = $1 WHERE id = $2", why, id); err != nil {
+			return 0, fmt.Errorf("message of run %s: %w", id, err)
+		}
+	}
+	return len(ended), nil
 }
 
 // leaveQueue forgets what the queue asked of a job that is over.

@@ -41,12 +41,11 @@ func (db *DB) Renew(ctx context.Context, l backup.Lease, d time.Duration) (cance
 
 // Save records progress.
 func (db *DB) Save(ctx context.Context, l backup.Lease, p backup.Progress) error {
-	return db.retry(ctx, func(t *tx) error {
-		if p.Keys != nil { // a claim that counts them must not run at the same time
-			if err := t.lock(ctx, lockClaim); err != nil {
-				return err
-			}
-		}
+	var lock int64 = noLock
+	if p.Keys != nil { // a claim that counts them must not run at the same time
+		lock = lockClaim
+	}
+	return db.retryLocked(ctx, lock, func(t *tx) error {
 		set := "step = $1, done = $2, total = $3, rate = $4, messages = messages || $5"
 		args := []any{p.Step, p.Done, p.Total, p.Rate, toLines(p.Messages)}
 		if p.Checkpoint != nil {
@@ -72,12 +71,11 @@ func (db *DB) Save(ctx context.Context, l backup.Lease, p backup.Progress) error
 
 // Finish ends the attempt. also runs alone, as in Update.
 func (db *DB) Finish(ctx context.Context, l backup.Lease, e backup.Ending, also func(backup.Tx) error) error {
-	return db.retry(ctx, func(t *tx) error {
-		if also != nil {
-			if err := t.lock(ctx, lockUpdate); err != nil {
-				return err
-			}
-		}
+	var lock int64 = noLock
+	if also != nil {
+		lock = lockUpdate
+	}
+	return db.retryLocked(ctx, lock, func(t *tx) error {
 		set, args := t.ending(e)
 		var run string
 		if err := t.fenced(ctx, l, set, args, "run_id", &run); err != nil {
@@ -131,6 +129,9 @@ func (t *tx) ending(e backup.Ending) (string, []any) {
 	}
 	if e.ImageID != "" {
 		add("image_id = ?", e.ImageID)
+	}
+	if !e.Started.IsZero() {
+		add("started_at = ?", e.Started)
 	}
 	return strings.Join(set, ", "), args
 }

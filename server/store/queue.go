@@ -26,11 +26,8 @@ func (db *DB) Claim(ctx context.Context, c backup.Claim) (*backup.Job, error) {
 		return nil, nil
 	}
 	var got *backup.Job
-	err = db.retry(ctx, func(t *tx) error {
+	err = db.retryLocked(ctx, lockClaim, func(t *tx) error {
 		got = nil
-		if err := t.lock(ctx, lockClaim); err != nil {
-			return err
-		}
 		for { // again only when a job was cancelled or expired under our hands
 			id, err := t.next(ctx, c)
 			if err != nil || id == "" {
@@ -48,7 +45,7 @@ func (db *DB) Claim(ctx context.Context, c backup.Claim) (*backup.Job, error) {
 }
 
 // next finds the job to take: one whose lease has run out, else the oldest
-// that is due and fits.
+// that is due and fits, those with a seat before those without.
 func (t *tx) next(ctx context.Context, c backup.Claim) (string, error) {
 	lost := newCandidates(c)
 	lost.where("j.state = 'running'")
@@ -58,14 +55,19 @@ func (t *tx) next(ctx context.Context, c backup.Claim) (string, error) {
 	if found, err := t.row(ctx, text, args, &id); err != nil || found {
 		return id, err
 	}
-	due := newCandidates(c)
-	due.where("j.state = 'queued'")
-	due.where("j.due <= ?", t.now)
-	due.where("(j.deadline = 0 OR j.deadline >= ? OR j.handed_over)", t.now)
-	due.where("NOT EXISTS (SELECT 1 FROM job_key k LEFT JOIN used u ON u.name = k.name WHERE k.job_id = j.id AND COALESCE(u.weight, 0) + k.weight > k.allowed)")
-	text, args = due.text(usedSQL, "j.due, j.id")
-	_, err := t.row(ctx, text, args, &id)
-	return id, err
+	for _, seat := range []string{"j.unbooked = FALSE", "j.unbooked = TRUE"} { // literals, so that the index answers
+		due := newCandidates(c)
+		due.where("j.state = 'queued'")
+		due.where(seat)
+		due.where("j.due <= ?", t.now)
+		due.where("(j.deadline = 0 OR j.deadline >= ? OR j.handed_over)", t.now)
+		due.where("NOT EXISTS (SELECT 1 FROM job_key k LEFT JOIN used u ON u.name = k.name WHERE k.job_id = j.id AND COALESCE(u.weight, 0) + k.weight > k.allowed)")
+		text, args = due.text(usedSQL, "j.due, j.id")
+		if found, err := t.row(ctx, text, args, &id); err != nil || found {
+			return id, err
+		}
+	}
+	return "", nil
 }
 
 // usedSQL counts once what the running jobs weigh.
@@ -175,11 +177,16 @@ func (db *DB) Expire(ctx context.Context) (int, error) {
 	}
 }
 
+// mayShareSQL is true of a scheduled backup while another one of its VM runs
+// that began in its time: when that succeeds, they share its image.
+const mayShareSQL = `(kind = 'backup' AND window_end > 0 AND EXISTS (SELECT 1 FROM job k
+	WHERE k.state = 'running' AND k.kind = 'backup' AND k.window_end > 0 AND k.vm_id = job.vm_id AND k.started_at <= job.deadline))`
+
 func (t *tx) late(ctx context.Context) ([]backup.Job, error) {
 	var late []backup.Job
 	var sample backup.Job
-	text := "SELECT " + jobColumns(&sample).names("") + " FROM job WHERE state = 'queued' AND deadline > 0 AND deadline < $1 AND NOT handed_over ORDER BY deadline LIMIT " +
-		strconv.Itoa(expireBatch) + t.db.dialect.forUpdate()
+	text := "SELECT " + jobColumns(&sample).names("") + " FROM job WHERE state = 'queued' AND deadline > 0 AND deadline < $1 AND NOT handed_over AND NOT " + mayShareSQL +
+		" ORDER BY deadline LIMIT " + strconv.Itoa(expireBatch) + t.db.dialect.forUpdate()
 	err := t.rows(ctx, text, []any{t.now}, func(scan func(...any) error) error {
 		var j backup.Job
 		if err := scan(jobColumns(&j).dest()...); err != nil {
@@ -203,12 +210,30 @@ func (t *tx) missed(ctx context.Context, j backup.Job) (ending, error) {
 	if err != nil {
 		return ending{}, err
 	}
+	other, err := t.ranMeanwhile(ctx, j)
+	if err != nil {
+		return ending{}, err
+	}
 	why := "No server that could run it was there and free"
 	switch {
+	case other != "":
+		why = "Another backup of the VM ran then: job " + other
 	case len(full) > 0:
 		why = "These limits were reached: " + strings.Join(full, ", ")
 	case len(j.Needs) > 0:
 		why += "; it needs one that reaches " + strings.Join(j.Needs, " and ")
 	}
 	return ending{backup.JobMissed, backup.Unavailable, "The job could not start by " + by + ". " + why + "."}, nil
+}
+
+// ranMeanwhile is the job that held the VM of j when the time for j ended; ""
+// when none did that is over by now.
+func (t *tx) ranMeanwhile(ctx context.Context, j backup.Job) (id string, err error) {
+	if j.VMID == "" || j.Kind != backup.KindBackup {
+		return "", nil
+	}
+	_, err = t.row(ctx, `SELECT id FROM job WHERE project = $1 AND vm_id = $2 AND created_at >= $3 AND created_at <= $4 AND kind = 'backup'
+		AND started_at > 0 AND started_at <= $5 AND ended_at > $6 ORDER BY created_at DESC LIMIT 1`,
+		[]any{j.Project, j.VMID, j.Deadline.AddDate(0, 0, -8), j.Deadline, j.Deadline, j.Deadline}, &id)
+	return id, err
 }

@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -32,6 +30,7 @@ func scheduleColumns(s *backup.Schedule) columns {
 		{"labels", asJSON{&s.Labels}},
 		{"deletion_protection", &s.DeletionProtect},
 		{"seats", &s.Seats},
+		{"unbooked_seats", &s.UnbookedSeats},
 		{"start_time_chosen", &s.StartTimeChosen},
 		{"earliest_hour", &s.EarliestHour},
 		{"latest_hour", &s.LatestHour},
@@ -54,6 +53,9 @@ func (t *tx) Schedules(ctx context.Context, f backup.ScheduleFilter) ([]backup.S
 	if f.EnabledOnly {
 		q.where("enabled")
 	}
+	if f.Unbooked {
+		q.where("unbooked_seats > 0")
+	}
 	return list(ctx, t, q, f.Page, scheduleColumns)
 }
 
@@ -62,7 +64,7 @@ func (t *tx) InsertSchedule(ctx context.Context, s *backup.Schedule, seats []bac
 	if err := t.insert(ctx, schedules, scheduleColumns(s), schedules.exists(s.Name)); err != nil {
 		return t.covered(err, s)
 	}
-	return t.book(ctx, s.ID, seats)
+	return t.holdAll(ctx, s.ID, seats)
 }
 
 func (t *tx) UpdateSchedule(ctx context.Context, s *backup.Schedule, seats []backup.SeatsBooked) error {
@@ -85,28 +87,8 @@ func (t *tx) covered(err error, s *backup.Schedule) error {
 }
 
 func (t *tx) DeleteSchedule(ctx context.Context, id string) error {
-	touched, err := t.strings(ctx, "SELECT vcenter_id FROM schedule_seat WHERE schedule_id = $1", id)
-	if err != nil {
-		return fmt.Errorf("seats of schedule %s: %w", id, err)
-	}
 	if err := t.remove(ctx, schedules, id); err != nil {
 		return err
 	}
-	return t.logSeats(ctx, id, touched)
-}
-
-func (t *tx) DueMark(ctx context.Context, scheduleID string) (time.Time, error) {
-	var mark time.Time
-	found, err := t.row(ctx, "SELECT due_mark FROM schedule WHERE project = $1 AND id = $2", []any{t.project, scheduleID}, millis{&mark})
-	if err != nil {
-		return mark, fmt.Errorf("due mark of schedule %s: %w", scheduleID, err)
-	}
-	if !found {
-		return mark, schedules.missing(scheduleID)
-	}
-	return mark, nil
-}
-
-func (t *tx) SetDueMark(ctx context.Context, scheduleID string, upTo time.Time) error {
-	return t.change(ctx, schedules, columns{{"due_mark", millis{&upTo}}}, scheduleID)
+	return t.book(ctx, id, nil)
 }
