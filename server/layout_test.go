@@ -48,6 +48,7 @@ var arrows = map[string]string{
 var owners = map[string]string{
 	"database/sql":                          "server/store",
 	"github.com/alecthomas/kong":            "server/cmd/kura server/cmd/kura-demo",
+	"github.com/arran4/golang-ical":         "server/handler",
 	"github.com/getkin/kin-openapi":         "server/api server/handler",
 	"github.com/gorilla/mux":                "server/api server/handler",
 	"github.com/hashicorp/terraform-plugin": ". provider provider/schemadump",

@@ -28,7 +28,7 @@ func breach(err error) error {
 	}
 	switch {
 	case e.Parameter != nil:
-		return backup.Errorf(backup.Invalid, e.Parameter.Name, "%s is missing or has the wrong form.", e.Parameter.Name)
+		return badParameter(e.Parameter, e.Err)
 	case e.RequestBody == nil:
 		return backup.Errorf(backup.Invalid, "", "This takes no body.")
 	case errors.Is(e.Err, openapi3filter.ErrInvalidRequired):
@@ -37,6 +37,19 @@ func breach(err error) error {
 		return backup.Errorf(backup.Invalid, "Content-Type", "The body must be JSON: send the header Content-Type: application/json.")
 	}
 	return backup.Errorf(backup.Invalid, "", "The body is not valid JSON: %s.", jsonFault(e.Err))
+}
+
+// badParameter says what is wrong with a parameter that is missing or cannot be
+// read as what it should be.
+func badParameter(p *openapi3.Parameter, err error) *backup.Error {
+	if errors.Is(err, openapi3filter.ErrInvalidRequired) {
+		return backup.Errorf(backup.Invalid, p.Name, "%s is needed.", p.Name)
+	}
+	e, ok := errors.AsType[*openapi3filter.ParseError](err)
+	if !ok || p.Schema == nil {
+		return backup.Errorf(backup.Invalid, p.Name, "%s has the wrong form.", p.Name)
+	}
+	return backup.Errorf(backup.Invalid, p.Name, "%s must be %s, got %q.", p.Name, typeName(p.Schema.Value), clip(fmt.Sprint(e.Value)))
 }
 
 // innermost follows a fault through the alternatives that the contract wraps

@@ -93,7 +93,7 @@ Sat 2027-03-13 03:00 -05:00  6 of 4  erp\x1b[2J (5), web (1)
 	}
 }
 
-// seed:N18 The clock of Berlin is put back in the night to 25 October.
+// The clock of Berlin is put back in the night to 25 October.
 func TestTheHeatMapShowsAnHourThatOccursTwiceOnALineOfItsOwn(t *testing.T) {
 	f := newFake(t)
 	v := strings.Replace(aVCenter("ready"), "Asia/Tokyo", "Europe/Berlin", 1)
