@@ -13,6 +13,10 @@ func daily(hour, seats int) Booking {
 	return Booking{Recurrence: Recurrence{Kind: Daily, TimeZone: "UTC", Hour: hour}, WindowHours: 1, DurationHours: 1, Seats: seats}
 }
 
+func admit(x *seatIndex, b Booking, v VCenter) error {
+	return desks{{vcenter: v, seats: x, want: b}}.admit(b.Recurrence)
+}
+
 func full(t *testing.T, err error) *Error {
 	t.Helper()
 	e := AsError(err)
@@ -28,7 +32,7 @@ func TestFullSlotRecommendsSameDayThenSameSlot(t *testing.T) {
 	x.add(daily(2, 4), 1)
 	x.add(daily(1, 4), 1)
 	want := Booking{Recurrence: Recurrence{Kind: OneTime, TimeZone: "UTC", Hour: 2, Date: Date{2026, 12, 1}}, WindowHours: 1, DurationHours: 1, Seats: 2}
-	e := full(t, x.admit(want, v))
+	e := full(t, admit(x, want, v))
 	if len(e.Recommendations) != 1 {
 		t.Fatalf("got %d recommendations, want 1: every day is full at 02:00", len(e.Recommendations))
 	}
@@ -40,7 +44,7 @@ func TestFullSlotRecommendsSameDayThenSameSlot(t *testing.T) {
 	once := want
 	once.Seats = 3
 	x.add(once, 1)
-	e = full(t, x.admit(want, v))
+	e = full(t, admit(x, want, v))
 	if len(e.Recommendations) != 2 {
 		t.Fatalf("got %+v, want an hour and a date", e.Recommendations)
 	}
@@ -76,7 +80,7 @@ func TestRecommendationsPerKindCanBeBooked(t *testing.T) {
 				held.Recurrence = Recurrence{Kind: OneTime, TimeZone: "UTC", Hour: 2, Date: Date{2026, 12, 24}}
 			}
 			x.add(held, 1)
-			e := full(t, x.admit(b, v))
+			e := full(t, admit(x, b, v))
 			last := e.Recommendations[len(e.Recommendations)-1]
 			if got := last.Recurrence.days(); last.Kind != SameSlot || got != tt.want {
 				t.Errorf("got %s %q, want %q", last.Kind, got, tt.want)
@@ -84,7 +88,7 @@ func TestRecommendationsPerKindCanBeBooked(t *testing.T) {
 			for _, r := range e.Recommendations {
 				o := b
 				o.Recurrence = r.Recurrence
-				if left, ok := x.fits(o, v.SlotCapacity); !ok || left != r.FreeSeats {
+				if left, ok := (desks{{vcenter: v, seats: x, want: o}}).fits(o.Recurrence); !ok || left != r.FreeSeats {
 					t.Errorf("%+v: fits %v with %d left", r, ok, left)
 				}
 			}
@@ -94,11 +98,11 @@ func TestRecommendationsPerKindCanBeBooked(t *testing.T) {
 
 func TestScheduleThatNeverFitsNamesTheWindow(t *testing.T) {
 	x, v := newSeats(newHorizon(monday), monday), VCenter{Name: "prod", SlotCapacity: 4}
-	e := AsError(x.admit(daily(2, 10), v))
+	e := AsError(admit(x, daily(2, 10), v))
 	if e == nil || e.Code != ExceedsCapacity || !strings.Contains(e.Message, "window_hours = 3") {
 		t.Errorf("10 VMs in 4 seats: got %v, want a window of 3 hours", e)
 	}
-	e = AsError(x.admit(daily(2, 97), v))
+	e = AsError(admit(x, daily(2, 97), v))
 	if e == nil || e.Code != ExceedsCapacity || !strings.Contains(e.Message, "Split the group") {
 		t.Errorf("97 VMs in 4 seats: got %v, want no window", e)
 	}
@@ -179,7 +183,7 @@ func BenchmarkAdmission(b *testing.B) {
 	x, v := newSeats(newHorizon(monday), monday), VCenter{Name: "prod", SlotCapacity: 1000}
 	for b.Loop() {
 		k := daily(2, 1)
-		if err := x.admit(k, v); err != nil {
+		if err := admit(x, k, v); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -48,29 +48,22 @@ func (s *Schedule) keepHour(old Schedule, now time.Time) {
 	}
 }
 
-// desk is where one vcenter's seats are booked.
-type desk struct {
-	vcenter VCenter
-	seats   *seatIndex // without those that the schedule holds
-	want    Booking
-	held    Booking // what the schedule holds now
-}
-
 // place finds s a slot where it has none, and checks that it is to come and
-// has room. A disabled schedule needs no room.
+// has room. A disabled schedule needs no room. It notes in counts since when
+// the seats are held.
 func (p *Planner) place(ctx context.Context, tx *planTx, s *Schedule, old *Schedule, counts []SeatsBooked) error {
-	var desks []desk
+	var all desks
 	if s.Enabled || s.Recurrence.Hour < 0 {
 		for _, c := range counts {
 			d, err := openDesk(ctx, tx, s, c)
 			if err != nil {
 				return err
 			}
-			desks = append(desks, d)
+			all = append(all, d)
 		}
 	}
 	if s.Recurrence.Hour < 0 {
-		s.pick(desks, tx.Now())
+		s.pick(all, tx.Now())
 	}
 	if old == nil || !sameDays(old.Recurrence, s.Recurrence) {
 		if err := s.Recurrence.timely(tx.Now()); err != nil {
@@ -80,10 +73,13 @@ func (p *Planner) place(ctx context.Context, tx *planTx, s *Schedule, old *Sched
 	if !s.Enabled {
 		return nil
 	}
-	for _, d := range desks {
-		d.want.Recurrence = s.Recurrence
-		if err := d.admit(); err != nil {
-			return err
+	if err := all.admit(s.Recurrence); err != nil {
+		return err
+	}
+	for i, d := range all {
+		counts[i].Since = d.want.Since
+		if d.keeps(s.Recurrence) {
+			counts[i].Since = d.held.Since
 		}
 	}
 	return nil
@@ -91,9 +87,7 @@ func (p *Planner) place(ctx context.Context, tx *planTx, s *Schedule, old *Sched
 
 func openDesk(ctx context.Context, tx *planTx, s *Schedule, c SeatsBooked) (desk, error) {
 	d := desk{want: s.booking(c)}
-	if err := tx.LockVCenter(ctx, c.VCenterID); err != nil {
-		return d, err
-	}
+	d.want.Since = tx.Now().Add(-bookable)
 	var err error
 	if d.vcenter, err = tx.VCenter(ctx, c.VCenterID); err != nil {
 		return d, err
@@ -107,16 +101,6 @@ func openDesk(ctx context.Context, tx *planTx, s *Schedule, c SeatsBooked) (desk
 	return d, nil
 }
 
-// admit says whether what is wanted can be booked, or why it cannot be. What is held already
-// stays, also in an hour that has more than its seats since the vcenter's
-// capacity was made smaller.
-func (d desk) admit() error {
-	if d.want.Seats == 0 || d.held.Seats > 0 && d.held.covers(d.want) {
-		return nil
-	}
-	return d.seats.admit(d.want, d.vcenter)
-}
-
 // covers says whether who holds b has a seat for each of w's.
 func (b Booking) covers(w Booking) bool {
 	return sameDays(b.Recurrence, w.Recurrence) && b.WindowHours == w.WindowHours && b.DurationHours == w.DurationHours &&
@@ -127,24 +111,19 @@ func (s Schedule) booking(c SeatsBooked) Booking {
 	return Booking{ScheduleID: s.ID, Name: s.Name, Recurrence: s.Recurrence, WindowHours: s.WindowHours, DurationHours: s.DurationHours, Seats: c.Seats}
 }
 
-// pick gives s the hour, within its start window, at which its fullest hour
-// stays least full; ties go to the earlier hour, so that the choice is the
-// same each time. Without an hour that is still to come it is the earliest.
-func (s *Schedule) pick(desks []desk, now time.Time) {
-	best, least := -1, int32(0)
+// pick gives s the hour, within its start window, at which the fullest hour of
+// its vcenters stays least full for its size; ties go to the earlier hour, so
+// that the choice is the same each time. Without an hour that is still to come
+// it is the earliest.
+func (s *Schedule) pick(all desks, now time.Time) {
+	best, least := -1, 0.0
 	for h := s.EarliestHour; h <= s.LatestHour; h++ {
 		s.Recurrence.Hour = h
 		if s.Recurrence.timely(now) != nil {
 			continue
 		}
-		var worst int32
-		for _, d := range desks {
-			d.want.Recurrence = s.Recurrence
-			most, _ := d.seats.peak(d.want)
-			worst = max(worst, most)
-		}
-		if best < 0 || worst < least {
-			best, least = h, worst
+		if load := all.load(s.Recurrence); best < 0 || load < least {
+			best, least = h, load
 		}
 	}
 	s.Recurrence.Hour, s.StartTimeChosen = max(best, s.EarliestHour), true

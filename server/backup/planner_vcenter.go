@@ -133,9 +133,6 @@ func (p *Planner) UpdateVCenter(ctx context.Context, v VCenter) (VCenter, error)
 	}
 	err = p.Store.Update(ctx, func(tx Tx) error {
 		c := v
-		if err := tx.LockVCenter(ctx, c.ID); err != nil {
-			return err
-		}
 		if err := tx.UpdateVCenter(ctx, &c); err != nil {
 			return err
 		}

@@ -3,22 +3,25 @@ package backup
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 )
 
 // slotFull is the error of a booking that the hour of index at, among others,
-// has no room for. It says who holds the hour and what can be booked instead.
-func (x *seatIndex) slotFull(b Booking, v VCenter, at int) error {
-	loc, err := b.Recurrence.Location()
+// has no room for. It says who holds the hour and what can be booked instead,
+// in all of the schedule's vcenters.
+func (d desk) slotFull(at int, all desks) error {
+	r, x := d.want.Recurrence, d.seats
+	loc, err := r.Location()
 	if err != nil {
 		return err
 	}
 	hour := x.horizon.hour(at).In(loc)
 	e := Errorf(SlotFull, "start_time", "%s %s on %s holds %d of %d seats of vcenter %s%s, and this schedule needs %d more.%s",
-		hour.Format("15:04"), b.Recurrence.TimeZone, hour.Format(time.DateOnly), x.used[at], v.SlotCapacity, v.Name, x.whoHolds(at),
-		x.needs(b, at), x.otherFull(b, v.SlotCapacity))
-	e.Recommendations = x.recommend(b, v.SlotCapacity)
+		hour.Format("15:04"), r.TimeZone, hour.Format(time.DateOnly), x.used[at], d.vcenter.SlotCapacity, d.vcenter.Name, x.whoHolds(at),
+		x.holds(d.want, x.horizon.zone(r.TimeZone), at), d.otherFull())
+	e.Recommendations = all.recommend(r, x.now)
 	if len(e.Recommendations) > 0 {
 		e.Message += " Free: " + e.Recommendations[0].text()
 		for _, r := range e.Recommendations[1:] {
@@ -47,26 +50,25 @@ func (x *seatIndex) whoHolds(at int) string {
 	return " (" + strings.Join(names, ", ") + ")"
 }
 
-// needs is how many seats b takes in that hour.
-func (x *seatIndex) needs(b Booking, at int) int {
-	return int(x.holds(b, x.horizon.zone(b.Recurrence.TimeZone), at))
-}
-
-// otherFull says on how many days b finds no room, when it is more than one.
-func (x *seatIndex) otherFull(b Booking, capacity int) string {
-	full, of := 0, 0
-	x.add(b, 1)
-	defer x.add(b, -1)
-	x.each(b, x.from, x.upTo, func(_ int32, hour int, take *hourly) {
-		of++
-		if slices.Max(x.used[hour:hour+take.n]) > int32(capacity) {
-			full++
+// otherFull says on how many days there is no room, when it is more than one.
+func (d desk) otherFull() string {
+	x, capacity := d.seats, int32(d.vcenter.SlotCapacity)
+	crowded, of := 0, 0
+	x.add(d.want, 1)
+	defer x.add(d.want, -1)
+	x.each(d.want, x.from, x.upTo, func(hour int, take *hourly) {
+		full := false
+		for k, seats := range take.seats[:take.n] {
+			full = full || seats > 0 && x.used[hour+k] > capacity
+		}
+		if of++; full {
+			crowded++
 		}
 	})
-	if full < 2 {
+	if crowded < 2 {
 		return ""
 	}
-	return fmt.Sprintf(" There is no room on %d of its %d days up to %s.", full, of, x.now.AddDate(0, 0, horizonDays).Format(time.DateOnly))
+	return fmt.Sprintf(" There is no room on %d of its %d days up to %s.", crowded, of, d.seats.now.AddDate(0, 0, horizonDays).Format(time.DateOnly))
 }
 
 func (r Recommendation) text() string {
@@ -76,22 +78,20 @@ func (r Recommendation) text() string {
 	return r.Recurrence.days() + " (same hour)"
 }
 
-// recommend returns what can be booked instead of b, in the order of the
+// recommend returns what can be booked instead of r, in the order of the
 // rules: the nearest hour of the same days, ties to the earlier; then the same
 // hour on the nearest other days (seed N60).
-func (x *seatIndex) recommend(b Booking, capacity int) []Recommendation {
+func (all desks) recommend(r Recurrence, now time.Time) []Recommendation {
 	var out []Recommendation
 	for _, c := range []struct {
 		kind RecommendationKind
 		next func(yield func(Recurrence) bool)
-	}{{SameDay, b.Recurrence.otherHours}, {SameSlot, func(y func(Recurrence) bool) { x.otherDays(b, capacity, y) }}} {
+	}{{SameDay, r.otherHours}, {SameSlot, func(yield func(Recurrence) bool) { all.otherDays(r, now, yield) }}} {
 		for r := range c.next {
-			if r.timely(x.now) != nil {
+			if r.timely(now) != nil {
 				continue
 			}
-			o := b
-			o.Recurrence = r
-			if left, ok := x.fits(o, capacity); ok {
+			if left, ok := all.fits(r); ok {
 				out = append(out, Recommendation{Kind: c.kind, Recurrence: r, FreeSeats: left})
 				break
 			}
@@ -112,17 +112,16 @@ func (r Recurrence) otherHours(yield func(Recurrence) bool) {
 	}
 }
 
-// otherDays yields b's recurrence on other days, nearest first.
-func (x *seatIndex) otherDays(b Booking, capacity int, yield func(Recurrence) bool) {
-	r := b.Recurrence
+// otherDays yields r on other days, nearest first.
+func (all desks) otherDays(r Recurrence, now time.Time, yield func(Recurrence) bool) {
 	if r.Kind == Daily {
-		if from, ok := x.freeFrom(b, capacity); ok {
+		if from, ok := all.freeFrom(r, now); ok {
 			r.Date = from
 			yield(r)
 		}
 		return
 	}
-	end := x.now.AddDate(0, 0, horizonDays)
+	end := now.AddDate(0, 0, horizonDays)
 	reach := map[RecurrenceKind]int{OneTime: horizonDays - 1, Weekly: 3, Monthly: 30}[r.Kind]
 	for dist := 1; dist <= reach; dist++ {
 		for _, by := range [2]int{-dist, dist} {
@@ -164,19 +163,20 @@ func (r Recurrence) moved(by int) (Recurrence, bool) {
 	return r, r.MonthDays[0] >= 1 && r.MonthDays[len(r.MonthDays)-1] <= 28
 }
 
-// freeFrom returns the first day from which a daily b fits for the whole
-// horizon: the day after the last one that is too full.
-func (x *seatIndex) freeFrom(b Booking, capacity int) (Date, bool) {
-	x.add(b, 1)
-	defer x.add(b, -1)
-	full, end := int32(-1), int32(-1)
-	x.each(b, x.from, x.upTo, func(day int32, hour int, take *hourly) {
-		if end = day; slices.Max(x.used[hour:hour+take.n]) > int32(capacity) {
-			full = day
-		}
+// freeFrom returns the first day from which a daily r fits for the whole
+// horizon. From a later day on it takes no more, so that halving finds it.
+func (all desks) freeFrom(r Recurrence, now time.Time) (Date, bool) {
+	var coming []Date
+	for o := range r.Between(now.Add(-bookable), now.AddDate(0, 0, horizonDays)) {
+		coming = append(coming, o.Slot.Date)
+	}
+	i := sort.Search(len(coming), func(i int) bool {
+		r.Date = coming[i]
+		_, ok := all.fits(r)
+		return ok
 	})
-	if full < 0 || full == end {
+	if i == len(coming) {
 		return Date{}, false
 	}
-	return x.horizon.first.AddDays(int(full) + 1), true
+	return coming[i], true
 }

@@ -114,7 +114,7 @@ func share(n, window, i int) int { return n*(i+1)/window - n*i/window }
 // each calls f for every occurrence of b after from and not after upTo, with
 // the index of the hour in which it begins and the seats from there on. Days
 // whose hour daylight saving skips take no seat: their run queues when it comes.
-func (x *seatIndex) each(b Booking, from, upTo int32, f func(day int32, hour int, take *hourly)) {
+func (x *seatIndex) each(b Booking, from, upTo int32, f func(hour int, take *hourly)) {
 	zone := x.horizon.zone(b.Recurrence.TimeZone)
 	if zone == nil {
 		return
@@ -129,18 +129,26 @@ func (x *seatIndex) each(b Booking, from, upTo int32, f func(day int32, hour int
 		if start.minute%60 != 0 {
 			take = &within
 		}
-		f(day, int(start.minute/60), take)
+		f(int(start.minute/60), take)
 	}
 }
 
 // add books n times b's seats (n is 1, or -1 to give them back) in the whole
 // horizon.
 func (x *seatIndex) add(b Booking, n int32) {
-	x.each(b, -1, int32(len(x.used))*60, func(_ int32, hour int, take *hourly) {
+	x.each(b, x.since(b), int32(len(x.used))*60, func(hour int, take *hourly) {
 		for k, seats := range take.seats[:take.n] {
 			x.used[hour+k] += n * seats
 		}
 	})
+}
+
+// since is the minute after which occurrences are b's.
+func (x *seatIndex) since(b Booking) int32 {
+	if b.Since.IsZero() {
+		return -1
+	}
+	return max(-1, x.horizon.minute(b.Since))
 }
 
 // overlaps says whether two occurrences of b a day apart, on a day that the
@@ -155,24 +163,21 @@ func (x *seatIndex) peak(b Booking) (most int32, at int) {
 		x.add(b, 1)
 		defer x.add(b, -1)
 	}
-	x.each(b, x.from, x.upTo, func(_ int32, hour int, take *hourly) {
+	x.each(b, x.from, x.upTo, func(hour int, take *hourly) {
 		for k, seats := range take.seats[:take.n] {
-			if over {
-				seats = 0
+			if seats == 0 { // a long window of few VMs leaves hours out
+				continue
 			}
-			if n := x.used[hour+k] + seats; n > most {
+			n := x.used[hour+k]
+			if !over {
+				n += seats
+			}
+			if n > most {
 				most, at = n, hour+k
 			}
 		}
 	})
 	return most, at
-}
-
-// fits says whether b can be booked with that capacity, and how many seats its
-// fullest hour then has left.
-func (x *seatIndex) fits(b Booking, capacity int) (left int, ok bool) {
-	most, _ := x.peak(b)
-	return capacity - int(most), int(most) <= capacity
 }
 
 // usedFrom is how many seats the fuller one of the UTC hours holds that the
@@ -225,7 +230,7 @@ func reaches(zone []zoneHour, local, hour, span int) bool {
 
 // holds is how many seats b takes in that hour.
 func (x *seatIndex) holds(b Booking, zone []zoneHour, hour int) (seats int32) {
-	days := x.horizon.daysOf(b.Recurrence)
+	days, since := x.horizon.daysOf(b.Recurrence), x.since(b)
 	whole, within := b.hourly()
 	first, last := near(hour, within.n)
 	i, _ := slices.BinarySearch(days, first)
@@ -235,7 +240,7 @@ func (x *seatIndex) holds(b Booking, zone []zoneHour, hour int) (seats int32) {
 		if start.minute%60 != 0 {
 			take = &within
 		}
-		if k := hour - int(start.minute/60); !start.gap && k >= 0 && k < take.n {
+		if k := hour - int(start.minute/60); !start.gap && start.minute > since && k >= 0 && k < take.n {
 			seats += take.seats[k]
 		}
 	}

@@ -127,6 +127,7 @@ type ScheduleFilter struct {
 type SeatsBooked struct {
 	VCenterID string
 	Seats     int
+	Since     time.Time // occurrences that start after it are counted; zero = all
 }
 
 // Booking is a schedule as the capacity of one vcenter sees it. One that holds
@@ -138,6 +139,7 @@ type Booking struct {
 	WindowHours   int
 	DurationHours int
 	Seats         int
+	Since         time.Time // occurrences that start after it take seats; zero = all
 }
 
 // RunTx keeps runs and their jobs.

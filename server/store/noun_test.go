@@ -308,8 +308,6 @@ func TestAVCenterComesBackAsItWasStored(t *testing.T) {
 		wantError(t, tryUpdate(t, db, func(ctx context.Context, tx backup.Tx) error {
 			return tx.SaveSync(ctx, backup.VCenter{Meta: backup.Meta{ID: "x"}})
 		}), backup.NotFound, `"x"`)
-		wantError(t, tryUpdate(t, db, func(ctx context.Context, tx backup.Tx) error { return tx.LockVCenter(ctx, "x") }), backup.NotFound, `"x"`)
-		update(t, db, func(ctx context.Context, tx backup.Tx) error { return tx.LockVCenter(ctx, v.ID) })
 	})
 }
 

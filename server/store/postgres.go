@@ -40,10 +40,16 @@ func (db *DB) openPostgres(ctx context.Context, dsn string) error {
 	return nil
 }
 
-// postgresNow reads the clock that all servers share.
-func postgresNow(ctx context.Context, tx *sql.Tx) (time.Time, error) {
+// postgresNow reads the clock that all servers share, once it holds the
+// advisory lock.
+func postgresNow(ctx context.Context, tx *sql.Tx, lock int64) (time.Time, error) {
+	const clock = `SELECT CAST(floor(EXTRACT(EPOCH FROM clock_timestamp()) * 1000) AS BIGINT)`
+	query, args := clock, []any{}
+	if lock != noLock {
+		query, args = `WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock($1)) `+clock+` FROM held`, []any{lock}
+	}
 	var ms int64
-	if err := tx.QueryRowContext(ctx, `SELECT CAST(floor(EXTRACT(EPOCH FROM clock_timestamp()) * 1000) AS BIGINT)`).Scan(&ms); err != nil {
+	if err := tx.QueryRowContext(ctx, query, args...).Scan(&ms); err != nil {
 		return time.Time{}, fmt.Errorf("the database's clock: %w", err)
 	}
 	return time.UnixMilli(ms).UTC(), nil

@@ -3,43 +3,58 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
 
-// book makes seats what the schedule holds.
+// book makes seats what the schedule holds, and gives back what it held.
 func (t *tx) book(ctx context.Context, schedule string, seats []backup.SeatsBooked) error {
-	touched, err := t.strings(ctx, "DELETE FROM schedule_seat WHERE schedule_id = $1 RETURNING vcenter_id", schedule)
+	held, err := t.strings(ctx, "SELECT vcenter_id FROM seat WHERE schedule_id = $1 AND seats > 0 ORDER BY vcenter_id", schedule)
 	if err != nil {
 		return fmt.Errorf("seats of schedule %s: %w", schedule, err)
 	}
-	for _, s := range seats {
-		if _, err := t.exec(ctx, "INSERT INTO schedule_seat (schedule_id, vcenter_id, seats) VALUES ($1, $2, $3)", schedule, s.VCenterID, s.Seats); err != nil {
-			return fmt.Errorf("seats of schedule %s: %w", schedule, err)
+	for _, v := range held {
+		if slices.ContainsFunc(seats, func(s backup.SeatsBooked) bool { return s.VCenterID == v }) {
+			continue
 		}
-		touched = append(touched, s.VCenterID)
+		if err := t.hold(ctx, schedule, backup.SeatsBooked{VCenterID: v}); err != nil {
+			return err
+		}
 	}
-	return t.logSeats(ctx, schedule, touched)
+	return t.holdAll(ctx, schedule, seats)
 }
 
-// logSeats notes that what the schedule holds of the vcenters' seats has
-// changed. The vcenter's counter is its row's lock as well, so that marks
-// become visible in their order whichever transaction writes them.
-func (t *tx) logSeats(ctx context.Context, schedule string, vcenters []string) error {
-	for _, v := range vcenters {
-		var mark int64
-		if _, err := t.row(ctx, "UPDATE vcenter SET seat_mark = seat_mark + 1 WHERE id = $1 RETURNING seat_mark", []any{v}, &mark); err != nil {
-			return fmt.Errorf("mark of vcenter %s: %w", v, err)
+func (t *tx) holdAll(ctx context.Context, schedule string, seats []backup.SeatsBooked) error {
+	for _, s := range seats {
+		if err := t.hold(ctx, schedule, s); err != nil {
+			return err
 		}
-		if _, err := t.exec(ctx, `INSERT INTO seat_change (vcenter_id, schedule_id, mark) VALUES ($1, $2, $3)
-			ON CONFLICT (vcenter_id, schedule_id) DO UPDATE SET mark = excluded.mark`, v, schedule, mark); err != nil {
-			return fmt.Errorf("seat change of schedule %s: %w", schedule, err)
-		}
-		if t.booked == nil {
-			t.booked = map[string]bool{}
-		}
-		t.booked[v] = true
 	}
+	return nil
+}
+
+// hold notes what the schedule holds of one vcenter's seats. The vcenter's
+// counter is its row's lock as well, so that marks become visible in their
+// order whichever transaction writes them.
+func (t *tx) hold(ctx context.Context, schedule string, s backup.SeatsBooked) error {
+	var mark int64
+	found, err := t.row(ctx, "UPDATE vcenter SET seat_mark = seat_mark + 1 WHERE id = $1 RETURNING seat_mark", []any{s.VCenterID}, &mark)
+	if err != nil {
+		return fmt.Errorf("seat mark of vcenter %s: %w", s.VCenterID, err)
+	}
+	if !found {
+		return vcenters.missing(s.VCenterID)
+	}
+	if _, err := t.exec(ctx, `INSERT INTO seat (vcenter_id, schedule_id, seats, since, mark) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (vcenter_id, schedule_id) DO UPDATE SET seats = excluded.seats, since = excluded.since, mark = excluded.mark`,
+		s.VCenterID, schedule, s.Seats, s.Since, mark); err != nil {
+		return fmt.Errorf("seats of schedule %s: %w", schedule, err)
+	}
+	if t.booked == nil {
+		t.booked = map[string]bool{}
+	}
+	t.booked[s.VCenterID] = true
 	return nil
 }
 
@@ -51,13 +66,13 @@ func (t *tx) SeatChanges(ctx context.Context, vcenterID string, since int64) (ch
 	}
 	mark = since
 	known := calendars{}
-	err = t.rows(ctx, `SELECT c.schedule_id, c.mark, COALESCE(s.name, ''), COALESCE(s.recurrence, ''), COALESCE(s.window_hours, 0), COALESCE(s.duration_hours, 0), COALESCE(b.seats, 0)
-		FROM seat_change c LEFT JOIN schedule s ON s.id = c.schedule_id LEFT JOIN schedule_seat b ON b.schedule_id = c.schedule_id AND b.vcenter_id = c.vcenter_id
-		WHERE c.vcenter_id = $1 AND c.mark > $2 ORDER BY c.mark`,
+	err = t.rows(ctx, `SELECT b.schedule_id, b.mark, b.seats, b.since, COALESCE(s.name, ''), COALESCE(s.recurrence, ''), COALESCE(s.window_hours, 0), COALESCE(s.duration_hours, 0)
+		FROM seat b LEFT JOIN schedule s ON s.id = b.schedule_id
+		WHERE b.vcenter_id = $1 AND b.mark > $2 ORDER BY b.mark`,
 		[]any{vcenterID, since}, func(scan func(...any) error) error {
 			var b backup.Booking
 			var text string
-			if err := scan(&b.ScheduleID, &mark, &b.Name, &text, &b.WindowHours, &b.DurationHours, &b.Seats); err != nil {
+			if err := scan(&b.ScheduleID, &mark, &b.Seats, millis{&b.Since}, &b.Name, &text, &b.WindowHours, &b.DurationHours); err != nil {
 				return err
 			}
 			if b.Seats == 0 {
@@ -88,13 +103,13 @@ func (t *tx) allSeats(ctx context.Context, vcenterID string) (all []backup.Booki
 func (t *tx) Booked(ctx context.Context, vcenterID string) ([]backup.Booking, error) {
 	var all []backup.Booking
 	known := calendars{}
-	err := t.rows(ctx, `SELECT s.id, s.name, s.recurrence, s.window_hours, s.duration_hours, b.seats
-		FROM schedule_seat b JOIN schedule s ON s.id = b.schedule_id
+	err := t.rows(ctx, `SELECT s.id, s.name, s.recurrence, s.window_hours, s.duration_hours, b.seats, b.since
+		FROM seat b JOIN schedule s ON s.id = b.schedule_id
 		WHERE b.vcenter_id = $1 AND s.project = $2 AND s.enabled AND b.seats > 0 ORDER BY s.id`,
 		[]any{vcenterID, t.project}, func(scan func(...any) error) error {
 			var b backup.Booking
 			var text string
-			if err := scan(&b.ScheduleID, &b.Name, &text, &b.WindowHours, &b.DurationHours, &b.Seats); err != nil {
+			if err := scan(&b.ScheduleID, &b.Name, &text, &b.WindowHours, &b.DurationHours, &b.Seats, millis{&b.Since}); err != nil {
 				return err
 			}
 			var err error

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
@@ -45,6 +46,7 @@ type DB struct {
 	now     func() time.Time // nil = the database's clock
 	log     *slog.Logger
 	project string
+	turn    sync.Mutex   // held by an Update
 	unlock  func() error // gives up the file lock of SQLite
 }
 

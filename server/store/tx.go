@@ -33,13 +33,14 @@ const tries = 8
 // still holds when it writes, whichever rows that were, and both databases
 // behave the same. The queue's own short statements do not wait for it. fn
 // must use nothing but the Tx it is given.
+//
+// Within a server the Updates wait for each other before they open a
+// transaction: no connection is held while waiting, and the turn mostly goes to
+// who is running already, which a queue of the database would not do.
 func (db *DB) Update(ctx context.Context, fn func(backup.Tx) error) error {
-	return db.retry(ctx, func(t *tx) error {
-		if err := t.lock(ctx, lockUpdate); err != nil {
-			return err
-		}
-		return fn(t)
-	})
+	db.turn.Lock()
+	defer db.turn.Unlock()
+	return db.retryLocked(ctx, lockUpdate, func(t *tx) error { return fn(t) })
 }
 
 // View runs fn in one read-only transaction, which sees one state of the
@@ -53,14 +54,19 @@ func (db *DB) view(ctx context.Context, fn func(*tx) error) error {
 	if db.dialect == postgres {
 		o.Isolation = sql.LevelRepeatableRead
 	}
-	return db.within(ctx, db.read, o, fn)
+	return db.within(ctx, db.read, o, noLock, fn)
 }
 
 // retry runs fn in one transaction that writes, again when the database says
 // that it got in another one's way.
 func (db *DB) retry(ctx context.Context, fn func(*tx) error) error {
+	return db.retryLocked(ctx, noLock, fn)
+}
+
+// retryLocked is retry for transactions that begin with an advisory lock.
+func (db *DB) retryLocked(ctx context.Context, lock int64, fn func(*tx) error) error {
 	for try := 1; ; try++ {
-		err := db.within(ctx, db.write, nil, fn)
+		err := db.within(ctx, db.write, nil, lock, fn)
 		if err == nil || try == tries || !db.dialect.retryable(err) {
 			return err
 		}
@@ -75,14 +81,14 @@ func (db *DB) retry(ctx context.Context, fn func(*tx) error) error {
 	}
 }
 
-func (db *DB) within(ctx context.Context, pool *sql.DB, o *sql.TxOptions, fn func(*tx) error) error {
+func (db *DB) within(ctx context.Context, pool *sql.DB, o *sql.TxOptions, lock int64, fn func(*tx) error) error {
 	s, err := pool.BeginTx(ctx, o)
 	if err != nil {
 		return db.failed("begin transaction", err)
 	}
 	defer s.Rollback() // after a commit it does nothing
 	t := &tx{db: db, sql: s, project: db.project, write: o == nil}
-	if err := t.readClock(ctx); err != nil {
+	if err := t.lock(ctx, lock); err != nil {
 		return db.failed("begin transaction", err)
 	}
 	if err := fn(t); err != nil {
@@ -91,29 +97,23 @@ func (db *DB) within(ctx context.Context, pool *sql.DB, o *sql.TxOptions, fn fun
 	return db.failed("commit transaction", s.Commit())
 }
 
-func (t *tx) readClock(ctx context.Context) (err error) {
-	switch {
-	case t.db.now != nil:
+// noLock is the lock of a transaction that needs none.
+const noLock = 0
+
+// lock waits until no other transaction holds the advisory lock, and reads the
+// clock then. SQLite's single writer is lock enough.
+func (t *tx) lock(ctx context.Context, id int64) (err error) {
+	t.now = time.Now()
+	if t.db.dialect == postgres {
+		if t.now, err = postgresNow(ctx, t.sql, id); err != nil {
+			return err
+		}
+	}
+	if t.db.now != nil {
 		t.now = t.db.now()
-	case t.db.dialect == postgres:
-		t.now, err = postgresNow(ctx, t.sql)
-	default:
-		t.now = time.Now()
 	}
 	t.now = t.now.UTC().Truncate(time.Millisecond)
-	return err
-}
-
-// lock waits until no other transaction holds the advisory lock. SQLite's
-// single writer is lock enough.
-func (t *tx) lock(ctx context.Context, id int64) error {
-	if t.db.dialect != postgres {
-		return nil
-	}
-	if _, err := t.sql.ExecContext(ctx, `SELECT pg_advisory_xact_lock($1)`, id); err != nil {
-		return err
-	}
-	return t.readClock(ctx) // time has passed while it waited
+	return nil
 }
 
 // failed says what was being done when err came, and makes a database that is

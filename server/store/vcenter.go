@@ -78,20 +78,6 @@ func (t *tx) SaveSync(ctx context.Context, v backup.VCenter) error {
 	return t.change(ctx, vcenters, t.vcenterColumns(&v).only(learned...), v.ID)
 }
 
-// LockVCenter keeps other bookings of the vcenter out until the transaction
-// ends. Update does so as well; the row's lock says it to the database too.
-func (t *tx) LockVCenter(ctx context.Context, id string) error {
-	var found string
-	ok, err := t.row(ctx, "SELECT id FROM vcenter WHERE project = $1 AND id = $2"+t.db.dialect.forUpdate(), []any{t.project, id}, &found)
-	if err != nil {
-		return fmt.Errorf("lock vcenter %s: %w", id, err)
-	}
-	if !ok {
-		return vcenters.missing(id)
-	}
-	return nil
-}
-
 // DeleteVCenter forgets the vcenter, its inventory and the syncs that wait for it.
 func (t *tx) DeleteVCenter(ctx context.Context, id string) error {
 	v, err := t.VCenter(ctx, id)
@@ -123,7 +109,7 @@ func (t *tx) DeleteVCenter(ctx context.Context, id string) error {
 // vcenterHolders names what must go before the vcenter can.
 func (t *tx) vcenterHolders(ctx context.Context, id string) ([]string, error) {
 	var holders []string
-	schedules, err := t.strings(ctx, `SELECT name FROM schedule WHERE project = $1 AND (id IN (SELECT schedule_id FROM schedule_seat WHERE vcenter_id = $2)
+	schedules, err := t.strings(ctx, `SELECT name FROM schedule WHERE project = $1 AND (id IN (SELECT schedule_id FROM seat WHERE vcenter_id = $2 AND seats > 0)
 		OR vm_id IN (SELECT id FROM machine WHERE vcenter_id = $2)) ORDER BY name`, t.project, id)
 	if err != nil {
 		return nil, fmt.Errorf("schedules on vcenter %s: %w", id, err)
