@@ -57,10 +57,15 @@ func (t *tx) Jobs(ctx context.Context, f backup.JobFilter) ([]backup.Job, string
 	q := query{from: "job", since: "created_at"}
 	equal := q.equal
 	if f.Active {
-		// The few jobs that are not over have an index of their own. As an
-		// expression the other columns offer none, of years of history.
+		// The few jobs that are not over have indexes of their own, by time and
+		// by VM. As an expression the other columns offer none, of years of history.
 		q.where("state IN ('queued', 'running')")
-		equal = func(column, value string) { q.equal("("+column+" || '')", value) }
+		equal = func(column, value string) {
+			if column != "vm_id" {
+				column = "(" + column + " || '')"
+			}
+			q.equal(column, value)
+		}
 	}
 	equal("project", t.project)
 	equal("kind", string(f.Kind))

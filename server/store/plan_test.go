@@ -78,16 +78,25 @@ func lists(now time.Time) map[string]struct {
 		ask   func(ctx context.Context, t backup.Tx) error
 		index string
 	}{
-		"jobs":                        {jobs(backup.JobFilter{}), "job_list"},
-		"jobs, a later page":          {jobs(backup.JobFilter{Page: page}), "job_list"},
-		"jobs of seven days":          {jobs(backup.JobFilter{After: now}), "job_list"},
-		"jobs by kind":                {jobs(backup.JobFilter{Kind: backup.KindSync}), "job_kind"},
-		"jobs by state":               {jobs(backup.JobFilter{State: backup.JobFailed}), "job_state"},
-		"jobs by VM":                  {jobs(backup.JobFilter{VMID: "m"}), "job_vm"},
-		"jobs by VM, a later page":    {jobs(backup.JobFilter{VMID: "m", Page: page}), "job_vm"},
-		"jobs by run":                 {jobs(backup.JobFilter{RunID: "r"}), "job_run"},
-		"jobs by vcenter":             {jobs(backup.JobFilter{VCenterID: "v"}), "job_vcenter"},
-		"active jobs":                 {jobs(backup.JobFilter{Active: true}), "job_active"},
+		"jobs":                     {jobs(backup.JobFilter{}), "job_list"},
+		"jobs, a later page":       {jobs(backup.JobFilter{Page: page}), "job_list"},
+		"jobs of seven days":       {jobs(backup.JobFilter{After: now}), "job_list"},
+		"jobs by kind":             {jobs(backup.JobFilter{Kind: backup.KindSync}), "job_kind"},
+		"jobs by state":            {jobs(backup.JobFilter{State: backup.JobFailed}), "job_state"},
+		"jobs by VM":               {jobs(backup.JobFilter{VMID: "m"}), "job_vm"},
+		"jobs by VM, a later page": {jobs(backup.JobFilter{VMID: "m", Page: page}), "job_vm"},
+		"jobs by run":              {jobs(backup.JobFilter{RunID: "r"}), "job_run"},
+		"jobs by vcenter":          {jobs(backup.JobFilter{VCenterID: "v"}), "job_vcenter"},
+		"active jobs":              {jobs(backup.JobFilter{Active: true}), "job_active"},
+		"active jobs of a VM":      {jobs(backup.JobFilter{Active: true, Kind: backup.KindBackup, VMID: "m"}), "job_active_vm"},
+		"due schedules": {func(ctx context.Context, t backup.Tx) error {
+			_, err := t.DueSchedules(ctx, now)
+			return err
+		}, "schedule_due"},
+		"schedules without all their seats": {func(ctx context.Context, t backup.Tx) error {
+			_, _, err := t.Schedules(ctx, backup.ScheduleFilter{Unbooked: true})
+			return err
+		}, "schedule_unbooked"},
 		"active syncs of a vcenter":   {jobs(backup.JobFilter{Active: true, Kind: backup.KindSync, VCenterID: "v"}), "job_active"},
 		"images":                      {images(backup.ImageFilter{}), "image_list"},
 		"images of some days":         {images(backup.ImageFilter{CreatedAfter: now, CreatedBefore: now}), "image_list"},
@@ -201,6 +210,9 @@ var history = []string{
 	`INSERT INTO image SELECT 'i' || i, 'default', 'v' || i % 20, 'm' || i % 500, 'n' || i % 500, '', '', 's' || i % 50, 'g' || i % 20, 'r' || i / 10, 'j' || i, 'p' || i % 3, i, i, i, i, 0,
 		CASE WHEN i % 1000 = 0 THEN 'damaged' ELSE 'good' END, 'crash', 'cbt', '', '[]', 0, 0, 0, 0, 0, 'null', '' FROM generate_series(1, 50000) i`,
 	`INSERT INTO restore SELECT 're' || i, 'default', 'i', '', '', '', '', 't' || i, FALSE, '', i, '{}', 0 FROM generate_series(1, 5000) i`,
+	`INSERT INTO schedule (id, project, version, created_at, updated_at, name, description, enabled, recurrence, window_hours, duration_hours, max_delay_hours, retention_days, extended, apply_to_existing,
+		locked, consistency, disks, unprotectable, repository_id, labels, deletion_protection, seats, start_time_chosen, earliest_hour, latest_hour, next_due)
+		SELECT 's' || i, 'default', 1, i, i, 's' || i, '', TRUE, '{}', 1, 1, 6, 7, 'null', FALSE, FALSE, 'crash', '{}', 'fail', 'p', 'null', FALSE, 1, FALSE, 0, 23, 1900000000000 + i FROM generate_series(1, 5000) i`,
 	`ANALYZE`,
 }
 

@@ -53,6 +53,7 @@ type ending struct {
 	code    backup.Code
 	message string
 	imageID string
+	started time.Time // zero = when the job did
 	also    func(backup.Tx) error
 }
 
@@ -307,7 +308,7 @@ func (a *attempt) finish(ctx context.Context, e ending, err error) {
 func (a *attempt) outcome(ctx context.Context, e ending, err error) backup.Ending {
 	switch {
 	case err == nil:
-		return backup.Ending{State: e.state, Code: e.code, Error: e.message, ImageID: e.imageID}
+		return backup.Ending{State: e.state, Code: e.code, Error: e.message, ImageID: e.imageID, Started: e.started}
 	case errors.Is(err, errCancelled):
 		return backup.Ending{State: backup.JobCancelled, Error: "Cancelled."}
 	case errors.Is(err, errShutdown):
@@ -325,6 +326,9 @@ func (a *attempt) outcome(ctx context.Context, e ending, err error) backup.Endin
 	if code.Transient() && failures < a.job.MaxAttempts && !late {
 		a.say("Try %d failed: %s Next try at %s.", failures, message, next.UTC().Format("15:04:05 UTC"))
 		return backup.Ending{State: backup.JobQueued, Due: next, Failed: true, Code: code, Error: message}
+	}
+	if code.Transient() && failures < a.job.MaxAttempts {
+		message += fmt.Sprintf(" It was not tried again: the time for it ends at %s UTC.", a.job.Deadline.UTC().Format(time.DateTime))
 	}
 	return backup.Ending{State: backup.JobFailed, Code: code, Error: message}
 }

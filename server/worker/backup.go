@@ -42,6 +42,9 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 	if err := b.clear(ctx); err != nil {
 		return ending{}, err
 	}
+	if e, err := b.share(ctx); err != nil || e.imageID != "" {
+		return e, err
+	}
 	a.begin(ctx, "checking")
 	var err error
 	if b.machine, err = b.session.Machine(ctx, b.vm.MOID); err != nil {
@@ -68,12 +71,38 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 	return b.done(ctx), nil
 }
 
-// done lists the image with the job's end.
+// done lists the image with the job's end, and gives it to the jobs that wait
+// to make the same one.
 func (b *backupJob) done(ctx context.Context) ending {
 	ctx = context.WithoutCancel(ctx) // the image is committed: a stop that comes now is too late
 	return ending{state: backup.JobSucceeded, imageID: b.image.ID, also: func(tx backup.Tx) error {
-		return tx.InsertImage(ctx, b.image)
+		if err := tx.InsertImage(ctx, b.image); err != nil {
+			return err
+		}
+		return backup.ShareWithWaiting(ctx, tx, *b.job, b.image)
 	}}
+}
+
+// share ends the job with the image that another schedule's has made in the
+// same window, where there is one: then no snapshot is needed.
+func (b *backupJob) share(ctx context.Context) (ending, error) {
+	var i backup.Image
+	var text string
+	err := b.Store.View(ctx, func(tx backup.Tx) (err error) {
+		if i, err = backup.SharedImage(ctx, tx, *b.job); err == nil && i.ID != "" {
+			text, err = backup.SharingText(ctx, tx, i)
+		}
+		return err
+	})
+	if err != nil || i.ID == "" {
+		return ending{}, err
+	}
+	b.say("%s", text)
+	e := ending{state: backup.JobSucceeded, imageID: i.ID, also: func(tx backup.Tx) error { return backup.ShareImage(ctx, tx, *b.job, i.ID) }}
+	if i.StartedAt.Before(b.job.StartedAt) {
+		e.started = i.StartedAt
+	}
+	return e, nil
 }
 
 // resume ends what an attempt left that committed its image and could not say
@@ -262,9 +291,6 @@ func (b *backupJob) keys() []int32 {
 	return keys
 }
 
-// forGood is when the lock of an image ends that never expires.
-var forGood = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
-
 func (b *backupJob) newImage(started time.Time) backup.Image {
 	i := backup.Image{ID: b.note.ImageID, Project: b.job.Project, VCenterID: b.vcenter.ID, VMID: b.vm.ID, VMName: b.machine.Name, VMMOID: b.vm.MOID,
 		VMInstanceUUID: b.vm.InstanceUUID, ScheduleID: b.spec.ScheduleID, GroupID: b.spec.GroupID, RunID: b.job.RunID, JobID: b.job.ID,
@@ -274,10 +300,7 @@ func (b *backupJob) newImage(started time.Time) backup.Image {
 		i.ChangeDetection = backup.DetectCompare
 	}
 	if b.spec.Lock {
-		i.LockedUntil = i.ExpiresAt
-		if i.ExpiresAt.IsZero() { // it never expires, so it is never deleted
-			i.LockedUntil = forGood
-		}
+		i.LockedUntil = backup.LockedUntil(i.ExpiresAt)
 	}
 	for _, d := range b.machine.Disks {
 		if b.spec.Disks.Chosen(d.Label) && d.Unprotectable != "" {

@@ -25,6 +25,7 @@ type Store interface {
 
 // Planner makes occurrences into runs and asks for inventories.
 type Planner interface {
+	RenewDue(ctx context.Context) error
 	Dispatch(ctx context.Context) (int, error)
 	SyncVCenter(ctx context.Context, id string) (backup.Job, error)
 }
@@ -77,7 +78,8 @@ func (c Config) defaulted() Config {
 // Worker runs jobs. Make it with [New].
 type Worker struct {
 	Config
-	wake chan struct{}
+	wake    chan struct{}
+	renewed bool // when schedules are due is known to this process; only dispatch looks at it
 
 	mu       sync.Mutex
 	versions map[string]string // guarded by mu: vcenter id -> version of its inventory that is stored
@@ -130,17 +132,24 @@ func (w *Worker) every(ctx context.Context, d time.Duration, f func(context.Cont
 }
 
 func (w *Worker) dispatch(ctx context.Context) error {
-	if _, err := w.Planner.Dispatch(ctx); err != nil {
-		return fmt.Errorf("dispatch: %w", err)
+	if !w.renewed {
+		if err := w.Planner.RenewDue(ctx); err != nil {
+			return fmt.Errorf("renew when schedules are due: %w", err)
+		}
+		w.renewed = true
+	}
+	_, derr := w.Planner.Dispatch(ctx)
+	if derr != nil { // what could be dispatched was: the queue goes on
+		derr = fmt.Errorf("dispatch: %w", derr)
 	}
 	n, err := w.Store.Expire(ctx)
 	if err != nil {
-		return fmt.Errorf("expire jobs: %w", err)
+		err = fmt.Errorf("expire jobs: %w", err)
 	}
 	if n > 0 {
 		w.Log.WarnContext(ctx, "jobs missed", "count", n)
 	}
-	return nil
+	return errors.Join(derr, err)
 }
 
 // serve claims jobs while there are free slots.

@@ -10,6 +10,7 @@ CREATE INDEX schedule_unbooked ON schedule (project, id) WHERE unbooked_seats > 
 ALTER TABLE job ADD COLUMN unbooked BOOLEAN NOT NULL DEFAULT FALSE;
 DROP INDEX job_due;
 CREATE INDEX job_due ON job (unbooked, due, id) WHERE state = 'queued';
+CREATE INDEX job_active_vm ON job (vm_id, created_at, id) WHERE state IN ('queued', 'running');
 
 CREATE TABLE image_share (
   image_id     TEXT NOT NULL REFERENCES image (id) ON DELETE CASCADE,
@@ -27,6 +28,7 @@ CREATE INDEX image_share_run ON image_share (run_id, image_id);
 
 -- +goose Down
 DROP TABLE image_share;
+DROP INDEX job_active_vm;
 DROP INDEX job_due;
 CREATE INDEX job_due ON job (due, id) WHERE state = 'queued';
 ALTER TABLE job DROP COLUMN unbooked;
