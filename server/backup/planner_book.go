@@ -96,7 +96,7 @@ func openDesk(ctx context.Context, tx *planTx, s *Schedule, c SeatsBooked) (desk
 		return d, err
 	}
 	if s.ID != "" {
-		d.held = tx.free(d.seats, s.ID)
+		d.held = tx.free(d.seats, c.VCenterID, s.ID)
 	}
 	return d, nil
 }

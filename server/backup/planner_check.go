@@ -83,7 +83,7 @@ func release(ctx context.Context, tx Tx, others []Planned) error {
 			continue
 		}
 		if err == nil {
-			err = tx.UpdateSchedule(ctx, &old, nil)
+			err = tx.SaveSeats(ctx, old, nil)
 		}
 		if err != nil {
 			return err

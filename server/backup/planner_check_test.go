@@ -1,6 +1,7 @@
 package backup_test
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -208,5 +209,81 @@ func TestASelectorGroupBooksWhatItReservesOrItsMembers(t *testing.T) {
 		if s = h.add(s); s.Seats != want || h.taken(h.vcenter.ID)[tonight(2+reserved)] != want {
 			t.Errorf("with %d reserved it books %d seats, want %d", reserved, s.Seats, want)
 		}
+	}
+}
+
+// TestSchedulesOfFullHoursChangePlaces: each holds what the other wants, so one
+// by one they are refused, and as one they are done.
+//
+// seed:N60
+func TestSchedulesOfFullHoursChangePlaces(t *testing.T) {
+	h := newHouse(t, 1)
+	var held []backup.Schedule
+	for i, hour := range []int{2, 3, 4} {
+		s := nightly(fmt.Sprintf("s%d", i), hour)
+		s.VMID = h.addVMs(h.vcenter.ID, 1)[0].ID
+		held = append(held, h.add(s))
+	}
+	want := slices.Clone(held)
+	for i := range want {
+		want[i].Version, want[i].Recurrence.Hour = 0, held[(i+1)%3].Recurrence.Hour
+	}
+	_, err := h.UpdateSchedule(h.ctx, want[0])
+	refused(t, err, backup.SlotFull, "start_time")
+	done, err := h.UpdateSchedules(h.ctx, want)
+	if err != nil {
+		t.Fatalf("a circle of three: %v", err)
+	}
+	for i, s := range done {
+		if s.Recurrence.Hour != want[i].Recurrence.Hour || s.Version != held[i].Version+1 {
+			t.Errorf("%s: at %d in version %d, want %d in %d", s.Name, s.Recurrence.Hour, s.Version, want[i].Recurrence.Hour, held[i].Version+1)
+		}
+	}
+	again, err := h.UpdateSchedules(h.ctx, want)
+	if err != nil || again[0].Recurrence.Hour != want[0].Recurrence.Hour {
+		t.Errorf("the same again: %v", err)
+	}
+	for hour, n := range h.taken(h.vcenter.ID) {
+		if n != 1 {
+			t.Fatalf("%s holds %d seats, want 1", hour, n)
+		}
+	}
+	want[1].Recurrence.Hour = want[2].Recurrence.Hour
+	_, err = h.UpdateSchedules(h.ctx, want)
+	refused(t, err, backup.SlotFull, "schedules.1.start_time")
+	want[1].ID = "gone"
+	_, err = h.UpdateSchedules(h.ctx, want)
+	refused(t, err, backup.NotFound, "schedules.1")
+	_, err = h.UpdateSchedules(h.ctx, []backup.Schedule{want[0], want[0]})
+	refused(t, err, backup.Invalid, "schedules.1.id")
+}
+
+// TestWhatIsHeldStaysWhenSchedulesChangeAsOne: an hour that is over-booked
+// since the capacity was made smaller refuses nobody who is in it.
+func TestWhatIsHeldStaysWhenSchedulesChangeAsOne(t *testing.T) {
+	h := newHouse(t, 2)
+	var held []backup.Schedule
+	for i := range 2 {
+		s := nightly(fmt.Sprintf("s%d", i), 2)
+		s.VMID = h.addVMs(h.vcenter.ID, 1)[0].ID
+		held = append(held, h.add(s))
+	}
+	v := h.vcenter
+	v.Version, v.SlotCapacity = 0, 1
+	if _, err := h.UpdateVCenter(h.ctx, v); err != nil {
+		t.Fatal(err)
+	}
+	for i := range held {
+		held[i].Version, held[i].Description = 0, "changed"
+	}
+	if _, err := h.UpdateSchedules(h.ctx, held); err != nil {
+		t.Errorf("changed in place: %v", err)
+	}
+	if _, _, err := h.CheckSchedule(h.ctx, held[0], []backup.Planned{{ID: held[1].ID, Schedule: &held[1]}}); err != nil {
+		t.Errorf("checked beside the other: %v", err)
+	}
+	over, err := h.OverBooked(h.ctx, v.ID)
+	if err != nil || over.Most != 2 || over.Hours < 399 {
+		t.Errorf("over-booked %+v, %v; want 2 seats each night", over, err)
 	}
 }
