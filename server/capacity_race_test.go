@@ -70,8 +70,8 @@ type rush struct {
 	ids      []string
 	outcomes map[string]int
 	names    int
-	taken    []string // names of schedules that were booked
-	off      []string // schedules that were disabled
+	taken    []string         // names of schedules that were booked
+	off      []string         // schedules that were disabled
 	over     map[string]seats // by vcenter and version: hours that were too full when its capacity was made smaller
 	failed   bool
 }
