@@ -762,6 +762,11 @@ type BackupScheduleList struct {
 	NextCursor string           `json:"next_cursor,omitempty,omitzero"`
 }
 
+// BackupScheduleMove defines model for BackupScheduleMove.
+type BackupScheduleMove struct {
+	Schedules []ScheduleMove `json:"schedules"`
+}
+
 // ChangeDetection defines model for ChangeDetection.
 type ChangeDetection string
 
@@ -1173,6 +1178,14 @@ type RunTrigger string
 // Safety What is kept of a VM that is overwritten: its former disks for 24 hours,
 // a full backup, or nothing.
 type Safety string
+
+// ScheduleMove defines model for ScheduleMove.
+type ScheduleMove struct {
+	ID string `json:"id"`
+
+	// Schedule Exactly one of `group_id` and `virtual_machine_id`; exactly one of `one_time`, `daily`, `weekly` and `monthly`.
+	Schedule BackupSchedule `json:"schedule"`
+}
 
 // Selector Chooses VMs of one vcenter, anew at every run. All conditions that are given must hold.
 type Selector struct {
@@ -1643,6 +1656,12 @@ type RunBackupScheduleParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// MoveBackupSchedulesParams defines parameters for MoveBackupSchedules.
+type MoveBackupSchedulesParams struct {
+	// IdempotencyKey Makes a repetition answer what the first one answered.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // ListJobsParams defines parameters for ListJobs.
 type ListJobsParams struct {
 	Kind  JobKind  `form:"kind,omitempty" json:"kind,omitempty,omitzero"`
@@ -1823,6 +1842,9 @@ type UpdateBackupScheduleJSONRequestBody = BackupSchedule
 
 // CheckBackupScheduleJSONRequestBody defines body for CheckBackupSchedule for application/json ContentType.
 type CheckBackupScheduleJSONRequestBody = BackupScheduleCheck
+
+// MoveBackupSchedulesJSONRequestBody defines body for MoveBackupSchedules for application/json ContentType.
+type MoveBackupSchedulesJSONRequestBody = BackupScheduleMove
 
 // CreateRestoreJSONRequestBody defines body for CreateRestore for application/json ContentType.
 type CreateRestoreJSONRequestBody = Restore
@@ -2093,6 +2115,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/backup-schedules:check (the `CheckBackupSchedule` operationId).
 	CheckBackupSchedule(ctx context.Context, body CheckBackupScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MoveBackupSchedulesWithBody Change several schedules as one
+	//
+	// The seats of all of them are given back before those that they want are booked, so that they can change places in full hours. All are changed or none. A refusal names the schedule by its place in the list, as in `schedules.1.start_time`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/backup-schedules:move (the `MoveBackupSchedules` operationId).
+	MoveBackupSchedulesWithBody(ctx context.Context, params *MoveBackupSchedulesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MoveBackupSchedules Change several schedules as one
+	//
+	// The seats of all of them are given back before those that they want are booked, so that they can change places in full hours. All are changed or none. A refusal names the schedule by its place in the list, as in `schedules.1.start_time`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/backup-schedules:move (the `MoveBackupSchedules` operationId).
+	MoveBackupSchedules(ctx context.Context, params *MoveBackupSchedulesParams, body MoveBackupSchedulesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListJobs List jobs
 	//
@@ -2749,6 +2789,44 @@ func (c *Client) CheckBackupScheduleWithBody(ctx context.Context, contentType st
 // Corresponds with POST /v1/backup-schedules:check (the `CheckBackupSchedule` operationId).
 func (c *Client) CheckBackupSchedule(ctx context.Context, body CheckBackupScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCheckBackupScheduleRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MoveBackupSchedulesWithBody Change several schedules as one
+//
+// The seats of all of them are given back before those that they want are booked, so that they can change places in full hours. All are changed or none. A refusal names the schedule by its place in the list, as in `schedules.1.start_time`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/backup-schedules:move (the `MoveBackupSchedules` operationId).
+func (c *Client) MoveBackupSchedulesWithBody(ctx context.Context, params *MoveBackupSchedulesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMoveBackupSchedulesRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MoveBackupSchedules Change several schedules as one
+//
+// The seats of all of them are given back before those that they want are booked, so that they can change places in full hours. All are changed or none. A refusal names the schedule by its place in the list, as in `schedules.1.start_time`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/backup-schedules:move (the `MoveBackupSchedules` operationId).
+func (c *Client) MoveBackupSchedules(ctx context.Context, params *MoveBackupSchedulesParams, body MoveBackupSchedulesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMoveBackupSchedulesRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4368,6 +4446,59 @@ func NewCheckBackupScheduleRequestWithBody(server string, contentType string, bo
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewMoveBackupSchedulesRequest calls the generic MoveBackupSchedules builder with application/json body
+func NewMoveBackupSchedulesRequest(server string, params *MoveBackupSchedulesParams, body MoveBackupSchedulesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewMoveBackupSchedulesRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewMoveBackupSchedulesRequestWithBody constructs an http.Request for the MoveBackupSchedules method, with any body, and a specified content type
+func NewMoveBackupSchedulesRequestWithBody(server string, params *MoveBackupSchedulesParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/backup-schedules:move")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
 
 	return req, nil
 }
@@ -6036,6 +6167,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/backup-schedules:check (the `CheckBackupSchedule` operationId).
 	CheckBackupScheduleWithResponse(ctx context.Context, body CheckBackupScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*CheckBackupScheduleResponse, error)
 
+	// MoveBackupSchedulesWithBodyWithResponse Change several schedules as one
+	//
+	// The seats of all of them are given back before those that they want are booked, so that they can change places in full hours. All are changed or none. A refusal names the schedule by its place in the list, as in `schedules.1.start_time`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/backup-schedules:move (the `MoveBackupSchedules` operationId).
+	MoveBackupSchedulesWithBodyWithResponse(ctx context.Context, params *MoveBackupSchedulesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MoveBackupSchedulesResponse, error)
+
+	// MoveBackupSchedulesWithResponse Change several schedules as one
+	//
+	// The seats of all of them are given back before those that they want are booked, so that they can change places in full hours. All are changed or none. A refusal names the schedule by its place in the list, as in `schedules.1.start_time`.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/backup-schedules:move (the `MoveBackupSchedules` operationId).
+	MoveBackupSchedulesWithResponse(ctx context.Context, params *MoveBackupSchedulesParams, body MoveBackupSchedulesJSONRequestBody, reqEditors ...RequestEditorFn) (*MoveBackupSchedulesResponse, error)
+
 	// ListJobsWithResponse List jobs
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -7251,6 +7400,54 @@ func (r CheckBackupScheduleResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CheckBackupScheduleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type MoveBackupSchedulesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BackupScheduleList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r MoveBackupSchedulesResponse) GetJSON200() *BackupScheduleList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r MoveBackupSchedulesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r MoveBackupSchedulesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r MoveBackupSchedulesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MoveBackupSchedulesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MoveBackupSchedulesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8936,6 +9133,36 @@ func (c *ClientWithResponses) CheckBackupScheduleWithResponse(ctx context.Contex
 	return ParseCheckBackupScheduleResponse(rsp)
 }
 
+// MoveBackupSchedulesWithBodyWithResponse Change several schedules as one
+//
+// The seats of all of them are given back before those that they want are booked, so that they can change places in full hours. All are changed or none. A refusal names the schedule by its place in the list, as in `schedules.1.start_time`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/backup-schedules:move (the `MoveBackupSchedules` operationId).
+func (c *ClientWithResponses) MoveBackupSchedulesWithBodyWithResponse(ctx context.Context, params *MoveBackupSchedulesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MoveBackupSchedulesResponse, error) {
+	rsp, err := c.MoveBackupSchedulesWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMoveBackupSchedulesResponse(rsp)
+}
+
+// MoveBackupSchedulesWithResponse Change several schedules as one
+//
+// The seats of all of them are given back before those that they want are booked, so that they can change places in full hours. All are changed or none. A refusal names the schedule by its place in the list, as in `schedules.1.start_time`.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/backup-schedules:move (the `MoveBackupSchedules` operationId).
+func (c *ClientWithResponses) MoveBackupSchedulesWithResponse(ctx context.Context, params *MoveBackupSchedulesParams, body MoveBackupSchedulesJSONRequestBody, reqEditors ...RequestEditorFn) (*MoveBackupSchedulesResponse, error) {
+	rsp, err := c.MoveBackupSchedules(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMoveBackupSchedulesResponse(rsp)
+}
+
 // ListJobsWithResponse List jobs
 //
 // Returns a wrapper object for the known response body format(s).
@@ -10138,6 +10365,39 @@ func ParseCheckBackupScheduleResponse(rsp *http.Response) (*CheckBackupScheduleR
 	return response, nil
 }
 
+// ParseMoveBackupSchedulesResponse parses an HTTP response from a MoveBackupSchedulesWithResponse call
+func ParseMoveBackupSchedulesResponse(rsp *http.Response) (*MoveBackupSchedulesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MoveBackupSchedulesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BackupScheduleList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListJobsResponse parses an HTTP response from a ListJobsWithResponse call
 func ParseListJobsResponse(rsp *http.Response) (*ListJobsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -11180,6 +11440,9 @@ type ServerInterface interface {
 	// CheckBackupSchedule Tell what making or changing a schedule would answer
 	// (POST /v1/backup-schedules:check)
 	CheckBackupSchedule(w http.ResponseWriter, r *http.Request)
+	// MoveBackupSchedules Change several schedules as one
+	// (POST /v1/backup-schedules:move)
+	MoveBackupSchedules(w http.ResponseWriter, r *http.Request, params MoveBackupSchedulesParams)
 	// ListJobs List jobs
 	// (GET /v1/jobs)
 	ListJobs(w http.ResponseWriter, r *http.Request, params ListJobsParams)
@@ -12197,6 +12460,47 @@ func (siw *ServerInterfaceWrapper) CheckBackupSchedule(w http.ResponseWriter, r 
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.CheckBackupSchedule(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// MoveBackupSchedules operation middleware
+func (siw *ServerInterfaceWrapper) MoveBackupSchedules(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params MoveBackupSchedulesParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.MoveBackupSchedules(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -13611,6 +13915,8 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/v1/backup-schedules:check", wrapper.CheckBackupSchedule).Methods(http.MethodPost)
 
+	r.HandleFunc(options.BaseURL+"/v1/backup-schedules:move", wrapper.MoveBackupSchedules).Methods(http.MethodPost)
+
 	r.HandleFunc(options.BaseURL+"/v1/backup-schedules/{id}", wrapper.DeleteBackupSchedule).Methods(http.MethodDelete)
 
 	r.HandleFunc(options.BaseURL+"/v1/backup-schedules/{id}", wrapper.GetBackupSchedule).Methods(http.MethodGet)
@@ -14488,6 +14794,46 @@ type CheckBackupScheduledefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response CheckBackupScheduledefaultApplicationProblemPlusJSONResponse) VisitCheckBackupScheduleResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MoveBackupSchedulesRequestObject struct {
+	Params MoveBackupSchedulesParams
+	Body   *MoveBackupSchedulesJSONRequestBody
+}
+
+type MoveBackupSchedulesResponseObject interface {
+	VisitMoveBackupSchedulesResponse(w http.ResponseWriter) error
+}
+
+type MoveBackupSchedules200JSONResponse BackupScheduleList
+
+func (response MoveBackupSchedules200JSONResponse) VisitMoveBackupSchedulesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MoveBackupSchedulesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response MoveBackupSchedulesdefaultApplicationProblemPlusJSONResponse) VisitMoveBackupSchedulesResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -15652,6 +15998,9 @@ type StrictServerInterface interface {
 	// CheckBackupSchedule Tell what making or changing a schedule would answer
 	// (POST /v1/backup-schedules:check)
 	CheckBackupSchedule(ctx context.Context, request CheckBackupScheduleRequestObject) (CheckBackupScheduleResponseObject, error)
+	// MoveBackupSchedules Change several schedules as one
+	// (POST /v1/backup-schedules:move)
+	MoveBackupSchedules(ctx context.Context, request MoveBackupSchedulesRequestObject) (MoveBackupSchedulesResponseObject, error)
 	// ListJobs List jobs
 	// (GET /v1/jobs)
 	ListJobs(ctx context.Context, request ListJobsRequestObject) (ListJobsResponseObject, error)
@@ -16307,6 +16656,39 @@ func (sh *strictHandler) CheckBackupSchedule(w http.ResponseWriter, r *http.Requ
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(CheckBackupScheduleResponseObject); ok {
 		if err := validResponse.VisitCheckBackupScheduleResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// MoveBackupSchedules operation middleware
+func (sh *strictHandler) MoveBackupSchedules(w http.ResponseWriter, r *http.Request, params MoveBackupSchedulesParams) {
+	var request MoveBackupSchedulesRequestObject
+
+	request.Params = params
+
+	var body MoveBackupSchedulesJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.MoveBackupSchedules(ctx, request.(MoveBackupSchedulesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "MoveBackupSchedules")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(MoveBackupSchedulesResponseObject); ok {
+		if err := validResponse.VisitMoveBackupSchedulesResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -17063,250 +17445,255 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L17d9u2tjj4VbA4d63ecw8tS/IjjrK6ZhwnbZPWSX6Om97TOFeCSEhiRQEsAVrRyfi7z8IGQIIkKJG2",
-	"nPScO/8klgSCwMbGfj++eAFbJYwSKrg3+uKRz3iVxAT+fo6DZZb8mLIskR9vcZwR+UeQEixIOMbCG3nD",
-	"/vD0YDA4GB5d95+O+v1Rv/+753tR6I28/uD1i99/Pvo/Z/99fP30w/Dy9PmTNycXg6v+c8/3KF4Rb+TN",
-	"WRx6vpcSTtJbEo45wXIlZ77HSUwCwVL5SoHn3Bt9/OIFWJA5SzfeyJvC8ioz3X3yvduAUEHS8fY1nHt3",
-	"vpcl4Y6t3N35GhCvVnhOyoBYYDon45AIEoiIUW/kBVPh+V7AKI+4IDSQCw1SzBee74URX5pdJDiIxMYb",
-	"nZ49GTw9fnL65OjU95Zk442G/X7f92I8JbE38n7CaYjkg2gAUMKhNxqcDvqngyE8wgVLSeiNjvvD05Oj",
-	"wdmxBAChYXVPR/3rwZNR/+noGI6HfE6ilHB7zPCgfwZjjkaDoRwzlwc/3n2Q20e89HzvDzbdMc+Pnt6y",
-	"RLw730tYRMU4omMRwdlWtnE0Gg5+B3gkjEdC4UNIZjiLJfjTjO543w+e7/FgQcIsJjuGXsih0T/VlUhS",
-	"dhvxiFEJ89LZtTka+R1ORcPZGLhzgUXGAaGZvBpt0dn3bqNUZDger3CwiCig6PaHXsjjo1xgGpBxlsHg",
-	"k/7g5Ol0EBw8mQ3JQT88OT44w0fTg8G0H5zio9kwHEhUXDEYfbs6OB4Wd5CkiXdXXJn3GsTlW+O8HG2I",
-	"SoijeKMQJMxSLK/ceMGylHujgcR6PI0lwEWaEYniQt2DlAhC1fX8+MUL8YaP2Wy8JmTpjT56PKMh3nif",
-	"5AnqcWM5xhudnMq7tJ9bIJFohT+PQxLjjVnzqQ02RKP5QsQbCUvyWYwlDpdv5+C6P1Sw+DsAZQv+V3YC",
-	"xDQnqxIFzb2CGSXOZasVhlle3pJ0g0K8QVgg+Bmd8wgfXrPlhvU835NPjv/JJHp5xS+e72U0SZmkhPIY",
-	"xprYeTMcxV4bQut764iGbJ2fqESj12xawh0sBFklAs7biTH6LuUYk5Gtv++mSsuIhjazkaeoV8G90ZHv",
-	"rQjneC7Jw8dPviQQ85RwIBbTjSB8nJB0zEnA5DTD/tMng5OhJPAhQHDQf3L05HhwNjz2PSKwHignHh75",
-	"nmACxyU6c9eauLUkNPIU04zSiM7hG5LILwgOIzpH6gwfnQJVaceVhdUlbkuCZXlL6lYMivOUwowEv2LG",
-	"fNiWsOiro0nHLCVkDKcnD+Lp2cnR8dnZ0dHwbBfCXEqUkmLCOGAZFd7oeDDMUWgWxYRvuCCrYs/FnWVr",
-	"SsLxdLMLwvJsxoxKOjjDMSfyagsR0bniT1gsvJF3eIvTwziaHi6zFB9aVOLOsCWzvadnT86Oh8dPzvpn",
-	"fd+7JWk022iqcdRXhwEPlE5CIXZKDIcbDM/Ojp/2B2dnZ+oIYiJcBzUcDY5HR09+d59KPqbd5Xydw3of",
-	"AsjPQHfX49uV3GCBkQeAdRJuZrt6yDRi3LDM4+HgJOiH5KA/PR0cPJkO+gfD4OT04GnQJ0M8CI9mxycN",
-	"nBYea+a0wxKnffKkdFuKtTluuw3NQUms4FkQEBKSEGTbq4zuFu4rVHM/PLGrDBYzsXVVdXIm0mg+J6nc",
-	"sxFE5JY/XAA5KzOWJBrfklQTjrNev3fU67ekHoSGIK96I28hRMJHh4eaYva0OtUL2GonPM4dKHIcPsX9",
-	"YEAOTmf96cHx7OTJwdPZ8eBgOBvMTqcD8gQP+vDYLaHygo/5hgZuGnlyppcbR6tIKXuaR58MtW4CvGrB",
-	"uJCcCm6N+irEAmsqcJxfBPVTwlgseXWOl0JLA3BchZ4z6PueXNs4PyWCw802cUKkmPKEpXInOBOspRCR",
-	"cZLqpUji9//c8mRBUtKLWYBjdfyKR10WLKogbJVLPetjvOVSH0sESeSlOpbCqQaSlAS8kA+kTLlT5ZNM",
-	"wRt5H0M++IRImhySNOndrsKlt1MdlNLpjMUhIPjhi4v+4e3qMElBZ1CH6BH+edAJBx+gEHTCwRVZAXs/",
-	"Ozl7+vTo+OTpcJtG4Xs0ChQYowTAO3g67PV7w96gL6EMgDoGQK1wIPfXH530Ryeno6d41J+O+gFQd7Fm",
-	"6dIbeQAjCb2EraVwpjGSUWWHYFkaEI3YCq4SmocX/cMr/aOUiTghdOsWO5kspDwZwzI0U28vcq1xShX7",
-	"//gJxKcFwSFJ4YK/vMZzuOiEB2mUaBvF9YIgNv2DBOI7jjTR89GMpWjyanZwiUWwmPTASACI4428G29w",
-	"4wF0/syitNCxJFldYTDQbBI5kItUkl65jF9YgNULXe+XggpiM7ReYIHWmKMVDkmv0yvufC/BKV4RoXd7",
-	"oWj1+UwT9/JbzwViKcLyRyQWEUeS8vQAcb2R92dG0k1xMDnZh7nsVcxYuoJjl6ToANQo37F7vZbnZKaF",
-	"p/Ji1Pft1zFV89xnIVnKmQMcE9AyA/h1Ik9CwKnMCVLvalyRms9eyQp//oXQuZQ8T6S8W18E2BBfvQB1",
-	"wDFnLk80zDqQknd9VmtCkHvz+aJwKyJVZ15FNP/sfE9IVgkDg8XPZFMH5SVeEo4wSklCRCS/RJjyNUkV",
-	"dkvAzqKUC8Qo0b+QMIevuq7F4q23HcjXNax8eHLSYuUzuM3uKziR1CE/ekUQEObwKcBxTFK0pGzNUSR6",
-	"aPJfExRxhOmmeeGadjSt+PTYtcRfpDRSX+ArQVZcrg0rpMQCrRgXTVgJMk3pxblKN1Bs4XO0ylbwqQ9w",
-	"0x/zJUVUECkryjW9gUmrS3pL440CFSVyZeQzDgR8FXEk19G0OPiv8RhPdx/jVUabL4+2B3S7OsYw1zyt",
-	"LZl3m1uL181TW7ytw8y+9/lgzg70HMVLahLdlheXrRNdt3aniArh4jkLI6ePJGBUECqURpHEkWKBh39w",
-	"xQdzjvrlr+D+uLM3/x8pmXkj7/86LPxBh+pXfmhvMgdDQVtzc+9buCq8GyDK5mCcJA4D5pOOSzUL2bZY",
-	"2zbdfrWWCforG5idpmKXpddl323QsjqC9X2hRbvgapmK2gGUq4s6TmIclBWxtoYd+2ElzbPZzHB8/QXV",
-	"C5RrLkw8nV+1xTqUKxfjFU6S3BYn1YyRF3EmJftQAq39lTOwdEPasmC0R93WZoqKJp9gztcslXsJWJpK",
-	"KWHBUk7QFAtB0g3iAstXOHV+schW0yRVr336w+jsdPSiPzobjM7ORscXoycvRqcno6fno+EPo5fno/P+",
-	"6OJkdHIuxwxORudHo+c/jI5/GA2ej4bPR/3no7PhaHgxejEYnbwYnV7IMc/7ox/6o/75qH+21Tmx3SzQ",
-	"9lgM4F3HomyECaO8xhq0NtDxZuQijHtNZmiFPN+bqNclRCBNUqpxqJSuqfWwQxhTUQG3jc/HWa5DWNjb",
-	"n/93gazuOf0amPPeNo7enx/UgWFkyG+EQmZ5j4xFf13wgerNKHGpV1KbmzNKep5ys54HAUkeD9Nes2kH",
-	"+KjRTqD8waYVeNwPRd6lbBqT1ZbtJmrE350yawiageR3syyOwYUocBQbkcvymSNGUWEiRAsWhxwN+lKD",
-	"HPQRyPtyQ7OIxCFoG7n4JvlJwFYrQkOsBeuPX5RzUqsJhXOR4xWRMqBXFQCPpAB49ylXXXZIOran6Lj/",
-	"VHJUASbA62hF5H4l3ugta/0oS+lI8tSRBtioAEvrAzen4Tj0c5SSWcZxDOY7NMNRnKUKba8y+shoe5XR",
-	"DmirRjvRNs0oEsbWqd11PlpHYoEiwSVW872gtRZQHpdtFFLQveSmOnS0HKoAwjIBMDFy51fnHnqxj8Y2",
-	"/kXAV/eV/RJx0QUqoF4JslK+idabrb3TTRbALshmSFt1kLbqcB+xOCRcKKNrzwKzy2KDwxBMtjh+l7KE",
-	"pAIMO9oLk1hfWZYKUTptPbayvDhGK7KakpR/hzjFCV8wwRFOCRJ4SSgSbE7EgqQ9dL2IcjeMonWEI6lR",
-	"9AoaO2UsJphKnLY90g1egJTg8C2EiChFuGZJC0lMwGqgI7ZyN015S/WXlzZZtpj1h8eON5HPQZyFZFw3",
-	"vXELOzra5MGe+0o9OuiDRVePwGkKPNA2Fb5US6gaCbmcJwISuRNeeWjqVsT9RY1SyxsnOMVxTOISYPtV",
-	"PFHYCJZuRhWbwAJhcAo9Q330vbHI6zv+HUfKf49wHLN1z6vYtkvW7X7dum20+84Qr1oot23qvRyi2B1G",
-	"xo6Jpowteb6nFaYb+X8k0EJ+VHflHvux7aQ4jt/OQEradk7vzRNSLAJMkbMe8GWUHLBEEYMDMJWQVN+F",
-	"Sqj4fe/dN7wFDvQvmTA+KsT4lE+iHEJeWSEHaqxsWxZhzNef/9Fai66s+U5Hvwa517LuX7DXrF7YvOg8",
-	"Zr9CyWuB+9uXfAHjX+TD7yoh/m0x78J6SCJf+dr8ZuTDlGCp+oGMqyNIWsIW9vsi4ksXZIu0gHbe43Ka",
-	"QM2fPuWECvQ9ouSWpKDCtJqzsHd/qf/Y8LWJ3/vycNIcY66Uk7EchlPSCSAxgxDUjIoobv+UDhF2rr+S",
-	"6eBy1EKAivHTAj60h3ZaiqUtz/1G+yzrD+kQY8dySwF7rt9NpsROLH0PIyvBizWfq9q08nU9Q7m7QzJK",
-	"jmYpWyEw47aGh9Ft2yxQDb0re9Sqe97iloRo2qjjlXNEULcXlq/IrE4iQ0dctl9xwhZHYJGJKnLm0CtT",
-	"P79OTg3ZMvhQwsP8zu4g2/vjNYoLPDavsbyf91EqFB9pzT18DywsOxWRK4JDJCn0RiwiOnfrFF2J6C6q",
-	"gliKorCHch4BlEutE4HR0d/t7q/6NuvxGDlRDBYsCghXMWyMEsDXiZI1gT0hzcl8tJb0Ah6COMc4xipg",
-	"R0rTEOpiS6CnJydHp9sF0AqSVBbdjC22+3krupQ3/VIHnegYlInhphOEaYgmdQFz8iwPVDHP5ADy0QT8",
-	"2fKPNSHLeKOnWTEqFvEGogDL6Cq1/U3h8R4LNiafIy4iOh+DJ5W3UyTvj/Z70X+1F7+l2PYChnfSFr6e",
-	"hp0LiC33EvHlBVyXjhuqJNzZEVZVJP1JDlHcWWqqwF3gbq4XUbBAGH24BCsIB/UQl++c3OS2+Cwr0e9L",
-	"NXGnAs4O23MFc1QJzs+EJEoZV5guLxNnK4LkVUcxo3MlB7fiTC/1C6/y95UUuqNhnVvZkvNO6vlIlg0p",
-	"AO9mOm/YlIUbFGCK4CIQwAMNtamJfSUbTZbdTKmWL2m99bSOcms4AR3gK1+n0gkRRn+wKVrhDeIiimOF",
-	"jWU7w+nZVhrfAY1WBPMsVbjZ7j5e6ide6Pvl0AtfUUA6HVMqKfiPL68nxmRkJPJnCCtuu14QiigDdq9C",
-	"q/Ureg7S2H5niiV02Jh+oBOVuadxqpQxe1+mYNhi+y2+peRaPtBpi+1kp2dw5BIcKuxWBw0/rkT1g6TY",
-	"QmmcqTDClVG+voIwlecp1+LlGVuSEEUUERxA4kDBWIA69JpP2J7dco3usBHKkepwzWOKnnQwM8qnflMP",
-	"dcKQPBn7S81ARCiKBCi/vgTGmqXhtq0XR28FRtViAc7fnKv45TJ25RbnCm6duqSQjE7hiMYNB/jhkqPp",
-	"RgsAwgTKgOl3nrI1BbmzEBHkCHmuaIFDRBlKGVuNFMvQuEljmC0m+djvONKpfxpllbtlSmK2RiYqrR2e",
-	"OFPZt5/2r/YjL+CJRzMatxIAlEDfHl1/U+M7YWo5Y3+bSCiFeBJkIroliMdMcMRuiX3aEkEUk66y510C",
-	"ocuM7XdXxC4glLOb8h6FDRY7PScSDE2leorpvES9JeNWv5m8p53nycSCpC41WH6fv1G7XdZS0tGz++b9",
-	"krMocQwoKRB6yWDmrLXU+i7GlJKwiFza5YSwTIadg6LK55pP0/IorwjXzvjymdnLaXczqgurCWjn4MZa",
-	"sywO0ZTosI489wf8Zqn+OVgwxlX0SpG4Zxmz6oS7BM0mmFiz7QbP/gxrNh48km2t6nqBQGZJCT7mtZbA",
-	"jO9pg9gnx9W5kFqLmsjFVLGQGlwczRcCcXwLlS+YvEks5y25cP29kax7aDLHyQSYEoIo4hsKHAsepUwg",
-	"sIuo6xjijQ8cDvAhZgJNyTyiHJXSw1TirbihRofpoYlYRwGZjCR+sUBCE8E3ldkibmeZKbFNrFnvhoI9",
-	"V4FrjhOpZ8nH3VAqm2Qq6YI4SSbozywiPCDqbfOMcKH4No5jDkxXwmwCJX0m6hZgpJ0f/g2Vc4zNqU8g",
-	"kovDpgkOfTRhs1kcUTJBfJEJ+xWhlA+kbCAW5IaaYIry5kwZIZU/Yr/I8z09s3PXL3JTUHuyr+TBEPJ1",
-	"q4D6xz/+8Y+Dy8uDFy8sco+lwBLU6Hy/rNj0XdlUtQvxAm/ezn6D5JLiKugkE1DT1B8iI1z9tSYhNX+L",
-	"RZbqP2dppOMFschSnaJSB09hLupmqCz2HsfKaeUjHHN5pRgnCAsBPk4UY6GsJmUQm7iRwj7hcpLvzp6z",
-	"+ROMrpKpiH6VFzlPMuJLnedxCQGlxXmmRKW1+J4ClPNsXqYpSy/0kw6itoxoKKmBFT9poieRfEzJxzgM",
-	"SehrzS4lUnwCS4FZCoh8FMcqxR/H4DDKKM7EQgpYAcQZgvttGoUhkZeSMjGesYyGylM0i6NAKO9RkSai",
-	"Y0hVykjMOExCPgeEhLzIIYEMn4zLp5Tr1fO929V4zpQPazWeZnyj/irKfiQpmQE1H8vtkrBamwpWOOaJ",
-	"ArBxhGUU3O56gPk2JDQiYcmBVRlp/RDiFZ7DaMHYOMbpHAZgQcYQtKOXgm9xFMPTzlOtGQYf5iGw89GU",
-	"xV99BoOO/AI84iE2tn85Tn4sxtRvZ2mO6p1RgvrRYJcZ1zJ2qrFGjKzFsWQ0+jMj+medAlVOs2sptRS0",
-	"s/T+J91fb4DWzqhfN7x0s4rUzqSbWgfbBntcF/Wuu2eriD6pR9zkWWE1085GkHJAQ0TF6bHngsNSpd/b",
-	"I4+GzpG6YMoXlxEMhw2r0KGZs9wMBtU+Wq6NL/Dw5LQxhGG9YLGK3jBmswjktiVla1qPwiiHFbz/6VzO",
-	"Ld+yjJIE3BRYx9o6QhxYSpq3aNSSgm6heUrWaLpptdEKVixJ7tCXxL6g2wDmfDGN2PLexIs0IEUZi0rl",
-	"N7+0ORVz2m0OMIdbVyDYy2q/8zwSJRfQVb3PBKciAn5b8BNlcQ2dDEPXSKz4aU2hxJp5Io0IR5yhGU59",
-	"hQjaaCYZhpaGwp4TQgGmAYnHOpOE2NEw3QKU607MjDjjf94wYbIlrLokLYPXuoe7SYGqPWl9zaYggnWz",
-	"mTVFvuVpyI4fVZLPztX8LIcB8RNkPN0U1STr1wst2BqtsmAhyZCBcNV31pLylUtifnGNyGtktjd1lGtp",
-	"7kgeUuOKKn1NgNwW2VYKQ2sfTUZaHMx7GHdnCmw6pXXFDkImryJVsK+bgu8ZiFaPKWuH4Y7osnvLD6A3",
-	"ACIbuFkn7OcEq4JOFu6UKIuLrOb3sS59aCVpq0M+16a2RmxWdgUzF+MblvWzvr+G0ue1OzS6eqo4nqfj",
-	"RkgTnd+H5Q5yKx/NXJcju7XbPzOSKc5YFJrNa1D6Xq6kKfai/tZyjgRtxHkD5/sl19nd+lFdhXdkwpQd",
-	"oIQgQT4LY25CGYecC7amiKUhSZ+hJdnwPNFq8v1EG3Xs91oeMg0Z69J4I2+Fk49qCZ+KldQCAWpkIo9x",
-	"kBT6wyX/LvdzCcaWUtmThN83TgdlFw2VHW5Sjt+Z+JbrRRuolQVA+QrAWRcJTuJZXQrTb3UvEPI61lK+",
-	"tcMOHAI6k68RNo9qw2pIGGHa8SGezecgr4xdQUzlpLIqnHJ5eaMN+At8S9AsEsqJIlhvt3ho4FVbfh0K",
-	"Wxbrum2XVlDGwy0EHSwCaMIXLBXqI5+gOSPcIFppNnDU/iUNCN00eHu7O2MH5NhLNfQbKu81bHkbBFma",
-	"Ehq4MmJMYNfWSEzLj3IHZj6X6RGwAObT3hFwMmIV7EcF0YZwtwDmzjXREVDG3fWdKpqI/qkDX1qWQix5",
-	"zvKXfdoKqX1wXAvuuxx6zYzVxBp181Ts8lHcwyFhLxemd6226ifuRqAUCpnTVjRkZPvLEYyYMrEYVV3s",
-	"6tkoLD+l3d51QtQymGIvTuMHXN13bE3SmmAFmRZsNgO2wRNQeJ2CklXsopId8MMFenp88qQOmM4isymA",
-	"8aWWDKruPC/JVD6CAlzcZXEo1q2LYrhCLCKaZAJhgVQIHJAXU1RW6kDcR1yqt5ib2PZeyRLuTnyq1ttw",
-	"E7fcgTEZKTd/gKnEMhUChVLwJFO29tHUykNvGWJxVVqDS1S3K3k4VclCqPuOo5jNdR1PZfWDZ7W1b0t6",
-	"VJ3d6kogtfONPqs4NLtGZ4Nuv0uvgF/Nm6x0I41bvlG3LAg4qY9lOKiIrrWWHK0kyNAZONfFcl1q7tGc",
-	"SslEYRBuMatuEOJcmA7Y7DRjlbwrN5t6i18Hngv2FfStnYCbI5nY2xEq8SZH4kaT3OgATuXaPNxjVJ3R",
-	"LsXzxZkDH5OZ0GY1SRwiUN4gdFPqcJKEyMsoBXy3ltTG8FeGuLEBbotRgPSXkRUyAvEp2yF/z9DZv4Ln",
-	"qjA6FZWVrKPbjcVV841dbEn+KfmBk++WO9lUc9BJsBznJufas3a7m7b2yFL7G9ec9zHNF1VtKlwYnGXK",
-	"l0XBeaDKIIfudA67qU6Dj4wLluI58SXTloppAYJJOQCrPUnbl2Fe9/P5suWOVgKminY/k2doxVKigjID",
-	"1pB0bVIf6oGfeWcgtxxkBd6DsWKFN2idRgIiTCPRIOjkXYRcLhy7pVCTaW2HKe034+OMIymLTTcQjvIM",
-	"UYY4CVIieA8VIBqB7GYttbiK5X5FVRC8wxJDXBjTkoWWWh592cURwYitI4wNWTGwKl+/8sy+1enJRqjK",
-	"9uyD2WnuLojLPpTUq1KTqEeyDlsVgh9grzJFfyc+mqiqvNpQFUZ86YhWqbarcoh8u1MCym2t7hvLv5/i",
-	"TffIEG3PdvUZqSIiXRybD/Ge3jstrWWao+1d7ZhbZpeY7gTBV/QdPNcJiEWlk517audUbZjGutmmrHWn",
-	"zb0h6w+XXRPfSg3UOr0u1C+7N5608O7uBHihHLfGcO34ra28RjINfm6hmluzGvaQTLA1g8CmCt2o97tM",
-	"cCDd0LZKB6fDfsF91UNV8q4bMMnh4yUxTgj7Wwg3coYl5n3K2tDFVQsTVzVGV6JBeX3OgLTtjovaXlq5",
-	"Ktvlge3qJWKfuLMfBkBlCwoYstYNC97ekhSEUq6zvYpANIULpgcUYg6Po1Xaf1fqOXyJvkc4j2v6cCk1",
-	"E1VYsUE3KToFtJ0eFHt4jISIzWbueTmeEbGzwMV7Ncpp+NVA34+Ep1sKPLZ4p3hDN/wwPZQoWaMPlz2k",
-	"QmK40frkX9wkrQHC9NC5MjfmdCOIMy5IKqXCBeNC041SQzdXQRM+Lpqvtapcol7TUvTCAgd5r4Z24ztQ",
-	"MNP+r81Y1RKwzch7J+HXe2C0iMtQi9gxtytNfgboAu8sYYbJ26J6lGnZJBjKOGkVrrGDJDgIiC6POY5C",
-	"QkUe57yNkvxMSIJ+/fXVCw6Ienl+gXAYSvVRGZVdUeSl3oRtjlJbVMYJiyOV1rWbzZRizLZ7xhpjztqW",
-	"lrTEu7qtvmjG6TLLlLtUfnGx94YfGiwtlTXD49X3+Naq/G3b0rHyKnWKu0032gMmaVc5uF5HnUCpAzk3",
-	"FJoxKcUrvIEglB46pzeUrBKxQXHEhW7Phmi2mpJUBbEPJNKrDANAsj744FTBRkifq8pPOheug1XdqgvS",
-	"4Sm71kaHx4qc9tYPVU41f7EpApVPWmxl64m+S5nq2WqZgwWmIU4lRswJJSl2Z6FeMZf7bHIbkTVJJ0gq",
-	"CLyHJipaaKKS5VaSLfp5UJY8Q6h8CNUT4PMNLVK/5c/K082tNFWtd5lXqEl0D98emkgEwIKlkxsqUStk",
-	"drW4Uo6lWqm8A5XwRfmdmca99czhCbqPMbp7TPc9y402e+kiCteNt3boNgRcbisKurPKpumF7Sw+ELM8",
-	"CbgoRKBDjKckZnTOkQpcaxnlnIBVstF9mScOC4WXIzQlYk0ItTxMJl05xlzk9dDLS2CZSqjT71d0rHWU",
-	"9VVG8yjrvO/3zkeu9UinnddMU8Qr77LIZnQvgnpGH1NIN4BqH6FbZKTksbpbonItsNpEsihVsMI0a6CR",
-	"73OFyRUhz9GSJEJJfkaDjFQlEalbCkJHyq/K0hVJVdYxcLzhsaoS5N9QDF5XHTnrI8kOmYPW/ZlF0NgN",
-	"JEpIGG3IH39vlx9vr+9cQB0ICOM1hbzyLg5YKkGS/0s6LOl9D52D54iq6U1p9ZSgeXRLKFpl4ESOHfFN",
-	"XTQEKc6MUzInn109bgWka2O60dlrNBey/byayIYK/Fnu50dWy3V3vjIlEqGjW7JbXn6fTQ/UbiDeeW8i",
-	"suqt2fJq6r4ipZon9Zu6XYTepuq0FaitN7ju+HsI/nFkhSXRWHeacB3xHywFQr2KKEvzlhTASiIu8U+k",
-	"OBBS8IRiNJVxOAy5RF79G8wm8VpKFdOU4KXTE2n7LxuzdnLpOCjk6e2mjor8XZokKUS4VpMYkU+X0Wrg",
-	"uibeCiJf2zNX6zh2GOv0QL90inUA6kW6NuyCpBN9rABmNynGCIRlRYhiHCyVWS8EARLESr6MkgnQJw4F",
-	"vDJqFxWQv3pWDLaTsuZxJI44fZVOK4m6jyY//TTq9yst603n0wSaVMqH/uc/P/YHnz72D55++n+HH/sH",
-	"R5/+Nur3/6Mp9da9nt+KInDtib2qh4pXjM7raRdJJKEHRRsnRYjKpDB+OYpj4DSOCBedInFiLLo94jJH",
-	"vt/QIJceqgEPIBuYijhSzhPpBqlvn6k4SZPvDFwbPLm3hELpBL6hQeG3N2iSEBqqI5ES6KYQQFz4ohsb",
-	"dam9nXdT7lzsw2Eja9XKu5Q7Zl6/xZJwjeeXyp729famnRodnxIK/B2fytvw7rBLNYNOvtfXeehqNicc",
-	"dfu6LpUJVAif1qSaY/RmKSFNDwsTHaxqz+Yxwu6ZpCA7VgMc7JmlRLULVGUNVayxWGCQvVIiv/URj2hA",
-	"dISy2dmkcK7wFTT276E3uj5sxFGYsiQh4Si/ooIxlRoMaoGmTXlFxoCtmg2UOmqONARtk1Uiwa4iHk0V",
-	"TyieBawDoLWAUG4JVNjtM2i1/2eGYylMKDZj6F+D08XYQ5rCt9cL9r1IMwLR20x3ZFQUGQsVq5S3828l",
-	"FGrc+knJ2g7VbXdqS57PUnQJxFwe8Ix16K2ScRfk7XZM6TYMbMyRKVV2yFStHkD78pmXMXjbNfwpV0t2",
-	"F1R8WzZldAuea4jONQlFMRPf7Y7D3RIE1hxCara6D4tATr06mwW2Vn69ligBLndz0pP9pZ03ayz2mvwt",
-	"loprtiS0K9vbQ4DVY3Q9ahnTc+/mbLds+cBdp6yFSsS0GkQ+i0bNIAAWgzihIX+mCvVGpQrmOko1JDo6",
-	"defSJMV5wN4aCsSyhlqigHZ7ubWAv49nybtOMeUJS4VtZ8OZYJI8zQLP9xZM4BCo1dQtMzuqFjekFDEU",
-	"MpXhq8xqcIi376GLvpRwKCvbdc16ZipxBxQ+1wpMa9Nu13yrIUOv6jv+TGsbKgGjMEZLZaMV4gV4HMiX",
-	"zqDMnSP6+OVltTi2Kuf1KIGfhIYQ11Zfx0KIhI8ODxeMi48jiRKfyss6GQx3Bzq2DKWsOl4rbu2HQdyh",
-	"Ed4fYKpTZodyJwoXf1GPfY3GBaZJr6PyERjf5b1b4SVB2JiHn+k6DXlLAJeddbuJEeKwrFhEU4WxpAiZ",
-	"Qt4NzT21zdpITOWenTvj3zY0KDJfdsddyuG5E6hl8f3cUOEIvgSlsRSnUt6iqiuS56sW3V5MoXKt1qXp",
-	"Rh6MJoICz9urDIVaXzEn17mFWGSraZI6L/77n84PhienZm2GQnzHkUW3wD6/IJ9VcrTqD63aZhVjpN6n",
-	"kycQnmN5ydGkTP4mSMNDpWx8xxHOxIKlkSTKrUqYV0RRjWLer9cXnt/UlMBYjgS3a5zLK2HUUqWtQQpS",
-	"m04FwuaaW88oH7inQv4ZJ+m97EblWuG7msO8e/v+Wge/vfv12uTBrzUXlxyxaJuG6ZwUidLgI9NaOItD",
-	"lbXEjfaoHT5kXTUvlLC+YwC6WzbLOZ0FNJcEVCbYHYsMmFwp3XMZCjQ7+6s0ZZSU04ib2yH30fcoo7oC",
-	"rDMtaXv1z7CQy/QrToYWyT0Z7qK3MAEs1wQB5jMN+9ZMx2e7ZvqDTdVEpUDFfLbjCifYNZ0JQ4EpjcvO",
-	"biLRYba7bfjxcGE+b8H/aOJ8udha13i4IMl4m9qoZX394t2vvBR32rFEX7fuxOUdNrUpLlzWVUqnRcNq",
-	"rqAV7MOou46k6ZwDYduqX5GerEPjYqvoQmN0bdsQo93hiw2ScCU1TlX4ltzRahCPuUBzxsJc7G7bpnjl",
-	"7ErVpc6BCbqs235XmGJoQgIIj6Kw4Du3q4PjYTe7Ho2C++Ldm1cXNbQr34o3ry54EQPcKvzIKtDiCkPo",
-	"jMmcENopzu0+YQw1SdMKhK/b1e9ZfLJZdPltsYFqCCyF2i2q45j8QpsTpgRp64Rim/fMa1INkG3zYzWm",
-	"V4f6auHDPnULJkVPY8C9Es3U4Lc2W5zgblL/mBWzTaBDk5PvQaW0y22yipLU9WNuMBS509PblpiGve0G",
-	"7164f5k3fy0hQJKq+sqTLky6fDNfvePdDn+FAzf9VYkXu7eqTk9OUzy0e+NXZOaK+vhwCWlAyj+21jxd",
-	"/k2ZICE0imkq8fX1Ewi2pwhUqpt0Leu2sSvZtC5gA9VY7Eosu+qv5MVXqrmipYn80oKadmttNTcORymH",
-	"IghKi/I9sYhS1U0kS2HiWTSD/6VM47Qf/1a0uesEv2/XPKJWQ89aSx12IAsEWRqJzXu5EK0LEJwqGRlW",
-	"B5xafZVPsBAi8e7uANNnzGGozVKMltDSGIKpDj5cWpauD5drnJKcbutMUaQzRXkPXS8irvtO3UD1FxMe",
-	"mAd/g8lGxThhaveg16mfOF5yXaLkht7Q/0IvId41wHGMKCEhRxipTSHBloTqpECsPiGdrDBjqtlo3m06",
-	"ZTF5dkOR7hQKaQkRo6oonIpNIlJAluM4ymhIUjT5fAAfJz25jrcAehVmoRwI0w2UFPTR8BQFCyy3SYyl",
-	"hLNUyAG5F18ZV6JUrmGFl5CE8QZeLidUfYZGKIaSvZSgLNGFU/9vucLv1RLA4Qvjr364QEdHR099xKN/",
-	"6u/A/NBDv1K1ugK34Ved6QowsH6CxYI3zm5Kp1Jy5WPRnLJUdQbU5dU4LOVcZRcpAxNHE7grYF/yUUZj",
-	"wnOCnMd9JVDEZ2KxRLkrhM7hF5XBxOIQzcga6s2TlTYwTcBIMtHvVeYpKVsYpcEsQg59eY3nk562cel+",
-	"SdxqtaEeASgo+L6aHUAU80SuF7q0cabdkzNEVcdqEvO8lqQc9p/wxfFg+DdY0+RVSFYJgx5pBz+TzQQx",
-	"irAxua10DmtKEiKAFMGbI5rHn+sNwJoWpd5vEhOKLr/Xpmrqkmx0HzUdVgurtNKZi3tjujxFcgm64CP6",
-	"T1Pg8W+mHdskYCGZyHsn7yqjCuMzwaOQoMnh7WDi59Wt9VUbocnhguBYLP458dHkEGLx1J8sIRQnUW+D",
-	"V/EEYD05XBGRRgGfGK+vqae9UsEG71K2ImJBMq4i7uMoIJQDP9VCyuW7Xw6Gvb4knmlsebfW63Vvxf4Z",
-	"xTHusXR+ePnul8Nhr39oFScEquZZUbXeoNeH0Cq1UG/kHfX6vSMVGKrCWw9vB4cqHeBApVXJL+cEZMac",
-	"fLwKvZEnL4Kq6/mjGgipEXhFBHTmbHBJFEMOJRnw7vyd48Cg2WbghRI4lY+DJ4xyxR+G/b4q4kkFUX4D",
-	"nCRxFMBeDv/QcnoeLZtzwI+fdADVCrfrAAmAAAkbWE1VYIP7zmY6X81HLA6tipjl6mKul+WbOjQlTO/s",
-	"BsmefLOe3ChhecFtc5rgxgPy3iGJDbR/7sAB5ci1Nt8ZCSwa8jPZ6LMDgvuchZtmSJghESkBX9sb7LMf",
-	"7AanNcGFck3v4TQuladyrsHS5jjyU7BAf+fX7+Thlyi8U0IMNEioiTMv8rxHUx/gSpFITf1VH7mJ7hlt",
-	"5UymRBJxpYiWj1q9qnzUFUgf7wbVj4ySPcBW7a8jdEv47CRpcyK2brDfCZXe/ryHnf5IRMdtdrjT3W7q",
-	"C7idSdaUaWkHCBcoBehkB+liStam4YIuFZyWkLMoKFzHQuV5fBDBmYHc8xiU5hugh6o//5hk5nBFVlPd",
-	"a1tfmgpfi2N96isp5EjZTTK6+tlVBIZLPe99wFi3ae0Fmr+oHsVWWAMUzjFIrbr0687WOFhKbYWy9V/h",
-	"XjYe30i/bfTlntfdyfenfwmO/zZRhcnrN3G4GwOuMnoeBCTZD7N/rtFBX8QOaLH7Mio7RAs5/NVKt4bq",
-	"diDlywR+Chd9/3D5nSppW6RAlItVgVdCjv4zI0Uez6hWWMsEi+eC9c5sl51bAEzUK98x1DQhaDf6KqPt",
-	"Btpeni/OCj0pisImEBXtJ5sA44ohkm9yzZZXim+nu9gNGNsAW4vI5zMVAdB2/HPoWOgAz1uwOihjG0gA",
-	"kGALpiEf6VR2NFmSzfeQ0TSRwmwCU/rQTxsSvqdEJf6U8h4/eiIi6fdzFkPArwtWxpNSgMrV8RoiRq3k",
-	"yY//8/2nv3/f+6//8La3vu7XvXH/RuouIM5udVcdrY8oWefqLhgRIappHFGV47k3DTgyZLBCfvX39+PK",
-	"LpK8Uw0rK12qZ/dEt+40n8cZFVGsQtRcyhk25Wl0wZpdutkrXaPhm+tmFJlyEW3OoYNy1rDDDkhfjh9z",
-	"b9MMtXFd7bTrDXHdjuu8ct++dMRu4P6KwmgpA3GHBPM+H/tYxsQOkkILuUikGUHfK7s5oXgakxASM5v4",
-	"vB5T4je76un9W7EMc8C7uUaONo9kJ+UWqlVuTPHTQ62l29hBYebQRchK3ZaUkI2pSg5eYJWIPCPrG5pn",
-	"A3NfT0U+B4SE3M5x1uEAASirlEnoQYMoTDcoZjhU7oZma+77okLRt1LvinZh97fpmjn2btbNa4nJs5sy",
-	"ttQeXiw6INRu3S9/srvJd6uUYB3vtzfilmA5j25JAUuws7QHaAcpohkC/a7ItUdDr1UYbP9E6QHm3mYr",
-	"7P0JxcMNsVsoxLc5xNwcu4U8gAH88WjEIcsbbG6XuN5a42pnV0msipmpmTAl86jIaIxU79FnJjnE9Gp3",
-	"yT6zlK1Kgk+7RqVuE0feMKYuRg363TIl9iYLfbErW3jD/vD0YDA86A+uofrSqN//e//pqN9XAnI7oanS",
-	"erVBkZCSBPcRZ1L01HLSM9WFKjfV5Qi5gABByGbq7dNkHrBVROdqLaoo4V+MlrW9ND0dTO90dkQXOJYy",
-	"WqqCSU5Ojk/+ZnqMR6uEpUJqACni2VQ+NoWk1R56Swkit4QKlJD0hkogQR7ir9cXvgrWsgpwABYhMAsU",
-	"UUQgBs5Yqh1nqsz7DdXNz3XZFgwUpofOqX6bimiTg3599UJiiPFqBGYbumzkDU0J1smOiC/YGuKYVBbY",
-	"G/myOCJcpcBBbNJxv49CvOGaEkzkHiYumZJ8lkD5l6E1lYQSCcRSK8+OtOjo9HTfxEiQz+LQHF+JEnnP",
-	"X/746s3ow8X5Ly/fvDi/uklv6IeXV+9fvX0zGvb68uO7q7cvXr0YHRwe/pyl2Pz78o387eWbF+VnS1uq",
-	"wspJiMyynuVBU0RBcCsZMjQjhfpLEQcVeR+06XorWVJdcnNI/vWJ1CjVhaMf4serdy3kqgsdFJeako3u",
-	"jKvbhaiiAXVdIs3oY+iJ39aJd5VRGz+cPrw9iGkjSC1XnVxch/KcsaVVshzifLXTuQiVKKIeEcQka8eJ",
-	"jpRM1P7q5wavdihAJfG7vegDYZjquCM5fX/w+sXvPx/9n7P/Pr5++mF4efr8yZuTi8FV/wIO2G4cbsrr",
-	"l6qSN0/w3DKipQmi0XwhoE59uVmANzord2fVpS/v7mmngjZTitwVYeq6bMLDpEYbFlbbgEpP349Hg095",
-	"joWH02AR3RLHrk+H1W0fqYqfrj5JzVCu5Kh99N5AsVIpqvxApmmG042PzpM0in30OqPER+/l5YMeC1LT",
-	"ecNu4cNIlSJY4Ft5jaCc3dGg5316yCnoZl8O1vPKuh9Yk4O98A8Sxyo0WUWuSxYF4dDyb4tQqJergOX9",
-	"8xFNRUwZ/kZ97rUcUKPCLoHF9OpsdRKv2VR1Ud7mbSZdptOJodut6aoIu+nxALxom2EdB0JdjL3a1Z0e",
-	"gE6BAPsKL+jqc/9X8Ai8ZtPdbgCJ9mXX8d601j/UhTHXFT4++Irmdtom6+NrNv16vkvottHlQJok+z/Y",
-	"dG+eSjnZfuD+EBE7P6xDpaM0qvyqfPwBVEJRQ3voJQ4WaPIHm060oh3gNIWUI/SaTaVm8fr92zd2U3ks",
-	"bqhUp30VIEnSvN5MruLnStIfbGo6OTyTX2jVSaQEr24ooSHvoXOk3EUCxZEyLqQbNDhBui+J1vyVYYZS",
-	"EkACDo6jW+LS0tXcr9lUabxeOy0Utn6gni1rovDLSG7khoZY4BH6cndD76NSaojvAfd+gNy4vxz6jQJM",
-	"A5VSvkfF7twwUI1L6iWx5KjKrONbPSFzQ2GkCg4HkkGSEGXJDVXWl0hwEs+eobwkr0ZPxAUYgcBaFHGV",
-	"qyXhWHRuWuHNDVWv131GuG+3YVrhjV5d0YfJ5ZuEIU7i2UJPfM2me9QTz/lSoRESDHHBku3o1I555CGA",
-	"0Q67/ZU98H9zzlWl5ftWMcKG7iMFFKTlczEIUfr6QeKFPdNOMePKjij9StKG3TX/HqfYxAKK4Fgp/S8I",
-	"DnU6wkvd5MA1vR52CGP0xHsQXUqBuns84oewEkM2d1CNvDpLtzf9a1CCoi/wDjKgoPBIGkVKyiVwADf0",
-	"V/sNJfoJamwuiCMJO9IWXDXfdxxBCVoaqixvygRSJb1HCN9QIwKYGFPIdMECUq0jjv5gESWhxffzRmg6",
-	"OlVlit9QyHhnMdglF5jKAUp8BQvhOuLEzyNcVTL1kmx83eJYzq5cp81RSaZf87cIR7J6RbvikB6Fkuo3",
-	"dr0CzTQUfvYVvFN9sBV6+gtTS99FU/Nx+6Cr0GOniHL2zepQJHZfox38Uj2zM3TqAmRLVblBi8GqQ0ma",
-	"USnTsixYKDeJ6bMn0V1PHzYFWhUY+80irH5g6ZxYwL0vQP0tYkbDtayjoCQpeZt7Q28kIOHq67BIVZUX",
-	"6p5hapfIv6HKKw0EiHMETlfQPCxyU3i4hV0zQtEWSe4k9ptXG7c7VXUfjGFRIXlhWazQ1+bEpZNd/Y4+",
-	"fUVB7HHIx/5MQK0R8msKULscc+8VHj3EM3dDjWtOIbqbhYOf2uCpKL1FEW7E0htaQnxJs6QqzpmTh2oH",
-	"yl+QhXYUDm3n1O2qP6i0PFXQhlg7gQXIM7VArMHg92fI1JpXNQ/EgvFC+BHRinRxVunNtfVSATnq7clf",
-	"LREoScnBLI7mC1HCnP1dLnNPMrpDyZADuqJXt4RMO3/j4d6ook/yv4tNRDdd3q4FZZTnkjhU53pMN0uq",
-	"kCJHRfnxwWi42/6R0a9o+MhoF16b0UY+m9E98tjMIocVZ9cDTuEhnJbnrXibzk03633ozSm1xIGyV47m",
-	"us1xEOdeQ59dHbXyceAP/SP/2D/xT/0n/tknv4jh+Hg08E+H/tMjfzA89gcnJ/7g7NQfDp74w2M5kFGi",
-	"gzQ+DvyjgX90evpJFaOEp5/4g2N/OPCHZ/7RiX889I+f+ienn9w9eyW5oyFO80a3tbjjo1H/+PdqDTBV",
-	"BawdtuoDaQo9hl/3gbOqsdIiysskRlxZDCDeNd87aGkYqhxa6Kzx6kFkRei2cs2ewOu8nJ6qX6fLguTd",
-	"Cish2FJAhFaUNO/wqDSZfyqDR4rDEPp3rBn69fpCN2VXPsMMuoapKF/1kjXTOg+E98qxNxSklRBvFO/n",
-	"+BZCHZdRAsUoKRNQrbBkwIFAZ/nOKCAQ96tGqC966Kei6QXUgoJ6lSmx5nKJl/KX6xx8rWJQSiWoy6FV",
-	"2yog7OgM0lR3+4uzB7EdZCyKCGPEUhRj6C5khxqjt7NSTxB8S+TDGfVLEZMS0hE3wHrc+OTaNnRqeb4V",
-	"38QuWwHbUsEtdvbEEcbdsGhopfbQJVutbMwSJPTyev2NL7eaJDrRw9HepjHCqFDJiiY6eZ+XvPdp01LW",
-	"C9Y50KiqCpCVjkYGmWxHgDkE4TYku5yedewL8vWlV7t6+6BvWgQPKx1+NfBKXXP1d1YGeYtA04Y4Ud37",
-	"9AziUFvl6ZgOsmcSaK4tyL927kFTtIY3Hjnf2JeLtPpDeec8wofXbLlh5er9W0WY1iy+1Jx1q+agWVSZ",
-	"zT1CFlHOX/NOb/mdjdJalm3BuR8mALAl2aHgXqsh/44+tKLR51YMUECqaI+CfBaP5FUXBuL5YasvtuT9",
-	"uo13rwRXxXelhLmAtvtUMUptZZbCpu4mOMcRBTHL6V2TstCSJALMe37eGE9PU2RiBSlx1GpR7izVDfUB",
-	"kfd2W15JUZ4YitJXFOX3gg4mUULiiOZtXk35Nq8bbrSLgh9024bdCbREGK1ttNnqdlr4UwtgmD6+3jJL",
-	"8dio9h3+vxc46wqGquee6+1yUb39lS0QGu/a3qYSadzpSHslEEskedAmcuNjKS4Zo45cIujXXNyIb+Qs",
-	"u4Jl3ANGDzGIaO62netoTeZ/d7SX3b1uK4cyIH0khpSfWIEg+Vf7jfG4LjUMNoaAvBNa7tZUAZ3P0KRo",
-	"DTtBgsRx0RUm4ijUHUFd3Mi08/sWniGrlWD3Ii/64f1VdzkPw0Lm3H3EdUppBnasDVeu+WYKxFtVlFNT",
-	"IREqcDYXgSuO8hsS0hW7JfcEY3OoQePO+q3xZI+FWlrv7VuU4zadjSfGyzkxfkLIYtDxVhveVF/73vTg",
-	"ISVdmgnBVz7gvIjLvsjASBLmPVdgllPulWx/25D6K4LDCnsrp183QL6dZq+TYA9Mw6bt0lYp6e8e5ZS7",
-	"JADmEpqjJG6ltzqI0VZ7das2boAFmbN0M5LMobE+rspRCisVchUER9tq5Ao8b1ch17LOH92jMG61rjxn",
-	"BQzA3O5uWOtackSDOAvJeF61GP+Fqi1+uxL31QZm9j2rXpUHmdSqs+1021daS341D361pWV7taT6oFOp",
-	"rwB8fz7+ysT7P8gHKbeu03/MhgQ17Pn/OxNYnQkquFJlsNvxxVnfxGrHCPA1jRg/fgIHhprZpdbaoRg6",
-	"ubBnxXDpkANnGwLDAQkNoX645a0u9Ucu+5l5w2yFuKHVazO+V+tfUEDGXeE/RJyoGkO1/pDFXOVOEPWJ",
-	"flNVX0O0gFTVD5eqH7RqKhGpcpiQmVmfs/CSubc6ZWwJ7QPrzhWdm7Fg2nptuVl6ZRescrM4BJaiwFep",
-	"eK8p4MDRdAOR2tZ8EIPkkn0ISiISgDFnzdIlWNilzvLh0noaAprqT0uBQXVf3KA1RF8ofUc1uBV1sOny",
-	"2A4nrdK3k0wA1O2Fm2hK5/mlxKjq0DKTJKLnaPQQNTzOdEJsHNuQVxbIu093/18AAAD//w==",
+	"7L17d9u2tjj4VbA4d63ecw8tS/IjjrK6ZhwnbZPWSX6Om97TOFeCSEhiRQEqAVrRyfi7z8IGQIIkKJK2",
+	"nPScO/8klgSCwMbGfj++eAFbrRklVHBv9MUjn/FqHRP4+zkOlun6x4Sla/nxFscpkX8ECcGChGMsvJE3",
+	"7A9PDwaDg+HRdf/pqN8f9fu/e74Xhd7I6w9ev/j956P/c/bfx9dPPwwvT58/eXNyMbjqP/d8j+IV8Ube",
+	"nMWh53sJ4SS5JeGYEyxXcuZ7nMQkECyRrxR4zr3Rxy9egAWZs2TrjbwpLK80090n37sNCBUkGe9ew7l3",
+	"53vpOmzYyt2drwHxaoXnpAiIBaZzMg6JIIGIGPVGXjAVnu8FjPKIC0IDudAgwXzh+V4Y8aXZxRoHkdh6",
+	"o9OzJ4Onx09Onxyd+t6SbL3RsN/v+16MpyT2Rt5POAmRfBANAEo49EaD00H/dDCER7hgCQm90XF/eHpy",
+	"NDg7lgAgNCzv6ah/PXgy6j8dHcPxkM/rKCHcHjM86J/BmKPRYCjHzOXBj5sPcveIl57v/cGmDfP86Okt",
+	"S8S78701i6gYR3QsIjjb0jaORsPB7wCPNeORUPgQkhlOYwn+JKUN7/vB8z0eLEiYxqRh6IUcGv1TXYl1",
+	"wm4jHjEqYV44uzZHI7/Diag5GwN3LrBIOSA0k1ejLTr73m2UiBTH4xUOFhEFFN390At5fJQLTAMyTlMY",
+	"fNIfnDydDoKDJ7MhOeiHJ8cHZ/hoejCY9oNTfDQbhgOJiisGo29XB8fD/A6SZO3d5VfmvQZx8dY4L0cb",
+	"ohLiKN4qBAnTBMsrN16wNOHeaCCxHk9jCXCRpESiuFD3ICGCUHU9P37xQrzlYzYbbwhZeqOPHk9piLfe",
+	"J3mCetxYjvFGJ6fyLu3nFkgkWuHP45DEeGvWfGqDDdFovhDxVsKSfBZjicPF2zm47g8VLP4OQNmB/6Wd",
+	"ADHNyKpEQXOvYEaJc+lqhWGWl7ck2aIQbxEWCH5G5zzCh9dsuWU9z/fkk+N/MoleXv6L53spXSdMUkJ5",
+	"DGNN7LwZjmKvDaH1vU1EQ7bJTlSi0Ws2LeAOFoKs1gLO24kx+i5lGJOSnb83U6VlREOb2chT1Kvg3ujI",
+	"91aEczyX5OHjJ18SiHlCOBCL6VYQPl6TZMxJwOQ0w/7TJ4OToSTwIUBw0H9y9OR4cDY89j0isB4oJx4e",
+	"+Z5gAscFOnPXmri1JDTyFJOU0ojO4Ruyll8QHEZ0jtQZPjoFKtOOKwurC9yWBMviltStGOTnKYUZCX7F",
+	"jPmwLWHRV0eTjllCyBhOTx7E07OTo+Ozs6Oj4VkTwlxKlJJiwjhgKRXe6HgwzFBoFsWEb7kgq3zP+Z1l",
+	"G0rC8XTbBGF5NmNGJR2c4ZgTebWFiOhc8ScsFt7IO7zFyWEcTQ+XaYIPLSpxZ9iS2d7Tsydnx8PjJ2f9",
+	"s77v3ZIkmm011Tjqq8OABwonoRA7IYbDDYZnZ8dP+4OzszN1BDERroMajgbHo6Mnv7tPJRvT7nK+zmC9",
+	"DwHkZ6C7m/HtSm4wx8gDwDoJN7NdPWQaMW5Y5vFwcBL0Q3LQn54ODp5MB/2DYXByevA06JMhHoRHs+OT",
+	"Gk4Lj9Vz2mGB0z55Urgt+doct92G5qAgVvA0CAgJSQiy7VVKm4X7EtXcD0/sKoPFTOxcVZWciSSaz0ki",
+	"92wEEbnlDxdAzoqMZR2Nb0miCcdZr9876vVbUg9CQ5BXvZG3EGLNR4eHmmL2tDrVC9iqER7nDhQ5Dp/i",
+	"fjAgB6ez/vTgeHby5ODp7HhwMJwNZqfTAXmCB3147JZQecHHfEsDN408OdPLjaNVpJQ9zaNPhlo3AV61",
+	"YFxITgW3Rn0VYoE1FTjOLoL6ac1YLHl1hpdCSwNwXLmeM+j7nlzbODslgsPtLnFCJJjyNUvkTnAqWEsh",
+	"IuUk0UuRxO//ueXrBUlIL2YBjtXxKx51mbOonLCVLvWsj/GOS30sEWQtL9WxFE41kKQk4IV8IGXKRpVP",
+	"MgVv5H0M+eATIsn6kCTr3u0qXHqN6qCUTmcsDgHBD19c9A9vV4frBHQGdYge4Z8HnXDwAQpBJxxckRWw",
+	"97OTs6dPj45Png53aRS+R6NAgTFaA3gHT4e9fm/YG/QllAFQxwCoFQ7k/vqjk/7o5HT0FI/601E/AOou",
+	"NixZeiMPYCSht2YbKZxpjGRU2SFYmgREI7aCq4Tm4UX/8Er/KGUiTgjducVOJgspT8awDM3U24tcG5xQ",
+	"xf4/fgLxaUFwSBK44C+v8RwuOuFBEq21jeJ6QRCb/kEC8R1Hmuj5aMYSNHk1O7jEIlhMemAkAMTxRt6N",
+	"N7jxADp/plGS61iSrK4wGGi2azmQi0SSXrmMX1iA1Qtd75eCCmIztFlggTaYoxUOSa/TK+58b40TvCJC",
+	"7/ZC0erzmSbuxbeeC8QShOWPSCwijiTl6QHieiPvz5Qk2/xgMrIPc9mrmLFkBccuSdEBqFG+Y/d6Lc/J",
+	"TAtPxcWo79uvY6rmuc9C0oQzBzgmoGUG8OtEnoSAU5kTpN5VuyI1n72SFf78C6FzKXmeSHm3ugiwIb56",
+	"AeqAY85MnqiZdSAl7+qs1oQg92bzReFORCrPvIpo9tn5npCs1gwMFj+TbRWUl3hJOMIoIWsiIvklwpRv",
+	"SKKwWwJ2FiVcIEaJ/oWEGXzVdc0Xb73tQL6uZuXDk5MWK5/BbXZfwYmkDtnRK4KAMIdPAY5jkqAlZRuO",
+	"ItFDk/+aoIgjTLf1C9e0o27Fp8euJf4ipZHqAl8JsuJybVghJRZoxbiow0qQaQovzlS6gWILn6NVuoJP",
+	"fYCb/pgtKaKCSFlRrukNTFpe0lsabxWoKJErI59xIOCriCO5jrrFwX+1x3jafIxXKa2/PNoe0O3qGMNc",
+	"/bS2ZN5tbi1e109t8bYOM/ve54M5O9Bz5C+pSHQ7Xly0TnTd2p0iKoSL5yyMnD6SgFFBqFAaxTqOFAs8",
+	"/IMrPphx1C9/BffHnb35/0jIzBt5/9dh7g86VL/yQ3uTGRhy2pqZe9/CVeHdAFE0B+P12mHAfNJxqWYh",
+	"uxZr26bbr9YyQX9lA7PTVOyy9LrsuzVaVkewvs+1aBdcLVNRO4BydVHH6xgHRUWsrWHHflhJ82w2Mxxf",
+	"f0H1AuWacxNP51ftsA5lysV4hdfrzBYn1YyRF3EmJftQAq39lTOwdEPasmC0R93WZoqSJr/GnG9YIvcS",
+	"sCSRUsKCJZygKRaCJFvEBZavcOr8YpGuputEvfbpD6Oz09GL/uhsMDo7Gx1fjJ68GJ2ejJ6ej4Y/jF6e",
+	"j877o4uT0cm5HDM4GZ0fjZ7/MDr+YTR4Pho+H/Wfj86Go+HF6MVgdPJidHohxzzvj37oj/rno/7ZTufE",
+	"brNA22MxgHcdi7IRrhnlFdagtYGONyMTYdxrMkNL5PneRL0qIQJpklKNQ6V0Ta2HHcKYkgq4a3w2znId",
+	"wsLe/vy/C2RVz+nXwJz3tnH0/vygCgwjQ34jFDLLe2Qs+uuCD1RvRolLvZLa3JxR0vOUm/U8CMj68TDt",
+	"NZt2gI8a7QTKH2xagsf9UORdwqYxWe3Y7lqN+LtTZg1BM5D8bpbGMbgQBY5iI3JZPnPEKMpNhGjB4pCj",
+	"QV9qkIM+AnlfbmgWkTgEbSMT3yQ/CdhqRWiItWD98YtyTmo1IXcucrwiUgb0ygLgkRQA7z5lqkuDpGN7",
+	"io77TyVHFWACvI5WRO5X4o3estaP0oSOJE8daYCNcrC0PnBzGo5DP0cJmaUcx2C+QzMcxWmi0PYqpY+M",
+	"tlcp7YC2arQTbZOUImFsndpd56NNJBYoElxiNd8LWmsB5XHZRi4F3UtuqkJHy6EKICwVABMjd3517qEX",
+	"+2hs418EfFVf2S8RF12gAuqVICvlm2i92co73WQB7IJshrRVB2mrDvcRi0PChTK69iwwuyw2OAzBZIvj",
+	"dwlbk0SAYUd7YdbWV5alQhROW48tLS+O0YqspiTh3yFO8ZovmOAIJwQJvCQUCTYnYkGSHrpeRJkbRtE6",
+	"wpHUKHo5jZ0yFhNMJU7bHukaL0BCcPgWQkSUIlyxpIUkJmA10BFbmZumuKXqywubLFrM+sNjx5vI5yBO",
+	"QzKumt64hR0dbfJgz32lHh30waKrR+AkAR5omwpfqiWUjYRczhMBiWyEVxaauhNxf1Gj1PLGa5zgOCZx",
+	"AbD9Mp4obARLN6OKTWCBMDiFnqE++t5Y5PUd/44j5b9HOI7ZpueVbNsF63a/at022n1niJctlLs29V4O",
+	"UewOI2PHRFPGljzb0wrTrfw/EmghP6q7co/92HZSHMdvZyAl7Tqn9+YJKRYBpshZD/gyWh+wtSIGB2Aq",
+	"IYm+C6VQ8fveu294CxzoXzBhfFSI8SmbRDmEvKJCDtRY2bYswpitP/ujtRZdWvOdjn4NMq9l1b9gr1m9",
+	"sH7RWcx+iZJXAvd3L/kCxr/Iht+VQvzbYt6F9ZBEvuK1+c3IhwnBUvUDGVdHkLSELez3RcSXLsjmaQHt",
+	"vMfFNIGKP33KCRXoe0TJLUlAhWk1Z27v/lL9seZrE7/35eGkOcZcKSdjOQwnpBNAYgYhqCkVUdz+KR0i",
+	"7Fx/KdPB5aiFABXjpwV8aA/tpBBLW5z7jfZZVh/SIcaO5RYC9ly/m0yJRix9DyNLwYsVn6vatPJ1PUOZ",
+	"u0MySo5mCVshMOO2hofRbdssUA29K3rUynve4ZaEaNqo45VzRFC3F5avyKxKIkNHXLZfcsLmR2CRiTJy",
+	"ZtArUj+/Sk4N2TL4UMDD7M42kO398RrFBR6b11jez/soFYqPtOYevgcWlkZF5IrgEEkKvRWLiM7dOkVX",
+	"ItpEVRBLUBT2UMYjgHKpdSIwOvrN7v6yb7Maj5ERxWDBooBwFcPGKAF8nShZE9gT0pzMRxtJL+AhiHOM",
+	"Y6wCdqQ0DaEutgR6enJydLpbAC0hSWnR9dhiu593oktx0y910ImOQZkYbjpBmIZoUhUwJ8+yQBXzTAYg",
+	"H03Any3/2BCyjLd6mhWjYhFvIQqwiK5S29/mHu+xYGPyOeIiovMxeFJ5O0Xy/mi/F/1Xe/Fbim0vYHgn",
+	"beHradiZgNhyLxFfXsB16bihUsKdHWFVRtKf5BDFnaWmCtwF7uZmEQULhNGHS7CCcFAPcfHOyU3uis+y",
+	"Ev2+lBN3SuDssD1XMEeZ4PxMyFop4wrT5WXibEWQvOooZnSu5OBWnOmlfuFV9r6CQnc0rHIrW3JupJ6P",
+	"ZNmQAnAz03nDpizcogBTBBeBAB5oqE1N7CvZarLsZkqVfEnrradVlNvACegAX/k6lU6IMPqDTdEKbxEX",
+	"URwrbCzaGU7PdtL4Dmi0IpinicLNdvfxUj/xQt8vh174igLS6ZhSScF/fHk9MSYjI5E/Q1hx282CUEQZ",
+	"sHsVWq1f0XOQxvY7Uyyhw8b0A52ozD2NU4WM2fsyBcMW22/xLSXX8oFOW2wnOz2DI5fgUGG3Omj4cSWq",
+	"HyTFFkrjTIQRrozy9RWEqSxPuRIvz9iShCiiiOAAEgdyxgLUoVd/wvbslmu0wUYoR6rDNY8petLBzCif",
+	"+k091AlDsmTsLxUDEaEoEqD8+hIYG5aEu7aeH70VGFWJBTh/c67il4vYlVmcS7h16pJCUjqFIxrXHOCH",
+	"S46mWy0ACBMoA6bfecI2FOTOXESQI+S5ogUOEWUoYWw1UixD4yaNYbaYZGO/40in/mmUVe6WKYnZBpmo",
+	"tHZ44kxl333av9qPvIAnHs1o3EoAUAJ9e3T9TY3vhKnFjP1dIqEU4kmQiuiWIB4zwRG7JfZpSwRRTLrM",
+	"npsEQpcZ2++uiF1AKGc35T0Kayx2ek4kGJpK9RTTeYF6S8atfjN5T43nycSCJC41WH6fvVG7XTZS0tGz",
+	"++b9krMocQwoKRB6yWDmrLXU+i7GlJIwj1xqckJYJsPOQVHFc82maXmUV4RrZ3zxzOzltLsZ5YVVBLRz",
+	"cGNtWBqHaEp0WEeW+wN+s0T/HCwY4yp6JU/cs4xZVcJdgGYdTKzZmsGzP8OajQePalszL7pkt6TjHc1u",
+	"Ruu9FV5WxnCgReZjy+Nx76zsVIIQbUnjPmZVpMBB4WlT3ycHUbiQ+piayCUuYCF10ziaLwTi+BZqejBJ",
+	"I1jGNTO14XujM/TQZI7XE2C3COKjbyjwYniUMoHA4qMITYi3PvBuwPSYCTQl84hyVEh8UynF4oYa7ayH",
+	"JmITBWQykjeHBRJPEHxTmi3idv6cEkjFhvVuKFiqFbjmeC01SPm4G0pFY1MpERKv1xP0ZxoRHhD1tnlK",
+	"uFASCY5jDuKEhNkEihVN1P3GSLt1/Bsq5xibk59AjBqHTRMc+mjCZrM4omSC+CIV9itCKflIqUcsyA01",
+	"YSLFzZkCSSozxn6R53t6ZueuX2RGrg6XBSTdEDKRy4D6xz/+8Y+Dy8uDFy8sRoalKBZUOFi/qLL1XXli",
+	"lQvxAm/fzn6DtJn8Kuj0GVBA1R8iJVz9tSEhNX+LRZroP2dJpCMhsUgTnXxTBU9uCOtmgs33HsfKHecj",
+	"HHN5pRgnCAsB3lsUY6HsQUUQm4iY3PLicv835wXadAlGlwlwRL/Ki5wnGfGlzmC5hFDZ/DwTohJ2fE8B",
+	"ynk2L5OEJRf6SQdRW0Y0lNTAigw1caFIPqYkfxyGJPS1zpoQKRiCDcQsBYRZimNVvADH4ApLKU7FQoqO",
+	"AURQgmNxGoUhkZeSMjGesZSGygc2i6NAKL9YngCjo2NVMkzMOExCPgeEhDzPjoHcpZTLp5RT2fO929V4",
+	"zpR3bjWepnyr/soLmqwTMgNqPpbbJWG56hascMzXCsDGxZdSCCjQA8y3IaERCQuuudJI64cQr/AcRgvG",
+	"xjFO5jAACzKGcCS9FHyLoxiedp5qxeT5MN+HnWmnfBnqM5iq5Bfg6w+x8WrIcfJjPqZ6OwtzlO+MUkGO",
+	"Bk0GasuMO9glL0iQRX+mRP+sk7uKCYQtZZacdhbe/6T76w3Q2rkrqialbvaeypl0U1hh22Bp7KK4dvfZ",
+	"5XE11ViiLN+tYrTaClIM1YioOD32XHBYqsIC9sijoXOkLgXzxWXew2HNKnTQ6Swz8EEdk5Zr4ws8PDmt",
+	"Dc7YLFis4lKMQTACuW1J2YZW40uKARPvfzqXc8u3LKP1GhwwWEcRO4I3WELqt2gUrpxuoXlCNmi6bbXR",
+	"ElYsSRaqIIl9TrcBzNliarHlvYmEqUGKIhYVCot+aXMq5rTbHGAGt65AsJfVfudZjE0moKtKpmuciAj4",
+	"bc5PlC05dDIMXf2x5IE2JSArhpckIhxxhmY48RUiaHOgZBhaGgp7TggFmAYkHuscGWLH+XQLva66Z1Pi",
+	"jGx6w4TJA7EqrrQMy+seyCcFqvak9TWbggjWzRpYF9OXJVg7flTpS42r+VkOA+InyHi6zetkVq8XWrAN",
+	"WqXBQpIhA+GyV7Al5SsW+/ziGpFV/2xvxClWCW1Ii1Lj8vqDdYDcFbNXCLBrHydHWhzMexh3Z0qHOqV1",
+	"xQ5CJq8iVbCvGrnvGWJXjZZrh+GOuLl7yw+gNwAiG7hZJ+xnBKuEThbuFCiLi6xm97EqfWglaWeoQaZN",
+	"7YxFLe0KZs7H1yzrZ31/DaXPqpJodPVU2T9PR8SQOjq/D5skZI0+miEyQ3Zrt3+mJFWcMS+hm1XX9L1M",
+	"SVPsRf2t5RwJ2ojzGs73S6azu/WjqgrvyPEpunYJQYJ8FsbchFIO2SRsQxFLQpI8Q0uy5VkK2eT7iTbq",
+	"2O+1fH8aMtal8UbeCq8/qiV8yldSCXGokIksekNS6A+X/LvMgycYW0plTxJ+37hTlF00VHa4STEyaeJb",
+	"TiVtelcWAOUFATdkJDiJZ1UpTL/VvUDIWNlI+dYOqHAI6Ey+Rtg8qg2rIWGEaceHeDqfg7wydoVnFdPl",
+	"ynDK5OWtdk0s8C1Bs0go95BgvWbx0MCrsvwqFHYs1nXbLq1wk4dbCDpYBNCEL1gi1Ec+QXNGuEG0wmzg",
+	"gv5LGhC6afD2dhs9I3LspRr6DZX3Cra8DYI0SQgNXLk+JmRtZ4yp5Ue5AzOfy/QIWADzae8IuE+xCmOk",
+	"gmhDuFsAc2fR6Ngu4yn6TpWDRP/UIT0tizwWnE7Zyz7thNQ+OK4F9yZXZT1jNVFU3TwVTT6Kezgk7OXC",
+	"9K7Vlj3g3QiUQiFz2oqGjOxIAAQjpkwsRuXgAfVsFBaf0g79KiFqGSayF3f4A67uO7YhSUWwghwSNpsB",
+	"2+BrUHidgpJVxqOU9/DDBXp6fPKkCpjOIrMp7fGlkuaq7jwvyFQ+gtJi3GVxyNety324gkciuk4FwgKp",
+	"4D4gL6ZcrtSBuI+4VG8xN1H7vYIl3J3SVa4k4iZumQNjMlIBDAGmEstUcBdKwJNM2cZHUyvDvmXwyFVh",
+	"DS5R3a5R4lQlc6HuO45iNtcVSpXVD57V1r4diV9VdqtrnFTON/qsIuzs6qM1un2TXgG/mjdZiVQat3yj",
+	"blkQcFIfy3BQEl0rzUZaSZChMySwi+W60LakPkmUidwg3GJW3frEuTAditppxjJ5V2429Ra/CjwX7Evo",
+	"WzkBN0cyUcUjVOBNjpSUOrnRAZzStXm4x6g8o11k6Iszuz8mM6HNapI4RKC8QVCq1OEkCZGXUQr4bi2p",
+	"jeGvCHFjA9wVowCJPSMrZATiU3ZD/p5BwX8Fz1VudMprRllH14zFZfONXUZK/in5gZPvFnv0lLPrSbAc",
+	"ZybnyrN2I5+29shCYx/XnPcxzef1ekpcGJxlypdFwXmgCjyH7kQVu11QjY+MC5bgOfEl05aKaQ6CSTEA",
+	"qz1J25dhXncq+rLjjpYCpvJGRpNnaMUSosJNA1aTTm6SOqohrVnPI7ccZKUUgLFihbdok0QCYmcjUSPo",
+	"ZP2RXC4cu1lSnWmtwZT2m/FxxpGUxaZbCEd5hihDnAQJEbyHchCNQHazlppfxWInpjII3mGJIS6MaclC",
+	"C82cvjRxRDBi69hpQ1YMrIrXrzizb/WwshGqtD37YBrN3Tlx2YeSelVof/VI1mGr9vED7FWmnPHERxNV",
+	"b1gbqsKILx3RKuVGXA6RrznZodiw675ZCvspS3WP3Nf2bFefkSqP0sWx+RDv6b0T7lomcNre1Y5Zc3bx",
+	"7E4QfEXfwXOdgJjXcGncUzunas001s02Bbs7be4N2Xy47JrSV2gN1+l1oX7ZvfGkhXe3EeC5ctwaw7Xj",
+	"t7LyCsk0+LmDau7M19hDmsTO3AibKnSj3u9SwYF0Q0MuHZwO+wX3VQ+VybtuLSWHj5fEOCHsbyHcyBmW",
+	"mHVga0MXVy1MXOUYXYkGxfU5A9J2Oy4qe2nlqmyX4dbUJcU+cWenD4DKDhQwZK0bFry9JQkIpVznseWB",
+	"aAoXTHcrxBweR6tpQVNSPXyJvkc4i2v6cCk1E1UyskY3yXsgtJ0eFHt4jISIzWbueTmeEdFYuuO9GuU0",
+	"/Gqg70fC080SHlu8U7yhG36Y7lCUbNCHyx5SITHcaH3yL27S8QBheuhcmRszuhHEKRckkVLhgnGh6Uah",
+	"VZ2rVAsf523lWtVkUa9pKXphgYOsC0W78R0omGls2GasanbYZuS9ywtUu3u0iMtQi2iY21UAYAboAu8s",
+	"YIbJ26J6lGlGJRhKOWkVrtFAEhwERBf+HEchoSKLc95FSX4mZI1+/fXVCw6Ienl+gXAYSvVRGZVdUeSF",
+	"rottjlJbVMZrFkcqrauZzRRizHZ7xmpjztoWzbTEu6qtPm8z6jLLFPtvfnGx95ofaiwtpTXD4+X3+Naq",
+	"/F3b0rHyKnWKu0032gMmaVcxuF5HnUARBzk3lNAxydIrvIUglB46pzeUrNZii+KIC914DtF0NSWJCmIf",
+	"SKRXGQaAZH3wwalSlJA+V5afdC5cB6u6VfGkw1N2FZEOj+XZ+q0fKp1q9mJT3iqbNN/KzhN9lzDVjdYy",
+	"BwtMQ5xIjJgTShLszkK9Yi732eQ2IhuSTJBUEHgPTVS00EQly60kW/SzoCx5hlDTEepCwOcbmie1y5+V",
+	"p5tbaapa7zKvUJPo7sQ9NJEIgAVLJjdUolbI7Dp4hRxLtVJ5B0rhi/I7M41766nDE3QfY3T3mO57FlKt",
+	"99JFFK4bb+3QrQm43FXutLF+qOny7SyrELMsCTgvsaBDjKckZnTOkQpcaxnlvAarZK37MkscFgovR2hK",
+	"xIYQanmYTLpyjLnIKr0Xl8BSlVCn36/oWOso66uUZlHWWUfzxkeu9UinnddMk8crN1lkU7oXQT2ljymk",
+	"G0C1j9DNM1KyWN0dUbkWWG0imRdhWGGa1tDI95nC5IqQ52hJ1kJJfkaDjFSNFKlbCkJHyq/KkhVJVNYx",
+	"cLzhsap/5N9QDF5XHTnrI8kOmYPW/ZlG0LIOJEpIGK3JH39AzYV7mSP3VCcka+pZWyzkvV0xvr0idwGl",
+	"OyA+2dReyxpvYKndScFGMhjJyHroHFxiVE1vquEnBM2jW0LRKgXveOwI3Oqi+kg5bZyQOfnsakssIA8d",
+	"061Oy6OZ9uBnBWC2VODPcj8/skoSv/OVCZE3NbolzYrA+3R6oHYDgdx7k/1VO9SWNEe3gikV8SiToN26",
+	"wS7MbaspWG9wI2VySxwJHngdjXVzENcR/8ES4ECriLIk6yICPDLiEv9EggMhJWqoH1Qah8OQS+TVv8Fs",
+	"Eq+luDRNCF46Xay2Y7Y2HSkT+4NcUdhtwykpFoVJ1rls2moSI8vqymc14oQJJIOQ3vZSg3UcDVZIPdAv",
+	"nGIVgHqRrg27IOlEHysy281jMAItQBGiGAdLZa8MQTIGeZkvo/UE6BOHmmsptaslyF89K7jcyTKyABlH",
+	"AoLKE5bcykeTn34a9ftgtMp6BWXNatfQV1Q+9D//+bE/+PSxf/D00/87/Ng/OPr0t1G//x91OcXu9fyW",
+	"1+1rT+xVCVu8YnRezSdZRxJ6UGdzksfeTHKrnqPqB07iiHDRKcQoxqLbIy476/stDTKxqBzJAUKPKfUj",
+	"BViRbJH69pkKADWJ3CCOgIv6llCoCcG3NMgDEgyarAkN1ZFI0XqbS1YufNG9qLqUS88aYHeuYuIw/rXq",
+	"vl5IijOv32EiucbzS2Uo/Hp7096ajk8JBf6OT2WdkxsMbvWgk+/1dYK9ms0JR91xsEvJBRWbqFXE+uDD",
+	"WUJI3cPChD2rcsFZ8LN7Jimhj9UAB3tmCVEdHlUlShVELRYYZK+EyG99xCMaEB16bXY2yb1GfIXjmCQ9",
+	"9EaX9I04ChO2XpNwlF1RwZjKeQZ9R9OmrIhmwFb1llcdDkhqotHJai3BrkI5TeFVqAoGrAOgtYAYdQlU",
+	"2O0zOYz8meJYChOKzRj6V+NNsmu0ueLSNwv2vUhSAmHpTDfRVBQZCxWERXU3k3ZCocatn5Ss7dBJm3N2",
+	"skSdvLEj5vKAZ6xDO5yUuyBvd9BKdmFgbfJPoWRFqooQAdoXz7yIwbuu4U+ZWtJcA/Nt0UbTLSqwJuzY",
+	"ZErFTHzXHGC8I7qtPjbWbHUfpo6MenW2d+ws1nstUQJiCcxJT/aXT1+vsdhr8neYYK7ZktCubG8PkWOP",
+	"0aiqZbDSvfvp3bLlA3edsBYqEdNqEPksajWDAFgM4oSG/JmqrRwVis7r8NuQ6LDbxqVJivOAvdXU9GU1",
+	"Fh1Au73cWsDfxzNRXieY8jVLhG1AxKlgkjzNAs/3FkzgEKjV1C0zOwpN1+RKMRQylbqs7IVwiLfv1yB6",
+	"BJhSVjRYm/XMVEYSKHyuFZhutN2u+U5Dhl7Vd/yZ1jZUZkluZZfKRivEC/A4kC+dQf0+R1j1y8tyPXNV",
+	"p+xRIloJDSFgr7qOhRBrPjo8XDAuPo4kSnwqLutkMGyO4GwZI1r2KJf89Q+DuEMjvD/AVHPTDnVcFC7+",
+	"oh77Gr0mTF9lR0kn8CrIe7fCS4KwMQ8/0wUosi4OLjvrbhMjBJhZQZamvGRBETK112v6sWqbtZGYim1W",
+	"GwP7tjTIU3qaA0rl8My71bJfQmaocESVgtJYCMApblEVTMkScfMGPaa2vFbrkmQrD0YTQYHn7VWGXK0v",
+	"mZOr3EIs0tV0nTgv/vufzg+GJ6dmbYZCfMeRRbfAPr8gn1XWt2rprTqd5WOk3qezQhCeY3nJ0aRI/iZI",
+	"w0PlonzHEU7FgiWRJMqtqs6XRFGNYt6v1xeeX9dHwliOBLfL0ssrYdRSpa1BblWb5hLC5po7zygbuKfe",
+	"Cyknyb3sRsXy7k39fN69fX+to/re/XptEvw3motLjph3usN0TvIMcHD+aS2cxaFKx+JGe9QOH7IpmxcK",
+	"WN8xst4tm2WczgKaSwIqEuyO1RNMEphukw2Vp50tcepSZYr50fUdrPvoe5RSXdrWmW+1u6xpmMtl+hUn",
+	"Q4vkngyb6C1MAMs10Y3ZTMO+NdPxWdNMf7CpmqgQgZnNdlziBE3TmfgamNK47Oy+Hx1mu9uFHw8X5o2c",
+	"+njifLGKXNdAv2Cd8jZFX4v6+sW7X3khoLZj7cFuDaWLO6zrLJ27rMuUTouG5SRIK4qJUXeBTNPsCOLR",
+	"VYspPVmHXtNWNYnasOG2sVPNcZk1knAp50+VLpfc0erpj7lAc8bCTOxu21l65Wwk1qWAg4kmrdp+V5hi",
+	"6BsDCI+iMOc7t6uD42E3ux6Ngvvi3ZtXFxW0K96KN68ueB7c3Cquyqo84wpD6IzJnBDaKYDvPmEMFUnT",
+	"ivCv2tXvWVWzXnT5bbGFMg8sgaI0qkmc/EKbE6YEaeuEYpv3TNhSPatt82M5WFnHMGvhwz51CyZ5G2rA",
+	"vQLN1OC3NpufYDOpf8xS4CbQoc7J96Aa4cXOZnmt7eox1xiK3Hn3bWtnw96awbsX7l/kzV9LCJCkqrry",
+	"dRcmXbyZr97xboe/woGb/qqMkuatqtOT0+QPNW/8isxcUR8fLiG/SfnHNpqny78pEySEDjh1tcu+fmbE",
+	"7tyHUtmWrvXqtnaJntaVeaDMjF1ipqmwTFZVppwEW5jILyyobrfWVjPjcJRwqO6gtCjfE4soUW1S0gQm",
+	"nkUz+F/KNE778W95Z8JO8Pt2XTEqxQGttVRhB7JAkCaR2L6XC9G6AMGJkpFhdcCp1VfZBAsh1t7dHWD6",
+	"jDkMtWmC0RK6UEMw1cGHS8vS9eFygxOS0W2dAot0CizvoetFxHVDrRsoa2PCA7OodjDZqBgnTEMrXULn",
+	"tOJ4yXXtlRt6Q/8LvYR41wDHMaKEhBxhpDaFBFsSqrMdsfqEdBbGjKn+sFmD8ITF5NkNRbq5K+RbRIyq",
+	"ancqNolIAVmO4yilIUnQ5PMBfJz05DreAuhVmIVyIEy3UCvRR8NTFCyw3CYxlhLOEiEHZF58ZVyJErmG",
+	"FV5CdskbeLmcUDVQGqEYahFTgtK1rgj7f8sVfq+WAA5fGH/1wwU6Ojp66iMe/VN/B+aHHvqVqtXluA2/",
+	"6hRegIH1EywWvHF2H0GVaywfi+aUJaqZo64bx2Ep5yptShmYOJrAXQH7ko9SGhOeEeQs7msN1YkmFkuU",
+	"u0LoHH5RqVksDtGMbKCQPllpA9MEjCQT/V5lnpKyhVEazCLk0JfXeD7paRuXbgTFrR4i6hGAgoLvq9kB",
+	"RDFP5Hqh/Rxn2j05Q1Q1GScxz4pkymH/CV8cD4Z/gzVNXoVktWbQ/O3gZ7KdIEYRNia3lU7OTciaCCBF",
+	"8OaIZoH1egOwpkWhqZ3EhLwx87UpB7skW90gTofVwiqtPO383pj2VZFcgq5kif7TVK78m+kzNwlYSCby",
+	"3sm7yqjC+FTwKCRocng7mPhZ2W591UZocrggOBaLf058NDmEWDz1J1sTitdRb4tX8QRgPTlcEZFEAZ8Y",
+	"r68pFL5SwQbvErYiYkFSrlIJ4igglAM/1ULK5btfDoa9viSeSWx5tzabTW/F/hnFMe6xZH54+e6Xw2Gv",
+	"f2hVXQSq5llRtd6g14fQKrVQb+Qd9fq9IxUYqsJbD28HhyrP4UDli8kv5wRkxox8vAq9kScvgkoY+FEN",
+	"hJwPvCICmqnWuCTyIYeSDHh3fuM4MGi2GXihBE7l4+BrRrniD8N+X1UnpYIovwFer+MogL0c/qHl9Cxa",
+	"NuOAHz/pAKoVbpc5AYAACRtYTVlgg/vOZjoRz0csDq1Sn8Wyaa6XZZs6NLVZ7+ye1p58s57cKGFZJXFz",
+	"muDGA/LeITsPtH/uwAHlyLU23xkJLBryM9nqswOC+5yF23pImCERKQBf2xvssx80g9Oa4EK5pvdwGpfK",
+	"UznXYGlzHNkpWKC/86t38vBLFN4pIQY6P1TEmRdZQqcpfHClSKSm/qpB3kS3+baSQRMiibhSRItHrV5V",
+	"POoSpI+bQfUjo2QPsFX76wjdAj47SdqciJ0b7HdCpbc/72GnPxLRcZsd7nS3m/oCbuc6rUshtQOEc5QC",
+	"dLKDdDElG9NJQtdATgrImVdKrmKh8jw+iODMQO55DErzDdBDFdZ/TDJzuCKrqW6Pri9Nia/FsT71lRRy",
+	"pOwmGV317EoCw6We9z5grNq09gLNX1TzZSusASoCGaQGqJhm5DhYSm2Fss1f4V7WHt9Iv2305Z7X3cn3",
+	"p38Jjv92rSquV2/isBkDrlJ6HgRkvR9m/1yjg76IHdCi+TIqO0QLOfzVSve86nYgxcsEfgoXff9w+Z2q",
+	"1ZunQBSrcIFXQo7+MyV5Hs+oUjHMBItngnVjtkvjFgAT9cobhprs5najr1LabqDt5fniLD2UoCisA1He",
+	"V7MOMK4YIvkm12xZCfx2uovdWbINsLWIfD5TEQBtxz+HVowO8LwFq4MytoEEAAm2YBrykc7RR5Ml2X4P",
+	"GU0TKcyuYUofGoVDwveUqMSfQt7jR09EJPl+zmII+HXBynhSclC5WnlDxKiVPPnxf77/9Pfve//1H97u",
+	"nt79qjfu30jdBcRpVnfV0fqIkk2m7oIREaKaxhFVOZ5704AjQwZL5Fd/fz+u7CLJjWpYUelSzcgnuiep",
+	"+TxOqYhiFaLmUs6wqbujK/E06WavdPGJb66bUWTqYLQ5hw7KWc0OOyB9MX7MvU0z1MZ1tdOuN8R1O66z",
+	"koT70hG7gfsrCqOFDMQGCeZ9NvaxjIkdJIUWcpFIUoK+V3ZzQvE0JiEkZtbxeT2mwG+aCgX+W7EMc8DN",
+	"XCNDm0eyk3IL1Uo3Jv/podbSXewgN3Po6mqFNlJKyMZUJQcvsEpEnpHNDc2ygbmvpyKfA0JCbuc463CA",
+	"AJRVyiT0oPMVplsUMxwqd0O9Nfd9XnrpW6l3eR2i+9t0zRx7N+tmRdLk2U0ZW2oPLxYdEKpZ98ue7G7y",
+	"3SklWMf77Y24BVjOo1uSwxLsLO0B2kGKqIdAvyty7dHQa1U82z9ReoC5t94Ke39C8XBD7A4K8W0OMTPH",
+	"7iAPYAB/PBpxyLLOobslrrfWuMrZlRKrYmZqJkzJPMozGiPVVPWZSQ4xTehdss8sYauC4NOuA6vbxJF1",
+	"wqmKUYN+t0yJvclCX+zKFt6wPzw9GAwP+oNrqL406vf/3n866veVgNxOaCr1lK1RJKQkwX3EmRQ9tZz0",
+	"TLXXykx1GUIuIEAQspl6+zSZB2wV0blai6q2+BejZW0vTU8H0zudHdEFjqWMlqhgkpOT45O/mebp0WrN",
+	"EiE1gATxdCofm0LSag+9pQSRW0IFWpPkhkogQR7ir9cXvgrWsgpwABYhMAvkUUQgBs5Yoh1nqn79DdVd",
+	"3XXZFgwUpofOqX6bimiTg3599UJiiPFqBGYbuh7mDU0I1smOiC/YBuKYVBbYG/myOCJcpcBBbNJxv49C",
+	"vOWaEkzkHiYumZJ8lkD5l6E1pYQSCcRCj9KOtOjo9HTfxEiQz+LQHF+BEnnPX/746s3ow8X5Ly/fvDi/",
+	"uklu6IeXV+9fvX0zGvb68uO7q7cvXr0YHRwe/pwm2Pz78o387eWbF8VnC1sqw8pJiMyynmVBU0RBcCcZ",
+	"MjQjgfpLEQcVeR+06XonWVLtfzNI/vWJ1CjRFbEf4sertmPkqr0eFJeakq1u+av7oKiiAVVdIknpY+iJ",
+	"39aJd5VSGz+cPrw9iGkjSC1XLWpch/KcsaVVix3ifLXTOQ+VyKMeEcQka8eJjpRcq/1Vzw1e7VCACuJ3",
+	"e9EHwjDVcUdy+v7g9Yvffz76P2f/fXz99MPw8vT5kzcnF4Or/gUcsF2H2PQNKJRbr5/guWVES9aIRvOF",
+	"gAL8xS4I3uis2HZWl768u6edCvpnKXKXh6nrsgkPkxptWFj9EErNij8eDT5lORYeToJFdEscuz4dlrd9",
+	"pCp+uhpA1UO5lKP20XsDxUqlqPIDmSYpTrY+Ol8nUeyj1yklPnovLx80j5Cazht2Cx9GqhTBAt/KawTl",
+	"7I4GPe/TQ05BdzFzsJ5X1v3AmhzshX+QOFahySpyXbIoCIeWf1uEQr1cBSzvn4/UUZGVLh5eQ9ntiCxs",
+	"hejkhbIhhEU7o8SCcZK119qiDaZ20FYuOsKvAaY6LhzpSPOIqhLpENitKnTLp03wOFRMp6SHzrPI7DwD",
+	"IYPjdAuiKkxp4qWlpurrPk6TbPO9Qc+qDlslcxI2D/UoNBsyu1/2dqTyGxHKI00omxb4on6B+sUbMu1M",
+	"obuSqpdSWr4nPYG6+49B1HNTwD1OrRktHnKufmFNzSf8dY9y336k60IMqkrH2QJJomyTlehnSajKxIDI",
+	"qy53b39mQE5uSYLj4kJUnceHS5Wm30ytfe+1HFAhei4F1jSlbgX/12wKre13Rh+RLtPpQgG7vauq24hp",
+	"ZgS6yS5HKw6EEpT26md1eoQ7BYbtK9ysawzWv4KH+DWbNruFJdoXQ4n2ZsX8Q10YczXh44NENjlD5rer",
+	"80a9ZtOvF8sCbaW6HEgdbf2DTfcWuSIn2w/cH2JyyQ7rUNmsak3Aqp3IAVTGUkN76CUOFmjyB5tOtOE1",
+	"wEkCKajoNZtKsv/6/ds3I7u3lbihjAbEVwHzJMnqj2Um38xo9gebmpZFz+QX2pQmEoJXN5TQUErcSIUP",
+	"CBRHyticbNHgBOkGXNoSrAz1lJIAEjJxHN0Sl9VWzf2aTZUF1GtnlYStH6hni5ZJ+GUkN3JDQyzwCH25",
+	"u6H3MTFqiO8B936AXOm/HPqNAkwDVWJkj4a+c8NANS6pl8SSoyozv281P84cR5EqQB9IBklClK5vqLLG",
+	"R4KTePYMZSXaNXoiLsApAN6DiKvcXQnHvEXhCm9vqHq9bqjFfbvf4Apv9eryhoOuWBUY4iSeLeyGr9l0",
+	"j3bDc75UaIQEQ1yw9W50asc8spDwqMGPe2UP/N+cg5sBYtssRtjQfaQAs6R4LgYhCl8/SLywZ2oUM67s",
+	"DIOvJG1Y77y7xynWsYA8WUJK/wuCQ52e9lI3vXFNr4cdwhg98R5El0Lixh6P+CGsxJDNBqqRVevq9qZ/",
+	"DUqQN8BvIAMKCo+kUSSkWBINcEN/td/Q0p+g5vKCOIpyRNqjp+b7jiMoSU5DVfWDMoFUi4cRwjfUiAAm",
+	"5wBsI1hA6Y2Ioz9YRElo8f2s46fOVlCVQ24oVEBhMfipFpjKAUp8BY/RJuLEzzIeVHGNJdn60Jx9A7Or",
+	"UJr6KFV9xN8kPNW8uyYu9VEoqX5j1ytQT0PhZ1/BO9EHW6KnvzC19Caamo3bB12Fnmt51otvVoci0XyN",
+	"GvileqYxlPYCZEtVyUeLwapjVZJSKdOyNFgot7lpKCvRXU8f1gXe5hj7zSJuf2DJnFjAvS9A/R1iRs21",
+	"rKKgJCnGpZTRGwlIuPo6TF5VaYc6mJjaLVNuqIpSAgLEOYIgHNA8LHJTcFvlNYQUbZHkTmK/ebUJw6Kq",
+	"DpAxLCokzy2LJfpan8h60tT/7tNXFMQeh3zszwTUGiG/pgDVFKjxXuHRQyI1bqgJ1VCI7mbhELdk8FQU",
+	"3qIIN2LJDS0gvqRZUhXnzMlDtUP9L8hCOwqHdrDC7ao/KPX2VtCG2GuBBcgzlcDcweD3Z8j0HlE1cJQ7",
+	"3Ag/IlqRLsELenNtoxaAHPX2FL8kEWidkINZHM0XooA5+7tc5p6ktEHJkAO6ole3BH07n+/h3qisz/2/",
+	"S9bdVUpbaEEp5ZkkDtUaH9PNkiikyFBRfnwwGjbbP1L6FQ0fKe3Ca1Nay2dTukcem1rksOTsesApPITT",
+	"8qw1e9256ebtD705hRZpUAbR0Wy9PkLh3Kvpu65DKj4O/KF/5B/7J/6p/8Q/++TnMX0fjwb+6dB/euQP",
+	"hsf+4OTEH5yd+sPBE394LAcySnT4xMeBfzTwj05PP6nixPD0E39w7A8H/vDMPzrxj4f+8VP/5PSTu4e7",
+	"JHc0xEnW+LySh3I06h//Xq4JqapCtsNWfSB1MRfw6z5wVjXaW0RZ2dyIK4sB5D9kewctDUPVWwudNV49",
+	"iKwI3Wa03hN4nZVXVfVMdSBJ1r22lJIjBURoTUyzjr9Kk/mnMngkOAyhn9OGoV+vL9Skyh8IPVkTnfWh",
+	"XrJhWueBdA859oaCtBLireL9HN9C6PsyWkNxYsoEhNMVDDiQ+CLfGQUE8kDUCPVFD/2UN0GC2oBQvxii",
+	"aMxcLvFS/nKdga9VDEqhJUExKmtXRZyGTlF1fRi+OHvS20knIs84QSxBMYZuc3bqCXo7K/SIwrdEPpxS",
+	"vxBBLyEdcQOsx81XqWwji+7UW/FNLouVwCMV3HxnTxxpPTWLhtaaD12y1drMLEFCL+vfUvtyq2muEz0c",
+	"7c5qI4xylSxvqpb1/cp6YdctZbNgnQONyqoAWensFJDJGhKOICmjJvnx9Kxjn6ivL73a3TwGfdMyfljq",
+	"+K6BV+iirr/rGk3rDJvUvbDPIC+hVd6m6Sh+JoHm2oL8q3EPmqLVvPHI+ca+XKTVL9A75xE+vGbLLSt2",
+	"c9kpwrRm8YVm3Ts1B82iimzuEbJKM/6adf7M7myUVKou5Jz7YQIAW5IGBfdaDfl39KHljZ93YoACUkl7",
+	"FOSzeCSvujAQzw5bfbGjDoTbePdKcFWMXUqYC7ahKig4MmXpQdjU3WXnOKIgZjm9a1IWWpK1APOenzVK",
+	"1dPkmblBQhy1u5Q7S3XHfkCGgd2mXVKUJ4ai9BVF+T2ng+toTeKIZm2/TTlPrxtutAugH3Tbht0ZukAY",
+	"rW202epuWvhTC2CYvu7eMk3w2Kj2Hf6/FzirCobq75Hp7XJRvf2VsREa79repgJpbHSkvRKIrSV50CZy",
+	"42PJLxmjjtxS6N+f34hv5Cy7gmXcA0YPMYho7rab62hN5n93tJfdzXQnhzIgfSSGlJ1YjiDZV/uN8bgu",
+	"NJA3hoCsM2bm1lQBnc/QJG8VPkGCxHHeJSziKNQdol3cyLR3/RaeIau1bPeiX/rh/VX7Og/DXOZsPuIq",
+	"pTQDO9YKLdYANQ1DrKr6iamYCxWZ64uC5kf5DQnpit2Se4KxPtSgdmf91niyx8Jdrff2LdozmE73E+Pl",
+	"nBg/IWQx6HirLa/rt3BvevCQEl/1hOArH3BW1GtfZGAkCfOeK/LLKfdKtr9tSP0VwWGJvRXLcdRAvp1m",
+	"r9NTD0wDv93SViHp7x7l9bskAGYSmqNEetaUIsBJslVitGlJKPDcqpUeYEHmLNmOJHOorZeucpTCUsV0",
+	"BcHRrprpAs/bVUy3rPNH9yiUXu4zwlkOAzC3uxuYu5Yc0SBOQzKely3Gf6Hqu9+u5Um5oaV9z8pX5UEm",
+	"tfJsjW77Uqvhr+bBL7c4bq+WlB90KvUlgO/Px1+aeP8H+SDl1nX6j9mgpoI9/3+nGqtTTQlXygx2N744",
+	"KxNY7XkBvqYx78dP4MBQM7vUWjsUQycX9qwYLh1y4GxLYzggoSH0k7C81YV++UU/M6+ZLRc3tHptxvcq",
+	"/WxyyLg7voSIE1V+p9IvOJ+r2BmoOtFvqgp4iBaQqvrhUmp+pslQpMojQ2Zmdc7cS+be6pSxJbSTrTpX",
+	"dG7GgmnrteVm6RVdsMrN4hBY8oKPhWLupoADR9MtRGpb80EMkkv2IWgdkQCMORuWLMHCLnWWD5fW0xDQ",
+	"VH1aCgym/McGoi+UvqManosq2HS7BIeTVunb61QA1O2Fm2hK5/klxKjq0EKZrEXP0fgnqnmc6YTYOLYh",
+	"ryyQd5/u/r8AAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -34,6 +34,7 @@ var operations = map[string][]Role{
 	"checkBackupSchedule":  readers, // books nothing, so that a plan needs no more than a viewer
 	"createBackupSchedule": backers,
 	"updateBackupSchedule": backers,
+	"moveBackupSchedules":  backers,
 	"runBackupSchedule":    backers,
 	"deleteBackupSchedule": operators,
 

@@ -32,7 +32,7 @@ func (p *Planner) UpdateSchedules(ctx context.Context, all []Schedule) ([]Schedu
 		for _, i := range order {
 			done[i] = all[i]
 			if err := p.updateSchedule(ctx, tx, &done[i]); err != nil {
-				return among(i, err)
+				return Among(i, err)
 			}
 		}
 		return nil
@@ -50,11 +50,11 @@ func (p *Planner) stayersFirst(ctx context.Context, tx *planTx, all []Schedule, 
 	var stay, move []int
 	for i, s := range all {
 		if err := p.lookAhead(ctx, tx, s, others); err != nil {
-			return nil, among(i, err)
+			return nil, Among(i, err)
 		}
 		old, err := tx.Schedule(ctx, s.ID)
 		if err != nil {
-			return nil, among(i, err)
+			return nil, Among(i, err)
 		}
 		s = s.Defaulted()
 		if s.Recurrence.TimeZone == "" {
@@ -70,8 +70,8 @@ func (p *Planner) stayersFirst(ctx context.Context, tx *planTx, all []Schedule, 
 	return append(stay, move...), nil
 }
 
-// among says which one of several schedules an error is about.
-func among(i int, err error) error {
+// Among says which one of several schedules an error is about.
+func Among(i int, err error) error {
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
 		return err

@@ -39,6 +39,7 @@ type Groups interface {
 type Schedules interface {
 	CreateSchedule(ctx context.Context, s backup.Schedule) (backup.Schedule, error)
 	UpdateSchedule(ctx context.Context, s backup.Schedule) (backup.Schedule, error)
+	UpdateSchedules(ctx context.Context, all []backup.Schedule) ([]backup.Schedule, error)
 	DeleteSchedule(ctx context.Context, id string) error
 	// CheckSchedule books nothing.
 	CheckSchedule(ctx context.Context, s backup.Schedule, others []backup.Planned) (backup.Schedule, []string, error)
