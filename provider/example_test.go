@@ -13,12 +13,16 @@ import (
 // examples joins the examples whose paths hold one of the words, pointed at a lab.
 func examples(t *testing.T, l *lab.Lab, words ...string) string {
 	t.Helper()
-	files, err := filepath.Glob("../examples/*/*/*e.tf")
-	if err != nil {
-		t.Fatal(err)
+	files := []string{"../examples/provider/provider.tf"}
+	for _, kind := range []string{"resources/*/resource.tf", "data-sources/*/data-source.tf", "functions/*/function.tf"} {
+		found, err := filepath.Glob("../examples/" + kind)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("examples of %s: %v, %v", kind, found, err)
+		}
+		files = append(files, found...)
 	}
 	var all strings.Builder
-	for _, file := range append(files, "../examples/provider/provider.tf") {
+	for _, file := range files {
 		for _, word := range words {
 			if !strings.Contains(file, word) {
 				continue
@@ -50,7 +54,7 @@ func TestEveryExampleIsApplied(t *testing.T) {
 		}
 	})
 	t.Setenv("TF_VAR_vcenter_password", l.Password())
-	protect := examples(t, l, "/provider/", "kura_vcenter", "kura_backup_group", "kura_backup_schedule", "kura_virtual_machines", "kura_server", "kura_repository")
+	protect := examples(t, l, "/provider/", "kura_vcenter", "kura_backup_group", "kura_backup_schedule", "kura_virtual_machines", "kura_server", "kura_repository", "kura_timeslots", "/functions/")
 	p := newProgram(t, protect)
 	p.apply()
 	unchanged(t, p)
@@ -62,7 +66,7 @@ func TestEveryExampleIsApplied(t *testing.T) {
 	if job, err := house.api.FollowJob(t.Context(), a.JSON202.Jobs[0].ID, nil); err != nil || job.State != api.JobStateSucceeded {
 		t.Fatalf("backup ended %s: %+v, %v", job.State, job.Error, err)
 	}
-	p.write(examples(t, l, "/provider/", "/resources/", "/data-sources/"))
+	p.write(examples(t, l, "/provider/", "/resources/", "/data-sources/", "/functions/"))
 	p.apply()
 	unchanged(t, p)
 	if vm, err := l.VM("erp-check"); err != nil || vm.PowerState != "poweredOff" {

@@ -154,3 +154,23 @@ func identityData(t *testing.T, s *tfprotov6.ResourceIdentitySchema, id string) 
 	}
 	return &tfprotov6.ResourceIdentityData{IdentityData: &v}
 }
+
+func TestEveryFunctionSaysWhatItDoes(t *testing.T) {
+	all, _ := schemas(t)
+	if len(all.Functions) == 0 {
+		t.Fatal("the provider has no functions")
+	}
+	for name, f := range all.Functions {
+		if f.Summary == "" || f.Description == "" {
+			t.Errorf("function %s has no summary or no description", name)
+		}
+		for _, p := range f.Parameters {
+			if p.Name == "" || p.Description == "" {
+				t.Errorf("parameter %q of function %s has no name or no description", p.Name, name)
+			}
+		}
+		if _, err := os.Stat(filepath.Join("..", "examples", "functions", name, "function.tf")); err != nil {
+			t.Errorf("function %s has no example", name)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/datasource"
+	"github.com/hashicorp/terraform-plugin-framework/function"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/provider"
 	"github.com/hashicorp/terraform-plugin-framework/provider/schema"
@@ -35,7 +36,7 @@ type kura struct {
 	getenv  func(string) string
 }
 
-var _ provider.Provider = (*kura)(nil)
+var _ provider.ProviderWithFunctions = (*kura)(nil)
 
 type providerModel struct {
 	Endpoint          types.String `tfsdk:"endpoint"`
@@ -135,6 +136,15 @@ func (p *kura) DataSources(context.Context) []func() datasource.DataSource {
 		func() datasource.DataSource { return &imagesDataSource{} },
 		func() datasource.DataSource { return &repositoryDataSource{} },
 		func() datasource.DataSource { return &serverDataSource{} },
+		func() datasource.DataSource { return &timeslotsDataSource{} },
 		func() datasource.DataSource { return &virtualMachinesDataSource{} },
+	}
+}
+
+func (p *kura) Functions(context.Context) []func() function.Function {
+	return []func() function.Function{
+		func() function.Function { return computeExpiry{} },
+		func() function.Function { return describeSchedule{} },
+		func() function.Function { return expandSchedule{} },
 	}
 }

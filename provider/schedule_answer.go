@@ -33,7 +33,7 @@ func (m *scheduleModel) take(ctx context.Context, s api.BackupSchedule, diags *d
 	m.Repository = types.StringValue(s.Repository)
 	m.Labels = keepStrings(ctx, m.Labels, s.Labels, diags)
 	m.DeletionProtection = types.BoolValue(s.DeletionProtection)
-	m.Seats = types.Int64Value(int64(s.Seats))
+	m.Seats, m.UnbookedSeats = types.Int64Value(int64(s.Seats)), types.Int64Value(int64(s.UnbookedSeats))
 	m.CreatedAt = instant(s.CreatedAt)
 	m.takeStartWindow(ctx, s.StartWindow, diags)
 	m.takeDisks(ctx, s.Disks, diags)
@@ -55,7 +55,6 @@ func (m *scheduleModel) take(ctx context.Context, s api.BackupSchedule, diags *d
 func (m *scheduleModel) takeDays(ctx context.Context, s api.BackupSchedule, diags *diag.Diagnostics) {
 	m.OneTime, m.Daily = types.ObjectNull(oneTimeModel{}.types()), types.ObjectNull(dailyModel{}.types())
 	m.Weekly = types.ObjectNull(weeklyModel{}.types())
-	prior := read[monthlyModel](ctx, m.Monthly, diags)
 	m.Monthly = types.ObjectNull(monthlyModel{}.types())
 	switch {
 	case s.OneTime != nil:
@@ -65,31 +64,23 @@ func (m *scheduleModel) takeDays(ctx context.Context, s api.BackupSchedule, diag
 	case s.Weekly != nil:
 		m.Weekly = object(ctx, &weeklyModel{DaysOfWeek: keepSet(ctx, types.SetNull(types.StringType), types.StringType, s.Weekly.DaysOfWeek, diags)}, diags)
 	case s.Monthly != nil:
-		short := types.StringNull() // skip is what no word means
-		if s.Monthly.ShortMonths == api.ShortMonthsLastDay || prior != nil && prior.ShortMonths.ValueString() == string(api.ShortMonthsSkip) {
-			short = types.StringValue(string(cmp.Or(s.Monthly.ShortMonths, api.ShortMonthsSkip)))
-		}
 		m.Monthly = object(ctx, &monthlyModel{
 			DaysOfMonth:    keepSet(ctx, types.SetNull(types.Int64Type), types.Int64Type, s.Monthly.DaysOfMonth, diags),
 			LastDay:        keepBool(types.BoolNull(), s.Monthly.LastDay),
 			WeekDayOfMonth: weekDayObject(ctx, s.Monthly.WeekDayOfMonth, diags),
-			ShortMonths:    short,
+			ShortMonths:    text(string(s.Monthly.ShortMonths)),
 		}, diags)
 	}
 }
 
-// takeStartWindow keeps the window as it was written when the server's says
-// the same with other words.
+// takeStartWindow keeps a window of the whole day, which the server answers as
+// none, where the configuration has one.
 func (m *scheduleModel) takeStartWindow(ctx context.Context, w *api.StartWindow, diags *diag.Diagnostics) {
 	if w == nil {
 		w = &api.StartWindow{}
 	}
 	earliest, latest := cmp.Or(w.Earliest, firstHour), cmp.Or(w.Latest, lastHour)
-	if prior := read[startWindowModel](ctx, m.StartWindow, diags); prior != nil &&
-		cmp.Or(prior.Earliest.ValueString(), firstHour) == earliest && cmp.Or(prior.Latest.ValueString(), lastHour) == latest {
-		return
-	}
-	if earliest == firstHour && latest == lastHour {
+	if (m.StartWindow.IsNull() || m.StartWindow.IsUnknown()) && earliest == firstHour && latest == lastHour {
 		m.StartWindow = types.ObjectNull(startWindowModel{}.types())
 		return
 	}

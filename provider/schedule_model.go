@@ -40,6 +40,7 @@ type scheduleModel struct {
 	Labels             types.Map      `tfsdk:"labels"`
 	DeletionProtection types.Bool     `tfsdk:"deletion_protection"`
 	Seats              types.Int64    `tfsdk:"seats"`
+	UnbookedSeats      types.Int64    `tfsdk:"unbooked_seats"`
 	CreatedAt          types.String   `tfsdk:"created_at"`
 	Timeouts           timeouts.Value `tfsdk:"timeouts"`
 }

@@ -137,13 +137,36 @@ func (r *scheduleResource) ask(ctx context.Context, p plannedSchedule, others []
 
 // warnOf passes on what may surprise in a schedule that finds room.
 func (r *scheduleResource) warnOf(result api.BackupScheduleCheckResult, p plannedSchedule, diags *diag.Diagnostics) {
-	if len(result.Warnings) > 0 { // as one: core folds warnings of the same summary
-		diags.AddAttributeWarning(path.Root("monthly"), "Some months have no run",
-			strings.Join(result.Warnings, "\n")+"\nTo run in every month: monthly = { last_day = true }, or short_months = \"last_day\" beside days_of_month.")
-	}
+	surprises(result.Warnings, diags)
 	if want, got := p.body.Repository, result.Schedule.Repository; want != "" && got != "" && want != got {
 		diags.AddAttributeError(path.Root("repository"), "Repository is named by its name", fmt.Sprintf(
 			"%q is the repository %q.\nThe server answers a schedule's repository by name, so an id would differ in every plan.\nSet repository = %q.", want, got, got))
+	}
+}
+
+// surprises shows the server's warnings, each at what it is about. Those of one
+// kind are one: core folds warnings of the same summary.
+func surprises(warnings []string, diags *diag.Diagnostics) {
+	kinds := []struct {
+		sign, at, summary, remedy string
+		lines                     []string
+	}{
+		{"No run in", "monthly", "Some months have no run", "\nTo run in every month: monthly = { last_day = true }, or short_months = \"last_day\" beside days_of_month.", nil},
+		{"duration_hours", "duration_hours", "Backups take another time", "", nil},
+		{"", "start_time", "Schedule may surprise", "", nil},
+	}
+	for _, w := range warnings {
+		for i := range kinds {
+			if strings.Contains(w, kinds[i].sign) {
+				kinds[i].lines = append(kinds[i].lines, w)
+				break
+			}
+		}
+	}
+	for _, k := range kinds {
+		if len(k.lines) > 0 {
+			diags.AddAttributeWarning(path.Root(k.at), k.summary, strings.Join(k.lines, "\n")+k.remedy)
+		}
 	}
 }
 
@@ -200,4 +223,30 @@ func (keepStartTime) PlanModifyString(ctx context.Context, req planmodifier.Stri
 		}
 	}
 	resp.PlanValue = req.StateValue
+}
+
+// shortMonths plans the word that the server answers: skip beside days of the
+// month where none is given, none beside other days.
+type shortMonths struct{}
+
+func (shortMonths) Description(context.Context) string {
+	return "Beside days_of_month it is skip where it is not given."
+}
+
+func (v shortMonths) MarkdownDescription(c context.Context) string { return v.Description(c) }
+
+func (shortMonths) PlanModifyString(ctx context.Context, req planmodifier.StringRequest, resp *planmodifier.StringResponse) {
+	if !req.ConfigValue.IsNull() {
+		return
+	}
+	var days types.Set
+	resp.Diagnostics.Append(req.Config.GetAttribute(ctx, req.Path.ParentPath().AtName("days_of_month"), &days)...)
+	switch {
+	case days.IsUnknown():
+		resp.PlanValue = types.StringUnknown()
+	case days.IsNull():
+		resp.PlanValue = types.StringNull()
+	default:
+		resp.PlanValue = types.StringValue(string(api.ShortMonthsSkip))
+	}
 }

@@ -2,8 +2,10 @@ package provider
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/resourcevalidator"
+	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
@@ -72,6 +74,7 @@ func (r *scheduleResource) Create(ctx context.Context, req resource.CreateReques
 	m.take(ctx, s, &resp.Diagnostics)
 	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+	warnOfUnbooked(s, &resp.Diagnostics)
 }
 
 func (r *scheduleResource) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
@@ -122,6 +125,18 @@ func (r *scheduleResource) Update(ctx context.Context, req resource.UpdateReques
 	m.take(ctx, s, &resp.Diagnostics)
 	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+	warnOfUnbooked(s, &resp.Diagnostics)
+}
+
+// warnOfUnbooked tells of machines that came into the group when its hours were
+// full. That is no error: they are backed up when the hour has room.
+func warnOfUnbooked(s api.BackupSchedule, diags *diag.Diagnostics) {
+	if s.UnbookedSeats == 0 {
+		return
+	}
+	diags.AddAttributeWarning(path.Root("group_id"), "Some machines have no seat", fmt.Sprintf(
+		"The group of schedule %q has grown: %d of its machines found no room in its hours (%s).\nThose machines start only while fewer backups run than the hour has seats, so some may start late or be missed.\n"+
+			"Make room: another start_time, more window_hours, or a larger slot_capacity of the vcenter.", s.Name, s.UnbookedSeats, s.Summary))
 }
 
 func (r *scheduleResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {

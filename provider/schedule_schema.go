@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringdefault"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
@@ -51,7 +52,11 @@ func scheduleWhat() map[string]schema.Attribute {
 		"labels":              labelsAttribute(),
 		"deletion_protection": switchAttribute(false, "The server refuses to delete the schedule."),
 		"seats":               schema.Int64Attribute{Computed: true, MarkdownDescription: "Seats that are booked in each of its start hours together."},
-		"created_at":          createdAtAttribute(),
+		"unbooked_seats": schema.Int64Attribute{
+			Computed:            true,
+			MarkdownDescription: "Machines by which the group has grown and for which the hours had no room: they start only while fewer backups run than the hour has seats.",
+		},
+		"created_at": createdAtAttribute(),
 	}
 }
 
@@ -123,14 +128,17 @@ func imageTypeAttribute() schema.Attribute {
 }
 
 func startWindowAttribute() schema.Attribute {
-	hour := func(description string) schema.StringAttribute {
-		return schema.StringAttribute{Optional: true, MarkdownDescription: description, Validators: []validator.String{startTime()}}
+	hour := func(standard, description string) schema.StringAttribute {
+		return schema.StringAttribute{
+			Optional: true, Computed: true, Default: stringdefault.StaticString(standard),
+			MarkdownDescription: description + " Default `" + standard + "`.", Validators: []validator.String{startTime()},
+		}
 	}
 	return schema.SingleNestedAttribute{
 		Optional: true, MarkdownDescription: "Hours among which the server picks where `start_time` is left out.",
 		Attributes: map[string]schema.Attribute{
-			"earliest": hour("First hour, `HH:00`. Default `00:00`."),
-			"latest":   hour("Last hour, `HH:00`. Default `23:00`."),
+			"earliest": hour(firstHour, "First hour, `HH:00`."),
+			"latest":   hour(lastHour, "Last hour, `HH:00`."),
 		},
 	}
 }
@@ -143,7 +151,11 @@ func daysOfWeekAttribute(required bool) schema.Attribute {
 	}
 }
 
-var daysOfWeek = []string{"sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"}
+// The words of days and weeks, in their order.
+var (
+	daysOfWeek   = []string{"sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"}
+	weeksOfMonth = []string{"first", "second", "third", "fourth", "fifth", "last"}
+)
 
 func daysOfMonthAttribute() schema.Attribute {
 	return schema.SetAttribute{
@@ -165,7 +177,7 @@ func weekDayAttribute() schema.Attribute {
 		Attributes: map[string]schema.Attribute{
 			"week_of_month": schema.StringAttribute{
 				Required: true, MarkdownDescription: "`first` to `fifth`, or `last`. A month without a fifth one has no run.",
-				Validators: []validator.String{stringvalidator.OneOf("first", "second", "third", "fourth", "fifth", "last")},
+				Validators: []validator.String{stringvalidator.OneOf(weeksOfMonth...)},
 			},
 			"day_of_week": schema.StringAttribute{
 				Required: true, MarkdownDescription: "`sunday` to `saturday`.", Validators: []validator.String{stringvalidator.OneOf(daysOfWeek...)},
@@ -183,7 +195,8 @@ func monthlyAttribute() schema.Attribute {
 			"last_day":          lastDayAttribute(),
 			"week_day_of_month": weekDayAttribute(),
 			"short_months": schema.StringAttribute{
-				Optional: true, MarkdownDescription: "What a month that lacks the day does: `skip` (no run) or `last_day`. Goes with `days_of_month`. Default `skip`.",
+				Optional: true, Computed: true, MarkdownDescription: "What a month that lacks the day does: `skip` (no run) or `last_day`. Goes with `days_of_month`, where its default is `skip`.",
+				PlanModifiers: []planmodifier.String{shortMonths{}},
 				Validators: []validator.String{
 					stringvalidator.OneOf(string(api.ShortMonthsSkip), string(api.ShortMonthsLastDay)),
 					stringvalidator.AlsoRequires(path.MatchRelative().AtParent().AtName("days_of_month")),

@@ -2,6 +2,7 @@ package provider_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -116,4 +117,47 @@ func (p *program) state() []string {
 func planWarnings(t *testing.T, config string) string {
 	t.Helper()
 	return newProgram(t, config).ok("plan", "-no-color", "-input=false")
+}
+
+// diagnostic is an error or a warning as terraform's JSON output has it.
+type diagnostic struct {
+	Severity string `json:"severity"`
+	Summary  string `json:"summary"`
+	Detail   string `json:"detail"`
+	Address  string `json:"address"`
+	Snippet  struct {
+		Code string `json:"code"`
+	} `json:"snippet"`
+}
+
+// diagnostics runs a plan or an apply of what is written and returns what it
+// warns of and why it failed, which it may.
+func (p *program) diagnostics(command string, args ...string) (all []diagnostic, err error) {
+	p.t.Helper()
+	out, err := p.run(append([]string{command, "-json", "-input=false"}, args...)...)
+	for line := range strings.Lines(out) {
+		var message struct {
+			Diagnostic *diagnostic `json:"diagnostic"`
+		}
+		if json.Unmarshal([]byte(line), &message) == nil && message.Diagnostic != nil && message.Diagnostic.Address != "" {
+			all = append(all, *message.Diagnostic)
+		}
+	}
+	return all, err
+}
+
+// refusals are the errors of a plan, which must have some, by resource.
+func (p *program) refusals(args ...string) map[string]diagnostic {
+	p.t.Helper()
+	all, err := p.diagnostics("plan", args...)
+	out := map[string]diagnostic{}
+	for _, d := range all {
+		if d.Severity == "error" {
+			out[d.Address] = d
+		}
+	}
+	if err == nil || len(out) == 0 {
+		p.t.Fatalf("the plan is accepted: %v, with %+v", err, all)
+	}
+	return out
 }

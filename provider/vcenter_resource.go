@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
@@ -237,6 +238,9 @@ func (r *vcenterResource) Update(ctx context.Context, req resource.UpdateRequest
 	m.take(ctx, v, &resp.Diagnostics)
 	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+	if len(v.Warnings) > 0 { // the change is made; as one, for core folds warnings of the same summary
+		resp.Diagnostics.AddAttributeWarning(path.Root("slot_capacity"), "Hours hold too many seats", strings.Join(v.Warnings, "\n"))
+	}
 }
 
 func (r *vcenterResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {

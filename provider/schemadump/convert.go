@@ -17,7 +17,11 @@ func convert(all *tfprotov6.GetProviderSchemaResponse, identities *tfprotov6.Get
 		DataSources: c.schemas(all.DataSourceSchemas),
 		Ephemeral:   c.schemas(all.EphemeralResourceSchemas),
 		Lists:       c.schemas(all.ListResourceSchemas),
+		Functions:   map[string]function{},
 		Identities:  map[string]identitySchema{},
+	}
+	for name, f := range all.Functions {
+		p.Functions[name] = c.function(f)
 	}
 	for name, s := range identities.IdentitySchemas {
 		i := identitySchema{Version: s.Version, Attributes: map[string]identityAttribute{}}
@@ -75,6 +79,22 @@ func (c *converter) attributes(in []*tfprotov6.SchemaAttribute) map[string]attri
 		out[a.Name] = to
 	}
 	return out
+}
+
+func (c *converter) function(f *tfprotov6.Function) function {
+	out := function{Description: f.Description, Summary: f.Summary, Deprecation: f.DeprecationMessage, Return: c.typeOf(f.Return.Type)}
+	for _, p := range f.Parameters {
+		out.Parameters = append(out.Parameters, c.parameter(p))
+	}
+	if f.VariadicParameter != nil {
+		p := c.parameter(f.VariadicParameter)
+		out.Variadic = &p
+	}
+	return out
+}
+
+func (c *converter) parameter(p *tfprotov6.FunctionParameter) parameter {
+	return parameter{Name: p.Name, Description: p.Description, Nullable: p.AllowNullValue, Type: c.typeOf(p.Type)}
 }
 
 func kind(k tfprotov6.StringKind) string {

@@ -39,7 +39,24 @@ type providerSchema struct {
 	DataSources map[string]*schema        `json:"data_source_schemas,omitempty"`
 	Ephemeral   map[string]*schema        `json:"ephemeral_resource_schemas,omitempty"`
 	Lists       map[string]*schema        `json:"list_resource_schemas,omitempty"`
+	Functions   map[string]function       `json:"functions,omitempty"`
 	Identities  map[string]identitySchema `json:"resource_identity_schemas,omitempty"`
+}
+
+type function struct {
+	Description string          `json:"description,omitempty"`
+	Summary     string          `json:"summary,omitempty"`
+	Deprecation string          `json:"deprecation_message,omitempty"`
+	Return      json.RawMessage `json:"return_type"`
+	Parameters  []parameter     `json:"parameters,omitempty"`
+	Variadic    *parameter      `json:"variadic_parameter,omitempty"`
+}
+
+type parameter struct {
+	Name        string          `json:"name,omitempty"`
+	Description string          `json:"description,omitempty"`
+	Nullable    bool            `json:"is_nullable,omitempty"`
+	Type        json.RawMessage `json:"type"`
 }
 
 type schema struct {

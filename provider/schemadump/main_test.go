@@ -41,4 +41,19 @@ func TestTheDumpHoldsWhatTheDocumentationNeeds(t *testing.T) {
 	if i := p.Identities["kura_restore"]; !i.Attributes["id"].RequiredForImport {
 		t.Errorf("identity of the restore is %+v, want an id", i)
 	}
+	f := p.Functions["expand_schedule"]
+	if len(f.Parameters) != 3 || f.Summary == "" || f.Parameters[0].Description == "" {
+		t.Fatalf("expand_schedule is %+v, want three parameters with descriptions", f)
+	}
+	for what, c := range map[string]struct {
+		got  json.RawMessage
+		want string
+	}{
+		"a schedule": {f.Parameters[0].Type, `"dynamic"`}, "what it gives": {f.Return, `["list","string"]`},
+	} {
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, c.got); err != nil || compact.String() != c.want {
+			t.Errorf("type of %s is %s, %v; want %s", what, compact.String(), err, c.want)
+		}
+	}
 }
