@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,8 +85,8 @@ func misfit(p *openapi3.Parameter, s *openapi3.SchemaError) *backup.Error {
 	if p != nil {
 		path = append([]string{p.Name}, path...)
 	}
-	if name := quoted(s.Reason); name != "" && s.SchemaField == "properties" {
-		field := strings.Join(append(path, name), ".")
+	if name, ok := quoted(s.Reason); ok && s.SchemaField == "properties" {
+		field := cmp.Or(strings.Join(append(path, name), "."), `""`)
 		return backup.Errorf(backup.Invalid, clip(field), "There is no property %q here. Check its spelling.", clip(name))
 	}
 	field := strings.Join(path, ".")
@@ -99,13 +100,13 @@ func misfit(p *openapi3.Parameter, s *openapi3.SchemaError) *backup.Error {
 	return backup.Errorf(backup.Invalid, clip(field), "%s %s%s.", what, rule(s), got(path, s))
 }
 
-// quoted is the first quoted word of a reason.
-func quoted(reason string) string {
+// quoted is what a reason has in quotes.
+func quoted(reason string) (word string, ok bool) {
 	_, rest, _ := strings.Cut(reason, `"`)
-	if i := strings.LastIndex(rest, `"`); i > 0 {
-		return rest[:i]
+	if i := strings.LastIndex(rest, `"`); i >= 0 {
+		return rest[:i], true
 	}
-	return ""
+	return "", false
 }
 
 // rule says what a value must be.

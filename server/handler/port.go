@@ -45,12 +45,14 @@ type Schedules interface {
 	CheckSchedule(ctx context.Context, s backup.Schedule, others []backup.Planned) (backup.Schedule, []string, error)
 }
 
-// Timeslots tells how the seats of a vcenter stand.
+// Timeslots tells how the seats of a vcenter stand, and how long they are needed.
 type Timeslots interface {
 	// Timeslots lists hours, soonest first, and when to go on from; zero = there are no more.
 	Timeslots(ctx context.Context, q backup.TimeslotQuery) ([]backup.Timeslot, time.Time, error)
 	// OverBooked counts the hours that hold more seats than there are.
 	OverBooked(ctx context.Context, vcenterID string) (backup.OverBooked, error)
+	// Measured tells how long a schedule's backups took.
+	Measured(ctx context.Context, scheduleID string) (backup.Measured, error)
 }
 
 // Runs starts and stops work.

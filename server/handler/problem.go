@@ -100,6 +100,9 @@ func (h *handler) badRequest(w http.ResponseWriter, r *http.Request, err error) 
 		return
 	}
 	e := backup.Errorf(backup.Invalid, "", "The request cannot be read: %s.", clip(err.Error()))
+	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && t.Field != "" {
+		e = backup.Errorf(backup.Invalid, t.Field, "%s cannot hold the %s.", t.Field, clip(t.Value))
+	}
 	if p, ok := errors.AsType[*api.InvalidParamFormatError](err); ok {
 		e = backup.Errorf(backup.Invalid, p.ParamName, "%s has the wrong form.", p.ParamName)
 	}

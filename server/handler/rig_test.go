@@ -73,6 +73,12 @@ func (l *lines) String() string {
 	return l.buf.String()
 }
 
+func (l *lines) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf.Reset()
+}
+
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, tokens: map[auth.Role]string{}, clock: &clock{now: time.Date(2026, 12, 1, 0, 30, 0, 0, time.UTC)}, log: &lines{}}

@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/api"
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
@@ -124,7 +125,21 @@ func (h *handler) GetBackupSchedule(ctx context.Context, q api.GetBackupSchedule
 		out.Body, out.Headers.ETag = h.scheduleOut(s, repositories), etag(s.Version)
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	m, err := h.Planner.Measured(ctx, q.ID)
+	out.Body.Measured = measuredOut(m)
 	return api.GetBackupSchedule200JSONResponse{BackupScheduleOKJSONResponse: out}, err
+}
+
+func measuredOut(m backup.Measured) *api.MeasuredDuration {
+	if m.Backups == 0 {
+		return nil
+	}
+	return &api.MeasuredDuration{
+		Backups: m.Backups, MedianSeconds: int64(m.Median / time.Second), LongestSeconds: int64(m.Longest / time.Second), SuggestedDurationHours: m.SuggestedHours,
+	}
 }
 
 // UpdateBackupSchedule implements the operation.
