@@ -23,6 +23,9 @@ func (p *Planner) book(ctx context.Context, tx *planTx, s *Schedule, old *Schedu
 	}
 	if old != nil {
 		s.keepHour(*old, tx.Now())
+		if err := s.keepGrowth(ctx, tx, *old, counts); err != nil {
+			return nil, err
+		}
 	}
 	s.Seats = 0
 	for _, c := range counts {
@@ -151,8 +154,10 @@ func (p *Planner) target(ctx context.Context, tx Tx, s *Schedule) ([]SeatsBooked
 			c.Seats++
 		}
 	}
+	s.UnbookedSeats = 0
 	if reserved.VCenterID != "" {
 		if c := of(reserved.VCenterID); reserved.Seats > 0 {
+			s.UnbookedSeats = max(0, c.Seats-reserved.Seats) // FollowGroups looks for room for them
 			c.Seats = reserved.Seats
 		}
 	}

@@ -30,25 +30,32 @@ func FindRepository(ctx context.Context, tx RepositoryTx, key string) (Repositor
 // members returns the group's VMs out of the stored inventory.
 func members(ctx context.Context, tx Tx, g Group) ([]VirtualMachine, error) {
 	var inventory []VirtualMachine
+	if g.Selector != nil {
+		var err error
+		if inventory, _, err = tx.Machines(ctx, MachineFilter{VCenterID: g.Selector.VCenterID}); err != nil {
+			return nil, err
+		}
+	}
+	return membersAmong(ctx, tx, g, inventory)
+}
+
+// membersAmong is members when the inventory of the selector's vcenter has been
+// read already.
+func membersAmong(ctx context.Context, tx Tx, g Group, inventory []VirtualMachine) ([]VirtualMachine, error) {
+	var all []VirtualMachine
 	if len(g.VirtualMachineIDs) > 0 {
 		listed, _, err := tx.Machines(ctx, MachineFilter{IDs: g.VirtualMachineIDs, IncludeGone: true})
 		if err != nil {
 			return nil, err
 		}
-		inventory = listed
+		all = listed
 	}
-	if g.Selector != nil {
-		all, _, err := tx.Machines(ctx, MachineFilter{VCenterID: g.Selector.VCenterID})
-		if err != nil {
-			return nil, err
-		}
-		for _, vm := range all {
-			if !slices.Contains(g.VirtualMachineIDs, vm.ID) {
-				inventory = append(inventory, vm)
-			}
+	for _, vm := range inventory {
+		if !slices.Contains(g.VirtualMachineIDs, vm.ID) {
+			all = append(all, vm)
 		}
 	}
-	return g.Members(inventory)
+	return g.Members(all)
 }
 
 // CreateGroup stores g. Errors: Invalid, NotFound (a listed VM, the selector's

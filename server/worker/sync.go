@@ -48,10 +48,30 @@ func (a *attempt) sync(ctx context.Context) (ending, error) {
 	if err != nil {
 		return ending{}, fmt.Errorf("store the inventory: %w", err)
 	}
+	if err := a.followGroups(ctx, v, c.Full || len(c.VMs)+len(c.Gone) > 0); err != nil {
+		a.log.ErrorContext(ctx, "groups not followed", "vcenter", v.Name, "error", err)
+		return ending{state: backup.JobSucceeded}, nil // the next sync reads all, and follows again
+	}
 	a.Worker.mu.Lock()
 	a.versions[v.ID] = c.Version
 	a.Worker.mu.Unlock()
 	return ending{state: backup.JobSucceeded}, nil
+}
+
+// followGroups books seats for what has come into the vcenter's groups.
+func (a *attempt) followGroups(ctx context.Context, v backup.VCenter, changed bool) error {
+	followed, err := a.Planner.FollowGroups(ctx, v.ID, changed)
+	if err != nil {
+		return err
+	}
+	for _, s := range followed {
+		if s.UnbookedSeats > 0 {
+			a.log.WarnContext(ctx, "members without a seat", "schedule", s.Name, "booked", s.Seats, "unbooked", s.UnbookedSeats)
+		} else {
+			a.log.InfoContext(ctx, "seats follow the group", "schedule", s.Name, "booked", s.Seats)
+		}
+	}
+	return nil
 }
 
 // fence gives ErrLeaseLost when the job is another server's by now, whose

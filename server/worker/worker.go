@@ -23,11 +23,13 @@ type Store interface {
 	backup.Queue
 }
 
-// Planner makes occurrences into runs and asks for inventories.
+// Planner makes occurrences into runs, asks for inventories and books what
+// groups grow by.
 type Planner interface {
 	RenewDue(ctx context.Context) error
 	Dispatch(ctx context.Context) (int, error)
 	SyncVCenter(ctx context.Context, id string) (backup.Job, error)
+	FollowGroups(ctx context.Context, vcenterID string, changed bool) ([]backup.Schedule, error)
 }
 
 // Config says what a worker works with. Zero durations mean the defaults.
