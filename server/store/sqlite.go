@@ -11,7 +11,7 @@ import (
 	"strings"
 	"syscall"
 
-	_ "modernc.org/sqlite" // the driver
+	lite "modernc.org/sqlite"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -43,19 +43,27 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("database file %s: %w", path, err)
 	}
-	if db.write, err = sql.Open("sqlite", sqliteDSN(path, "immediate", "foreign_keys(1)", "journal_mode(WAL)", "synchronous(FULL)")); err != nil {
+	if db.write, err = openPrepared(sqliteDSN(path, "immediate", "foreign_keys(1)", "journal_mode(WAL)", "synchronous(FULL)")); err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 	db.write.SetMaxOpenConns(1)
 	if err := db.write.PingContext(ctx); err != nil {
 		return backup.Errorf(backup.Invalid, "database", "%s cannot be opened as a SQLite database.", path).Because(err)
 	}
-	if db.read, err = sql.Open("sqlite", sqliteDSN(path, "deferred", "query_only(1)")); err != nil {
+	if db.read, err = openPrepared(sqliteDSN(path, "deferred", "query_only(1)")); err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 	db.read.SetMaxOpenConns(readers)
 	db.read.SetMaxIdleConns(readers)
 	return nil
+}
+
+func openPrepared(dsn string) (*sql.DB, error) {
+	c, err := lite.NewConnector(dsn)
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(prepared{c}), nil
 }
 
 func sqliteDSN(path, lock string, pragmas ...string) string {
