@@ -16,6 +16,7 @@ type ledger struct {
 	entries map[string]entry
 	changed chan struct{} // closed and made anew with every change
 	count   int           // of entries so far
+	changes int           // of all below, so far
 	writing bool          // this run has come to its changes
 }
 
@@ -26,6 +27,7 @@ type entry struct {
 	planned bool                // false = read, and what becomes of it is not known yet
 	change  *api.BackupSchedule // nil with drop = deleted; nil without = stays as it is
 	drop    bool
+	waiting bool // its change was refused for want of seats
 }
 
 // patience is how long a refused schedule waits for the others of its run.
@@ -90,7 +92,42 @@ func (l *ledger) begins() {
 func (l *ledger) touch() {
 	close(l.changed)
 	l.changed = make(chan struct{})
+	l.changes++
 }
+
+// news counts what has been noted so far.
+func (l *ledger) news() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changes
+}
+
+// waits notes that the change of a schedule was refused for want of seats, and
+// lists it with all others of this run that wait likewise: each may hold what
+// another one wants, so that only all together can change places.
+func (l *ledger) waits(key string) []api.ScheduleMove {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	mine := l.entries[key]
+	if mine.id == "" || mine.change == nil {
+		return nil
+	}
+	if !mine.waiting {
+		mine.waiting = true
+		l.entries[key] = mine
+		l.touch() // who waits already has somebody more to change places with
+	}
+	all := []api.ScheduleMove{{ID: mine.id, Schedule: *mine.change}}
+	for _, k := range sorted(l.entries) {
+		if e := l.entries[k]; k != key && e.waiting && len(all) < mostMoves {
+			all = append(all, api.ScheduleMove{ID: e.id, Schedule: *e.change})
+		}
+	}
+	return all
+}
+
+// mostMoves is how many schedules the API changes as one.
+const mostMoves = 100
 
 // others lists what the run wants of all schedules but the one of that key.
 // All seats that are given up count; seats that are taken count for those who

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -143,5 +144,43 @@ func TestSchedulesOfDistantHoursAreNotCountedWithEachOther(t *testing.T) {
 		if got := apart(c.a, c.b); got != c.want {
 			t.Errorf("%s: apart is %t, want %t", name, got, c.want)
 		}
+	}
+}
+
+func TestWhoWaitsForSeatsIsListedWithAllThatWaitLikewise(t *testing.T) {
+	l := newLedger()
+	l.wants("a", named("a"))
+	l.wants("b", named("b"))
+	l.wants("c", named("c"))
+	l.wants("", named("new"))
+	if diff := cmp.Diff([]api.ScheduleMove{{ID: "b", Schedule: named("b")}}, l.waits("b")); diff != "" {
+		t.Errorf("the first that waits has (-want +got):\n%s", diff)
+	}
+	before := l.news()
+	want := []api.ScheduleMove{{ID: "a", Schedule: named("a")}, {ID: "b", Schedule: named("b")}}
+	if diff := cmp.Diff(want, l.waits("a")); diff != "" || l.news() == before {
+		t.Errorf("the second has (-want +got), and the first is woken (%t):\n%s", l.news() != before, diff)
+	}
+	before = l.news()
+	if l.waits("a"); l.news() != before {
+		t.Error("who waits still is news")
+	}
+	if all := l.waits("name/new"); all != nil {
+		t.Errorf("one that has no seats yet changes places with %v", all)
+	}
+	l.forget("b")
+	if diff := cmp.Diff(want[:1], l.waits("a")); diff != "" {
+		t.Errorf("when the other is through (-want +got):\n%s", diff)
+	}
+}
+
+func TestTheRefusedOneOfSeveralIsFoundByItsField(t *testing.T) {
+	for field, want := range map[string]int{"schedules.0.start_time": 0, "schedules.12.one_time.date": 12, "schedules.3": 3, "schedules": -1, "schedules.x.y": -1, "start_time": -1, "": -1} {
+		if got := placeIn(&api.Problem{Field: field}); got != want {
+			t.Errorf("placeIn(%q) = %d, want %d", field, got, want)
+		}
+	}
+	if got := placeIn(errors.New("no answer")); got != -1 {
+		t.Errorf("placeIn(no answer) = %d, want -1", got)
 	}
 }

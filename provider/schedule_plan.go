@@ -106,6 +106,7 @@ type plannedSchedule struct {
 func (r *scheduleResource) check(ctx context.Context, p plannedSchedule, diags *diag.Diagnostics) {
 	l := r.conn.ledger
 	key := l.wants(p.id, p.body)
+	before := l.news()
 	var result api.BackupScheduleCheckResult
 	counted := 0
 	err := l.retry(ctx, l.patience(), func() (err error) {
@@ -126,8 +127,9 @@ func (r *scheduleResource) check(ctx context.Context, p plannedSchedule, diags *
 	case outlives(err):
 		p.refused.warn(diags, err)
 	default:
+		alone := l.news() == before
 		l.forget(key)
-		p.refused.add(diags, counting(err, counted))
+		p.refused.add(diags, counting(err, counted, alone))
 	}
 }
 
@@ -170,16 +172,22 @@ func surprises(warnings []string, diags *diag.Diagnostics) {
 	}
 }
 
-// counting adds to a refused booking what it was counted with.
-func counting(err error, others int) error {
+// counting adds to a refused booking what it was counted with. Alone means that
+// while it waited, this run planned no other schedule.
+func counting(err error, others int, alone bool) error {
 	p, ok := errors.AsType[*api.Problem](err)
-	if !ok || others == 0 || p.Code != api.ErrorCodeSlotFull {
+	if !ok || p.Code != api.ErrorCodeSlotFull {
 		return err
 	}
 	c := *p
-	c.Detail += fmt.Sprintf("\nCounted in: the seats that %d other schedules of this plan take and give up.", others)
-	if others == 1 {
-		c.Detail = p.Detail + "\nCounted in: the seats that 1 other schedule of this plan takes and gives up."
+	switch {
+	case others == 1:
+		c.Detail += "\nCounted in: the seats that 1 other schedule of this plan takes and gives up."
+	case others > 1:
+		c.Detail += fmt.Sprintf("\nCounted in: the seats that %d other schedules of this plan take and give up.", others)
+	}
+	if alone {
+		c.Detail += "\nNo other schedule was planned beside it. If one of this configuration gives seats up there, let Terraform plan both at once: -parallelism=2 or more."
 	}
 	return &c
 }

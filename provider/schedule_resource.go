@@ -2,7 +2,11 @@ package provider
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/resourcevalidator"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
@@ -113,8 +117,11 @@ func (r *scheduleResource) Update(ctx context.Context, req resource.UpdateReques
 	id := m.ID.ValueString()
 	var s api.BackupSchedule
 	r.conn.ledger.begins()
+	r.conn.ledger.wants(id, body)
 	err := r.conn.ledger.retry(ctx, applying, func() (err error) {
-		s, err = found(r.conn.client.UpdateBackupScheduleWithResponse(ctx, id, &api.UpdateBackupScheduleParams{}, body))
+		if s, err = found(r.conn.client.UpdateBackupScheduleWithResponse(ctx, id, &api.UpdateBackupScheduleParams{}, body)); api.CodeOf(err) == api.ErrorCodeSlotFull {
+			s, err = r.moved(ctx, id, err)
+		}
 		return err
 	})
 	r.conn.ledger.forget(id) // from here on the server knows
@@ -126,6 +133,40 @@ func (r *scheduleResource) Update(ctx context.Context, req resource.UpdateReques
 	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
 	warnOfUnbooked(s, &resp.Diagnostics)
+}
+
+// moved changes the schedule together with those that wait for seats like it
+// does, for they may hold each other's. Who finds no room even so is left out.
+// refused is why the schedule cannot be changed alone.
+func (r *scheduleResource) moved(ctx context.Context, id string, refused error) (api.BackupSchedule, error) {
+	all := r.conn.ledger.waits(id)
+	for len(all) > 1 {
+		done, err := found(r.conn.client.MoveBackupSchedulesWithResponse(ctx, &api.MoveBackupSchedulesParams{IdempotencyKey: newKey()}, api.BackupScheduleMove{Schedules: all}))
+		if err == nil && len(done.Items) == len(all) {
+			return done.Items[0], nil
+		}
+		i := placeIn(err)
+		if i <= 0 || i >= len(all) {
+			break
+		}
+		all = slices.Delete(all, i, i+1)
+	}
+	return api.BackupSchedule{}, refused
+}
+
+// placeIn is which one of several schedules was refused, negative for none: its
+// field is written as schedules.1.start_time.
+func placeIn(err error) int {
+	p, ok := errors.AsType[*api.Problem](err)
+	if !ok {
+		return -1
+	}
+	rest, named := strings.CutPrefix(p.Field, "schedules.")
+	number, _, _ := strings.Cut(rest, ".")
+	if i, err := strconv.Atoi(number); named && err == nil {
+		return i
+	}
+	return -1
 }
 
 // warnOfUnbooked tells of machines that came into the group when its hours were

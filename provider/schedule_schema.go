@@ -28,7 +28,9 @@ func (r *scheduleResource) Schema(ctx context.Context, _ resource.SchemaRequest,
 	resp.Schema = schema.Schema{
 		MarkdownDescription: "When and how a group or a virtual machine is backed up. A plan already tells whether the hour has room: " +
 			"what would be refused is refused there, with hours and days that are free.\n\n" +
-			"Every change is made in place, also from daily to weekly. Destroying a schedule deletes no image.",
+			"Every change is made in place, also from daily to weekly. Destroying a schedule deletes no image.\n\n" +
+			"Seats move within one apply: what one schedule gives up by its change, its destruction or `enabled = false`, another one takes, and schedules of full hours change places. " +
+			"Terraform must handle those schedules at the same time for it (`-parallelism`, 10 if nothing else is said); with `-parallelism=1` put such moves into two applies.",
 		Attributes: attributes,
 	}
 }
