@@ -13,7 +13,7 @@ import (
 // image per member, a restore to a new VM and one in place, every byte compared.
 //
 // seed:N1 seed:N4 seed:N6 seed:N7 seed:N8 seed:N9 seed:N28 seed:N42 seed:N49
-// seed:A1 seed:A2 seed:A32 seed:W12 seed:W15 seed:W26 seed:K16
+// seed:A1 seed:A2 seed:A11 seed:A32 seed:W12 seed:W15 seed:W26 seed:K16
 func TestMainJob(t *testing.T) {
 	w := newWorld(t, lab.Config{VMs: 6, DiskSize: 16 << 20}, server.Config{})
 	v := w.vcenter("lab")

@@ -8,7 +8,7 @@ import (
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
 
-// seed:N23 seed:N31 seed:N32 seed:N33 seed:N34 seed:A42 seed:A43
+// seed:N23 seed:N31 seed:N32 seed:N33 seed:N34 seed:A21 seed:A42 seed:A43
 func TestRetentionChoices(t *testing.T) {
 	tests := map[string]struct {
 		profile backup.RetentionProfile
