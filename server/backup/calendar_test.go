@@ -124,7 +124,7 @@ func TestInstantAgreesWithAWalk(t *testing.T) {
 				}
 				prev, prevWall = s, wall
 			}
-			for d := (backup.Date{Year: 2025, Month: 1, Day: 1}); d.Year < 2029; d = d.AddDays(1) {
+			for d := (backup.Date{Year: 2025, Month: 1, Day: 1}); d.Year < 2030; d = d.AddDays(1) {
 				for h := range 24 {
 					s := backup.Slot{Date: d, Hour: h}
 					want, ok := first[s]
@@ -199,30 +199,53 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
+// FuzzOccurrences compares the calendar with a walk over every quarter hour of
+// the weeks that follow an instant. (Until 2012 some clocks changed at one past.)
 func FuzzOccurrences(f *testing.F) {
 	f.Add(uint8(3), uint8(2), uint8(31), int64(1_800_000_000))
 	f.Add(uint8(1), uint8(0), uint8(5), int64(1_775_000_000))
+	f.Add(uint8(1), uint8(2), uint8(6), int64(1_790_900_000))
+	f.Add(uint8(5), uint8(23), uint8(19), int64(1_830_300_000))
 	f.Fuzz(func(t *testing.T, kind, hour, pick uint8, at int64) {
 		r := backup.Recurrence{TimeZone: zones[int(pick)%len(zones)], Hour: int(hour) % 24}
-		from := time.Unix(at%4_000_000_000, 0)
-		switch kind % 5 {
+		from := time.Unix(1_360_000_000+int64(uint64(at)%2_500_000_000), 0)
+		switch kind % 7 {
 		case 0:
-			r.Kind, r.Date = backup.OneTime, backup.DateOf(from.AddDate(0, 0, int(pick)))
+			r.Kind, r.Date = backup.OneTime, backup.DateOf(from.AddDate(0, 0, int(pick%40)))
 		case 1:
 			r.Kind = backup.Daily
+			if pick%2 == 0 {
+				r.Date = backup.DateOf(from.AddDate(0, 0, int(pick%40)-20))
+			}
 		case 2:
 			r.Kind, r.Weekdays = backup.Weekly, []time.Weekday{time.Weekday(pick % 7)}
+			if kind > 127 && pick%7 < 4 {
+				r.Weekdays = append(r.Weekdays, time.Weekday(pick%7+3))
+			}
 		case 3:
-			r.Kind, r.MonthDays = backup.Monthly, []int{1 + int(pick)%31}
+			r.Kind, r.MonthDays, r.ShortLast = backup.Monthly, []int{1 + int(pick)%31}, kind > 127
 		case 4:
 			r.Kind, r.Nth, r.Weekday = backup.Monthly, 1+int(pick)%5, time.Weekday(pick%7)
+		case 5:
+			r.Kind, r.LastDay = backup.Monthly, true
+		case 6:
+			r.Kind, r.Nth, r.Weekday = backup.Monthly, backup.Last, time.Weekday(pick%7)
 		}
-		last := from
-		for _, o := range r.Next(from, 20) {
-			if !o.Start.After(last) || !r.On(o.Slot.Date) {
-				t.Fatalf("%s: %s does not follow %s", r.Describe(), o.Start, last)
+		to := from.AddDate(0, 0, 45)
+		var want, got []string
+		for _, b := range walk(t, r.TimeZone, from.AddDate(0, 0, -3), to)[r.Hour] {
+			if b.at.After(from) && due(r, b.day) {
+				want = append(want, b.day.String()+" "+b.at.Format(time.RFC3339))
 			}
-			last = o.Start
+		}
+		for o := range r.Between(from, to) {
+			if o.Slot.Hour != r.Hour {
+				t.Fatalf("%s: got the slot %s", r.Describe(), o.Slot)
+			}
+			got = append(got, o.Slot.Date.String()+" "+o.Start.UTC().Format(time.RFC3339))
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("%s from %s:\n got %q\nwant %q", r.Describe(), from.UTC(), got, want)
 		}
 	})
 }
