@@ -198,6 +198,32 @@ func TestTheMainJobFromTheCommandLine(t *testing.T) {
 	}
 }
 
+// lookAhead sees that the map of the hours, the calendar and the schedule tell
+// of the same slots, as far as seats are counted. The schedule holds three
+// seats at 02:00 in Tokyo, which is 17:00 in UTC, the vcenter's zone.
+func (h *house) lookAhead(schedule string) {
+	h.Helper()
+	events := strings.Count(h.kura(0, "schedule", "occurrences", schedule, "--count", "1000", "-o", "ics").out, "T170000Z@kura\r\n")
+	held := 0
+	for _, slot := range list[api.Timeslot](h, "timeslots", "--days", "400", "--who") {
+		if slot.Used == 0 {
+			continue
+		}
+		if held++; slot.Used != 3 || slot.StartsAt.Hour() != 17 || len(slot.Schedules) != 1 || slot.Schedules[0].Name != schedule {
+			h.Errorf("slot %+v, want the three seats of %s at 17:00", slot, schedule)
+		}
+	}
+	if held < 399 || events < 399 || events > 400 {
+		h.Errorf("%d hours are held and %d are in the calendar, want those of 400 days", held, events)
+	}
+	if r := h.kura(0, "timeslots", "--days", "3"); strings.Contains(r.out, "\x1b") || !strings.Contains(r.out, "  7") || strings.Count(r.out, "*10") < 2 {
+		h.Errorf("timeslots printed\n%s\nwant the 7 seats that are left and the days' best", r.out)
+	}
+	if r := h.kura(0, "schedule", "show", schedule); !strings.Contains(r.out, "measured:             3 backups, median ") {
+		h.Errorf("schedule show printed\n%s\nwant how long the backups took", r.out)
+	}
+}
+
 // TestSchedulesAndTokensFromTheCommandLine runs a group's schedule, asks for a
 // check that is refused, and calls with a token that may only look.
 func TestSchedulesAndTokensFromTheCommandLine(t *testing.T) {
@@ -233,6 +259,8 @@ func TestSchedulesAndTokensFromTheCommandLine(t *testing.T) {
 	if runs := list[api.Run](h, "run", "list", "--schedule", "nightly", "--last", "1d"); len(runs) != 1 {
 		t.Errorf("run list has %d runs, want 1", len(runs))
 	}
+
+	h.lookAhead("nightly")
 
 	file := filepath.Join(t.TempDir(), "schedule.yaml")
 	for text, status := range map[string]int{
