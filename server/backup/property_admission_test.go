@@ -258,37 +258,66 @@ func TestAdmissionAgreesWithARecount(t *testing.T) {
 			chance := rand.New(rand.NewPCG(uint64(capacity), uint64(round)))
 			c.clock.pass(time.Duration(chance.IntN(40*24*60)) * time.Minute) // never into a seat that is held
 			count := newRecount(t, c.clock.Now())
-			var held []backup.Schedule
-			for range 24 {
+			var held []booked
+			for range 30 {
 				s, k := c.draw(chance.IntN)
-				_, _, checked := c.CheckSchedule(c.ctx, s, nil)
-				stored, err := c.CreateSchedule(c.ctx, s)
-				if backup.CodeOf(checked) != backup.CodeOf(err) {
-					t.Fatalf("%s: the check says %v, the booking %v", k.Describe(), checked, err)
+				if len(held) > 2 && chance.IntN(4) == 0 { // a stored one becomes s
+					i := chance.IntN(len(held))
+					s.ID = held[i].id
+					count.unbook(held[i].claim)
+					code := c.judge(count, k, c.ask(&s))
+					if codes["update "+code]++; code == "" {
+						held[i].claim = k
+					}
+					count.book(held[i].claim)
+					continue
 				}
-				code := c.judge(count, k, err)
+				code := c.judge(count, k, c.ask(&s))
 				if codes[code]++; code == "" {
-					held = append(held, stored)
+					held = append(held, booked{s.ID, k})
 					count.book(k)
-				}
-				if e := backup.AsError(err); e != nil {
-					c.bookable(s, e)
 				}
 			}
 			c.agree(count)
-			for _, s := range held {
-				if err := c.DeleteSchedule(c.ctx, s.ID); err != nil {
+			for _, b := range held {
+				if err := c.DeleteSchedule(c.ctx, b.id); err != nil {
 					t.Fatal(err)
 				}
 			}
 			c.agree(newRecount(t, c.clock.Now()))
 		}
 	}
-	for _, code := range []backup.Code{"", backup.SlotFull, backup.ExceedsCapacity} {
-		if codes[code] < 20 {
-			t.Errorf("%d answers %q of %v, want at least 20: too few to tell", codes[code], code, codes)
+	for code, least := range map[backup.Code]int{"": 20, backup.SlotFull: 20, backup.ExceedsCapacity: 20, "update ": 8, "update slot_full": 8} {
+		if codes[code] < least {
+			t.Errorf("%d answers %q of %v, want at least %d: too few to tell", codes[code], code, codes, least)
 		}
 	}
+}
+
+type booked struct {
+	id string
+	claim
+}
+
+// ask stores s, new or changed, and fails unless a check says the same and
+// each slot that is recommended instead can be had at once.
+func (c *court) ask(s *backup.Schedule) error {
+	c.Helper()
+	_, _, checked := c.CheckSchedule(c.ctx, *s, nil)
+	put := c.CreateSchedule
+	if s.ID != "" {
+		put = c.UpdateSchedule
+	}
+	stored, err := put(c.ctx, *s)
+	if backup.CodeOf(checked) != backup.CodeOf(err) {
+		c.Fatalf("%s: the check says %v, the booking %v", s.Recurrence.Describe(), checked, err)
+	}
+	if e := backup.AsError(err); e != nil {
+		c.bookable(*s, e)
+		return err
+	}
+	s.ID = stored.ID
+	return nil
 }
 
 // bookable fails unless each recommendation can be had at once.

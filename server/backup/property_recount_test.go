@@ -150,6 +150,13 @@ func (c *recount) book(k claim) {
 	}
 }
 
+// unbook gives them back.
+func (c *recount) unbook(k claim) {
+	for h, n := range c.seats(k, c.now.Add(horizon+beyond)) {
+		c.used[h] -= n
+	}
+}
+
 // peak is the most that an hour which k touches would hold with it.
 func (c *recount) peak(k claim) (most int) {
 	for h, n := range c.coming(k) {

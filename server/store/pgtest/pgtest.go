@@ -32,7 +32,7 @@ type TB interface {
 }
 
 // one is the cluster of this process, made by the first test that asks.
-var one = sync.OnceValues(Start)
+var one = sync.OnceValues(func() (*Cluster, error) { return Start() })
 
 // started is set once a test has asked for the cluster.
 var started struct {
@@ -104,8 +104,9 @@ func (c *Cluster) Close() error {
 }
 
 // Start makes a cluster in a temporary folder and returns when it answers. It
-// listens on a Unix socket only and dies with this process.
-func Start() (*Cluster, error) {
+// listens on a Unix socket only and dies with this process. Settings such as
+// "fsync=on" change those that make it fast.
+func Start(settings ...string) (*Cluster, error) {
 	bin, err := programs()
 	if err != nil {
 		return nil, err
@@ -116,13 +117,13 @@ func Start() (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{dir: dir, bin: bin, cred: &syscall.SysProcAttr{}}
-	if err := c.start(); err != nil {
+	if err := c.start(settings); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
 
-func (c *Cluster) start() (err error) {
+func (c *Cluster) start(settings []string) (err error) {
 	if c.lock, err = hold(c.dir); err != nil {
 		return err
 	}
@@ -138,8 +139,12 @@ func (c *Cluster) start() (err error) {
 	if err := c.run("initdb", "-D", data, "-U", "kura", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"); err != nil {
 		return err
 	}
-	return c.serve("-D", data, "-k", socket, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off",
-		"-c", "max_connections=400", "-c", "shared_buffers=64MB", "-c", "autovacuum_naptime=5s", "-c", "logging_collector=off", "-c", "log_destination=stderr")
+	args := []string{"-D", data, "-k", socket, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off",
+		"-c", "max_connections=400", "-c", "shared_buffers=64MB", "-c", "autovacuum_naptime=5s", "-c", "logging_collector=off", "-c", "log_destination=stderr"}
+	for _, s := range settings {
+		args = append(args, "-c", s)
+	}
+	return c.serve(args...)
 }
 
 // becomeAnother gives the folders to a user other than root, who runs the
