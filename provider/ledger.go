@@ -205,10 +205,10 @@ func (l *ledger) patience() patience {
 }
 
 // retry calls try, and again after each change of the ledger, for as long as it
-// is refused what another schedule of the run may still give up.
-func (l *ledger) retry(ctx context.Context, p patience, try func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, p.limit)
-	defer cancel()
+// is refused what another schedule of the run may still give up. How long that
+// is grows when the run comes to its changes.
+func (l *ledger) retry(ctx context.Context, try func() error) error {
+	start := time.Now()
 	for {
 		l.mu.Lock()
 		changed := l.changed
@@ -217,11 +217,16 @@ func (l *ledger) retry(ctx context.Context, p patience, try func() error) error 
 		if code := api.CodeOf(err); code != api.ErrorCodeSlotFull && code != api.ErrorCodeConflict {
 			return err
 		}
+		p := l.patience()
+		left := min(p.quiet, p.limit-time.Since(start))
 		select {
 		case <-changed:
-		case <-time.After(p.quiet):
+		case <-time.After(left):
 			return err
 		case <-ctx.Done():
+			return err
+		}
+		if time.Since(start) >= p.limit {
 			return err
 		}
 	}

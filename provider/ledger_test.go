@@ -70,7 +70,7 @@ func TestWhoIsRefusedWaitsForTheOthersAndNotForEver(t *testing.T) {
 			time.Sleep(800 * time.Millisecond)
 			l.drops("somebody")
 		}()
-		err := l.retry(t.Context(), planning, func() error {
+		err := l.retry(t.Context(), func() error {
 			if tries++; tries == 2 {
 				return nil
 			}
@@ -80,7 +80,7 @@ func TestWhoIsRefusedWaitsForTheOthersAndNotForEver(t *testing.T) {
 			t.Errorf("after seats were given up: %v after %d tries, want success at the second", err, tries)
 		}
 		start := time.Now()
-		if err := l.retry(t.Context(), planning, full); api.CodeOf(err) != api.ErrorCodeSlotFull || time.Since(start) != planning.quiet {
+		if err := l.retry(t.Context(), full); api.CodeOf(err) != api.ErrorCodeSlotFull || time.Since(start) != planning.quiet {
 			t.Errorf("with nobody else: %v after %s, want slot_full after %s", err, time.Since(start), planning.quiet)
 		}
 		stop := make(chan struct{})
@@ -90,18 +90,41 @@ func TestWhoIsRefusedWaitsForTheOthersAndNotForEver(t *testing.T) {
 				case <-stop:
 					return
 				case <-time.After(planning.quiet / 2):
-					l.begins()
+					l.stays("somebody")
 				}
 			}
 		}()
 		start = time.Now()
-		if err := l.retry(t.Context(), planning, full); err == nil || time.Since(start) > planning.limit+planning.quiet {
+		if err := l.retry(t.Context(), full); err == nil || time.Since(start) > planning.limit+planning.quiet {
 			t.Errorf("with others that never end: %v after %s, want slot_full after about %s", err, time.Since(start), planning.limit)
 		}
 		close(stop)
 		start = time.Now()
-		if err := l.retry(t.Context(), applying, func() error { return &api.Problem{Code: api.ErrorCodeInvalid} }); err == nil || time.Since(start) != 0 {
+		if err := l.retry(t.Context(), func() error { return &api.Problem{Code: api.ErrorCodeInvalid} }); err == nil || time.Since(start) != 0 {
 			t.Errorf("what nobody can heal: %v after %s, want an error at once", err, time.Since(start))
+		}
+	})
+}
+
+func TestWhoWaitsWhenTheRunComesToItsChangesWaitsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger()
+		start := time.Now()
+		go func() {
+			time.Sleep(planning.quiet / 2)
+			l.begins()
+			time.Sleep(applying.quiet - time.Second)
+			l.drops("somebody")
+		}()
+		tries := 0
+		err := l.retry(t.Context(), func() error {
+			if tries++; time.Since(start) < applying.quiet-time.Second {
+				return full()
+			}
+			return nil
+		})
+		if err != nil || tries != 3 {
+			t.Errorf("seats given up during the changes: %v after %d tries, want success at the third", err, tries)
 		}
 	})
 }

@@ -109,7 +109,7 @@ func (r *scheduleResource) check(ctx context.Context, p plannedSchedule, diags *
 	before := l.news()
 	var result api.BackupScheduleCheckResult
 	counted := 0
-	err := l.retry(ctx, l.patience(), func() (err error) {
+	err := l.retry(ctx, func() (err error) {
 		others := l.others(key, false)
 		counted = len(others)
 		result, err = r.ask(ctx, p, others)

@@ -66,7 +66,7 @@ func (r *scheduleResource) Create(ctx context.Context, req resource.CreateReques
 	}
 	var s api.BackupSchedule
 	r.conn.ledger.begins()
-	err := r.conn.ledger.retry(ctx, applying, func() (err error) {
+	err := r.conn.ledger.retry(ctx, func() (err error) {
 		s, err = made(r.conn.client.CreateBackupScheduleWithResponse(ctx, &api.CreateBackupScheduleParams{IdempotencyKey: newKey()}, body))
 		return err
 	})
@@ -118,7 +118,7 @@ func (r *scheduleResource) Update(ctx context.Context, req resource.UpdateReques
 	var s api.BackupSchedule
 	r.conn.ledger.begins()
 	r.conn.ledger.wants(id, body)
-	err := r.conn.ledger.retry(ctx, applying, func() (err error) {
+	err := r.conn.ledger.retry(ctx, func() (err error) {
 		if s, err = found(r.conn.client.UpdateBackupScheduleWithResponse(ctx, id, &api.UpdateBackupScheduleParams{}, body)); api.CodeOf(err) == api.ErrorCodeSlotFull {
 			s, err = r.moved(ctx, id, err)
 		}
