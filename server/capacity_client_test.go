@@ -99,9 +99,12 @@ func (c guest) draw() backup.Schedule {
 	r := c.recurrence()
 	s := backup.Schedule{Name: name, Enabled: true, RetentionDays: map[backup.RecurrenceKind]int{backup.OneTime: 31, backup.Daily: 7, backup.Weekly: 14, backup.Monthly: 31}[r.Kind],
 		Recurrence: r, LatestHour: 23, WindowHours: 1 + c.pick(6)/4, DurationHours: 1 + c.pick(8)/6}
-	if c.pick(3) == 0 {
+	switch c.pick(6) {
+	case 0, 1:
 		s.GroupID = c.groups[c.pick(len(c.groups))]
-	} else {
+	case 2:
+		s.GroupID = c.pools[c.pick(len(c.pools))]
+	default:
 		s.VMID = c.vms[c.pick(len(c.vms))]
 	}
 	return s

@@ -61,7 +61,9 @@ type rush struct {
 	several bool // each server has a store of its own
 	clock   *rushClock
 	audit   *auditor
-	groups  []string
+	groups  []string // of listed VMs
+	pools   []string // groups that select, one in each vcenter
+	pooled  []backup.VirtualMachine
 	vms     []string
 	vcenter []string
 
@@ -124,6 +126,7 @@ func newRush(t *testing.T, c store.Config) *rush {
 		for _, vm := range vms {
 			r.vms, r.audit.vcenter[vm.ID] = append(r.vms, vm.ID), v.ID
 		}
+		r.addPool(v.ID)
 	}
 	err := b.db.Update(ctx, func(tx backup.Tx) error {
 		return tx.InsertRepository(ctx, &backup.RepositoryRecord{Name: "default", Kind: "filesystem", Password: "secret", Default: true})
@@ -139,6 +142,42 @@ func newRush(t *testing.T, c store.Config) *rush {
 		r.groups = append(r.groups, g.ID)
 	}
 	return r
+}
+
+// addPool makes a group that selects VMs which come and go.
+func (r *rush) addPool(vcenterID string) {
+	r.Helper()
+	for k := range 4 {
+		r.pooled = append(r.pooled, backup.VirtualMachine{VCenterID: vcenterID, InstanceUUID: fmt.Sprint("pool-", k), MOID: fmt.Sprint("vm-pool-", k), Name: fmt.Sprint("pool-", k)})
+	}
+	g, err := r.servers[0].planner.CreateGroup(r.Context(), backup.Group{Name: "pool of " + vcenterID, Selector: &backup.Selector{VCenterID: vcenterID, NameRegex: "^pool-"}})
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.pools = append(r.pools, g.ID)
+}
+
+// wander lets a VM come or go, and the groups that select it follow.
+func (r *rush) wander() {
+	b, vm := r.server(rand.IntN), r.pooled[rand.IntN(len(r.pooled))]
+	err := b.db.Update(r.Context(), func(tx backup.Tx) error {
+		if rand.IntN(3) == 0 {
+			return tx.MarkGone(r.Context(), vm.VCenterID, []string{vm.MOID}, false)
+		}
+		return tx.SaveMachines(r.Context(), []backup.VirtualMachine{vm})
+	})
+	followed := 0
+	if err == nil {
+		var all []backup.Schedule
+		all, err = b.planner.FollowGroups(r.Context(), vm.VCenterID, true)
+		followed = len(all)
+	}
+	if err != nil && !errors.Is(err, errLeft) {
+		r.fail("inventory on %s: %v", b.name, err)
+	}
+	for range followed {
+		r.count("followed its group")
+	}
 }
 
 // members draws one to four VMs, of one vcenter or of both.
@@ -260,9 +299,9 @@ func (r *rush) count(outcome string) {
 // wanted is how often each outcome must have been seen, so that the test does
 // not pass by doing nothing.
 var wanted = map[string]int{
-	"booked": 100, "booking: slot_full": 100, "moved": 50, "move: slot_full": 20, "disabled": 20, "enabled": 20, "enabling: slot_full": 5, "deleted": 50,
-	"booking: conflict": 5, "move: stale": 2, "group changed": 5, "group: slot_full": 1, "capacity changed": 5, "recommendation booked": 20,
-	"run again": 5, "caller left": 5, "checked": 10, "looked": 5, "recounted": 5, "started cold": 3,
+	"booked": 100, "booking: slot_full": 50, "moved": 20, "move: slot_full": 10, "disabled": 20, "enabled": 5, "enabling: slot_full": 3, "deleted": 50,
+	"booking: conflict": 5, "move: stale": 2, "group changed": 3, "group: slot_full": 2, "capacity changed": 2, "recommendation booked": 20,
+	"followed its group": 5, "run again": 5, "caller left": 5, "checked": 10, "looked": 5, "recounted": 5, "started cold": 2,
 }
 
 // lacking names an outcome that was not seen often enough.
@@ -309,7 +348,7 @@ func (r *rush) run(servers int) {
 	for _, chore := range []struct {
 		every time.Duration
 		do    func()
-	}{{10 * time.Millisecond, func() { r.clock.pass(30 * time.Second) }}, {50 * time.Millisecond, r.recount}, {duration / 20, r.resize}, {duration / 5, r.startCold}} {
+	}{{10 * time.Millisecond, func() { r.clock.pass(30 * time.Second) }}, {50 * time.Millisecond, r.recount}, {50 * time.Millisecond, r.wander}, {duration / 20, r.resize}, {duration / 5, r.startCold}} {
 		wg.Go(func() {
 			tick := time.NewTicker(chore.every)
 			defer tick.Stop()

@@ -169,9 +169,25 @@ func (a *auditor) recount(ctx context.Context, tx backup.Tx) (*ledger, error) {
 		for _, vm := range vms {
 			members[a.vcenter[vm]]++
 		}
+		if sel := groups[s.GroupID].Selector; sel != nil { // it holds what was found for the members that came
+			members[sel.VCenterID], err = heldBy(ctx, tx, sel.VCenterID, s.ID)
+			if err != nil {
+				return nil, err
+			}
+		}
 		for v, n := range members {
 			a.take(l.used[v], s, n)
 		}
 	}
 	return l, nil
+}
+
+// heldBy is how many seats the schedule's row says that it holds.
+func heldBy(ctx context.Context, tx backup.Tx, vcenterID, scheduleID string) (int, error) {
+	booked, err := tx.Booked(ctx, vcenterID)
+	i := slices.IndexFunc(booked, func(b backup.Booking) bool { return b.ScheduleID == scheduleID })
+	if err != nil || i < 0 {
+		return 0, err
+	}
+	return booked[i].Seats, nil
 }
