@@ -66,7 +66,7 @@ func (p *Planner) Dispatch(ctx context.Context) (int, error) {
 // returns the schedules that still have some to make.
 func (p *Planner) dispatchSome(ctx context.Context, due []string) (made int, left []string, err error) {
 	err = p.Store.Update(ctx, func(tx Tx) error {
-		d := dispatcher{tx: tx, planner: p}
+		d := dispatcher{tx: tx, inventories: inventories{}}
 		left = due
 		for len(left) > 0 && d.jobs < dispatchJobs && len(due)-len(left) < dispatchSchedules {
 			whole, err := d.schedule(ctx, left[0])
@@ -102,9 +102,9 @@ func (p *Planner) dispatchEach(ctx context.Context, due []string) (made int, err
 
 // dispatcher makes the runs of one transaction.
 type dispatcher struct {
-	tx         Tx
-	planner    *Planner
-	made, jobs int
+	tx          Tx
+	inventories inventories
+	made, jobs  int
 }
 
 // schedule makes the runs of one schedule; whole says that none is left.
@@ -133,7 +133,7 @@ func (d *dispatcher) occurrences(ctx context.Context, s Schedule, whole *bool) e
 			return d.tx.SetDueMark(ctx, s.ID, mark)
 		}
 		if b == nil {
-			if b, err = d.planner.jobsOf(ctx, d.tx, s); err != nil {
+			if b, err = jobsOf(ctx, d.tx, s, d.inventories); err != nil {
 				return err
 			}
 		}

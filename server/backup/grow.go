@@ -69,7 +69,7 @@ func schedulesBehind(ctx context.Context, tx *planTx, vcenterID string, changed 
 		if !ok || slices.Contains(ids, s.ID) {
 			continue
 		}
-		live, err := inv.members(ctx, tx, g)
+		live, err := inv.live(ctx, tx, g)
 		if err != nil {
 			return nil, err
 		}
@@ -117,7 +117,7 @@ func follow(ctx context.Context, tx *planTx, id string, inv inventories) (Schedu
 	if err != nil || g.Selector == nil {
 		return Schedule{}, err
 	}
-	live, err := inv.members(ctx, tx, g)
+	live, err := inv.live(ctx, tx, g)
 	if err != nil {
 		return s, err
 	}
@@ -183,30 +183,6 @@ func (t *planTx) heldBy(ctx context.Context, vcenterID, scheduleID string) (Book
 		return held, nil
 	}
 	return t.given[seatKey{vcenterID, scheduleID}], nil
-}
-
-// inventories are the VMs that are there, by vcenter, read once.
-type inventories map[string][]VirtualMachine
-
-// members counts the group's members that are there, by vcenter.
-func (inv inventories) members(ctx context.Context, tx Tx, g Group) (map[string]int, error) {
-	v := g.Selector.VCenterID
-	all, ok := inv[v]
-	if !ok {
-		var err error
-		if all, _, err = tx.Machines(ctx, MachineFilter{VCenterID: v}); err != nil {
-			return nil, err
-		}
-		inv[v] = all
-	}
-	vms, err := membersAmong(ctx, tx, g, all)
-	n := map[string]int{}
-	for _, vm := range vms {
-		if !vm.Gone() {
-			n[vm.VCenterID]++
-		}
-	}
-	return n, err
 }
 
 // keepGrowth lets a schedule that stays where it is keep the seats that its

@@ -27,21 +27,16 @@ func FindRepository(ctx context.Context, tx RepositoryTx, key string) (Repositor
 	return RepositoryRecord{}, Errorf(Invalid, "repository", "This installation has no default repository: name one.")
 }
 
+// inventories are the VMs that are there, by vcenter, which a transaction that
+// looks at many groups reads once.
+type inventories map[string][]VirtualMachine
+
 // members returns the group's VMs out of the stored inventory.
 func members(ctx context.Context, tx Tx, g Group) ([]VirtualMachine, error) {
-	var inventory []VirtualMachine
-	if g.Selector != nil {
-		var err error
-		if inventory, _, err = tx.Machines(ctx, MachineFilter{VCenterID: g.Selector.VCenterID}); err != nil {
-			return nil, err
-		}
-	}
-	return membersAmong(ctx, tx, g, inventory)
+	return inventories{}.members(ctx, tx, g)
 }
 
-// membersAmong is members when the inventory of the selector's vcenter has been
-// read already.
-func membersAmong(ctx context.Context, tx Tx, g Group, inventory []VirtualMachine) ([]VirtualMachine, error) {
+func (inv inventories) members(ctx context.Context, tx Tx, g Group) ([]VirtualMachine, error) {
 	var all []VirtualMachine
 	if len(g.VirtualMachineIDs) > 0 {
 		listed, _, err := tx.Machines(ctx, MachineFilter{IDs: g.VirtualMachineIDs, IncludeGone: true})
@@ -50,12 +45,42 @@ func membersAmong(ctx context.Context, tx Tx, g Group, inventory []VirtualMachin
 		}
 		all = listed
 	}
-	for _, vm := range inventory {
-		if !slices.Contains(g.VirtualMachineIDs, vm.ID) {
-			all = append(all, vm)
+	if g.Selector != nil {
+		there, err := inv.of(ctx, tx, g.Selector.VCenterID)
+		if err != nil {
+			return nil, err
+		}
+		for _, vm := range there {
+			if !slices.Contains(g.VirtualMachineIDs, vm.ID) {
+				all = append(all, vm)
+			}
 		}
 	}
 	return g.Members(all)
+}
+
+func (inv inventories) of(ctx context.Context, tx Tx, vcenterID string) ([]VirtualMachine, error) {
+	there, ok := inv[vcenterID]
+	if !ok {
+		var err error
+		if there, _, err = tx.Machines(ctx, MachineFilter{VCenterID: vcenterID}); err != nil {
+			return nil, err
+		}
+		inv[vcenterID] = there
+	}
+	return there, nil
+}
+
+// live counts the group's members that are there, by vcenter.
+func (inv inventories) live(ctx context.Context, tx Tx, g Group) (map[string]int, error) {
+	vms, err := inv.members(ctx, tx, g)
+	n := map[string]int{}
+	for _, vm := range vms {
+		if !vm.Gone() {
+			n[vm.VCenterID]++
+		}
+	}
+	return n, err
 }
 
 // CreateGroup stores g. Errors: Invalid, NotFound (a listed VM, the selector's

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -35,7 +36,7 @@ func (p *Planner) RunSchedule(ctx context.Context, id string) (Run, error) {
 		if err != nil {
 			return nil, err
 		}
-		return p.planRun(ctx, tx, s)
+		return planRun(ctx, tx, s)
 	})
 }
 
@@ -95,7 +96,7 @@ func (p *Planner) planNow(ctx context.Context, tx Tx, s Schedule, o RunOptions) 
 	if err := p.repository(ctx, tx, &s); err != nil {
 		return nil, err
 	}
-	r, err := p.planRun(ctx, tx, s)
+	r, err := planRun(ctx, tx, s)
 	if err == nil && o.Full {
 		err = r.full()
 	}
@@ -109,8 +110,8 @@ type runPlan struct {
 }
 
 // planRun makes a run of s by hand: it has no seat and no slot.
-func (p *Planner) planRun(ctx context.Context, tx Tx, s Schedule) (*runPlan, error) {
-	b, err := p.jobsOf(ctx, tx, s)
+func planRun(ctx context.Context, tx Tx, s Schedule) (*runPlan, error) {
+	b, err := jobsOf(ctx, tx, s, inventories{})
 	if err != nil {
 		return nil, err
 	}
@@ -118,19 +119,25 @@ func (p *Planner) planRun(ctx context.Context, tx Tx, s Schedule) (*runPlan, err
 }
 
 // jobsOf resolves what s backs up now, for one run or several.
-func (p *Planner) jobsOf(ctx context.Context, tx Tx, s Schedule) (*jobBuilder, error) {
+func jobsOf(ctx context.Context, tx Tx, s Schedule, inv inventories) (*jobBuilder, error) {
 	b := &jobBuilder{schedule: s, vcenters: map[string]VCenter{}}
 	var err error
-	if b.vms, err = p.runVMs(ctx, tx, s); err != nil {
-		return nil, err
-	}
-	if b.repo, err = tx.Repository(ctx, s.RepositoryID); err != nil {
-		return nil, at("repository", err)
-	}
-	if s.GroupID != "" {
+	if s.GroupID == "" {
+		var vm VirtualMachine
+		if vm, err = tx.Machine(ctx, s.VMID); err != nil {
+			return nil, err
+		}
+		b.vms = []VirtualMachine{vm}
+	} else {
 		if b.group, err = tx.Group(ctx, s.GroupID); err != nil {
 			return nil, err
 		}
+		if b.vms, err = inv.members(ctx, tx, b.group); err != nil {
+			return nil, err
+		}
+	}
+	if b.repo, err = tx.Repository(ctx, s.RepositoryID); err != nil {
+		return nil, at("repository", err)
 	}
 	for _, vm := range b.vms {
 		if _, ok := b.vcenters[vm.VCenterID]; ok {
@@ -141,18 +148,6 @@ func (p *Planner) jobsOf(ctx context.Context, tx Tx, s Schedule) (*jobBuilder, e
 		}
 	}
 	return b, nil
-}
-
-func (p *Planner) runVMs(ctx context.Context, tx Tx, s Schedule) ([]VirtualMachine, error) {
-	if s.GroupID == "" {
-		vm, err := tx.Machine(ctx, s.VMID)
-		return []VirtualMachine{vm}, err
-	}
-	g, err := tx.Group(ctx, s.GroupID)
-	if err != nil {
-		return nil, err
-	}
-	return members(ctx, tx, g)
 }
 
 func (r *runPlan) full() error {
@@ -283,6 +278,28 @@ func keysOf(v VCenter, vm VirtualMachine) []JobKey {
 		keys = append(keys, JobKey{Name: "datastore:" + v.ID + "/" + ds, Weight: 1, Max: l.JobsPerDatastore})
 	}
 	return keys
+}
+
+// LimitText says in a user's words which limit the key of that name counts
+// against.
+func LimitText(name string) string {
+	kind, of, _ := strings.Cut(name, ":")
+	_, thing, _ := strings.Cut(of, "/")
+	switch kind {
+	case "vm":
+		return "one job per VM"
+	case "vcenter":
+		return "disks in flight of the vcenter (limits.disks)"
+	case "host":
+		return "disks in flight on host " + thing + " (limits.disks_per_host)"
+	case "datastore":
+		return "jobs on datastore " + thing + " (limits.jobs_per_datastore)"
+	case "seats":
+		return "running backups of the vcenter (slot_capacity)"
+	case "run":
+		return "members of the group at a time (max_parallel)"
+	}
+	return name
 }
 
 // Reaches says whether a server with these reach labels reaches the vcenter;

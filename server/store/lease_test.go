@@ -213,7 +213,7 @@ func TestJobsPastTheirDeadlineAreMissedWithTheReason(t *testing.T) {
 			return j
 		}
 		holder, full, needy, tried, handed, endless := late("1holder"), late("2full"), late("3needy"), late("4tried"), late("5handed"), late("6endless")
-		holder.Keys = []backup.JobKey{{Name: "host:a", Weight: 1, Max: 1}}
+		holder.Keys = []backup.JobKey{{Name: "host:v/esx1", Weight: 1, Max: 1}}
 		full.Keys = holder.Keys
 		needy.Needs = []string{"vcenter:b"}
 		endless.Deadline, endless.Needs = time.Time{}, needy.Needs
@@ -255,7 +255,7 @@ func TestJobsPastTheirDeadlineAreMissedWithTheReason(t *testing.T) {
 			run   backup.RunState
 		}{
 			"1holder":  {backup.JobRunning, "", "", backup.RunRunning},
-			"2full":    {backup.JobMissed, backup.Unavailable, "The job could not start by " + by + ". These limits were reached: host:a.", backup.RunMissed},
+			"2full":    {backup.JobMissed, backup.Unavailable, "The job could not start by " + by + ". These limits were reached: disks in flight on host esx1 (limits.disks_per_host).", backup.RunMissed},
 			"3needy":   {backup.JobMissed, backup.Unavailable, "The job could not start by " + by + ". No server that could run it was there and free; it needs one that reaches vcenter:b.", backup.RunMissed},
 			"4tried":   {backup.JobFailed, backup.VMBusy, "Busy. It was not tried again: the time for it ended at " + by + ".", backup.RunFailed},
 			"5handed":  {backup.JobQueued, "", "", backup.RunQueued},

@@ -219,6 +219,9 @@ func (t *tx) missed(ctx context.Context, j backup.Job) (ending, error) {
 	case other != "":
 		why = "Another backup of the VM ran then: job " + other
 	case len(full) > 0:
+		for i, name := range full {
+			full[i] = backup.LimitText(name)
+		}
 		why = "These limits were reached: " + strings.Join(full, ", ")
 	case len(j.Needs) > 0:
 		why += "; it needs one that reaches " + strings.Join(j.Needs, " and ")
