@@ -73,8 +73,8 @@ func TestScheduleChangesInPlaceBetweenAllTypes(t *testing.T) {
 			enabled = false`, tomorrow),
 			resource.TestCheckResourceAttr(at, "time_zone", "Europe/Berlin"),
 			resource.TestCheckResourceAttr(at, "enabled", "false")),
-		resource.TestStep{ResourceName: at, ImportState: true, ImportStateVerify: true, ImportStateVerifyIgnore: []string{"start_window"}},
-		resource.TestStep{ResourceName: at, ImportState: true, ImportStateId: "name/t", ImportStateVerify: true, ImportStateVerifyIgnore: []string{"start_window"}},
+		resource.TestStep{ResourceName: at, ImportState: true, ImportStateVerify: true},
+		resource.TestStep{ResourceName: at, ImportState: true, ImportStateId: "name/t", ImportStateVerify: true},
 	)
 }
 

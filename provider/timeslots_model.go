@@ -27,42 +27,23 @@ type timeslotsModel struct {
 	OverBookedHours types.Int64       `tfsdk:"over_booked_hours"`
 }
 
-type timeslotModel struct {
-	StartsAt    types.String `tfsdk:"starts_at"`
-	Date        types.String `tfsdk:"date"`
-	StartTime   types.String `tfsdk:"start_time"`
-	Capacity    types.Int64  `tfsdk:"capacity"`
-	Used        types.Int64  `tfsdk:"used"`
-	Free        types.Int64  `tfsdk:"free"`
-	Recommended types.Bool   `tfsdk:"recommended"`
-	OverBooked  types.Bool   `tfsdk:"over_booked"`
-	Schedules   types.List   `tfsdk:"schedules"`
-}
-
-func (timeslotModel) types() map[string]attr.Type {
-	return map[string]attr.Type{
+// The objects of slots and of who holds them are built as they are: a list of
+// 400 days has 9,600, which reflection makes slow.
+var (
+	timeslotTypes = map[string]attr.Type{
 		"starts_at": types.StringType, "date": types.StringType, "start_time": types.StringType,
 		"capacity": types.Int64Type, "used": types.Int64Type, "free": types.Int64Type, "recommended": types.BoolType, "over_booked": types.BoolType,
-		"schedules": types.ListType{ElemType: types.ObjectType{AttrTypes: holderModel{}.types()}},
+		"schedules": types.ListType{ElemType: types.ObjectType{AttrTypes: holderTypes}},
 	}
-}
-
-type holderModel struct {
-	ID    types.String `tfsdk:"id"`
-	Name  types.String `tfsdk:"name"`
-	Seats types.Int64  `tfsdk:"seats"`
-}
-
-func (holderModel) types() map[string]attr.Type {
-	return map[string]attr.Type{"id": types.StringType, "name": types.StringType, "seats": types.Int64Type}
-}
+	holderTypes = map[string]attr.Type{"id": types.StringType, "name": types.StringType, "seats": types.Int64Type}
+)
 
 // take brings the slots into the model, with what can be told of all of them.
 func (m *timeslotsModel) take(ctx context.Context, slots []api.Timeslot, diags *diag.Diagnostics) {
-	models := make([]timeslotModel, len(slots))
+	objects := make([]attr.Value, len(slots))
 	full, over := 0, 0
 	for i, s := range slots {
-		models[i] = timeslotOf(ctx, s, m.Who.ValueBool(), diags)
+		objects[i] = timeslotOf(s, m.Who.ValueBool())
 		if s.Free == 0 {
 			full++
 		}
@@ -70,7 +51,7 @@ func (m *timeslotsModel) take(ctx context.Context, slots []api.Timeslot, diags *
 			over++
 		}
 	}
-	m.Slots = rows(ctx, models, diags)
+	m.Slots = types.ListValueMust(types.ObjectType{AttrTypes: timeslotTypes}, objects)
 	m.FullHours, m.OverBookedHours = types.Int64Value(int64(full)), types.Int64Value(int64(over))
 	free := freeAt(slots)
 	var more diag.Diagnostics
@@ -81,20 +62,22 @@ func (m *timeslotsModel) take(ctx context.Context, slots []api.Timeslot, diags *
 	m.BestStartTime = text(best(free))
 }
 
-func timeslotOf(ctx context.Context, s api.Timeslot, who bool, diags *diag.Diagnostics) timeslotModel {
-	holders := types.ListNull(types.ObjectType{AttrTypes: holderModel{}.types()})
+func timeslotOf(s api.Timeslot, who bool) attr.Value {
+	holders := types.ListNull(types.ObjectType{AttrTypes: holderTypes})
 	if who {
-		var models []holderModel
-		for _, h := range s.Schedules {
-			models = append(models, holderModel{ID: types.StringValue(h.ID), Name: types.StringValue(h.Name), Seats: types.Int64Value(int64(h.Seats))})
+		objects := make([]attr.Value, len(s.Schedules))
+		for i, h := range s.Schedules {
+			objects[i] = types.ObjectValueMust(holderTypes, map[string]attr.Value{
+				"id": types.StringValue(h.ID), "name": types.StringValue(h.Name), "seats": types.Int64Value(int64(h.Seats)),
+			})
 		}
-		holders = rows(ctx, models, diags)
+		holders = types.ListValueMust(types.ObjectType{AttrTypes: holderTypes}, objects)
 	}
-	return timeslotModel{
-		StartsAt: instant(s.StartsAt), Date: types.StringValue(dateOf(s)), StartTime: types.StringValue(hourOf(s)),
-		Capacity: types.Int64Value(int64(s.Capacity)), Used: types.Int64Value(int64(s.Used)), Free: types.Int64Value(int64(s.Free)),
-		Recommended: types.BoolValue(s.Recommended), OverBooked: types.BoolValue(s.OverBooked), Schedules: holders,
-	}
+	return types.ObjectValueMust(timeslotTypes, map[string]attr.Value{
+		"starts_at": instant(s.StartsAt), "date": types.StringValue(dateOf(s)), "start_time": types.StringValue(hourOf(s)),
+		"capacity": types.Int64Value(int64(s.Capacity)), "used": types.Int64Value(int64(s.Used)), "free": types.Int64Value(int64(s.Free)),
+		"recommended": types.BoolValue(s.Recommended), "over_booked": types.BoolValue(s.OverBooked), "schedules": holders,
+	})
 }
 
 func dateOf(s api.Timeslot) string { return s.StartsAt.Format(time.DateOnly) }
