@@ -92,12 +92,12 @@ func (m Measured) warning(s Schedule) string {
 // lasting writes a duration as people do: "2 h 10 min".
 func lasting(d time.Duration) string {
 	d = d.Round(time.Minute)
-	h, min := int(d/time.Hour), int(d%time.Hour/time.Minute)
+	hours, minutes := int(d/time.Hour), int(d%time.Hour/time.Minute)
 	switch {
-	case h == 0:
-		return fmt.Sprintf("%d min", min)
-	case min == 0:
-		return fmt.Sprintf("%d h", h)
+	case hours == 0:
+		return fmt.Sprintf("%d min", minutes)
+	case minutes == 0:
+		return fmt.Sprintf("%d h", hours)
 	}
-	return fmt.Sprintf("%d h %d min", h, min)
+	return fmt.Sprintf("%d h %d min", hours, minutes)
 }

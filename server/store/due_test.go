@@ -166,7 +166,10 @@ func TestJobsThatNobodyHasBegunAreWithdrawn(t *testing.T) {
 		add("r4", "other", backup.TriggerSchedule, c.now(), job("5", c.now().Add(time.Hour)))
 		same(t, "claimed", claimed(t, db, backup.Claim{}), "1")
 		var n int
-		update(t, db, func(ctx context.Context, tx backup.Tx) (err error) { n, err = tx.WithdrawJobs(ctx, "s", "Off."); return err })
+		update(t, db, func(ctx context.Context, tx backup.Tx) (err error) {
+			n, err = tx.WithdrawJobs(ctx, "s", "Off.")
+			return err
+		})
 		same(t, "withdrawn", n, 2)
 		for id, want := range map[string]backup.JobState{"1": backup.JobRunning, "2": backup.JobSkipped, "3": backup.JobSkipped, "4": backup.JobQueued, "5": backup.JobQueued} {
 			j := getJob(t, db, id)
