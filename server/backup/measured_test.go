@@ -32,13 +32,17 @@ func TestWhatIsMeasuredIsOfTheLastMonthAndOfTheScheduleOnly(t *testing.T) {
 	if m := must(h.Measured(h.ctx, s.ID))(t); m != want {
 		t.Errorf("measured %+v, want %+v", m, want)
 	}
+	_, warnings, err := h.CheckSchedule(h.ctx, s, nil)
+	if err != nil || len(warnings) != 1 || warnings[0] != "The longest of the last 3 backups took 1 h 30 min: duration_hours = 2 books the hours that it uses (now 1)." {
+		t.Errorf("a check warns %q (%v), want the hours that the backups use", warnings, err)
+	}
 	for range 40 { // the newest thirty count
 		took(s.ID, 1, 5*time.Minute, backup.ImageGood)
 	}
 	if m := must(h.Measured(h.ctx, s.ID))(t); m.Backups != 30 || m.Longest != 5*time.Minute {
 		t.Errorf("measured %+v, want the last 30 backups", m)
 	}
-	_, err := h.Measured(h.ctx, "none")
+	_, err = h.Measured(h.ctx, "none")
 	refused(t, err, backup.NotFound, "")
 	if now := read(h, func(tx backup.Tx) (backup.Schedule, error) { return tx.Schedule(h.ctx, s.ID) }); now.DurationHours != 1 {
 		t.Errorf("the schedule books %d hours now, want it left alone", now.DurationHours)

@@ -44,7 +44,13 @@ func (p *Planner) CheckSchedule(ctx context.Context, s Schedule, others []Planne
 		if err := p.put(ctx, tx, &c); err != nil {
 			return err
 		}
-		s, warnings = c, c.warnings(tx.Now())
+		m, err := measured(ctx, tx, c) // nothing, of a new one
+		if err != nil {
+			return err
+		}
+		if s, warnings = c, c.warnings(tx.Now()); m.warning(c) != "" {
+			warnings = append(warnings, m.warning(c))
+		}
 		return errRollback
 	})
 	if !errors.Is(err, errRollback) {
