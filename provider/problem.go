@@ -21,6 +21,7 @@ type refusal struct {
 	fallback path.Path         // the attribute to point at when the problem names none
 	renamed  map[string]string // attributes that the API knows by another name
 	advice   map[api.ErrorCode]string
+	short    api.ShortMonths // of the schedule that is refused; goes with recommended days of the month
 }
 
 func (r refusal) add(diags *diag.Diagnostics, err error) {
@@ -51,8 +52,8 @@ func (r refusal) text(err error) (summary, detail string) {
 
 func (r refusal) detail(p *api.Problem) string {
 	lines := []string{p.Detail}
-	if book := bookings(p.Recommendations); book != "" {
-		lines = append(lines, book)
+	if book := bookings(p.Recommendations, r.short); book != "" {
+		lines = []string{withoutFree(p.Detail), book}
 	}
 	if hint := r.hint(p.Code); hint != "" {
 		lines = append(lines, hint)
@@ -84,14 +85,27 @@ func (r refusal) hint(code api.ErrorCode) string {
 	return ""
 }
 
+// withoutFree leaves out what the server says of the recommendations, at the end
+// of its line, for they follow as configuration.
+func withoutFree(detail string) string {
+	line, more, several := strings.Cut(detail, "\n")
+	if i := strings.LastIndex(line, " Free: "); i > 0 {
+		line = line[:i]
+	}
+	if several {
+		line += "\n" + more
+	}
+	return line
+}
+
 // bookings lists recommendations as configuration to paste, best first.
-func bookings(recs []api.Recommendation) string {
+func bookings(recs []api.Recommendation, short api.ShortMonths) string {
 	if len(recs) == 0 {
 		return ""
 	}
 	lines := []string{"Book one of these instead:"}
 	for _, r := range recs {
-		lines = append(lines, fmt.Sprintf("  %s # %s, %s free after it", booking(r), kindText(r.Kind), seats(r.FreeSeats)))
+		lines = append(lines, fmt.Sprintf("  %s # %s, %s free after it", booking(r, short), kindText(r.Kind), seats(r.FreeSeats)))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -110,7 +124,7 @@ func seats(n int) string {
 	return fmt.Sprintf("%d seats", n)
 }
 
-func booking(r api.Recommendation) string {
+func booking(r api.Recommendation, short api.ShortMonths) string {
 	switch {
 	case r.Kind == api.RecommendationKindSameDay:
 		return fmt.Sprintf("start_time = %q", r.StartTime)
@@ -120,6 +134,8 @@ func booking(r api.Recommendation) string {
 		return fmt.Sprintf("daily = { start_date = %q }", r.StartDate)
 	case len(r.DaysOfWeek) > 0:
 		return "weekly = { days_of_week = " + list("%q", r.DaysOfWeek) + " }"
+	case len(r.DaysOfMonth) > 0 && short == api.ShortMonthsLastDay:
+		return fmt.Sprintf("monthly = { days_of_month = %s, short_months = %q }", list("%d", r.DaysOfMonth), short)
 	case len(r.DaysOfMonth) > 0:
 		return "monthly = { days_of_month = " + list("%d", r.DaysOfMonth) + " }"
 	case r.WeekDayOfMonth != nil:

@@ -19,7 +19,7 @@ func scheduleRefusal(t *testing.T) refusal {
 	r := &scheduleResource{resourceConnection{&connection{endpoint: "https://kura.example.com"}}}
 	var resp resource.SchemaResponse
 	r.Schema(t.Context(), resource.SchemaRequest{}, &resp)
-	return r.refusal(resp.Schema)
+	return r.refusal(resp.Schema, api.BackupSchedule{})
 }
 
 // seed:N60
@@ -31,7 +31,7 @@ func TestRecommendationsAreGivenInOrderAsConfigurationToPaste(t *testing.T) {
 		{Kind: api.RecommendationKindSameSlot, StartTime: "02:00", DaysOfWeek: []api.DayOfWeek{"monday", "friday"}, FreeSeats: 4},
 		{Kind: api.RecommendationKindSameSlot, StartTime: "02:00", DaysOfMonth: []int{2, 16}, FreeSeats: 5},
 		{Kind: api.RecommendationKindSameSlot, StartTime: "02:00", WeekDayOfMonth: &api.WeekDayOfMonth{WeekOfMonth: "last", DayOfWeek: "friday"}, FreeSeats: 0},
-	})
+	}, "")
 	want := `Book one of these instead:
   start_time = "03:00" # same days, 1 seat free after it
   one_time = { date = "2026-12-02" } # same hour, 2 seats free after it
@@ -41,6 +41,30 @@ func TestRecommendationsAreGivenInOrderAsConfigurationToPaste(t *testing.T) {
   monthly = { week_day_of_month = { week_of_month = "last", day_of_week = "friday" } } # same hour, 0 seats free after it`
 	if got != want {
 		t.Errorf("bookings = \n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestRecommendedDaysKeepWhatShorterMonthsDo(t *testing.T) {
+	days := []api.Recommendation{{Kind: api.RecommendationKindSameSlot, StartTime: "02:00", DaysOfMonth: []int{30}, FreeSeats: 1}}
+	for short, want := range map[api.ShortMonths]string{
+		api.ShortMonthsLastDay: `monthly = { days_of_month = [30], short_months = "last_day" } # same hour, 1 seat free after it`,
+		api.ShortMonthsSkip:    `monthly = { days_of_month = [30] } # same hour, 1 seat free after it`,
+	} {
+		if got := bookings(days, short); got != "Book one of these instead:\n  "+want {
+			t.Errorf("with short_months %q bookings = %q, want %q", short, got, want)
+		}
+	}
+}
+
+func TestWhatIsFreeIsSaidOnce(t *testing.T) {
+	for name, c := range map[string]struct{ detail, want string }{
+		"alone":                 {"02:00 is full. Free: 03:00 (same days).", "02:00 is full."},
+		"with more after it":    {"02:00 is full (a Free: b). Free: 03:00.\nCounted in: 2.", "02:00 is full (a Free: b).\nCounted in: 2."},
+		"nothing is said of it": {"02:00 is full.", "02:00 is full."},
+	} {
+		if got := withoutFree(c.detail); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
 	}
 }
 

@@ -102,6 +102,7 @@ func TestEachAlternativeOfEachKindOfScheduleCanBePasted(t *testing.T) {
 		"daily":    {"daily = {}\nretention_days = 1", fmt.Sprintf("one_time = { date = %q }\nretention_days = 1", date)},
 		"weekly":   {"weekly = { days_of_week = [\"monday\", \"thursday\"] }\nretention_days = 7", ""},
 		"days":     {"monthly = { days_of_month = [10, 20] }\nretention_days = 31", ""},
+		"short":    {"monthly = { days_of_month = [31], short_months = \"last_day\" }\nretention_days = 31", ""},
 		"last_day": {"monthly = { last_day = true }\nretention_days = 31", ""},
 		"nth":      {"monthly = { week_day_of_month = { week_of_month = \"second\", day_of_week = \"wednesday\" } }\nretention_days = 31", ""},
 		"last":     {"monthly = { week_day_of_month = { week_of_month = \"last\", day_of_week = \"friday\" } }\nretention_days = 31", ""},
@@ -123,14 +124,14 @@ func TestEachAlternativeOfEachKindOfScheduleCanBePasted(t *testing.T) {
 	p.apply()
 	p.write(strings.ReplaceAll(joined(bodies), "#resource", "resource"))
 	refused := p.refusals()
-	if len(refused) != 7 {
-		t.Fatalf("the plan refuses %d schedules, want 7: %+v", len(refused), refused)
+	if len(refused) != 8 {
+		t.Fatalf("the plan refuses %d schedules, want 8: %+v", len(refused), refused)
 	}
 	for round, what := range []string{"same days", "same hour"} {
 		config := maps.Clone(bodies)
 		for address, d := range refused {
 			lines := alternatives(t, d)
-			if len(lines) != 2 || !strings.Contains(lines[round], "# "+what+", 1 seat free after it") {
+			if len(lines) != 2 || !strings.Contains(lines[round], "# "+what+", 1 seat free after it") || strings.Contains(d.Detail, "Free: ") {
 				t.Fatalf("%s is advised %q, want a line with the same days and one with the same hour", address, lines)
 			}
 			config[address] = paste(t, config[address][1:], lines[round])

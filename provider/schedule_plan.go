@@ -56,7 +56,7 @@ func (r *scheduleResource) ModifyPlan(ctx context.Context, req resource.ModifyPl
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	r.check(ctx, plannedSchedule{id: id, body: body, refused: r.refusal(req.Plan.Schema.(schema.Schema))}, &resp.Diagnostics)
+	r.check(ctx, plannedSchedule{id: id, body: body, refused: r.refusal(req.Plan.Schema.(schema.Schema), body)}, &resp.Diagnostics)
 }
 
 // sayUnchecked tells that the seats are booked at apply only: what they are for

@@ -43,9 +43,13 @@ func (r *scheduleResource) ConfigValidators(context.Context) []resource.ConfigVa
 	}
 }
 
-func (r *scheduleResource) refusal(s schema.Schema) refusal {
+func (r *scheduleResource) refusal(s schema.Schema, body api.BackupSchedule) refusal {
+	var short api.ShortMonths
+	if body.Monthly != nil {
+		short = body.Monthly.ShortMonths
+	}
 	return refusal{
-		conn: r.conn, schema: &s, fallback: path.Root("start_time"),
+		conn: r.conn, schema: &s, fallback: path.Root("start_time"), short: short,
 		renamed: map[string]string{"short_months": "monthly.short_months"},
 		advice: map[api.ErrorCode]string{
 			api.ErrorCodeConflict: "Choose another name, or import the schedule that has it: terraform import kura_backup_schedule.NAME name/<name>",
@@ -72,7 +76,7 @@ func (r *scheduleResource) Create(ctx context.Context, req resource.CreateReques
 	})
 	r.conn.ledger.forget(byName + body.Name) // from here on the server knows
 	if err != nil {
-		r.refusal(req.Plan.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
+		r.refusal(req.Plan.Schema.(schema.Schema), body).add(&resp.Diagnostics, err)
 		return
 	}
 	m.take(ctx, s, &resp.Diagnostics)
@@ -97,7 +101,7 @@ func (r *scheduleResource) Read(ctx context.Context, req resource.ReadRequest, r
 		return
 	}
 	if err != nil {
-		r.refusal(req.State.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
+		r.refusal(req.State.Schema.(schema.Schema), api.BackupSchedule{}).add(&resp.Diagnostics, err)
 		return
 	}
 	r.conn.ledger.read(s.ID)
@@ -126,7 +130,7 @@ func (r *scheduleResource) Update(ctx context.Context, req resource.UpdateReques
 	})
 	r.conn.ledger.forget(id) // from here on the server knows
 	if err != nil {
-		r.refusal(req.Plan.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
+		r.refusal(req.Plan.Schema.(schema.Schema), body).add(&resp.Diagnostics, err)
 		return
 	}
 	m.take(ctx, s, &resp.Diagnostics)
@@ -192,7 +196,7 @@ func (r *scheduleResource) Delete(ctx context.Context, req resource.DeleteReques
 	err := gone(r.conn.client.DeleteBackupScheduleWithResponse(ctx, m.ID.ValueString()))
 	r.conn.ledger.forget(m.ID.ValueString())
 	if err != nil {
-		r.refusal(req.State.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
+		r.refusal(req.State.Schema.(schema.Schema), api.BackupSchedule{}).add(&resp.Diagnostics, err)
 	}
 }
 
