@@ -235,7 +235,7 @@ func TestAYearOfSchedules(t *testing.T) {
 			if b.gap {
 				skipped[p.TimeZone]++
 			}
-			lasts := 20 * time.Minute
+			lasts := 10 * time.Minute
 			if p.vms > 1 {
 				lasts += time.Duration(p.window) * time.Hour
 			}
