@@ -106,6 +106,10 @@ func (s *sheet) Repositories(context.Context, backup.Page) ([]backup.RepositoryR
 	return []backup.RepositoryRecord{{Meta: backup.Meta{ID: "r"}, Default: true}}, "", nil
 }
 
+func (s *sheet) Images(context.Context, backup.ImageFilter) ([]backup.Image, string, error) {
+	return nil, "", nil // nothing was backed up yet
+}
+
 func (s *sheet) SeatChanges(context.Context, string, int64) ([]backup.Booking, int64, bool, error) {
 	return s.booked, 1, len(s.booked) > 0, nil
 }
