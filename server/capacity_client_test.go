@@ -155,7 +155,7 @@ func (c guest) disabled() string {
 
 // change reads a schedule from one server and stores it on another, sometimes
 // over what somebody else has made of it meanwhile.
-func (c guest) change(doing, done string, make func(*backup.Schedule)) {
+func (c guest) change(doing, done string, alter func(*backup.Schedule)) {
 	id := c.any()
 	if doing == "enabling" {
 		id = c.disabled()
@@ -173,7 +173,7 @@ func (c guest) change(doing, done string, make func(*backup.Schedule)) {
 		return
 	}
 	before := s.Enabled
-	if make(&s); doing != "move" && s.Enabled == before {
+	if alter(&s); doing != "move" && s.Enabled == before {
 		return
 	}
 	s.RetentionDays = map[backup.RecurrenceKind]int{backup.OneTime: 31, backup.Daily: 7, backup.Weekly: 14, backup.Monthly: 31}[s.Recurrence.Kind]

@@ -27,8 +27,8 @@ var (
 type planned struct {
 	backup.Recurrence
 	vms, window, delay int
-	from, to           time.Time // it is enabled in between; zero = from the beginning, to the end
-	again              time.Time // it is enabled again
+	to                 time.Time // until then it is enabled; zero = to the end
+	again              time.Time // from then on it is enabled again
 	gone               time.Time // the first VM leaves
 	fails              bool      // the first try of each job
 	long               bool      // its job runs for two hours
