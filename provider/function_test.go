@@ -40,7 +40,7 @@ func texts(s ...string) knownvalue.Check {
 // TestFunctionsKnowTheServersCalendar evaluates schedules of each kind, in
 // zones with daylight saving, without any server.
 //
-// seed:N36 seed:N52
+// seed:N24 seed:N30 seed:N36 seed:N52
 func TestFunctionsKnowTheServersCalendar(t *testing.T) {
 	t.Setenv("KURA_ENDPOINT", "")
 	t.Setenv("KURA_TOKEN", "")

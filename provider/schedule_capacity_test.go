@@ -147,7 +147,7 @@ func TestEachAlternativeOfEachKindOfScheduleCanBePasted(t *testing.T) {
 // schedules, and books its seat by another: in the same apply, and in a later
 // one. Who is disabled cannot come back while the hour is full.
 //
-// seed:A57
+// seed:N19
 func TestADisabledScheduleGivesItsSeatToAnother(t *testing.T) {
 	const days = "start_time = \"10:00\"\ndaily = {}\nretention_days = 1\n"
 	a, b := seat(t, "a", "vm01", days), seat(t, "b", "vm02", days)
@@ -164,6 +164,8 @@ func TestADisabledScheduleGivesItsSeatToAnother(t *testing.T) {
 
 // TestDailyBecomesWeeklyInPlace changes the kind of days of a schedule, which
 // the server knows by the same id then.
+//
+// seed:N18 seed:N22
 func TestDailyBecomesWeeklyInPlace(t *testing.T) {
 	var id string
 	apply(t,
@@ -178,8 +180,6 @@ func TestDailyBecomesWeeklyInPlace(t *testing.T) {
 // TestASmallerCapacityIsToldOfByTheApply makes a vcenter's hours smaller than
 // what they hold: the apply succeeds and says how many hours hold too much, and
 // the next plan is empty.
-//
-// seed:A61
 func TestASmallerCapacityIsToldOfByTheApply(t *testing.T) {
 	of := func(capacity int) string {
 		return spare(password(house.spare.Password(), 1)+fmt.Sprintf("slot_capacity = %d\n", capacity)) + `

@@ -52,8 +52,6 @@ func bareAndWhole(t *testing.T) map[string]string {
 // TestAnImportedSchedulePlansNothing imports schedules of every kind, with
 // nothing and with everything that may be said, by blocks in the configuration
 // and by the command, by id and by name. Nothing is to do then.
-//
-// seed:W19
 func TestAnImportedSchedulePlansNothing(t *testing.T) {
 	bodies := bareAndWhole(t)
 	config := joined(bodies)

@@ -20,8 +20,6 @@ func pairGroup(t *testing.T) string {
 // TestSchedulesChangePlacesInFullHours lets schedules that fill their hours
 // swap them, two and three at once, in one apply each, several times over.
 // None of the hours is ever free, so that no order of single changes would do.
-//
-// seed:A60
 func TestSchedulesChangePlacesInFullHours(t *testing.T) {
 	hours := []string{"13:00", "14:00", "15:00"}
 	config := func(order ...int) string {

@@ -61,8 +61,6 @@ func later(t *testing.T) (vcenter api.VCenter, forward func(time.Duration)) {
 // TestTheDayAfterAOneTimeRunThePlanIsEmpty plans again when the date of a
 // schedule has passed: nothing is to do, and what does not touch the date can
 // still be changed. A date of the past is refused where it is new.
-//
-// seed:N58 seed:N59
 func TestTheDayAfterAOneTimeRunThePlanIsEmpty(t *testing.T) {
 	vcenter, forward := later(t)
 	tokyo, err := time.LoadLocation("Asia/Tokyo")

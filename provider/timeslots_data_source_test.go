@@ -13,8 +13,6 @@ import (
 // TestTimeslotsShowSeatsAndWhoHoldsThem lists two days in the zone of Kolkata,
 // whose hours lie half an hour beside UTC, and all hours of 60 days, which take
 // more than one page.
-//
-// seed:A10
 func TestTimeslotsShowSeatsAndWhoHoldsThem(t *testing.T) {
 	kolkata, err := time.LoadLocation("Asia/Kolkata")
 	if err != nil {
