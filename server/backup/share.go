@@ -165,7 +165,8 @@ func ShareWithWaiting(ctx context.Context, tx Tx, made Job, i Image) error {
 	}
 	for _, j := range waiting {
 		c, ok := claim(j)
-		if !ok || j.State != JobQueued || j.Attempt > 0 || !c.takes(m, i) {
+		// Also one whose tries have failed: what they left is swept up.
+		if !ok || j.State != JobQueued || !c.takes(m, i) {
 			continue
 		}
 		if err := ShareImage(ctx, tx, j, i.ID); err != nil {
@@ -173,13 +174,21 @@ func ShareWithWaiting(ctx context.Context, tx Tx, made Job, i Image) error {
 		}
 		text, err := SharingText(ctx, tx, i)
 		if err == nil {
-			err = tx.EndJob(ctx, j.ID, Ending{State: JobSucceeded, ImageID: i.ID, Started: i.StartedAt, Messages: []string{text}})
+			err = tx.EndJob(ctx, j.ID, Ending{State: JobSucceeded, ImageID: i.ID, Started: earlier(j.StartedAt, i.StartedAt), Messages: []string{text}})
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// earlier is when a job counts as started that has the image: then, or before.
+func earlier(job, image time.Time) time.Time {
+	if job.IsZero() || image.Before(job) {
+		return image
+	}
+	return job
 }
 
 // SharingText tells a user whose image the job has.

@@ -196,9 +196,9 @@ func (t *tx) EndJob(ctx context.Context, id string, e backup.Ending) error {
 func (t *tx) WithdrawJobs(ctx context.Context, scheduleID, why string) (int, error) {
 	var ended []string
 	runs := map[string]bool{}
-	err := t.rows(ctx, `UPDATE job SET state = 'skipped', ended_at = $1, error = $2 WHERE state = 'queued' AND attempt = 0 AND run_id IN (SELECT id FROM run
-		WHERE project = $3 AND schedule_id = $4 AND triggered_by = 'schedule' AND state IN ('queued', 'running')) RETURNING id, run_id`,
-		[]any{t.now, why, t.project, scheduleID}, func(scan func(...any) error) error {
+	err := t.rows(ctx, `UPDATE job SET state = 'skipped', ended_at = $1, error_code = $2, error = $3 WHERE state = 'queued' AND attempt = 0 AND run_id IN (SELECT id FROM run
+		WHERE project = $4 AND schedule_id = $5 AND triggered_by = 'schedule' AND state IN ('queued', 'running')) RETURNING id, run_id`,
+		[]any{t.now, backup.Conflict, why, t.project, scheduleID}, func(scan func(...any) error) error {
 			var id, run string
 			if err := scan(&id, &run); err != nil {
 				return err
