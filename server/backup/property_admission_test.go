@@ -259,7 +259,10 @@ func TestAdmissionAgreesWithARecount(t *testing.T) {
 			c.clock.pass(time.Duration(chance.IntN(40*24*60)) * time.Minute) // never into a seat that is held
 			count := newRecount(t, c.clock.Now())
 			var held []booked
-			for range 30 {
+			for i := range 30 {
+				if i == 15 && capacity > 1 { // what is held stays, what is new must fit
+					c.resize(capacity - round%3)
+				}
 				s, k := c.draw(chance.IntN)
 				if len(held) > 2 && chance.IntN(4) == 0 { // a stored one becomes s
 					i := chance.IntN(len(held))
@@ -285,12 +288,72 @@ func TestAdmissionAgreesWithARecount(t *testing.T) {
 				}
 			}
 			c.agree(newRecount(t, c.clock.Now()))
+			c.resize(capacity)
 		}
 	}
 	for code, least := range map[backup.Code]int{"": 20, backup.SlotFull: 20, backup.ExceedsCapacity: 20, "update ": 8, "update slot_full": 8} {
 		if codes[code] < least {
 			t.Errorf("%d answers %q of %v, want at least %d: too few to tell", codes[code], code, codes, least)
 		}
+	}
+}
+
+func (c *court) resize(capacity int) {
+	c.Helper()
+	c.vcenter.SlotCapacity, c.vcenter.Version = capacity, 0
+	c.vcenter = must(c.UpdateVCenter(c.ctx, c.vcenter))(c.T)
+}
+
+// TestAnOmittedStartTimeAgreesWithARecount: the hour that is picked is the
+// first of those whose fullest hour stays least full, and one that fits when
+// any does.
+//
+// seed:N58
+func TestAnOmittedStartTimeAgreesWithARecount(t *testing.T) {
+	c := newCourt(t, 5)
+	fitted, refused := 0, 0
+	for round := range 6 {
+		chance := rand.New(rand.NewPCG(11, uint64(round)))
+		c.clock.pass(time.Duration(chance.IntN(40*24*60)) * time.Minute)
+		count := newRecount(t, c.clock.Now())
+		var held []string
+		for range 12 {
+			s, k := c.draw(chance.IntN)
+			if stored, err := c.CreateSchedule(c.ctx, s); err == nil {
+				held = append(held, stored.ID)
+				count.book(k)
+			}
+		}
+		for range 12 {
+			s, k := c.draw(chance.IntN)
+			s.EarliestHour = max(0, s.Recurrence.Hour-chance.IntN(3))
+			s.LatestHour, s.Recurrence.Hour = min(23, s.EarliestHour+chance.IntN(4)), -1
+			best, least := -1, 0
+			for h := s.EarliestHour; h <= s.LatestHour; h++ {
+				k.Hour = h
+				if peak := count.peak(k); !count.closed(k.Recurrence) && (best < 0 || peak < least) {
+					best, least = h, peak
+				}
+			}
+			k.Hour = max(best, s.EarliestHour)
+			picked, _, err := c.CheckSchedule(c.ctx, s, nil)
+			if c.judge(count, k, err) != "" {
+				refused++
+				continue
+			}
+			if fitted++; picked.Recurrence.Hour != best || !picked.StartTimeChosen {
+				t.Fatalf("%s, window %d, duration %d, %d seats, from %02d:00 to %02d:00: picked %02d:00, want %02d:00", k.Describe(), k.window, k.duration, k.seats,
+					s.EarliestHour, s.LatestHour, picked.Recurrence.Hour, best)
+			}
+		}
+		for _, id := range held {
+			if err := c.DeleteSchedule(c.ctx, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if fitted < 10 || refused < 5 {
+		t.Errorf("%d found an hour and %d did not: too few to tell", fitted, refused)
 	}
 }
 
