@@ -2,6 +2,7 @@ package backup_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"regexp"
 	"slices"
@@ -354,6 +355,59 @@ func TestAnOmittedStartTimeAgreesWithARecount(t *testing.T) {
 	}
 	if fitted < 10 || refused < 5 {
 		t.Errorf("%d found an hour and %d did not: too few to tell", fitted, refused)
+	}
+}
+
+// TestACheckAgreesWithARecountOfItsPlan: what the same plan deletes is free, what
+// it changes has moved, and what it makes besides is taken.
+func TestACheckAgreesWithARecountOfItsPlan(t *testing.T) {
+	c := newCourt(t, 5)
+	codes := map[backup.Code]int{}
+	for round := range 4 {
+		chance := rand.New(rand.NewPCG(12, uint64(round)))
+		c.clock.pass(time.Duration(chance.IntN(40*24*60)) * time.Minute)
+		count := newRecount(t, c.clock.Now())
+		var held []booked
+		for range 25 {
+			s, k := c.draw(chance.IntN)
+			if stored, err := c.CreateSchedule(c.ctx, s); err == nil {
+				held = append(held, booked{stored.ID, k})
+				count.book(k)
+			}
+		}
+		before := maps.Clone(count.used)
+		for range 20 {
+			count.used = maps.Clone(before)
+			chance.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
+			others := []backup.Planned{{ID: held[0].id}, {ID: held[1].id}, {ID: held[2].id}}
+			for _, b := range held[:3] {
+				count.unbook(b.claim)
+			}
+			for i := range 3 { // one is deleted, two are changed, one is new
+				s, k := c.draw(chance.IntN)
+				if i < 2 {
+					others[i].Schedule = &s
+				} else {
+					others = append(others, backup.Planned{Schedule: &s})
+				}
+				if !count.closed(k.Recurrence) && count.fits(k, c.vcenter.SlotCapacity) {
+					count.book(k)
+				}
+			}
+			s, k := c.draw(chance.IntN)
+			_, _, err := c.CheckSchedule(c.ctx, s, others)
+			codes[c.judge(count, k, err)]++
+		}
+		count.used = before
+		c.agree(count) // nothing of the plans is left
+		for _, b := range held {
+			if err := c.DeleteSchedule(c.ctx, b.id); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if codes[""] < 20 || codes[backup.SlotFull] < 8 {
+		t.Errorf("answers %v: too few to tell", codes)
 	}
 }
 
