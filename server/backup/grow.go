@@ -179,8 +179,8 @@ func (t *planTx) heldBy(ctx context.Context, vcenterID, scheduleID string) (Book
 	if err != nil {
 		return Booking{}, err
 	}
-	if held := x.held[scheduleID]; held.Seats > 0 {
-		return held, nil
+	if held := x.held[scheduleID]; held != nil {
+		return *held, nil
 	}
 	return t.given[seatKey{vcenterID, scheduleID}], nil
 }

@@ -32,13 +32,17 @@ func (d desk) slotFull(at int, all desks) error {
 	return e
 }
 
-// fewHolders is how many schedules a message names.
-const fewHolders = 4
+// A message names fewHolders schedules of an hour, and none when more than
+// manyHolders would have to be looked at: then it would help nobody.
+const (
+	fewHolders  = 4
+	manyHolders = 1000
+)
 
 // whoHolds names the schedules that hold seats of the hour.
 func (x *seatIndex) whoHolds(at int) string {
 	var names []string
-	for _, h := range x.holders(at) {
+	for _, h := range x.holders(at, manyHolders) {
 		names = append(names, h.Name)
 	}
 	switch more := len(names) - fewHolders; {

@@ -15,7 +15,7 @@ type seatIndex struct {
 	mark    int64      // the last change of the store's log that is counted; 0 = nothing is
 	horizon *horizon
 	used    []int32 // by hours since the horizon's base
-	held    map[string]Booking
+	held    map[string]*Booking
 	begin   map[zonedHour]*beginners
 
 	now        time.Time
@@ -30,7 +30,7 @@ type zonedHour struct {
 
 // beginners are the bookings that begin at the same local hour.
 type beginners struct {
-	ids  map[string]bool
+	of   map[string]*Booking
 	span int // hours that the longest one ever among them touches
 }
 
@@ -45,7 +45,7 @@ func newSeats(h *horizon, now time.Time) *seatIndex {
 func (x *seatIndex) reset(h *horizon) {
 	x.horizon, x.mark = h, 0
 	x.used = make([]int32, h.hours())
-	x.held, x.begin = map[string]Booking{}, map[zonedHour]*beginners{}
+	x.held, x.begin = map[string]*Booking{}, map[zonedHour]*beginners{}
 }
 
 // look sets for which occurrences a booking needs room.
@@ -59,24 +59,22 @@ func (x *seatIndex) look(now time.Time) {
 // returns what the schedule held before.
 func (x *seatIndex) set(b Booking) (before Booking) {
 	id := b.ScheduleID
-	before, ok := x.held[id]
-	if ok {
+	before = Booking{ScheduleID: id}
+	if held := x.held[id]; held != nil {
+		before = *held
 		x.add(before, -1)
 		delete(x.held, id)
-		delete(x.begin[before.begins()].ids, id)
+		delete(x.begin[before.begins()].of, id)
 	}
 	if b.Seats > 0 {
 		x.add(b, 1)
-		x.held[id] = b
+		x.held[id] = &b
 		g := x.begin[b.begins()]
 		if g == nil {
-			g = &beginners{ids: map[string]bool{}}
+			g = &beginners{of: map[string]*Booking{}}
 			x.begin[b.begins()] = g
 		}
-		g.ids[id], g.span = true, max(g.span, b.WindowHours+b.DurationHours)
-	}
-	if !ok {
-		before = Booking{ScheduleID: id}
+		g.of[id], g.span = &b, max(g.span, b.WindowHours+b.DurationHours)
 	}
 	return before
 }
@@ -191,21 +189,28 @@ func (x *seatIndex) usedFrom(start time.Time) int {
 	return int(used)
 }
 
-// holders lists the bookings that hold seats of that hour, by name.
-func (x *seatIndex) holders(hour int) []Booking {
-	var out []Booking
+// holders lists the bookings that hold seats of that hour, by name. When more
+// than limit would have to be looked at it lists none; limit 0 = all.
+func (x *seatIndex) holders(hour, limit int) (out []*Booking) {
+	var may []*beginners
+	looked := 0
 	for begins, g := range x.begin {
-		zone := x.horizon.zone(begins.zone)
-		if !reaches(zone, begins.hour, hour, g.span) {
-			continue
+		if reaches(x.horizon.zone(begins.zone), begins.hour, hour, g.span) {
+			may = append(may, g)
+			looked += len(g.of)
 		}
-		for id := range g.ids {
-			if b := x.held[id]; x.holds(b, zone, hour) > 0 {
+	}
+	if limit > 0 && looked > limit {
+		return nil
+	}
+	for _, g := range may {
+		for _, b := range g.of {
+			if x.holds(*b, x.horizon.zone(b.Recurrence.TimeZone), hour) > 0 {
 				out = append(out, b)
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b Booking) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(out, func(a, b *Booking) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 

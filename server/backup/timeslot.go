@@ -130,8 +130,8 @@ func (x *seatIndex) whoIn(start time.Time) []TimeslotHolder {
 	var out []TimeslotHolder
 	m := int(x.horizon.minute(start))
 	for i := m / 60; i <= (m+59)/60; i++ {
-		for _, b := range x.holders(i) {
-			seats := int(x.holds(b, x.horizon.zone(b.Recurrence.TimeZone), i))
+		for _, b := range x.holders(i, 0) {
+			seats := int(x.holds(*b, x.horizon.zone(b.Recurrence.TimeZone), i))
 			k := slices.IndexFunc(out, func(h TimeslotHolder) bool { return h.ScheduleID == b.ScheduleID })
 			if k < 0 {
 				out = append(out, TimeslotHolder{ScheduleID: b.ScheduleID, Name: b.Name, Seats: seats})

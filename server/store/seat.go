@@ -99,13 +99,15 @@ func (t *tx) allSeats(ctx context.Context, vcenterID string) (all []backup.Booki
 	return all, mark, err
 }
 
-// Booked lists every enabled schedule that books seats of the vcenter.
+// Booked lists every enabled schedule that books seats of the vcenter. CROSS
+// JOIN has SQLite go from the vcenter's seats to their schedules; by itself it
+// would walk over all schedules of the project.
 func (t *tx) Booked(ctx context.Context, vcenterID string) ([]backup.Booking, error) {
 	var all []backup.Booking
 	known := calendars{}
 	err := t.rows(ctx, `SELECT s.id, s.name, s.recurrence, s.window_hours, s.duration_hours, b.seats, b.since
-		FROM seat b JOIN schedule s ON s.id = b.schedule_id
-		WHERE b.vcenter_id = $1 AND s.project = $2 AND s.enabled AND b.seats > 0 ORDER BY s.id`,
+		FROM seat b CROSS JOIN schedule s WHERE s.id = b.schedule_id
+		AND b.vcenter_id = $1 AND s.project = $2 AND s.enabled AND b.seats > 0`,
 		[]any{vcenterID, t.project}, func(scan func(...any) error) error {
 			var b backup.Booking
 			var text string
