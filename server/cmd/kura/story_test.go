@@ -198,19 +198,30 @@ func TestTheMainJobFromTheCommandLine(t *testing.T) {
 	}
 }
 
+// farHour is an hour in Tokyo that is half a day away, so that no slot begins
+// while a test runs.
+func farHour(t *testing.T) time.Time {
+	t.Helper()
+	tokyo, err := time.LoadLocation("Asia/Tokyo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Now().In(tokyo).Add(12 * time.Hour)
+}
+
 // lookAhead sees that the map of the hours, the calendar and the schedule tell
 // of the same slots, as far as seats are counted. The schedule holds three
-// seats at 02:00 in Tokyo, which is 17:00 in UTC, the vcenter's zone.
-func (h *house) lookAhead(schedule string) {
+// seats in the hour of start, in UTC, which is the vcenter's zone.
+func (h *house) lookAhead(schedule string, start time.Time) {
 	h.Helper()
-	events := strings.Count(h.kura(0, "schedule", "occurrences", schedule, "--count", "1000", "-o", "ics").out, "T170000Z@kura\r\n")
+	events := strings.Count(h.kura(0, "schedule", "occurrences", schedule, "--count", "1000", "-o", "ics").out, start.Format("T150000Z@kura\r\n"))
 	held := 0
 	for _, slot := range list[api.Timeslot](h, "timeslots", "--days", "400", "--who") {
 		if slot.Used == 0 {
 			continue
 		}
-		if held++; slot.Used != 3 || slot.StartsAt.Hour() != 17 || len(slot.Schedules) != 1 || slot.Schedules[0].Name != schedule {
-			h.Errorf("slot %+v, want the three seats of %s at 17:00", slot, schedule)
+		if held++; slot.Used != 3 || slot.StartsAt.Hour() != start.Hour() || len(slot.Schedules) != 1 || slot.Schedules[0].Name != schedule {
+			h.Errorf("slot %+v, want the three seats of %s at %s", slot, schedule, start.Format("15:00"))
 		}
 	}
 	if held < 399 || events < 399 || events > 400 {
@@ -242,15 +253,16 @@ func TestSchedulesAndTokensFromTheCommandLine(t *testing.T) {
 	if err := api.Err(g, err); err != nil {
 		t.Fatal(err)
 	}
-	s, err := c.CreateBackupScheduleWithResponse(h.Context(), nil, api.BackupSchedule{Name: "nightly", GroupID: g.JSON201.ID, StartTime: "02:00", TimeZone: "Asia/Tokyo", Daily: &api.Daily{}, RetentionDays: 8})
+	start := farHour(t)
+	s, err := c.CreateBackupScheduleWithResponse(h.Context(), nil, api.BackupSchedule{Name: "nightly", GroupID: g.JSON201.ID, StartTime: start.Format("15:00"), TimeZone: "Asia/Tokyo", Daily: &api.Daily{}, RetentionDays: 8})
 	if err := api.Err(s, err); err != nil {
 		t.Fatal(err)
 	}
 	if members := list[api.VirtualMachine](h, "group", "members", "all"); len(members) != 3 {
 		t.Errorf("group members has %d VMs, want 3", len(members))
 	}
-	if r := h.kura(0, "schedule", "occurrences", "nightly", "--count", "3"); strings.Count(r.out, "02-03") != 3 {
-		t.Errorf("schedule occurrences printed %s, want three slots 02-03", r.out)
+	if r := h.kura(0, "schedule", "occurrences", "nightly", "--count", "3"); strings.Count(r.out, slot(start)) != 3 {
+		t.Errorf("schedule occurrences printed %s, want three slots %s", r.out, slot(start))
 	}
 	h.kura(0, "schedule", "run", "nightly", "--wait")
 	if images := list[api.BackupImage](h, "image", "list", "--schedule", "nightly"); len(images) != 3 {
@@ -260,7 +272,7 @@ func TestSchedulesAndTokensFromTheCommandLine(t *testing.T) {
 		t.Errorf("run list has %d runs, want 1", len(runs))
 	}
 
-	h.lookAhead("nightly")
+	h.lookAhead("nightly", start.UTC())
 
 	file := filepath.Join(t.TempDir(), "schedule.yaml")
 	for text, status := range map[string]int{
