@@ -48,6 +48,9 @@ func (p *Planner) Dispatch(ctx context.Context) (int, error) {
 	var errs []error // one schedule's failure does not keep the others waiting
 	for len(due) > 0 && ctx.Err() == nil {
 		n, left, err := p.dispatchSome(ctx, due)
+		if CodeOf(err) == Unavailable { // the database is away: for the others, too
+			return made, errors.Join(append(errs, err)...)
+		}
 		if err != nil {
 			part := due[:min(len(due), dispatchSchedules)]
 			n, err = p.dispatchEach(ctx, part)

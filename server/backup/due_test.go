@@ -185,6 +185,34 @@ func TestManyOccurrencesAreDispatchedInBoundedTransactions(t *testing.T) {
 	h.dispatch(0)
 }
 
+// away is a database that answers reads only.
+type away struct {
+	backup.Store
+	asked int
+}
+
+func (a *away) Update(context.Context, func(backup.Tx) error) error {
+	a.asked++
+	return backup.Errorf(backup.Unavailable, "", "The database does not answer.")
+}
+
+func TestADatabaseThatIsAwayIsNotAskedForEachSchedule(t *testing.T) {
+	h := newHouse(t, 100)
+	for _, vm := range h.addVMs(h.vcenter.ID, 3) {
+		s := nightly(vm.Name, 13)
+		s.VMID = vm.ID
+		h.add(s)
+	}
+	h.clock.pass(time.Hour)
+	a := &away{Store: h.db}
+	h.Store = a
+	if n, err := h.Dispatch(h.ctx); n != 0 || backup.CodeOf(err) != backup.Unavailable || a.asked != 1 {
+		t.Errorf("dispatch made %d runs (%v) and asked %d times, want it to give up at once", n, err, a.asked)
+	}
+	h.Store = h.db
+	h.dispatch(3)
+}
+
 // seed:N20 seed:A61
 func TestADisabledOrDeletedScheduleTakesBackWhatHasNotBegun(t *testing.T) {
 	for name, c := range map[string]struct {
