@@ -29,6 +29,12 @@ type Repository interface {
 	Images(ctx context.Context) ([]Manifest, error)
 	// Delete takes an image out. One that is not there is no error.
 	Delete(ctx context.Context, ref string) error
+	// Verify checks an image. What is wrong with it is in the answer. Errors:
+	// NotFound, RepositoryUnreachable.
+	Verify(ctx context.Context, ref string, v Verification) (Verified, error)
+	// Collect frees what no image needs. One collection at a time may run in the
+	// whole installation. Errors: RepositoryDamaged, Unavailable (clocks differ).
+	Collect(ctx context.Context, c Collection) (Collected, error)
 	// Space tells the bytes that the storage holds and that are free (-1 = not known).
 	Space(ctx context.Context) (stored, free int64, err error)
 }

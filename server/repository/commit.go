@@ -45,6 +45,7 @@ func (i *imageWriter) Commit(ctx context.Context, m backup.Manifest) (string, er
 		d.cancel(nil)
 	}
 	i.close(ctx)
+	i.unpin(context.WithoutCancel(ctx))
 	return ref, nil
 }
 
@@ -102,6 +103,12 @@ func (i *imageWriter) commit(ctx context.Context, m backup.Manifest, l layout) (
 		return "", err
 	}
 	if err := i.r.repo.Refresh(ctx); err != nil {
+		return "", err
+	}
+	if err := i.stillPinned(ctx); err != nil {
+		return "", err
+	}
+	if err := i.keep(ctx, s.RootObjectID()); err != nil {
 		return "", err
 	}
 	older, err := i.r.byImageID(ctx, m.Image.ID)

@@ -12,6 +12,7 @@ import (
 	"github.com/kopia/kopia/repo/compression"
 	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/object"
+	"github.com/kopia/kopia/snapshot"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -34,6 +35,7 @@ type imageWriter struct {
 	zeroes      *zeroes
 	growth      *growth
 	stored      atomic.Int64 // by files and zeroes
+	pin         blob.ID
 
 	mu    sync.Mutex // guards the rest
 	ended bool       // committed or aborted
@@ -60,15 +62,17 @@ func (r *repository) Begin(ctx context.Context, d backup.ImageDraft) (backup.Ima
 	if err := r.store.missing(ctx); err != nil {
 		return nil, unreachable(r.store.location(), err).Because(err)
 	}
-	if err := r.refresh(ctx); err != nil {
-		return nil, err
-	}
-	_, w, err := r.repo.NewDirectWriter(ctx, repo.WriteSessionOptions{Purpose: "image"})
+	pin, base, err := r.pinBase(ctx, d)
 	if err != nil {
 		return nil, explain(ctx, r.store, "begin image", err)
 	}
+	_, w, err := r.repo.NewDirectWriter(ctx, repo.WriteSessionOptions{Purpose: "image"})
+	if err != nil {
+		(&imageWriter{r: r, draft: d, pin: pin}).unpin(ctx)
+		return nil, explain(ctx, r.store, "begin image", err)
+	}
 	i := &imageWriter{
-		r: r, draft: d, w: w,
+		r: r, draft: d, w: w, pin: pin,
 		compression: compressions[r.rec.Compression],
 		slots:       make(chan struct{}, r.cfg.Workers),
 		disks:       map[int32]*diskWriter{},
@@ -77,21 +81,52 @@ func (r *repository) Begin(ctx context.Context, d backup.ImageDraft) (backup.Ima
 	}
 	ctx = context.WithoutCancel(ctx) // of the caller; the image lives on
 	i.zeroes = &zeroes{store: func(b []byte) (object.ID, error) { return i.storeZeroes(ctx, b) }}
-	i.readBase(ctx)
+	i.readBase(ctx, base)
 	return i, nil
+}
+
+// pinBase pins the image with its base. Only then is the index read anew: what
+// is there from here on stays until the image has ended.
+func (r *repository) pinBase(ctx context.Context, d backup.ImageDraft) (blob.ID, *snapshot.Manifest, error) {
+	if err := r.refresh(ctx); err != nil {
+		return "", nil, err
+	}
+	base := r.findBase(ctx, d.BaseRef)
+	var root object.ID
+	if base != nil {
+		root = base.RootObjectID()
+	}
+	pin, err := r.putPin(ctx, d.ImageID, root)
+	if err != nil {
+		return "", nil, err
+	}
+	if err := r.refresh(ctx); err != nil {
+		(&imageWriter{r: r, draft: d, pin: pin}).unpin(ctx)
+		return "", nil, err
+	}
+	return pin, r.findBase(ctx, d.BaseRef), nil
+}
+
+// findBase finds the base's snapshot; nil = it is not there, or none was named.
+func (r *repository) findBase(ctx context.Context, ref string) *snapshot.Manifest {
+	if ref == "" {
+		return nil
+	}
+	s, err := r.snapshot(ctx, ref)
+	if err != nil {
+		r.cfg.Log.WarnContext(ctx, "base image not found", "ref", ref, "error", err)
+		return nil
+	}
+	return s
 }
 
 // readBase learns how the base's disks are laid out. Without it everything is
 // stored all the same; blocks that have not changed are still found by content.
-func (i *imageWriter) readBase(ctx context.Context) {
-	if i.draft.BaseRef == "" {
+func (i *imageWriter) readBase(ctx context.Context, s *snapshot.Manifest) {
+	if s == nil {
 		return
 	}
-	s, err := i.r.snapshot(ctx, i.draft.BaseRef)
-	var base *imageReader
-	if err == nil {
-		base, err = i.r.openImage(ctx, s)
-	}
+	base, err := i.r.openImage(ctx, s)
 	if err != nil {
 		i.r.cfg.Log.WarnContext(ctx, "base image cannot be read", "ref", i.draft.BaseRef, "error", err)
 		return
@@ -192,6 +227,7 @@ func (i *imageWriter) Abort(ctx context.Context) {
 	defer cancel()
 	i.sweep(ctx)
 	i.close(ctx)
+	i.unpin(ctx)
 }
 
 // sweep removes the packs that no index names, and with them the sign that

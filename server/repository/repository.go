@@ -158,7 +158,11 @@ func (r *repository) Space(ctx context.Context) (stored, free int64, err error) 
 
 // readObject reads a small object whole.
 func (r *repository) readObject(ctx context.Context, id object.ID) ([]byte, error) {
-	o, err := r.repo.OpenObject(ctx, id)
+	return readAll(ctx, r.repo, id)
+}
+
+func readAll(ctx context.Context, r repo.Repository, id object.ID) ([]byte, error) {
+	o, err := r.OpenObject(ctx, id)
 	if err != nil {
 		return nil, err
 	}

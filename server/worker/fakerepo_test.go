@@ -15,9 +15,11 @@ import (
 type fakeRepository struct {
 	points
 
-	imagesMu sync.Mutex // guards what follows
-	images   map[string]*fakeImage
-	commits  int
+	imagesMu    sync.Mutex // guards what follows
+	images      map[string]*fakeImage
+	commits     int
+	verified    backup.Verified // what is found of every image
+	collections []backup.Collection
 }
 
 // fakeImage is a committed image.

@@ -1,0 +1,50 @@
+package backup
+
+import "time"
+
+// Collection asks a repository to free what no image needs any more.
+type Collection struct {
+	DryRun bool // look only
+	// Alive says whether a job still writes the image of that id; nil = all are
+	// written whose pin is there.
+	Alive func(imageID string) bool
+}
+
+// Collected tells what a collection did, or what it would do.
+type Collected struct {
+	Images     int   `json:"images"`
+	Live       int64 `json:"live"`     // bytes that images need
+	Marked     int64 `json:"marked"`   // bytes that no image needs, marked now
+	MarkedN    int   `json:"marked_n"` // blocks of them
+	Waiting    int64 `json:"waiting"`  // bytes marked before and not given up yet
+	Recent     int64 `json:"recent"`   // bytes that no image needs, too young to be marked
+	Restored   int   `json:"restored"` // blocks marked before that are needed again
+	Freed      int64 `json:"freed"`    // bytes that the storage got back
+	FreedPacks int   `json:"freed_packs"`
+	Rewritten  int64 `json:"rewritten"`   // bytes moved out of packs that were mostly dead
+	Abandoned  int   `json:"abandoned"`   // pins of dead jobs, taken away
+	IndexBlobs int   `json:"index_blobs"` // more than MaxIndexBlobs make the repository slow
+	// RestFrom is when a later collection can free what this one has marked;
+	// zero = nothing is left.
+	RestFrom time.Time `json:"rest_from,omitzero"`
+}
+
+// MaxIndexBlobs is the number of index blobs above which a repository needs
+// looking after.
+const MaxIndexBlobs = 1000
+
+// Verification asks a repository to check an image.
+type Verification struct {
+	Read     bool             // read and check every byte; else only that all is there
+	Rate     int64            // bytes read per second at most; 0 = no limit
+	Progress func(done int64) // told the bytes read so far; nil = nobody asks
+}
+
+// Verified tells how an image stands.
+type Verified struct {
+	Blocks  int
+	Bytes   int64   // read
+	Damaged []int32 // keys of the disks of which something is missing or wrong
+	Files   []string
+	Message string // what is wrong, for the user; "" = nothing
+}

@@ -1,0 +1,130 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/content"
+	"github.com/kopia/kopia/repo/object"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// errStrangeList says that a list of blocks is not one of ours.
+var errStrangeList = errors.New("list of blocks is not ours")
+
+// eachContent visits the contents that an object is made of, those of its lists
+// included; some more than once. Lists of ours are read as a stream.
+func eachContent(ctx context.Context, r repo.Repository, o object.ID, visit func(content.ID) error) error {
+	if c, _, direct := o.ContentID(); direct {
+		return visit(c)
+	}
+	err := eachListed(ctx, r, o, visit)
+	if !errors.Is(err, errStrangeList) {
+		return err
+	}
+	all, err := r.VerifyObject(ctx, o)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if err := visit(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func eachListed(ctx context.Context, r repo.Repository, o object.ID, visit func(content.ID) error) (err error) {
+	list, ok := o.IndexObjectID()
+	if !ok {
+		return fmt.Errorf("object %s is stored in an unknown way", o)
+	}
+	own, err := r.VerifyObject(ctx, list)
+	if err != nil {
+		return err
+	}
+	for _, c := range own {
+		if err := visit(c); err != nil {
+			return err
+		}
+	}
+	reader, err := r.OpenObject(ctx, list)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := reader.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	s, err := scanEntries(reader, 0)
+	if err != nil {
+		return errors.Join(errStrangeList, err)
+	}
+	for n := 0; ; n++ {
+		if n%pageBlocks == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		e, ok, err := s.next()
+		if err != nil {
+			return errors.Join(errStrangeList, err)
+		}
+		if !ok {
+			return nil
+		}
+		id, err := object.ParseID(string(e.id))
+		if err != nil {
+			return errors.Join(errStrangeList, err)
+		}
+		c, _, direct := id.ContentID()
+		if !direct {
+			return errStrangeList
+		}
+		if err := visit(c); err != nil {
+			return err
+		}
+	}
+}
+
+// keep makes sure, just before the commit, that all that the image refers to is
+// in the index and stays there. What a collection has marked as unneeded since
+// it was found is stored anew; what is gone altogether refuses the image.
+func (i *imageWriter) keep(ctx context.Context, folder object.ID) error {
+	all := []object.ID{folder}
+	for _, f := range i.files {
+		all = append(all, f.id)
+	}
+	for _, d := range i.disks {
+		id, err := indirect(d.list)
+		if err != nil {
+			return fmt.Errorf("list of disk %d: %w", d.draft.Key, err)
+		}
+		all = append(all, id)
+	}
+	again := 0
+	for _, o := range all {
+		err := eachContent(ctx, i.w, o, func(c content.ID) error {
+			info, err := i.w.ContentInfo(ctx, c)
+			if err != nil || !info.Deleted {
+				return err
+			}
+			again++
+			return i.w.ContentManager().UndeleteContent(ctx, c)
+		})
+		if lost(err) {
+			return backup.Errorf(backup.Unavailable, "",
+				"Blocks that image %s shares with deleted images were removed while it was written, so it was not kept. The next try stores them anew.",
+				i.draft.ImageID).Because(err)
+		}
+		if err != nil {
+			return fmt.Errorf("check what the image refers to: %w", err)
+		}
+	}
+	if again > 0 {
+		i.r.cfg.Log.InfoContext(ctx, "blocks that were given up are needed again", "image", i.draft.ImageID, "count", again)
+	}
+	return nil
+}

@@ -1,0 +1,216 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/content"
+	"github.com/kopia/kopia/repo/maintenance"
+	"github.com/kopia/kopia/repo/maintenancestats"
+	"github.com/kopia/kopia/repo/manifest"
+)
+
+// sweepPacks removes packs that no index names. Those of sessions that have not
+// ended stay: their index comes with the next flush. The order matters: a
+// session that ends after it was listed has its index read here or its packs
+// younger than the cut-off.
+func (c *collector) sweepPacks(ctx context.Context) error {
+	if c.cutoff.Before(c.lastRun(maintenance.TaskRewriteContentsFull).Add(c.rewriteGap)) {
+		return nil // others may still read from the packs that a rewriting has emptied
+	}
+	return c.task(ctx, maintenance.TaskDeleteOrphanedBlobsFull, func() (maintenancestats.Kind, error) {
+		sessions, err := c.w.ContentManager().ListActiveSessions(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.w.Refresh(ctx); err != nil {
+			return nil, err
+		}
+		named, err := c.packs(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, prefix := range []blob.ID{content.PackBlobIDPrefixRegular, content.PackBlobIDPrefixSpecial, content.BlobIDPrefixSession} {
+			if err := c.sweepPrefix(ctx, prefix, named, sessions); err != nil {
+				return nil, err
+			}
+		}
+		return nil, nil
+	})
+}
+
+func (c *collector) sweepPrefix(ctx context.Context, prefix blob.ID, named map[blob.ID]int64, sessions map[content.SessionID]*content.SessionInfo) error {
+	before := c.spared(c.cutoff.Add(-c.packAge)).Add(-c.skew)
+	var dead []blob.Metadata
+	err := c.store.ListBlobs(ctx, prefix, func(m blob.Metadata) error {
+		_, isNamed := named[m.BlobID]
+		s := sessions[content.SessionIDFromBlobID(m.BlobID)]
+		if !isNamed && m.Timestamp.Before(before) && (s == nil || c.start.Sub(s.CheckpointTime) >= sessionAge) {
+			dead = append(dead, m)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list packs: %w", err)
+	}
+	for _, m := range dead {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.store.DeleteBlob(ctx, m.BlobID); err != nil && !errors.Is(err, blob.ErrBlobNotFound) {
+			return fmt.Errorf("remove pack: %w", err)
+		}
+		c.out.Freed += m.Length
+		c.out.FreedPacks++
+	}
+	return nil
+}
+
+// packs lists the packs that the index names, with the bytes in them that are
+// not marked.
+func (c *collector) packs(ctx context.Context) (map[blob.ID]int64, error) {
+	named := map[blob.ID]int64{}
+	err := c.w.ContentReader().IterateContents(ctx, content.IterateOptions{IncludeDeleted: true}, func(i content.Info) error {
+		if i.PackBlobID == "" {
+			return nil
+		}
+		live := int64(i.PackedLength)
+		if i.Deleted {
+			live = 0
+		}
+		named[i.PackBlobID] += live
+		return nil
+	})
+	return named, err
+}
+
+func (c *collector) lastRun(t maintenance.TaskType) (last time.Time) {
+	for _, run := range c.runs.Runs[t] {
+		if run.Success && run.End.After(last) {
+			last = run.End
+		}
+	}
+	return last
+}
+
+// sparse is the share of a pack in percent below which what lives in it moves.
+const sparse = 60
+
+// rewrite moves blocks out of packs that are mostly dead, or small. The packs
+// go with a later collection, which is why one rewriting waits for the sweep
+// after the one before.
+func (c *collector) rewrite(ctx context.Context) error {
+	last := c.lastRun(maintenance.TaskRewriteContentsFull)
+	if !last.IsZero() && c.lastRun(maintenance.TaskDeleteOrphanedBlobsFull).Before(last) {
+		return nil
+	}
+	moves, bytes, err := c.toMove(ctx)
+	if err != nil || len(moves) == 0 {
+		return err
+	}
+	return c.task(ctx, maintenance.TaskRewriteContentsFull, func() (maintenancestats.Kind, error) {
+		_, err := maintenance.RewriteContents(ctx, c.w, &maintenance.RewriteContentsOptions{ContentIDs: moves},
+			maintenance.SafetyParameters{RewriteMinAge: c.rewriteAge})
+		if err == nil {
+			c.out.Rewritten = bytes
+		}
+		return nil, err
+	})
+}
+
+// toMove lists the living blocks of sparse packs. A single sparse pack of its
+// kind stays: moved, it would be as sparse again.
+func (c *collector) toMove(ctx context.Context) (moves []content.ID, bytes int64, err error) {
+	named, err := c.packs(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	count := map[string]int{}
+	for id, live := range named {
+		if live == 0 || live*100 >= packSize*sparse {
+			delete(named, id)
+			continue
+		}
+		count[string(id[:1])]++
+	}
+	err = c.w.ContentReader().IterateContents(ctx, content.IterateOptions{}, func(i content.Info) error {
+		_, isSparse := named[i.PackBlobID]
+		if isSparse && count[string(i.PackBlobID[:1])] > 1 && c.start.Sub(i.Timestamp()) >= c.rewriteAge {
+			moves = append(moves, i.ContentID)
+			bytes += int64(i.PackedLength)
+		}
+		return nil
+	})
+	return moves, bytes, err
+}
+
+// compact gathers the index blobs of past epochs.
+func (c *collector) compact(ctx context.Context) error {
+	epochs, ok, err := c.w.ContentManager().EpochManager(ctx)
+	if err != nil || !ok {
+		return err
+	}
+	steps := []struct {
+		task maintenance.TaskType
+		run  func() (maintenancestats.Kind, error)
+	}{
+		{maintenance.TaskEpochCompactSingle, func() (maintenancestats.Kind, error) {
+			_, err := epochs.MaybeCompactSingleEpoch(ctx)
+			return nil, err
+		}},
+		{maintenance.TaskEpochAdvance, func() (maintenancestats.Kind, error) {
+			_, err := epochs.MaybeAdvanceWriteEpoch(ctx)
+			return nil, err
+		}},
+		{maintenance.TaskEpochGenerateRange, func() (maintenancestats.Kind, error) {
+			_, err := epochs.MaybeGenerateRangeCheckpoint(ctx)
+			return nil, err
+		}},
+		{maintenance.TaskEpochCleanupMarkers, func() (maintenancestats.Kind, error) {
+			_, err := epochs.CleanupMarkers(ctx)
+			return nil, err
+		}},
+		{maintenance.TaskEpochDeleteSupersededIndexes, func() (maintenancestats.Kind, error) {
+			_, err := epochs.CleanupSupersededIndexes(ctx)
+			return nil, err
+		}},
+	}
+	for _, s := range steps {
+		if err := c.task(ctx, s.task, s.run); err != nil {
+			return fmt.Errorf("%s: %w", s.task, err)
+		}
+	}
+	return nil
+}
+
+// count tells how many index blobs there are, and when what is left can go.
+func (c *collector) count(ctx context.Context) error {
+	blobs, err := c.w.IndexBlobs(ctx, false)
+	if err != nil {
+		return fmt.Errorf("list index blobs: %w", err)
+	}
+	c.out.IndexBlobs = len(blobs)
+	if !c.ask.DryRun {
+		if c.out.Waiting, err = c.waiting(ctx); err != nil {
+			return err
+		}
+	}
+	if c.out.Marked+c.out.Waiting+c.out.Rewritten > 0 {
+		c.out.RestFrom = c.repo.Time().Add(max(c.between, c.rewriteGap))
+	}
+	return nil
+}
+
+// waiting counts the bytes that are marked, by earlier collections.
+func (c *collector) waiting(ctx context.Context) (bytes int64, err error) {
+	err = c.w.ContentReader().IterateContents(ctx, content.IterateOptions{IncludeDeleted: true}, func(i content.Info) error {
+		if i.Deleted && i.ContentID.Prefix() != manifest.ContentPrefix {
+			bytes += int64(i.PackedLength)
+		}
+		return nil
+	})
+	return max(0, bytes-c.out.Marked), err
+}

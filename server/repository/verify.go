@@ -1,0 +1,233 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/content"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// verifier checks one image.
+type verifier struct {
+	r     *repository
+	image *imageReader
+	ask   backup.Verification
+	began time.Time
+	read  atomic.Int64
+
+	mu    sync.Mutex // guards the rest
+	out   backup.Verified
+	packs map[blob.ID]packUse
+}
+
+// packUse is what an image needs of a pack.
+type packUse struct {
+	end   int64 // the pack must be so long
+	files []string
+}
+
+// Verify checks an image: that each of its blocks is in the index and in a pack
+// that is there, and if it is asked to, that each can be read and is what was
+// written. What is wrong with the image is its answer, not its error.
+func (r *repository) Verify(ctx context.Context, ref string, ask backup.Verification) (backup.Verified, error) {
+	if err := r.refresh(ctx); err != nil {
+		return backup.Verified{}, err
+	}
+	s, err := r.snapshot(ctx, ref)
+	if err != nil {
+		return backup.Verified{}, err
+	}
+	v := &verifier{r: r, ask: ask, began: time.Now(), packs: map[blob.ID]packUse{}}
+	v.image, err = r.openImage(ctx, s)
+	if backup.CodeOf(err) == backup.RepositoryDamaged {
+		return backup.Verified{Message: backup.AsError(err).Message}, nil
+	}
+	if err != nil {
+		return backup.Verified{}, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.image.files)) {
+		if err := v.file(ctx, name); err != nil {
+			return backup.Verified{}, explain(ctx, r.store, "verify image", err)
+		}
+	}
+	if err := v.checkPacks(ctx); err != nil {
+		return backup.Verified{}, explain(ctx, r.store, "verify image", err)
+	}
+	if ask.Read {
+		if err := v.readAll(ctx); err != nil {
+			return backup.Verified{}, explain(ctx, r.store, "verify image", err)
+		}
+	}
+	return v.result(), nil
+}
+
+// file looks for all contents of a file in the index.
+func (v *verifier) file(ctx context.Context, name string) error {
+	err := eachContent(ctx, v.r.repo, v.image.files[name], func(c content.ID) error {
+		info, err := v.r.repo.ContentInfo(ctx, c)
+		if lost(err) {
+			v.damaged(name)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		v.out.Blocks++
+		p := v.packs[info.PackBlobID]
+		p.end = max(p.end, int64(info.PackOffset)+int64(info.PackedLength))
+		if n := len(p.files); n == 0 || p.files[n-1] != name { // files come one after the other
+			p.files = append(p.files, name)
+		}
+		v.packs[info.PackBlobID] = p
+		return nil
+	})
+	if err != nil && ctx.Err() == nil && backup.CodeOf(explainRead(ctx, v.r.store, "read list", err)) == backup.RepositoryDamaged {
+		v.damaged(name)
+		return nil
+	}
+	return err
+}
+
+func (v *verifier) damaged(name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !slices.Contains(v.out.Files, name) {
+		v.out.Files = append(v.out.Files, name)
+	}
+}
+
+// lookups is how many packs are asked for at the same time.
+const lookups = 8
+
+// checkPacks looks for the packs, which nothing else does before they are read.
+func (v *verifier) checkPacks(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(lookups)
+	for id, use := range v.packs {
+		g.Go(func() error {
+			m, err := v.r.store.GetMetadata(ctx, id)
+			if err != nil && !errors.Is(err, blob.ErrBlobNotFound) {
+				return err
+			}
+			if err != nil || m.Length < use.end {
+				for _, name := range use.files {
+					v.damaged(name)
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// readAll reads the disks and the files. It goes on after damage, to tell all of it.
+func (v *verifier) readAll(ctx context.Context) error {
+	for _, l := range v.image.doc.Layout.Disks {
+		if err := v.readDisk(ctx, l); err != nil {
+			return err
+		}
+	}
+	for name := range v.image.files {
+		if slices.ContainsFunc(v.image.doc.Layout.Disks, func(l diskLayout) bool { return l.File == name }) {
+			continue
+		}
+		if _, err := v.image.File(ctx, name); backup.CodeOf(err) == backup.RepositoryDamaged {
+			v.damaged(name)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *verifier) readDisk(ctx context.Context, l diskLayout) (err error) {
+	m, err := openBlockMap(ctx, v.r.repo, l, v.image.files[l.File])
+	if err != nil {
+		return v.orDamaged(ctx, l.File, err)
+	}
+	defer func() {
+		if cerr := m.close(); err == nil {
+			err = cerr
+		}
+	}()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(v.r.cfg.Workers)
+	for b := m.nextUsed(0); b < l.blocks(); b = m.nextUsed(b + 1) {
+		if err := v.pace(ctx); err != nil {
+			return errors.Join(err, g.Wait())
+		}
+		g.Go(func() error {
+			c, err := m.content(b)
+			var bytes []byte
+			if err == nil {
+				bytes, err = v.r.repo.ContentReader().GetContent(ctx, c)
+			}
+			if err == nil && int64(len(bytes)) != l.length(b) {
+				err = fmt.Errorf("block has %d bytes", len(bytes))
+			}
+			if done := v.read.Add(l.length(b)); v.ask.Progress != nil {
+				v.ask.Progress(done)
+			}
+			return v.orDamaged(ctx, l.File, err)
+		})
+	}
+	return g.Wait()
+}
+
+// orDamaged notes an error that means damage and returns any other.
+func (v *verifier) orDamaged(ctx context.Context, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if err = explainRead(ctx, v.r.store, "read "+name, err); backup.CodeOf(err) != backup.RepositoryDamaged {
+		return err
+	}
+	v.damaged(name)
+	return nil
+}
+
+// pace waits until reading on keeps to the rate.
+func (v *verifier) pace(ctx context.Context) error {
+	if v.ask.Rate <= 0 {
+		return ctx.Err()
+	}
+	due := time.Duration(float64(v.read.Load()) / float64(v.ask.Rate) * float64(time.Second))
+	wait := due - time.Since(v.began)
+	if wait <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (v *verifier) result() backup.Verified {
+	out := v.out
+	out.Bytes = v.read.Load()
+	slices.Sort(out.Files)
+	for _, l := range v.image.doc.Layout.Disks {
+		if slices.Contains(out.Files, l.File) {
+			out.Damaged = append(out.Damaged, l.Key)
+		}
+	}
+	if len(out.Files) > 0 {
+		out.Message = fmt.Sprintf("Parts of %s are missing in the repository at %s or cannot be read.", strings.Join(out.Files, ", "), v.r.store.location())
+	}
+	return out
+}
