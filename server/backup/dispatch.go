@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"time"
 )
@@ -178,7 +179,7 @@ func (r *runPlan) schedule(s Schedule, start, now time.Time) {
 		}
 	}
 	for _, part := range parts {
-		spread(part, s.WindowHours)
+		spread(part, s.WindowHours, s.phase())
 	}
 	for i := range r.jobs {
 		r.jobs[i].missIfOver(now)
@@ -186,16 +187,26 @@ func (r *runPlan) schedule(s Schedule, start, now time.Time) {
 	r.settle(now)
 }
 
-// spread gives the jobs of a slot that many hours to fall due in.
-func spread(jobs []*Job, hours int) {
+// spread gives the jobs of a slot that many hours to fall due in. The phase, 0
+// to 1, is where in its share of the minutes each one falls.
+func spread(jobs []*Job, hours int, phase float64) {
 	all := len(jobs)
 	for w := range hours {
 		n := share(all, hours, w)
 		for i, j := range jobs[:n] {
-			j.Due = j.Due.Add(time.Duration(w)*time.Hour + startBy*time.Duration(i)/time.Duration(n))
+			j.Due = j.Due.Add(time.Duration(w)*time.Hour + time.Duration((float64(i)+phase)/float64(n)*float64(startBy)).Truncate(time.Second))
 		}
 		jobs = jobs[n:]
 	}
+}
+
+// phase is that of what the schedule backs up, the same at each run: the many
+// schedules of single VMs that share an hour do not all begin at its minute 0,
+// and those of one VM come together to share an image.
+func (s Schedule) phase() float64 {
+	h := fnv.New32a()
+	h.Write([]byte(s.VMID + s.GroupID)) // never fails
+	return float64(h.Sum32()) / (1 << 32)
 }
 
 // missIfOver ends a job whose time was over before any server looked after it.

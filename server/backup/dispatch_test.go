@@ -3,6 +3,7 @@ package backup_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -94,6 +95,47 @@ func TestARunIsSpreadOverItsWindow(t *testing.T) {
 	}
 }
 
+// TestSchedulesOfSingleVMsAreSpreadOverTheirHour: they do not all begin at
+// minute 0, each begins at the same minute every day, and those of one VM begin
+// together.
+//
+// seed:N58
+func TestSchedulesOfSingleVMsAreSpreadOverTheirHour(t *testing.T) {
+	h := newHouse(t, 50)
+	vms := h.addVMs(h.vcenter.ID, 40)
+	for i, vm := range append(vms, vms[0]) {
+		s := nightly(fmt.Sprintf("s%d", i), 13)
+		s.VMID, s.MaxDelayHours = vm.ID, 48
+		h.add(s)
+	}
+	h.clock.pass(25 * time.Hour) // 13:00 of the second day
+	h.dispatch(82)
+	minutes := map[string]map[time.Duration]bool{}
+	quarters := map[int]int{}
+	for _, j := range read(h, func(tx backup.Tx) ([]backup.Job, error) {
+		jobs, _, err := tx.Jobs(h.ctx, backup.JobFilter{Kind: backup.KindBackup, Page: backup.Page{Limit: 100}})
+		return jobs, err
+	}) {
+		into := j.Due.Sub(j.Due.Truncate(time.Hour))
+		if minutes[j.VMID] == nil {
+			minutes[j.VMID] = map[time.Duration]bool{}
+		}
+		minutes[j.VMID][into] = true
+		quarters[int(into/(10*time.Minute))]++
+		if into >= 50*time.Minute {
+			t.Errorf("a job is due %s into its hour, want the first 50 minutes", into)
+		}
+	}
+	for vm, at := range minutes {
+		if len(at) != 1 {
+			t.Errorf("VM %s is due at %d minutes of the hour, want one", vm, len(at))
+		}
+	}
+	if len(quarters) < 4 {
+		t.Errorf("jobs per ten minutes: %v, want them spread", quarters)
+	}
+}
+
 func TestAfterADowntimeEveryOccurrenceHasItsRun(t *testing.T) {
 	h := newHouse(t, 10)
 	s := nightly("s", 13)
@@ -118,6 +160,7 @@ func TestAfterADowntimeEveryOccurrenceHasItsRun(t *testing.T) {
 	if len(runs) != 4 || runs[3].State != backup.RunQueued {
 		t.Fatalf("runs %+v, want the last of four waiting", runs)
 	}
+	h.clock.pass(50 * time.Minute)
 	if j := h.claim(); j == nil || j.RunID != runs[3].ID || j.LateBy() != 0 {
 		t.Errorf("claimed %+v, want the job of today, in time", j)
 	}

@@ -106,10 +106,10 @@ func TestSchedulesOfOneVMThatAreDueTogetherShareOneImage(t *testing.T) {
 	weekly := h.keep("weekly", everyWeek, 14, labelled("audit", "yes"))
 	monthly := h.keep("monthly", everyMonth, 31, labelled("line", "monthly"))
 	h.start(quick)
-	h.clock.pass(time.Hour)
+	h.clock.pass(allDue)
 	jobs := h.backups(3)
 	i := h.oneForAll(jobs, daily, weekly, monthly)
-	begun := start.Add(time.Hour)
+	begun := start.Add(allDue)
 	if !i.ExpiresAt.Equal(begun.AddDate(0, 0, 31)) || !i.LockedUntil.Equal(begun.AddDate(0, 0, 7)) {
 		t.Errorf("the image ends %s and is locked until %s, want the monthly retention and the daily lock", i.ExpiresAt, i.LockedUntil)
 	}
@@ -132,7 +132,7 @@ func TestAScheduleOfAGroupSharesItsMembersImages(t *testing.T) {
 	daily := h.keep("daily", everyDay, 7)
 	weekly := h.keep("weekly", everyWeek, 14, func(s *backup.Schedule) { s.VMID, s.GroupID = "", g.ID })
 	h.start(quick)
-	h.clock.pass(time.Hour)
+	h.clock.pass(allDue)
 	i := h.oneForAll(h.backups(2), daily, weekly)
 	if got := h.foundBy(backup.ImageFilter{GroupID: g.ID}); !slices.Equal(got, []string{i.ID}) {
 		t.Errorf("the group finds %v, want %s", got, i.ID)
@@ -152,7 +152,7 @@ func TestWhatWantsAnotherImageMakesItsOwn(t *testing.T) {
 			h.keep("daily", everyDay, 7)
 			h.keep("weekly", everyWeek, 14, change)
 			h.start(quick)
-			h.clock.pass(time.Hour)
+			h.clock.pass(allDue)
 			h.backups(len(h.due()))
 			h.clock.pass(time.Hour)
 			jobs := h.backups(2)
@@ -181,7 +181,7 @@ func TestARunByHandMakesItsOwnImage(t *testing.T) {
 	h := newHouse(t)
 	weekly := h.keep("weekly", everyWeek, 14)
 	h.keep("daily", everyDay, 7)
-	h.clock.pass(time.Hour)
+	h.clock.pass(allDue)
 	if _, err := h.planner.RunSchedule(h.ctx, weekly.ID); err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func TestWhatWaitsForItsImageIsNotMissed(t *testing.T) {
 	daily, weekly := h.keep("daily", everyDay, 7), h.keep("weekly", everyWeek, 14) // never late
 	reading := h.vsphere.hold(t, "ReadDisks", 1)
 	h.start(quick, func(c *worker.Config) { c.Lease = 24 * time.Hour })
-	h.clock.pass(time.Hour)
+	h.clock.pass(allDue)
 	h.wait("the reading of disks", reading.reached)
 	h.clock.pass(3 * time.Hour)
 	if n, err := h.db.Expire(h.ctx); n != 0 || err != nil {
@@ -221,7 +221,7 @@ func TestWhatWaitedForAnImageThatFailedIsMissedWithTheReason(t *testing.T) {
 	reading := h.vsphere.hold(t, "ReadDisks", 1)
 	h.vsphere.fail("ReadDisks", 1, backup.Errorf(backup.Invalid, "", "Broken."))
 	h.start(quick, func(c *worker.Config) { c.Lease = 24 * time.Hour })
-	h.clock.pass(time.Hour)
+	h.clock.pass(allDue)
 	h.wait("the reading of disks", reading.reached)
 	h.clock.pass(3 * time.Hour)
 	reading.release()
@@ -247,7 +247,7 @@ func TestAServerThatDiesInBetweenLeavesOneSharedImage(t *testing.T) {
 	h := newHouse(t)
 	late := func(s *backup.Schedule) { s.MaxDelayHours = 6 }
 	daily, weekly := h.keep("daily", everyDay, 7, late), h.keep("weekly", everyWeek, 14, late)
-	h.clock.pass(time.Hour)
+	h.clock.pass(allDue)
 	if _, err := h.planner.Dispatch(h.ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -269,10 +269,10 @@ func TestAJobThatSharesIsFinishedByTheNextAttempt(t *testing.T) {
 	h := newHouse(t)
 	daily := h.keep("daily", everyDay, 7)
 	stop := h.start(quick)
-	h.clock.pass(time.Hour)
+	h.clock.pass(allDue)
 	h.backups(1)
 	stop()
-	h.clock.pass(20 * time.Minute)
+	h.clock.pass(4 * time.Minute)
 	weekly := h.keep("weekly", everyWeek, 14) // made in its own slot, in which the image is there already
 	if _, err := h.planner.Dispatch(h.ctx); err != nil {
 		t.Fatal(err)
