@@ -87,7 +87,7 @@ func yearOfSchedules() map[string]*planned {
 		"last Friday":             {Recurrence: on(backup.Monthly, santiago, 9, nth(backup.Last, time.Friday))},
 		"once on the leap day":    {Recurrence: on(backup.OneTime, ny, 12, date(2028, 2, 29))},
 		"once in a skipped hour":  {Recurrence: on(backup.OneTime, berlin, 2, date(2028, 3, 26))},
-		"once, cut off by a fall": {Recurrence: on(backup.OneTime, berlin, 7, date(2028, 1, 12)), long: true},
+		"once, cut off by a fall": {Recurrence: on(backup.OneTime, berlin, 6, date(2028, 1, 12)), long: true},
 		"a window of three hours": {Recurrence: on(backup.Weekly, berlin, 18, weekly(time.Tuesday)), vms: 4, window: 3},
 		"Wednesdays, late or not": {Recurrence: on(backup.Weekly, berlin, 8, weekly(time.Wednesday)), delay: 48},
 		"a VM that leaves":        {Recurrence: on(backup.Weekly, santiago, 6, weekly(time.Monday)), gone: time.Date(2027, 12, 3, 12, 0, 0, 0, time.UTC)},
