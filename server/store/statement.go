@@ -3,7 +3,7 @@ package store
 import (
 	"context"
 	"database/sql/driver"
-	"io"
+	"errors"
 	"strings"
 )
 
@@ -113,10 +113,11 @@ func keeps(query string) bool {
 
 // Close closes the connection with its statements.
 func (c *preparedConn) Close() error {
+	var errs []error
 	for _, s := range c.kept {
-		s.Close() // its error would be that of the statement's last run
+		errs = append(errs, s.Close())
 	}
-	return c.sqliteConn.Close()
+	return errors.Join(append(errs, c.sqliteConn.Close())...)
 }
 
 // keptRows give their statement back.
@@ -130,5 +131,3 @@ func (r *keptRows) Close() error {
 	r.of.busy = false
 	return r.Rows.Close()
 }
-
-var _ io.Closer = (*keptRows)(nil)

@@ -44,6 +44,9 @@ func TestAStatementWhoseRowsAreOpenIsNotUsedAgain(t *testing.T) {
 			}
 			got = append(got, v)
 		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
 		return got
 	}
 	for range 3 {
