@@ -12,8 +12,10 @@ type JobKind string
 const (
 	KindBackup  JobKind = "backup"
 	KindRestore JobKind = "restore"
-	KindSync    JobKind = "sync"   // reads the inventory of a vcenter
-	KindDelete  JobKind = "delete" // takes an image out of its repository
+	KindSync    JobKind = "sync"    // reads the inventory of a vcenter
+	KindDelete  JobKind = "delete"  // takes an image out of its repository
+	KindCollect JobKind = "collect" // frees what no image of a repository needs
+	KindVerify  JobKind = "verify"  // reads an image whole
 )
 
 // JobState is where a job stands.

@@ -15,8 +15,8 @@ func (p *Planner) DeleteImage(ctx context.Context, id string) (Job, error) {
 		if err != nil {
 			return err
 		}
-		if tx.Now().Before(i.LockedUntil) {
-			return Errorf(Locked, "", "Image %s is locked until %s: nobody can delete it before.", id, i.LockedUntil.UTC().Format("2006-01-02 15:04 UTC"))
+		if err := notLocked(ctx, tx, i); err != nil {
+			return err
 		}
 		if err := notRead(ctx, tx, id); err != nil {
 			return err
@@ -26,19 +26,8 @@ func (p *Planner) DeleteImage(ctx context.Context, id string) (Job, error) {
 				return err
 			}
 		}
-		repo, err := tx.Repository(ctx, i.RepositoryID)
-		if err != nil {
-			return err
-		}
-		i.Status = ImageExpired
-		if err := tx.UpdateImage(ctx, i); err != nil {
-			return err
-		}
-		j = newJob(tx.Now(), KindDelete)
-		j.ImageID, j.VMID, j.VMName, j.VCenterID = i.ID, i.VMID, i.VMName, i.VCenterID
-		j.Needs = []string{reachRepository(repo)}
-		j.MaxAttempts = 10
-		return tx.InsertJob(ctx, j)
+		j, err = deleteImage(ctx, tx, i)
+		return err
 	})
 	if err == nil {
 		p.wake()
@@ -50,6 +39,23 @@ func (p *Planner) DeleteImage(ctx context.Context, id string) (Job, error) {
 // "" when there is none.
 func deletion(ctx context.Context, tx Tx, i Image) (Job, error) {
 	return activeJob(ctx, tx, JobFilter{Kind: KindDelete, VMID: i.VMID}, i.ID)
+}
+
+// notLocked gives [Locked] while the image is locked, and for a day after the
+// clock has leapt: it may not open a lock before its time.
+func notLocked(ctx context.Context, tx Tx, i Image) error {
+	until := i.LockedUntil
+	if !until.IsZero() && !tx.Now().Before(until) {
+		look, err := tx.ClockLook(ctx)
+		if err != nil {
+			return err
+		}
+		until = look.at(tx.Now()).HeldUntil
+	}
+	if tx.Now().Before(until) {
+		return Errorf(Locked, "", "Image %s is locked until %s: nobody can delete it before.", i.ID, until.UTC().Format("2006-01-02 15:04 UTC"))
+	}
+	return nil
 }
 
 // notRead gives [InUse] while a restore of the image waits or runs.

@@ -33,6 +33,7 @@ type Tx interface {
 	ImageTx
 	RestoreTx
 	RepositoryTx
+	UpkeepTx
 }
 
 // VCenterTx keeps vcenters.
@@ -220,4 +221,20 @@ type RepositoryTx interface {
 	Repositories(ctx context.Context, p Page) ([]RepositoryRecord, string, error)
 	InsertRepository(ctx context.Context, r *RepositoryRecord) error
 	UpdateRepository(ctx context.Context, r *RepositoryRecord) error
+}
+
+// UpkeepTx keeps what ends images and looks after repositories.
+type UpkeepTx interface {
+	// EndedImages lists images of any status but expired whose time is over at
+	// that instant and whose lock, too: by their end, from after on.
+	EndedImages(ctx context.Context, at time.Time, after ImageEnd, limit int) ([]Image, error)
+	// HasNewerImage says whether the VM has a later image of status good, or
+	// partial where that is enough, in any repository.
+	HasNewerImage(ctx context.Context, i Image, partial bool) (bool, error)
+	// Upkeep is empty but for its id while nothing was kept.
+	Upkeep(ctx context.Context, repositoryID string) (Upkeep, error)
+	SaveUpkeep(ctx context.Context, u Upkeep) error
+	// ClockLook is zero before the first look.
+	ClockLook(ctx context.Context) (ClockLook, error)
+	SaveClockLook(ctx context.Context, l ClockLook) error
 }

@@ -109,6 +109,14 @@ func lists(now time.Time) map[string]struct {
 		"images by vcenter":           {images(backup.ImageFilter{VCenterID: "v"}), "image_vcenter"},
 		"images by repository":        {images(backup.ImageFilter{RepositoryID: "r"}), "image_repository"},
 		"images by status":            {images(backup.ImageFilter{Status: backup.ImageDamaged}), "image_status"},
+		"images that have ended": {func(ctx context.Context, t backup.Tx) error {
+			_, err := t.EndedImages(ctx, now, backup.ImageEnd{At: now, ID: "i"}, 100)
+			return err
+		}, "image_end"},
+		"a newer image of a VM": {func(ctx context.Context, t backup.Tx) error {
+			_, err := t.HasNewerImage(ctx, backup.Image{ID: "i", VMID: "m", PointInTime: now}, true)
+			return err
+		}, "image_vm_time"},
 		"the last image of a VM": {func(ctx context.Context, t backup.Tx) error {
 			_, err := t.LastImage(ctx, "m", "r")
 			return notMissing(err)

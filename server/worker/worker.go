@@ -23,13 +23,15 @@ type Store interface {
 	backup.Queue
 }
 
-// Planner makes occurrences into runs, asks for inventories and books what
-// groups grow by.
+// Planner makes occurrences into runs, asks for inventories, books what groups
+// grow by, ends images and asks for collections.
 type Planner interface {
 	RenewDue(ctx context.Context) error
 	Dispatch(ctx context.Context) (int, error)
 	SyncVCenter(ctx context.Context, id string) (backup.Job, error)
 	FollowGroups(ctx context.Context, vcenterID string, changed bool) ([]backup.Schedule, error)
+	Expire(ctx context.Context) (backup.Expiry, error)
+	PlanUpkeep(ctx context.Context) (int, error)
 }
 
 // Config says what a worker works with. Zero durations mean the defaults.
@@ -52,6 +54,7 @@ type Config struct {
 	Sync     time.Duration // age at which an inventory is read again; default 10 min
 	Sweep    time.Duration // how often left-overs are looked for; default 60 s
 	Measure  time.Duration // how often the repositories are measured; default 5 min
+	Upkeep   time.Duration // how often images are ended and collections planned; default 10 min
 	Backoff  time.Duration // before the second try of a failed job, doubled for each further one; default 15 s
 }
 
@@ -67,6 +70,7 @@ func (c Config) defaulted() Config {
 	or(&c.Sync, 10*time.Minute)
 	or(&c.Sweep, time.Minute)
 	or(&c.Measure, 5*time.Minute)
+	or(&c.Upkeep, 10*time.Minute)
 	or(&c.Backoff, 15*time.Second)
 	if c.Slots == 0 {
 		c.Slots = 8
@@ -114,6 +118,7 @@ func (w *Worker) Run(ctx context.Context) {
 	wg.Go(func() { w.every(ctx, w.Config.Sweep, w.sweep) })
 	wg.Go(func() { w.every(ctx, min(w.Config.Sync, time.Minute), w.syncStale) })
 	wg.Go(func() { w.every(ctx, w.Config.Measure, w.measure) })
+	wg.Go(func() { w.every(ctx, w.Config.Upkeep, w.upkeep) })
 	w.serve(ctx, &wg)
 }
 

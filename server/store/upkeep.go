@@ -1,0 +1,90 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// EndedImages lists images whose time is over and that are not locked, those
+// that ended first at the beginning.
+func (t *tx) EndedImages(ctx context.Context, at time.Time, after backup.ImageEnd, limit int) ([]backup.Image, error) {
+	var sample backup.Image
+	var all []backup.Image
+	err := t.rows(ctx, "SELECT "+imageColumns(&sample).names("")+` FROM image WHERE project = $1 AND expires_at > 0 AND status <> 'expired'
+		AND expires_at <= $2 AND locked_until <= $3 AND (expires_at, id) > ($4, $5) ORDER BY expires_at, id LIMIT `+strconv.Itoa(limit),
+		[]any{t.project, at, at, after.At, after.ID}, func(scan func(...any) error) error {
+			var i backup.Image
+			if err := scan(imageColumns(&i).dest()...); err != nil {
+				return err
+			}
+			all = append(all, i)
+			return nil
+		})
+	if err != nil {
+		return nil, fmt.Errorf("images that have ended: %w", err)
+	}
+	return all, nil
+}
+
+// HasNewerImage says whether there is a good image of the VM after that one, or
+// a partial one where that is enough.
+func (t *tx) HasNewerImage(ctx context.Context, i backup.Image, partial bool) (bool, error) {
+	enough := "'good'"
+	if partial {
+		enough += ", 'partial'"
+	}
+	var id string
+	found, err := t.row(ctx, "SELECT id FROM image WHERE project = $1 AND vm_id = $2 AND (point_in_time, id) > ($3, $4) AND status IN ("+enough+") LIMIT 1",
+		[]any{t.project, i.VMID, i.PointInTime, i.ID}, &id)
+	if err != nil {
+		return false, fmt.Errorf("newer images than %s: %w", i.ID, err)
+	}
+	return found, nil
+}
+
+func upkeepColumns(u *backup.Upkeep) columns {
+	return columns{
+		{"repository_id", &u.RepositoryID},
+		{"planned_at", millis{&u.PlannedAt}},
+		{"collected_at", millis{&u.CollectedAt}},
+		{"collected", asJSON{&u.Collected}},
+	}
+}
+
+func (t *tx) Upkeep(ctx context.Context, repositoryID string) (backup.Upkeep, error) {
+	u := backup.Upkeep{RepositoryID: repositoryID}
+	c := upkeepColumns(&u)
+	if _, err := t.row(ctx, "SELECT "+c.names("")+" FROM upkeep WHERE repository_id = $1", []any{repositoryID}, c.dest()...); err != nil {
+		return u, fmt.Errorf("upkeep of repository %s: %w", repositoryID, err)
+	}
+	return u, nil
+}
+
+func (t *tx) SaveUpkeep(ctx context.Context, u backup.Upkeep) error {
+	c := upkeepColumns(&u)
+	if _, err := t.exec(ctx, "INSERT INTO upkeep ("+c.names("")+") VALUES ("+c.marks(1)+`) ON CONFLICT (repository_id)
+		DO UPDATE SET planned_at = excluded.planned_at, collected_at = excluded.collected_at, collected = excluded.collected`, c.dest()...); err != nil {
+		return fmt.Errorf("upkeep of repository %s: %w", u.RepositoryID, err)
+	}
+	return nil
+}
+
+func (t *tx) ClockLook(ctx context.Context) (backup.ClockLook, error) {
+	var l backup.ClockLook
+	if _, err := t.row(ctx, "SELECT seen_at, held_until FROM clock_look WHERE project = $1", []any{t.project}, millis{&l.SeenAt}, millis{&l.HeldUntil}); err != nil {
+		return l, fmt.Errorf("last look at the clock: %w", err)
+	}
+	return l, nil
+}
+
+func (t *tx) SaveClockLook(ctx context.Context, l backup.ClockLook) error {
+	if _, err := t.exec(ctx, `INSERT INTO clock_look (project, seen_at, held_until) VALUES ($1, $2, $3)
+		ON CONFLICT (project) DO UPDATE SET seen_at = excluded.seen_at, held_until = excluded.held_until`, t.project, l.SeenAt, l.HeldUntil); err != nil {
+		return fmt.Errorf("look at the clock: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// collect frees what no image of a repository needs.
+func (a *attempt) collect(ctx context.Context) (ending, error) {
+	a.begin(ctx, "looking for what no image needs")
+	var spec backup.CollectSpec
+	if err := json.Unmarshal(a.job.Spec, &spec); err != nil {
+		return ending{}, fmt.Errorf("spec: %w", err)
+	}
+	var record backup.RepositoryRecord
+	var writing map[string]bool
+	err := a.Store.View(ctx, func(tx backup.Tx) (err error) {
+		if record, err = tx.Repository(ctx, spec.RepositoryID); err != nil {
+			return err
+		}
+		writing, err = backup.ImagesBeingWritten(ctx, tx)
+		return err
+	})
+	if backup.CodeOf(err) == backup.NotFound {
+		return ending{state: backup.JobSkipped, message: "The repository was removed."}, nil
+	}
+	if err != nil {
+		return ending{}, err
+	}
+	repo, err := a.Repositories.Repository(ctx, record)
+	if err != nil {
+		return ending{}, err
+	}
+	c, err := repo.Collect(ctx, backup.Collection{DryRun: spec.DryRun, Alive: func(id string) bool { return writing[id] }})
+	if err != nil {
+		return ending{}, fmt.Errorf("collect repository %s: %w", record.Name, err)
+	}
+	a.tellCollected(ctx, record, spec, c)
+	if spec.DryRun {
+		return ending{state: backup.JobSucceeded}, nil
+	}
+	return ending{state: backup.JobSucceeded, also: func(tx backup.Tx) error {
+		u, err := tx.Upkeep(ctx, record.ID)
+		if err != nil {
+			return err
+		}
+		u.CollectedAt, u.Collected = tx.Now(), c
+		return tx.SaveUpkeep(ctx, u)
+	}}, nil
+}
+
+func (a *attempt) tellCollected(ctx context.Context, r backup.RepositoryRecord, spec backup.CollectSpec, c backup.Collected) {
+	a.log.InfoContext(ctx, "repository collected", "repository", r.Name, "dry_run", spec.DryRun, "images", c.Images, "marked", c.Marked,
+		"waiting", c.Waiting, "freed", c.Freed, "rewritten", c.Rewritten, "index_blobs", c.IndexBlobs, "abandoned", c.Abandoned)
+	if spec.DryRun {
+		a.say("%d images need %s; %s would be marked as needed by none, %s are marked and wait. Nothing was changed.", c.Images, bytesText(c.Live), bytesText(c.Marked), bytesText(c.Waiting))
+		return
+	}
+	a.say("%s were freed. %s are needed by %d images.", bytesText(c.Freed), bytesText(c.Live), c.Images)
+	if rest := c.Marked + c.Waiting; rest > 0 {
+		a.say("%s more are needed by no image and come free with the collections after %s.", bytesText(rest), c.RestFrom.UTC().Format(time.DateTime+" UTC"))
+	}
+	if c.IndexBlobs > backup.MaxIndexBlobs {
+		a.log.WarnContext(ctx, "repository has many index blobs", "repository", r.Name, "index_blobs", c.IndexBlobs)
+		a.say("The repository has %d index blobs, more than %d make it slow.", c.IndexBlobs, backup.MaxIndexBlobs)
+	}
+}
