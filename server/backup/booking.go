@@ -39,12 +39,7 @@ type planTx struct {
 	book *seatBook
 	open map[string]*seatIndex // locked
 	undo []func()              // in the order in which it was done
-
-	given map[seatKey]Booking // what schedules held that this transaction has given back
 }
-
-// seatKey names what one schedule holds of one vcenter.
-type seatKey struct{ vcenterID, scheduleID string }
 
 // update runs fn in a transaction that may book seats.
 func (p *Planner) update(ctx context.Context, fn func(*planTx) error) error {
@@ -57,7 +52,7 @@ func (p *Planner) view(ctx context.Context, fn func(*planTx) error) error {
 }
 
 func (p *Planner) withSeats(tx Tx, fn func(*planTx) error) error {
-	t := &planTx{Tx: tx, book: &p.seats, open: map[string]*seatIndex{}, given: map[seatKey]Booking{}}
+	t := &planTx{Tx: tx, book: &p.seats, open: map[string]*seatIndex{}}
 	defer t.close()
 	return fn(t)
 }
@@ -92,12 +87,8 @@ func (t *planTx) seats(ctx context.Context, vcenterID string) (*seatIndex, error
 	}
 	for _, b := range changed {
 		before := x.set(b)
-		if !own {
-			continue
-		}
-		t.undo = append(t.undo, func() { x.set(before) })
-		if b.Seats == 0 && before.Seats > 0 {
-			t.given[seatKey{vcenterID, b.ScheduleID}] = before
+		if own {
+			t.undo = append(t.undo, func() { x.set(before) })
 		}
 	}
 	if !own {
@@ -106,14 +97,12 @@ func (t *planTx) seats(ctx context.Context, vcenterID string) (*seatIndex, error
 	return x, nil
 }
 
-// free takes what the schedule holds out of the vcenter's index, for this
-// transaction, and returns it; so too what the transaction has given back
-// before.
-func (t *planTx) free(x *seatIndex, vcenterID, scheduleID string) (held Booking) {
+// free takes what the schedule holds out of the index, for this transaction,
+// and returns it.
+func (t *planTx) free(x *seatIndex, scheduleID string) (held Booking) {
 	held = x.set(Booking{ScheduleID: scheduleID})
 	if held.Seats > 0 {
 		t.undo = append(t.undo, func() { x.set(held) })
-		return held
 	}
-	return t.given[seatKey{vcenterID, scheduleID}]
+	return held
 }

@@ -12,6 +12,16 @@ type desk struct {
 // in all of them or in none.
 type desks []desk
 
+// close puts what the schedule held back into the indexes: what it holds from
+// now on is told by the store's log.
+func (all desks) close() {
+	for _, d := range all {
+		if d.held.Seats > 0 {
+			d.seats.set(d.held)
+		}
+	}
+}
+
 // on is what is wanted, by another calendar.
 func (d desk) on(r Recurrence) Booking {
 	b := d.want

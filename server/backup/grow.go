@@ -158,6 +158,7 @@ func bookWhatFits(ctx context.Context, tx *planTx, s *Schedule, want SeatsBooked
 	if err != nil {
 		return want, err
 	}
+	defer desks{d}.close()
 	step := -1
 	if want.Seats < d.held.Seats {
 		step = 1
@@ -182,7 +183,7 @@ func (t *planTx) heldBy(ctx context.Context, vcenterID, scheduleID string) (Book
 	if held := x.held[scheduleID]; held != nil {
 		return *held, nil
 	}
-	return t.given[seatKey{vcenterID, scheduleID}], nil
+	return Booking{}, nil
 }
 
 // keepGrowth lets a schedule that stays where it is keep the seats that its

@@ -35,18 +35,19 @@ func (p *Planner) wake() {
 // (group, VM or repository), Conflict (name), SlotFull, SlotClosed,
 // ExceedsCapacity.
 func (p *Planner) CreateSchedule(ctx context.Context, s Schedule) (Schedule, error) {
+	var done Schedule
 	err := p.update(ctx, func(tx *planTx) error {
 		c := s
 		if err := p.insertSchedule(ctx, tx, &c); err != nil {
 			return err
 		}
-		s = c
+		done = c
 		return nil
 	})
 	if err != nil {
 		return Schedule{}, fmt.Errorf("create schedule %q: %w", s.Name, err)
 	}
-	return s, nil
+	return done, nil
 }
 
 func (p *Planner) insertSchedule(ctx context.Context, tx *planTx, s *Schedule) error {
@@ -64,18 +65,19 @@ func (p *Planner) insertSchedule(ctx context.Context, tx *planTx, s *Schedule) e
 // and stores it. s.Version 0 means whatever is stored. Errors: as of
 // CreateSchedule, and Stale.
 func (p *Planner) UpdateSchedule(ctx context.Context, s Schedule) (Schedule, error) {
+	var done Schedule
 	err := p.update(ctx, func(tx *planTx) error {
 		c := s
 		if err := p.updateSchedule(ctx, tx, &c); err != nil {
 			return err
 		}
-		s = c
+		done = c
 		return nil
 	})
 	if err != nil {
 		return Schedule{}, fmt.Errorf("update schedule %q: %w", s.Name, err)
 	}
-	return s, nil
+	return done, nil
 }
 
 func (p *Planner) updateSchedule(ctx context.Context, tx *planTx, s *Schedule) error {

@@ -56,6 +56,7 @@ func (s *Schedule) keepHour(old Schedule, now time.Time) {
 // the seats are held.
 func (p *Planner) place(ctx context.Context, tx *planTx, s *Schedule, old *Schedule, counts []SeatsBooked) error {
 	var all desks
+	defer func() { all.close() }()
 	if s.Enabled || s.Recurrence.Hour < 0 {
 		for _, c := range counts {
 			d, err := openDesk(ctx, tx, s, c)
@@ -88,6 +89,8 @@ func (p *Planner) place(ctx context.Context, tx *planTx, s *Schedule, old *Sched
 	return nil
 }
 
+// openDesk takes what s holds of the vcenter's seats out of the index until the
+// desk is closed.
 func openDesk(ctx context.Context, tx *planTx, s *Schedule, c SeatsBooked) (desk, error) {
 	d := desk{want: s.booking(c)}
 	d.want.Since = tx.Now().Add(-bookable)
@@ -99,7 +102,7 @@ func openDesk(ctx context.Context, tx *planTx, s *Schedule, c SeatsBooked) (desk
 		return d, err
 	}
 	if s.ID != "" {
-		d.held = tx.free(d.seats, c.VCenterID, s.ID)
+		d.held = tx.free(d.seats, s.ID)
 	}
 	return d, nil
 }

@@ -77,15 +77,15 @@ func (p *Planner) lookAhead(ctx context.Context, tx *planTx, s Schedule, others 
 	return nil
 }
 
-// release gives back the seats of the other schedules that a plan changes or
-// deletes. Those of the checked one itself are not in its own way.
+// release gives back the seats of the schedules that a plan moves or deletes.
+// One that stays where it is keeps its own: nobody else may take them.
 func release(ctx context.Context, tx Tx, others []Planned) error {
 	for _, o := range others {
 		if o.ID == "" {
 			continue
 		}
 		old, err := tx.Schedule(ctx, o.ID)
-		if CodeOf(err) == NotFound {
+		if CodeOf(err) == NotFound || err == nil && o.Schedule != nil && o.Schedule.stays(old, tx.Now()) {
 			continue
 		}
 		if err == nil {
@@ -96,6 +96,17 @@ func release(ctx context.Context, tx Tx, others []Planned) error {
 		}
 	}
 	return nil
+}
+
+// stays says whether s, which old is changed to, is for the same and in the
+// same hours.
+func (s Schedule) stays(old Schedule, now time.Time) bool {
+	s = s.Defaulted()
+	if s.Recurrence.TimeZone == "" {
+		s.Recurrence.TimeZone = old.Recurrence.TimeZone
+	}
+	s.keepHour(old, now)
+	return s.Enabled && old.Enabled && s.GroupID == old.GroupID && s.VMID == old.VMID && old.booking(SeatsBooked{}).covers(s.booking(SeatsBooked{}))
 }
 
 func (p *Planner) put(ctx context.Context, tx *planTx, s *Schedule) error {

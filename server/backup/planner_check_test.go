@@ -258,6 +258,32 @@ func TestSchedulesOfFullHoursChangePlaces(t *testing.T) {
 	refused(t, err, backup.Invalid, "schedules.1.id")
 }
 
+// TestWhoStaysIsNotPushedOutByOneThatGrows: of several schedules that change as
+// one, a group that has grown finds no seat that another one stays in.
+func TestWhoStaysIsNotPushedOutByOneThatGrows(t *testing.T) {
+	h := newHouse(t, 2)
+	vms := h.addVMs(h.vcenter.ID, 3)
+	vms[0].Name = "grow1"
+	h.save(vms)
+	grows := nightly("grows", 2)
+	grows.GroupID = must(h.CreateGroup(h.ctx, backup.Group{Name: "g", Selector: &backup.Selector{VCenterID: h.vcenter.ID, NameRegex: "^grow"}}))(t).ID
+	grows = h.add(grows)
+	stays := nightly("stays", 2)
+	stays.VMID = vms[2].ID
+	stays = h.add(stays)
+	vms[1].Name = "grow2"
+	h.save(vms)
+	grows.Version, grows.RetentionDays = 0, 8
+	if _, err := h.UpdateSchedules(h.ctx, []backup.Schedule{grows, stays}); err != nil && backup.CodeOf(err) != backup.SlotFull {
+		t.Fatal(err)
+	}
+	for hour, n := range h.taken(h.vcenter.ID) {
+		if n > 2 {
+			t.Fatalf("%s holds %d seats of 2", hour, n)
+		}
+	}
+}
+
 // TestWhatIsHeldStaysWhenSchedulesChangeAsOne: an hour that is over-booked
 // since the capacity was made smaller refuses nobody who is in it.
 func TestWhatIsHeldStaysWhenSchedulesChangeAsOne(t *testing.T) {

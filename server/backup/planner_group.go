@@ -86,6 +86,7 @@ func (inv inventories) live(ctx context.Context, tx Tx, g Group) (map[string]int
 // CreateGroup stores g. Errors: Invalid, NotFound (a listed VM, the selector's
 // vcenter), Conflict (name).
 func (p *Planner) CreateGroup(ctx context.Context, g Group) (Group, error) {
+	var done Group
 	err := p.Store.Update(ctx, func(tx Tx) error {
 		c := g
 		if err := checkGroup(ctx, tx, c); err != nil {
@@ -94,13 +95,13 @@ func (p *Planner) CreateGroup(ctx context.Context, g Group) (Group, error) {
 		if err := tx.InsertGroup(ctx, &c); err != nil {
 			return err
 		}
-		g = c
+		done = c
 		return nil
 	})
 	if err != nil {
 		return Group{}, fmt.Errorf("create group %q: %w", g.Name, err)
 	}
-	return g, nil
+	return done, nil
 }
 
 func checkGroup(ctx context.Context, tx Tx, g Group) error {
@@ -124,6 +125,7 @@ func checkGroup(ctx context.Context, tx Tx, g Group) error {
 // Errors: as of CreateGroup, Stale, and SlotFull or ExceedsCapacity naming the
 // schedule that has no room for the growth.
 func (p *Planner) UpdateGroup(ctx context.Context, g Group) (Group, error) {
+	var done Group
 	err := p.update(ctx, func(tx *planTx) error {
 		c := g
 		old, err := tx.Group(ctx, c.ID)
@@ -143,13 +145,13 @@ func (p *Planner) UpdateGroup(ctx context.Context, g Group) (Group, error) {
 		if err := p.rebook(ctx, tx, c); err != nil {
 			return err
 		}
-		g = c
+		done = c
 		return nil
 	})
 	if err != nil {
 		return Group{}, fmt.Errorf("update group %q: %w", g.Name, err)
 	}
-	return g, nil
+	return done, nil
 }
 
 // rebook books the enabled schedules of g for the members it has now.

@@ -43,27 +43,22 @@ func (p *Planner) UpdateSchedules(ctx context.Context, all []Schedule) ([]Schedu
 	return done, nil
 }
 
-// stayersFirst orders the schedules so that those that stay where they are get
-// their seats back before others come. It also reads the seats that they are
-// about while none is given back.
+// stayersFirst orders the schedules so that those that stay where they are, and
+// may have grown, come before those that move. It also reads the seats that
+// they are about while none is given back.
 func (p *Planner) stayersFirst(ctx context.Context, tx *planTx, all []Schedule, others []Planned) ([]int, error) {
 	var stay, move []int
 	for i, s := range all {
-		if err := p.lookAhead(ctx, tx, s, others); err != nil {
-			return nil, Among(i, err)
-		}
 		old, err := tx.Schedule(ctx, s.ID)
-		if err != nil {
+		if err == nil {
+			err = p.lookAhead(ctx, tx, s, others)
+		}
+		switch {
+		case err != nil:
 			return nil, Among(i, err)
-		}
-		s = s.Defaulted()
-		if s.Recurrence.TimeZone == "" {
-			s.Recurrence.TimeZone = old.Recurrence.TimeZone
-		}
-		s.keepHour(old, tx.Now())
-		if old.booking(SeatsBooked{}).covers(s.booking(SeatsBooked{})) {
+		case s.stays(old, tx.Now()):
 			stay = append(stay, i)
-		} else {
+		default:
 			move = append(move, i)
 		}
 	}

@@ -14,27 +14,28 @@ func (p *Planner) CreateRestore(ctx context.Context, r Restore) (Restore, error)
 	if err := r.Validate(); err != nil {
 		return Restore{}, err
 	}
+	var done Restore
 	err := p.Store.Update(ctx, func(tx Tx) error {
 		old, err := joined(ctx, tx, r.Token)
 		if err != nil {
 			return err
 		}
 		if old != nil {
-			r = *old
+			done = *old
 			return nil
 		}
 		c := r
 		if err := p.startRestore(ctx, tx, &c); err != nil {
 			return err
 		}
-		r = c
+		done = c
 		return nil
 	})
 	if err != nil {
 		return Restore{}, fmt.Errorf("restore of image %s: %w", r.ImageID, err)
 	}
 	p.wake()
-	return r, nil
+	return done, nil
 }
 
 // joined returns the restore of that token that still runs, or whose success

@@ -66,6 +66,7 @@ func (p *Planner) CreateVCenter(ctx context.Context, v VCenter) (VCenter, error)
 	if err := p.logIn(ctx, &v); err != nil {
 		return VCenter{}, fmt.Errorf("create vcenter %q: %w", v.Name, err)
 	}
+	var done VCenter
 	err := p.Store.Update(ctx, func(tx Tx) error {
 		c := v
 		if err := tx.InsertVCenter(ctx, &c); err != nil {
@@ -74,14 +75,14 @@ func (p *Planner) CreateVCenter(ctx context.Context, v VCenter) (VCenter, error)
 		if _, err := syncJob(ctx, tx, c); err != nil {
 			return err
 		}
-		v = c
+		done = c
 		return nil
 	})
 	if err != nil {
 		return VCenter{}, fmt.Errorf("create vcenter %q: %w", v.Name, err)
 	}
 	p.wake()
-	return v, nil
+	return done, nil
 }
 
 // logIn learns the identity of the vcenter, so that a wrong password is
@@ -131,6 +132,7 @@ func (p *Planner) UpdateVCenter(ctx context.Context, v VCenter) (VCenter, error)
 			return VCenter{}, fmt.Errorf("update vcenter %q: %w", v.Name, err)
 		}
 	}
+	var done VCenter
 	err = p.Store.Update(ctx, func(tx Tx) error {
 		c := v
 		if err := tx.UpdateVCenter(ctx, &c); err != nil {
@@ -141,14 +143,14 @@ func (p *Planner) UpdateVCenter(ctx context.Context, v VCenter) (VCenter, error)
 				return err
 			}
 		}
-		v = c
+		done = c
 		return nil
 	})
 	if err != nil {
 		return VCenter{}, fmt.Errorf("update vcenter %q: %w", v.Name, err)
 	}
 	p.wake()
-	return v, nil
+	return done, nil
 }
 
 // DeleteVCenter forgets a vcenter. Errors: NotFound, InUse.
