@@ -38,6 +38,10 @@ type Config struct {
 	Lease            time.Duration           // how long a dead server keeps its jobs; default 60 s
 	Version          string                  // shown by GET /v1/server; default "dev"
 
+	// LookupEnv reads the environment for secrets of storages that settings name;
+	// nil = settings can name none.
+	LookupEnv func(name string) (string, bool)
+
 	Log *slog.Logger     // default: slog.Default
 	Now func() time.Time // nil = the clock; tests set it
 

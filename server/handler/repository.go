@@ -9,12 +9,8 @@ import (
 
 // repositoryOut leaves the password out: it is never told.
 func repositoryOut(r backup.RepositoryRecord) api.Repository {
-	settings := map[string]string{}
-	for k, v := range r.Settings {
-		settings[k] = v
-	}
 	out := api.Repository{
-		ID: r.ID, Name: r.Name, Kind: r.Kind, Settings: settings, Compression: r.Compression, VerifyDays: r.VerifyDays, Default: r.Default,
+		ID: r.ID, Name: r.Name, Kind: r.Kind, Settings: r.PublicSettings(), Compression: r.Compression, VerifyDays: r.VerifyDays, Default: r.Default,
 		ImageCount: r.ImageCount, StoredBytes: r.StoredBytes, ReadOnly: r.ReadOnly, OwnedBy: r.OwnedBy,
 		CheckedAt: utc(r.CheckedAt), CheckError: r.CheckError, CreatedAt: utc(r.CreatedAt),
 	}

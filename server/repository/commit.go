@@ -92,7 +92,7 @@ func (i *imageWriter) commit(ctx context.Context, m backup.Manifest, l layout) (
 	if err != nil {
 		return "", fmt.Errorf("encode manifest: %w", err)
 	}
-	if err := i.file(ctx, recipeName, "", []byte(recipe(i.r.store.location(), m))); err != nil {
+	if err := i.file(ctx, recipeName, "", []byte(recipe(i.r.store.place(), m))); err != nil {
 		return "", err
 	}
 	if err := i.file(ctx, manifestName, manifestPrefix, b); err != nil {

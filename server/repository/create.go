@@ -6,23 +6,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
-	"github.com/kopia/kopia/repo/format"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
-
-// KindFilesystem is a repository in a folder; its setting is "path".
-const KindFilesystem = "filesystem"
-
-// settingPath is the folder of a KindFilesystem.
-const settingPath = "path"
 
 // NewPassword returns a password of 256 random bits.
 func NewPassword() backup.Secret {
@@ -39,13 +29,11 @@ func (rs *Repositories) Create(ctx context.Context, rec backup.RepositoryRecord)
 	if err := check(rec); err != nil {
 		return "", err
 	}
-	if err := prepareFolder(rec.Settings[settingPath]); err != nil {
-		return "", err
-	}
 	s, err := rs.openStorage(ctx, rec, true)
 	if err != nil {
 		return "", err
 	}
+	defer s.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing of it is open any more
 	id, err := rs.create(ctx, rec, s)
 	if err != nil {
 		return "", explain(ctx, s, "create repository", err)
@@ -59,9 +47,7 @@ func (rs *Repositories) create(ctx context.Context, rec backup.RepositoryRecord,
 		return "", err
 	}
 	if m != nil && m.Installation != rs.cfg.Installation {
-		return "", backup.Errorf(backup.Conflict, "settings.path",
-			"The folder %s holds a repository of installation %s. Choose an empty folder, or attach that repository.",
-			s.location(), m.Installation)
+		return "", occupied(s, "a repository of installation "+m.Installation, ", or attach that repository")
 	}
 	if m == nil {
 		if err := refuseStranger(ctx, s); err != nil {
@@ -85,8 +71,7 @@ func (rs *Repositories) create(ctx context.Context, rec backup.RepositoryRecord,
 		return rs.createAnew(ctx, rec, s)
 	}
 	if errors.Is(err, repo.ErrInvalidPassword) {
-		return "", backup.Errorf(backup.Conflict, "settings.path",
-			"The folder %s holds another repository of this installation. Choose an empty folder.", s.location())
+		return "", occupied(s, "another repository of this installation", "")
 	}
 	return id, err
 }
@@ -107,15 +92,18 @@ func (rs *Repositories) createAnew(ctx context.Context, rec backup.RepositoryRec
 		return "", fmt.Errorf("look for data: %w", err)
 	}
 	if used {
-		return "", backup.Errorf(backup.Conflict, "settings.path",
-			"The folder %s holds data of this installation under another password. Choose an empty folder.", s.location())
+		return "", occupied(s, "data of this installation under another password", "")
 	}
 	for _, id := range left {
 		if err := s.DeleteBlob(ctx, id); err != nil {
 			return "", fmt.Errorf("remove %s: %w", id, err)
 		}
 	}
-	if err := initialize(ctx, s, rec.Password); err != nil {
+	l, err := lockOf(rec.Settings)
+	if err != nil {
+		return "", err
+	}
+	if err := initialize(ctx, s, rec.Password, l); err != nil {
 		return "", err
 	}
 	return rs.verifyNew(ctx, rec, s)
@@ -135,62 +123,20 @@ func (rs *Repositories) verifyNew(ctx context.Context, rec backup.RepositoryReco
 	return id, err
 }
 
-// refuseStranger refuses a folder that holds anything that is not ours.
+// occupied refuses a place because of what it holds.
+func occupied(s storage, by, or string) error {
+	at := s.place()
+	return backup.Errorf(backup.Conflict, at.field, "The %s %s holds %s. Choose an empty one%s.", at.noun, at.name, by, or)
+}
+
+// refuseStranger refuses a place that holds kopia's data which is not ours.
 func refuseStranger(ctx context.Context, s storage) error {
 	_, err := s.GetMetadata(ctx, formatBlob)
 	if err == nil {
-		return backup.Errorf(backup.Conflict, "settings.path",
-			"The folder %s holds a kopia repository that kura did not make. Choose an empty folder.", s.location())
+		return occupied(s, "a kopia repository that kura did not make", "")
 	}
 	if !errors.Is(err, blob.ErrBlobNotFound) {
 		return err
-	}
-	return nil
-}
-
-// prepareFolder makes the folder and refuses one in which others keep files.
-func prepareFolder(path string) error {
-	if err := os.MkdirAll(path, dirMode); err != nil {
-		return unreachable(path, err).Because(err)
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return unreachable(path, err).Because(err)
-	}
-	ours := []string{layoutFile, string(markBlob), string(formatBlob), format.KopiaBlobCfgBlobID}
-	known := func(e os.DirEntry) bool {
-		name := e.Name()
-		if i := strings.Index(name, tmpMark); i >= 0 {
-			name = name[:i]
-		}
-		return slices.Contains(ours, strings.TrimSuffix(name, ".f"))
-	}
-	if slices.ContainsFunc(entries, known) {
-		return nil // what it is will show
-	}
-	for _, e := range entries {
-		if e.Name() != lostAndFound {
-			return backup.Errorf(backup.Conflict, "settings.path",
-				"The folder %s is not empty: it holds %q. Choose an empty folder.", path, e.Name())
-		}
-	}
-	return nil
-}
-
-// check refuses records that no repository can be made of.
-func check(rec backup.RepositoryRecord) error {
-	if rec.Kind != KindFilesystem {
-		return backup.Errorf(backup.Invalid, "kind", "There is no kind of repository %q; choose %q.", rec.Kind, KindFilesystem)
-	}
-	if !filepath.IsAbs(rec.Settings[settingPath]) {
-		return backup.Errorf(backup.Invalid, "settings.path", "The path %q must be absolute.", rec.Settings[settingPath])
-	}
-	if _, ok := compressions[rec.Compression]; !ok {
-		return backup.Errorf(backup.Invalid, "compression",
-			"There is no compression %q; choose s2, zstd-fastest or none.", rec.Compression)
-	}
-	if rec.Password == "" {
-		return backup.Errorf(backup.Invalid, "", "A repository needs a password.")
 	}
 	return nil
 }

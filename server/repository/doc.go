@@ -7,9 +7,10 @@
 // nothing about schedules, retention or who may delete, and never repairs on
 // its own what it finds damaged.
 //
-// From the outside in: [Repositories] opens folders and keeps them open,
+// From the outside in: [Repositories] opens storages and keeps them open,
 // repository keeps images, imageWriter and diskWriter fill one, imageReader
 // and diskReader read it. Below them, fileStore writes kopia's files so that
-// they survive a power cut, and entryWriter and blockMap write and read the
+// they survive a power cut, s3Store and sftpStore do so elsewhere and are tried
+// again when a network fails, and entryWriter and blockMap write and read the
 // list of a disk's blocks.
 package repository

@@ -43,6 +43,10 @@ func explain(ctx context.Context, s storage, doing string, err error) error {
 			"The password kept for the repository at %s does not open it. Another repository may lie there, or kopia.repository was replaced: put the right folder back, or enter the password from the recovery sheet.",
 			s.location()).Because(err)
 	}
+	var t *trouble
+	if errors.As(err, &t) {
+		return unreachable(s.location(), t).Because(err)
+	}
 	if gone := s.missing(ctx); gone != nil {
 		return unreachable(s.location(), gone).Because(err)
 	}
@@ -74,16 +78,19 @@ func noSpace(s storage) *backup.Error {
 		}
 	}
 	return backup.Errorf(backup.NoSpace, "",
-		"The disk of the repository at %s is full: %s. Make it larger or delete images that are no longer needed.",
+		"The storage of the repository at %s is full: %s. Make it larger or delete images that are no longer needed.",
 		s.location(), free)
 }
 
 func unreachable(location string, why error) *backup.Error {
 	reason := "it does not answer"
 	var errno syscall.Errno
+	var t *trouble
 	switch {
+	case errors.As(why, &t):
+		reason = t.reason
 	case lost(why):
-		reason = "it holds no repository now; is the disk mounted?"
+		reason = "it holds no repository now; is the right disk mounted, the right place named?"
 	case errors.Is(why, fs.ErrNotExist):
 		reason = "the folder is not there; is the disk mounted?"
 	case errors.Is(why, errAnotherFolder):

@@ -6,7 +6,9 @@ import (
 	"io"
 	"sync/atomic"
 	"syscall"
+	"time"
 
+	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/snapshot"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
@@ -82,3 +84,19 @@ func CommitAs(ctx context.Context, w backup.ImageWriter, m backup.Manifest, vers
 
 // FlushEvery makes an image flush after so many bytes.
 func FlushEvery(w backup.ImageWriter, n int64) { w.(*imageWriter).growth.every = n }
+
+// OpenStorage opens the storage of a record.
+func OpenStorage(ctx context.Context, rs *Repositories, rec backup.RepositoryRecord) (blob.Storage, error) {
+	return rs.openStorage(ctx, rec, false)
+}
+
+// Blob is a blob to write.
+func Blob[T ~string | ~[]byte](b T) blob.Bytes { return blobBytes(b) }
+
+// Buffer takes a blob that is read.
+type Buffer = blobBuffer
+
+// Hurry shortens the waits between requests to a storage, and the time that one has.
+func (rs *Repositories) Hurry(wait, quiet time.Duration) {
+	rs.patience = patience{tries: 3, wait: wait, most: 10 * wait, quiet: quiet}
+}

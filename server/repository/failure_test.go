@@ -3,6 +3,7 @@ package repository_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -180,16 +181,16 @@ const (
 
 // TestMain lets the test binary stand in for a server that is killed.
 func TestMain(m *testing.M) {
-	if path := os.Getenv(childRecord); path != "" {
-		writeUntilKilled(path, backup.Secret(os.Getenv(childPass)))
+	if place := os.Getenv(childRecord); place != "" {
+		writeUntilKilled(place, backup.Secret(os.Getenv(childPass)))
 	}
 	os.Exit(m.Run())
 }
 
 // writeUntilKilled writes an image, tells each MiB, and never ends it.
-func writeUntilKilled(path string, password backup.Secret) {
+func writeUntilKilled(place string, password backup.Secret) {
 	ctx := context.Background()
-	rec := record(path)
+	rec := record("")
 	rec.Password = password
 	dir, err := os.MkdirTemp("", "kura-child-")
 	check := func(err error) {
@@ -199,6 +200,9 @@ func writeUntilKilled(path string, password backup.Secret) {
 		}
 	}
 	check(err)
+	rec.Kind, place, _ = strings.Cut(place, " ")
+	rec.Settings = nil
+	check(json.Unmarshal([]byte(place), &rec.Settings))
 	r, err := repository.New(repository.Config{Installation: "installation-1", Dir: dir}).Repository(ctx, rec)
 	check(err)
 	check(os.RemoveAll(dir)) // it is not read again, and nobody tidies up after a kill
@@ -239,7 +243,8 @@ func TestAKillInTheMiddleHurtsNothing(t *testing.T) {
 func kill(t *testing.T, s *site, at int) {
 	t.Helper()
 	c := exec.Command(must(os.Executable())(t))
-	c.Env = append(os.Environ(), childRecord+"="+s.dir, childPass+"="+s.rec.Password.Reveal())
+	place := s.rec.Kind + " " + string(must(json.Marshal(s.rec.Settings))(t))
+	c.Env = append(os.Environ(), childRecord+"="+place, childPass+"="+s.rec.Password.Reveal())
 	out := must(c.StdoutPipe())(t)
 	must(0, c.Start())(t)
 	lines := bufio.NewScanner(out)

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/blob/filesystem"
@@ -35,19 +34,6 @@ const (
 	// reads: a full disk must stay readable.
 	lowWater = 64 << 20
 )
-
-// storage is what this package needs of a place that keeps blobs.
-type storage interface {
-	blob.Storage
-	// location names the place for users.
-	location() string
-	// freeze refuses all writing from now on.
-	freeze()
-	// missing says why the place as a whole cannot be used now; nil if it can.
-	missing(ctx context.Context) error
-	// space tells the bytes stored and free; free is -1 where it is not known.
-	space(ctx context.Context, now time.Time) (stored, free int64, err error)
-}
 
 // fileStore keeps blobs in a folder, in the layout of kopia's own store, so
 // that the stock program opens it as a plain "filesystem" repository. Unlike
@@ -94,6 +80,8 @@ func openFileStore(ctx context.Context, path string, create bool) (*fileStore, e
 }
 
 func (s *fileStore) location() string { return s.path }
+
+func (s *fileStore) place() place { return folderPlace(s.path) }
 
 func (s *fileStore) freeze() { s.frozen.Store(true) }
 

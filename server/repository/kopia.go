@@ -36,6 +36,7 @@ const (
 	clientHost = "kura"
 
 	formatBlob = blob.ID(format.KopiaRepositoryBlobID)
+	configBlob = blob.ID(format.KopiaBlobCfgBlobID)
 
 	// metaCompression packs lists, manifests and zeroes, which shrink a lot.
 	metaCompression = compression.Name("zstd-fastest")
@@ -51,8 +52,8 @@ var compressions = map[string]compression.Name{
 }
 
 // initialize makes an empty kopia repository in s.
-func initialize(ctx context.Context, s blob.Storage, password backup.Secret) error {
-	o := &repo.NewRepositoryOptions{FormatBlockKeyDerivationAlgorithm: keyDerivation}
+func initialize(ctx context.Context, s blob.Storage, password backup.Secret, l lock) error {
+	o := &repo.NewRepositoryOptions{FormatBlockKeyDerivationAlgorithm: keyDerivation, RetentionMode: l.mode, RetentionPeriod: l.period}
 	o.BlockFormat.Hash = hashing
 	o.BlockFormat.Encryption = encryption
 	o.BlockFormat.MaxPackSize = packSize

@@ -139,12 +139,12 @@ func tagsOf(m backup.Manifest, parent string) map[string]string {
 }
 
 // recipe tells how to get the disks back without kura.
-func recipe(location string, m backup.Manifest) string {
-	at := m.Image.PointInTime.UTC().Truncate(time.Second)
+func recipe(at place, m backup.Manifest) string {
+	t := m.Image.PointInTime.UTC().Truncate(time.Second)
 	source := fmt.Sprintf("%s@%s:/%s", sourceUser, m.VCenterUUID, m.Image.VMInstanceUUID)
-	return "kopia repository connect filesystem --path " + quote(location) + "\n" +
+	return "kopia repository connect " + strings.Join(at.connect, " ") + "\n" +
 		"kopia snapshot restore " + quote(source) + " " + quote("./"+m.Image.ID) +
-		" --snapshot-time " + quote(at.Format("2006-01-02T15:04:05Z")) + "\n"
+		" --snapshot-time " + quote(t.Format("2006-01-02T15:04:05Z")) + "\n"
 }
 
 // quote makes one word of a shell of s.

@@ -90,6 +90,9 @@ func (i *imageWriter) unpin(ctx context.Context) {
 func (i *imageWriter) stillPinned(ctx context.Context) error {
 	_, err := i.r.store.GetMetadata(ctx, i.pin)
 	if errors.Is(err, blob.ErrBlobNotFound) {
+		if gone := i.r.store.missing(ctx); gone != nil {
+			return unreachable(i.r.store.location(), gone).Because(err)
+		}
 		return backup.Errorf(backup.Unavailable, "",
 			"Another attempt has begun to write image %s, or a collection took this one for given up. Nothing of this attempt is kept.", i.draft.ImageID)
 	}

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
+	"maps"
 	"runtime"
 	"sync"
 	"time"
@@ -27,6 +27,9 @@ type Config struct {
 	// CacheBytes is the size of each of kopia's two caches on disk. 0 = none,
 	// which is right for repositories on disks of this machine.
 	CacheBytes int64
+	// LookupEnv reads the server's environment, for secrets of storages that are
+	// given by name. nil = none can be.
+	LookupEnv func(name string) (string, bool)
 }
 
 // Repositories opens repositories and keeps them open. It implements
@@ -34,26 +37,30 @@ type Config struct {
 type Repositories struct {
 	cfg Config
 
-	mu     sync.Mutex // guards open and closed
+	mu     sync.Mutex // guards open, closed and calls
 	open   map[string]*slot
+	calls  map[string]*calls // by the record's id
 	closed bool
 
 	// onStore lets tests hold the storage before it is used.
 	onStore func(*fileStore)
+	// patience with remote storages; tests have less.
+	patience patience
 }
 
 // slot is the place of one repository, by its record's id.
 type slot struct {
 	mu      sync.Mutex // held while it is opened; guards the rest
 	current *opened
-	retired []*opened // of an earlier path or password; closed at the end
+	retired []*opened // of earlier settings or another password; closed at the end
 }
 
 // opened is a repository that is open.
 type opened struct {
 	repo     repo.DirectRepository
 	store    storage
-	path     string
+	kind     string
+	settings map[string]string
 	password backup.Secret
 	readOnly bool
 	owner    string // the installation, if it is another one
@@ -73,7 +80,7 @@ func New(c Config) *Repositories {
 	if c.Workers <= 0 {
 		c.Workers = min(runtime.GOMAXPROCS(0)+1, 8)
 	}
-	return &Repositories{cfg: c, open: map[string]*slot{}}
+	return &Repositories{cfg: c, open: map[string]*slot{}, calls: map[string]*calls{}, patience: defaultPatience()}
 }
 
 // Repository returns the opened repository of rec. What the record changes is
@@ -142,28 +149,7 @@ func (rs *Repositories) slot(id string) (*slot, error) {
 
 // fits says whether the opened repository still is the one of the record.
 func (o *opened) fits(rec backup.RepositoryRecord) bool {
-	return o.path == rec.Settings[settingPath] && o.password == rec.Password && o.readOnly == rec.ReadOnly
-}
-
-// openStorage opens the storage of a record. Other kinds of storage join here.
-func (rs *Repositories) openStorage(ctx context.Context, rec backup.RepositoryRecord, create bool) (storage, error) {
-	switch rec.Kind {
-	case KindFilesystem:
-		path := filepath.Clean(rec.Settings[settingPath])
-		s, err := openFileStore(ctx, path, create)
-		if err != nil {
-			return nil, unreachable(path, err).Because(err)
-		}
-		if rec.ReadOnly {
-			s.freeze()
-		}
-		if rs.onStore != nil {
-			rs.onStore(s)
-		}
-		return s, nil
-	default:
-		return nil, backup.Errorf(backup.Invalid, "kind", "There is no kind of repository %q.", rec.Kind)
-	}
+	return o.kind == rec.Kind && maps.Equal(o.settings, rec.Settings) && o.password == rec.Password && o.readOnly == rec.ReadOnly
 }
 
 func (rs *Repositories) opening(rec backup.RepositoryRecord, s storage) opening {
@@ -178,10 +164,21 @@ func (rs *Repositories) openRecord(ctx context.Context, rec backup.RepositoryRec
 	if err != nil {
 		return nil, err
 	}
+	o, err := rs.openOn(ctx, rec, s)
+	if err != nil {
+		if cerr := s.Close(context.WithoutCancel(ctx)); cerr != nil {
+			rs.cfg.Log.WarnContext(ctx, "closing a storage failed", "location", s.location(), "error", cerr)
+		}
+		return nil, err
+	}
+	return o, nil
+}
+
+func (rs *Repositories) openOn(ctx context.Context, rec backup.RepositoryRecord, s storage) (*opened, error) {
 	if _, err := s.GetMetadata(ctx, formatBlob); err != nil {
 		return nil, unreachable(s.location(), err).Because(err)
 	}
-	o := &opened{store: s, path: rec.Settings[settingPath], password: rec.Password, readOnly: rec.ReadOnly}
+	o := &opened{store: s, kind: rec.Kind, settings: maps.Clone(rec.Settings), password: rec.Password, readOnly: rec.ReadOnly}
 	if err := rs.claim(ctx, o); err != nil {
 		return nil, explain(ctx, s, "open repository", err)
 	}
@@ -195,7 +192,7 @@ func (rs *Repositories) openRecord(ctx context.Context, rec backup.RepositoryRec
 			rs.cfg.Log.WarnContext(ctx, "closing a wrong repository failed", "path", s.location(), "error", err)
 		}
 		return nil, backup.Errorf(backup.RepositoryUnreachable, "",
-			"Another repository than %s lies at %s; is the right disk mounted?", rec.Name, s.location())
+			"Another repository than %s lies at %s; is the right disk mounted, the right place named?", rec.Name, s.location())
 	}
 	return o, nil
 }

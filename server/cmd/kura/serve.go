@@ -71,7 +71,7 @@ func (c *serveCmd) config(s *session) server.Config {
 	config := server.Config{
 		Listen: c.Listen, Data: c.Data, KeyFile: c.KeyFile, Database: c.Database, TLSCert: c.TLSCert, TLSKey: c.TLSKey,
 		Role: server.Role(c.Role), Reach: c.Reach, SlotCapacity: c.SlotCapacity, Slots: c.MaxJobs, Lease: c.Lease,
-		Version: version, Log: c.log(s), RetentionProfile: "standard",
+		Version: version, Log: c.log(s), RetentionProfile: "standard", LookupEnv: os.LookupEnv,
 	}
 	if c.RetentionProfile == "general" {
 		config.RetentionProfile = "general"
