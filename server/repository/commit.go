@@ -127,6 +127,9 @@ func (i *imageWriter) commit(ctx context.Context, m backup.Manifest, l layout) (
 	if err := i.r.store.missing(ctx); err != nil {
 		return "", unreachable(i.r.store.location(), err).Because(err)
 	}
+	if err := i.r.stillOwned(ctx); err != nil {
+		return "", err
+	}
 	return i.land(ctx, id)
 }
 

@@ -95,21 +95,38 @@ func (rs *Repositories) Repository(ctx context.Context, rec backup.RepositoryRec
 	}
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
-	if o := sl.current; o == nil || !o.fits(rec) {
-		o, err := rs.openRecord(ctx, rec)
+	if o := sl.current; o != nil && o.fits(rec) {
+		same, err := rs.unchanged(ctx, o)
 		if err != nil {
 			return nil, err
 		}
-		if sl.current != nil {
-			sl.retired = append(sl.retired, sl.current)
+		if same {
+			return &repository{opened: o, rec: rec, cfg: rs.cfg}, nil
 		}
-		sl.current = o
+		o.store.freeze() // another installation writes now, or did so until now
 	}
-	o := sl.current
-	if err := o.store.missing(ctx); err != nil {
-		return nil, unreachable(o.store.location(), err).Because(err)
+	o, err := rs.openRecord(ctx, rec)
+	if err != nil {
+		return nil, err
 	}
+	if sl.current != nil {
+		sl.retired = append(sl.retired, sl.current)
+	}
+	sl.current = o
 	return &repository{opened: o, rec: rec, cfg: rs.cfg}, nil
+}
+
+// unchanged says whether an opened repository is there and belongs to whom it
+// belonged when it was opened.
+func (rs *Repositories) unchanged(ctx context.Context, o *opened) (bool, error) {
+	if err := o.store.missing(ctx); err != nil {
+		return false, unreachable(o.store.location(), err).Because(err)
+	}
+	m, err := readMark(ctx, o.store)
+	if err != nil {
+		return false, explain(ctx, o.store, "look whose the repository is", err)
+	}
+	return m.foreign(rs.cfg.Installation) == o.owner, nil
 }
 
 // Close closes all repositories. Nothing may be in use any more.
@@ -191,10 +208,14 @@ func (rs *Repositories) openOn(ctx context.Context, rec backup.RepositoryRecord,
 		if err := r.Close(ctx); err != nil {
 			rs.cfg.Log.WarnContext(ctx, "closing a wrong repository failed", "path", s.location(), "error", err)
 		}
-		return nil, backup.Errorf(backup.RepositoryUnreachable, "",
-			"Another repository than %s lies at %s; is the right disk mounted, the right place named?", rec.Name, s.location())
+		return nil, strange(rec, s)
 	}
 	return o, nil
+}
+
+func strange(rec backup.RepositoryRecord, s storage) error {
+	return backup.Errorf(backup.RepositoryUnreachable, "",
+		"Another repository than %s lies at %s; is the right disk mounted, the right place named?", rec.Name, s.location())
 }
 
 // claim looks whose the repository is, and notes that it is in use.
@@ -203,14 +224,7 @@ func (rs *Repositories) claim(ctx context.Context, o *opened) error {
 	if err != nil {
 		return err
 	}
-	if m == nil {
-		m = &mark{}
-	}
-	if m.Installation != rs.cfg.Installation {
-		o.owner = m.Installation
-		if o.owner == "" {
-			o.owner = "unknown"
-		}
+	if o.owner = m.foreign(rs.cfg.Installation); o.owner != "" {
 		o.store.freeze()
 		return nil
 	}
