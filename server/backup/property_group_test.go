@@ -84,3 +84,26 @@ func TestASlotThatIsOverHoldsNothing(t *testing.T) {
 	once.GroupID, once.Recurrence.Kind, once.Recurrence.Date = c.groups[0].ID, backup.OneTime, backup.DateOf(noon)
 	c.add(once)
 }
+
+// TestSchedulesThatFollowTheirGroupLeaveEachOtherTheirSeats: one that finds no
+// more room keeps what it holds, and the next one does not take it.
+func TestSchedulesThatFollowTheirGroupLeaveEachOtherTheirSeats(t *testing.T) {
+	c := newCourt(t, 2)
+	g := must(c.CreateGroup(c.ctx, backup.Group{Name: "pool", Selector: &backup.Selector{VCenterID: c.vcenter.ID, NameRegex: "^pool"}}))(t)
+	for _, name := range []string{"first", "second"} {
+		s := nightly(name, 2)
+		s.GroupID = g.ID
+		c.add(s)
+	}
+	var vms []backup.VirtualMachine
+	for _, name := range []string{"pool1", "pool2", "pool3"} {
+		vms = append(vms, backup.VirtualMachine{VCenterID: c.vcenter.ID, InstanceUUID: name, MOID: name, Name: name})
+	}
+	c.save(vms)
+	for range 3 {
+		must(c.FollowGroups(c.ctx, c.vcenter.ID, true))(t)
+		if n := c.taken(c.vcenter.ID)[tonight(2)]; n != 2 {
+			t.Fatalf("%d of 2 seats are booked, want both and no more", n)
+		}
+	}
+}
