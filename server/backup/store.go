@@ -231,6 +231,9 @@ type UpkeepTx interface {
 	// HasNewerImage says whether the VM has a later image of status good, or
 	// partial where that is enough, in any repository.
 	HasNewerImage(ctx context.Context, i Image, partial bool) (bool, error)
+	// LongestUnread lists images of the repository that are good or partial,
+	// those first that were not read for longest, and counts all of them.
+	LongestUnread(ctx context.Context, repositoryID string, limit int) (ids []string, all int, err error)
 	// Upkeep is empty but for its id while nothing was kept.
 	Upkeep(ctx context.Context, repositoryID string) (Upkeep, error)
 	SaveUpkeep(ctx context.Context, u Upkeep) error

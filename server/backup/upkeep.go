@@ -13,6 +13,7 @@ type Upkeep struct {
 	PlannedAt    time.Time // when the last collection was asked for; zero = never
 	CollectedAt  time.Time // when the last one ended well; zero = never
 	Collected    Collected // what it did
+	VerifiedUpTo time.Time // readings of images are asked for up to then; zero = of none yet
 }
 
 // CollectSpec is what a job of [KindCollect] was asked to do.
@@ -45,8 +46,9 @@ func (p *Planner) Collect(ctx context.Context, repositoryID string, dryRun bool)
 	return j, err
 }
 
-// PlanUpkeep asks for the collections that are due, and returns how many. A
-// repository that was never collected is due half a day after it was seen.
+// PlanUpkeep asks for the collections and the readings of images that are due,
+// and returns how many. A repository that was never collected is due half a day
+// after it was seen.
 func (p *Planner) PlanUpkeep(ctx context.Context) (jobs int, err error) {
 	err = p.Store.Update(ctx, func(tx Tx) error {
 		jobs = 0
@@ -55,24 +57,18 @@ func (p *Planner) PlanUpkeep(ctx context.Context) (jobs int, err error) {
 			return err
 		}
 		for _, r := range all {
-			u, err := tx.Upkeep(ctx, r.ID)
-			if err != nil {
-				return err
-			}
-			since := tx.Now().Sub(u.PlannedAt)
-			switch {
-			case r.ReadOnly || !u.PlannedAt.IsZero() && since >= 0 && since < collectEvery:
+			if r.ReadOnly {
 				continue
-			case u.PlannedAt.IsZero():
-				u.PlannedAt = tx.Now()
-				err = tx.SaveUpkeep(ctx, u)
-			default:
-				jobs++
-				_, err = planCollection(ctx, tx, r, false)
 			}
+			collections, err := planDueCollection(ctx, tx, r)
 			if err != nil {
 				return err
 			}
+			readings, err := planReadings(ctx, tx, r)
+			if err != nil {
+				return err
+			}
+			jobs += collections + readings
 		}
 		return nil
 	})
@@ -83,6 +79,22 @@ func (p *Planner) PlanUpkeep(ctx context.Context) (jobs int, err error) {
 		p.wake()
 	}
 	return jobs, nil
+}
+
+func planDueCollection(ctx context.Context, tx Tx, r RepositoryRecord) (jobs int, err error) {
+	u, err := tx.Upkeep(ctx, r.ID)
+	if err != nil {
+		return 0, err
+	}
+	if u.PlannedAt.IsZero() {
+		u.PlannedAt = tx.Now()
+		return 0, tx.SaveUpkeep(ctx, u)
+	}
+	if since := tx.Now().Sub(u.PlannedAt); since >= 0 && since < collectEvery {
+		return 0, nil
+	}
+	_, err = planCollection(ctx, tx, r, false)
+	return 1, err
 }
 
 // planCollection finds the collection of the repository that is not over, or

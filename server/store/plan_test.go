@@ -113,6 +113,10 @@ func lists(now time.Time) map[string]struct {
 			_, err := t.EndedImages(ctx, now, backup.ImageEnd{At: now, ID: "i"}, 100)
 			return err
 		}, "image_end"},
+		"images by their last reading": {func(ctx context.Context, t backup.Tx) error {
+			_, _, err := t.LongestUnread(ctx, "r", 10)
+			return err
+		}, "image_verify"},
 		"a newer image of a VM": {func(ctx context.Context, t backup.Tx) error {
 			_, err := t.HasNewerImage(ctx, backup.Image{ID: "i", VMID: "m", PointInTime: now}, true)
 			return err

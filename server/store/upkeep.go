@@ -52,6 +52,7 @@ func upkeepColumns(u *backup.Upkeep) columns {
 		{"planned_at", millis{&u.PlannedAt}},
 		{"collected_at", millis{&u.CollectedAt}},
 		{"collected", asJSON{&u.Collected}},
+		{"verified_up_to", millis{&u.VerifiedUpTo}},
 	}
 }
 
@@ -67,7 +68,7 @@ func (t *tx) Upkeep(ctx context.Context, repositoryID string) (backup.Upkeep, er
 func (t *tx) SaveUpkeep(ctx context.Context, u backup.Upkeep) error {
 	c := upkeepColumns(&u)
 	if _, err := t.exec(ctx, "INSERT INTO upkeep ("+c.names("")+") VALUES ("+c.marks(1)+`) ON CONFLICT (repository_id)
-		DO UPDATE SET planned_at = excluded.planned_at, collected_at = excluded.collected_at, collected = excluded.collected`, c.dest()...); err != nil {
+		DO UPDATE SET planned_at = excluded.planned_at, collected_at = excluded.collected_at, collected = excluded.collected, verified_up_to = excluded.verified_up_to`, c.dest()...); err != nil {
 		return fmt.Errorf("upkeep of repository %s: %w", u.RepositoryID, err)
 	}
 	return nil
@@ -87,4 +88,28 @@ func (t *tx) SaveClockLook(ctx context.Context, l backup.ClockLook) error {
 		return fmt.Errorf("look at the clock: %w", err)
 	}
 	return nil
+}
+
+// lastReadSQL is when an image was last read whole, or made.
+const lastReadSQL = "(CASE WHEN verified_at > ended_at THEN verified_at ELSE ended_at END)"
+
+// LongestUnread lists images of the repository, and counts all that can be read.
+func (t *tx) LongestUnread(ctx context.Context, repositoryID string, limit int) (ids []string, all int, err error) {
+	const from = " FROM image WHERE project = $1 AND repository_id = $2 AND status IN ('good', 'partial')"
+	args := []any{t.project, repositoryID}
+	if _, err := t.row(ctx, "SELECT COUNT(*)"+from, args, &all); err != nil {
+		return nil, 0, fmt.Errorf("count images of repository %s: %w", repositoryID, err)
+	}
+	err = t.rows(ctx, "SELECT id"+from+" ORDER BY "+lastReadSQL+", id LIMIT "+strconv.Itoa(limit), args, func(scan func(...any) error) error {
+		var id string
+		if err := scan(&id); err != nil {
+			return err
+		}
+		ids = append(ids, id)
+		return nil
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("images of repository %s by their last reading: %w", repositoryID, err)
+	}
+	return ids, all, nil
 }

@@ -95,7 +95,7 @@ func TestUpkeepAndTheClockAreKept(t *testing.T) {
 	on(t, func(t *testing.T, db *store.DB, c *clock) {
 		ctx, now := t.Context(), c.now()
 		r := backup.RepositoryRecord{Name: "default", Kind: "filesystem", Password: "p"}
-		want := backup.Upkeep{PlannedAt: now, CollectedAt: now.Add(time.Hour), Collected: backup.Collected{Images: 3, Freed: 5, RestFrom: now.UTC()}}
+		want := backup.Upkeep{PlannedAt: now, CollectedAt: now.Add(time.Hour), VerifiedUpTo: now.Add(time.Minute), Collected: backup.Collected{Images: 3, Freed: 5, RestFrom: now.UTC()}}
 		look := backup.ClockLook{SeenAt: now, HeldUntil: now.Add(time.Hour)}
 		err := db.Update(ctx, func(tx backup.Tx) error {
 			if err := tx.InsertRepository(ctx, &r); err != nil {
@@ -127,6 +127,38 @@ func TestUpkeepAndTheClockAreKept(t *testing.T) {
 			l, err := tx.ClockLook(ctx)
 			if diff := cmp.Diff([]any{want, look}, []any{u, l}); diff != "" {
 				t.Errorf("kept (-want +got):\n%s", diff)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestImagesUnreadForLongestComeFirst(t *testing.T) {
+	t.Parallel()
+	on(t, func(t *testing.T, db *store.DB, c *clock) {
+		ctx, now := t.Context(), c.now()
+		err := db.Update(ctx, func(tx backup.Tx) error {
+			for id, i := range map[string]backup.Image{
+				"read": {EndedAt: now, VerifiedAt: now.Add(5 * time.Hour)}, "new": {EndedAt: now.Add(3 * time.Hour)}, "old": {EndedAt: now, Status: backup.ImagePartial},
+				"elsewhere": {RepositoryID: "q"}, "damaged": {Status: backup.ImageDamaged}, "expired": {Status: backup.ImageExpired},
+			} {
+				i.ID = id
+				if i.Status == "" {
+					i.Status = backup.ImageGood
+				}
+				if i.RepositoryID == "" {
+					i.RepositoryID = "r"
+				}
+				if err := tx.InsertImage(ctx, i); err != nil {
+					return err
+				}
+			}
+			ids, all, err := tx.LongestUnread(ctx, "r", 2)
+			if want := []string{"old", "new"}; !slices.Equal(ids, want) || all != 3 {
+				t.Errorf("LongestUnread() = %v of %d, want %v of 3", ids, all, want)
 			}
 			return err
 		})

@@ -119,6 +119,8 @@ func (a *attempt) work(ctx context.Context) (e ending, err error) {
 		return a.delete(ctx)
 	case backup.KindCollect:
 		return a.collect(ctx)
+	case backup.KindVerify:
+		return a.verify(ctx)
 	}
 	return e, backup.Errorf(backup.Invalid, "", "This server does not know jobs of the kind %q.", a.job.Kind)
 }

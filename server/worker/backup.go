@@ -34,6 +34,7 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 	if a.note.Image != nil {
 		b.image = *a.note.Image
 		b.resume(ctx)
+		b.check(ctx)
 		return b.done(ctx), nil
 	}
 	if err := b.open(ctx); err != nil {
@@ -68,6 +69,7 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 	case err != nil:
 		return ending{}, err
 	}
+	b.check(ctx)
 	return b.done(ctx), nil
 }
 
@@ -75,12 +77,17 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 // to make the same one.
 func (b *backupJob) done(ctx context.Context) ending {
 	ctx = context.WithoutCancel(ctx) // the image is committed: a stop that comes now is too late
-	return ending{state: backup.JobSucceeded, imageID: b.image.ID, also: func(tx backup.Tx) error {
+	e := ending{state: backup.JobSucceeded, imageID: b.image.ID}
+	if b.image.Status == backup.ImageDamaged {
+		e = ending{state: backup.JobFailed, code: backup.RepositoryDamaged, message: b.image.Message, imageID: b.image.ID}
+	}
+	e.also = func(tx backup.Tx) error {
 		if err := tx.InsertImage(ctx, b.image); err != nil {
 			return err
 		}
 		return backup.ShareWithWaiting(ctx, tx, *b.job, b.image)
-	}}
+	}
+	return e
 }
 
 // share ends the job with the image that another schedule's has made in the

@@ -55,7 +55,10 @@ type Config struct {
 	Sweep    time.Duration // how often left-overs are looked for; default 60 s
 	Measure  time.Duration // how often the repositories are measured; default 5 min
 	Upkeep   time.Duration // how often images are ended and collections planned; default 10 min
-	Backoff  time.Duration // before the second try of a failed job, doubled for each further one; default 15 s
+	// VerifyRate is how many bytes per second a reading of an image takes at most;
+	// default 64 MiB, negative = no limit.
+	VerifyRate int64
+	Backoff    time.Duration // before the second try of a failed job, doubled for each further one; default 15 s
 }
 
 func (c Config) defaulted() Config {
@@ -72,6 +75,9 @@ func (c Config) defaulted() Config {
 	or(&c.Measure, 5*time.Minute)
 	or(&c.Upkeep, 10*time.Minute)
 	or(&c.Backoff, 15*time.Second)
+	if c.VerifyRate == 0 {
+		c.VerifyRate = 64 << 20
+	}
 	if c.Slots == 0 {
 		c.Slots = 8
 	}

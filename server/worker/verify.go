@@ -1,0 +1,78 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// verify reads an image whole and notes what it has found.
+func (a *attempt) verify(ctx context.Context) (ending, error) {
+	a.begin(ctx, "reading the image")
+	var image backup.Image
+	var record backup.RepositoryRecord
+	err := a.Store.View(ctx, func(tx backup.Tx) (err error) {
+		if image, err = tx.Image(ctx, a.job.ImageID); err != nil {
+			return err
+		}
+		record, err = tx.Repository(ctx, image.RepositoryID)
+		return err
+	})
+	if backup.CodeOf(err) == backup.NotFound || err == nil && image.Status == backup.ImageExpired {
+		return ending{state: backup.JobSkipped, message: "The image was deleted."}, nil
+	}
+	if err != nil {
+		return ending{}, err
+	}
+	repo, err := a.Repositories.Repository(ctx, record)
+	if err != nil {
+		return ending{}, err
+	}
+	v, err := repo.Verify(ctx, image.Ref, backup.Verification{Read: true, Rate: a.VerifyRate, Progress: a.progress})
+	if backup.CodeOf(err) == backup.NotFound {
+		v, err = backup.Verified{Message: "The image is not in its repository any more."}, nil
+	}
+	if err != nil {
+		return ending{}, fmt.Errorf("verify image %s: %w", image.ID, err)
+	}
+	e := ending{state: backup.JobSucceeded, imageID: image.ID}
+	if v.Message != "" {
+		a.log.ErrorContext(ctx, "image is damaged", "image", image.ID, "files", v.Files)
+		e = ending{state: backup.JobFailed, code: backup.RepositoryDamaged, message: v.Message, imageID: image.ID}
+	} else {
+		a.say("%s were read; %d blocks are whole.", bytesText(v.Bytes), v.Blocks)
+	}
+	e.also = func(tx backup.Tx) error {
+		i, err := tx.Image(ctx, image.ID)
+		if backup.CodeOf(err) == backup.NotFound || err == nil && i.Status == backup.ImageExpired {
+			return nil // deleted while it was read
+		}
+		if err != nil {
+			return err
+		}
+		i.Verified(v, tx.Now())
+		return tx.UpdateImage(ctx, i)
+	}
+	return e, nil
+}
+
+// check looks, right after the commit, whether all of the image is there. What
+// is missing makes the image damaged and the job fail: another try would build
+// upon the same lost blocks.
+func (b *backupJob) check(ctx context.Context) {
+	if b.repo == nil || ctx.Err() != nil {
+		return
+	}
+	b.begin(ctx, "checking the image")
+	v, err := b.repo.Verify(ctx, b.image.Ref, backup.Verification{})
+	if err != nil {
+		b.log.WarnContext(ctx, "image not checked", "image", b.image.ID, "error", err)
+		b.say("The image could not be checked after it was written (%s).", because(err))
+		return
+	}
+	if v.Message != "" {
+		b.log.ErrorContext(ctx, "image is damaged", "image", b.image.ID, "files", v.Files)
+		b.image.Verified(v, b.Now())
+	}
+}
