@@ -1015,33 +1015,40 @@ type RecommendationKind string
 
 // Repository defines model for Repository.
 type Repository struct {
-	CheckError  string    `json:"check_error,omitempty,omitzero"`
-	CheckedAt   time.Time `json:"checked_at,omitempty,omitzero"`
-	Compression string    `json:"compression"`
-	CreatedAt   time.Time `json:"created_at"`
+	CheckError string    `json:"check_error,omitempty,omitzero"`
+	CheckedAt  time.Time `json:"checked_at,omitempty,omitzero"`
+
+	// Compression `s2` (default), `zstd-fastest` or `none`.
+	Compression string    `json:"compression,omitempty,omitzero"`
+	CreatedAt   time.Time `json:"created_at,omitempty,omitzero"`
 
 	// Default Taken where none is named.
-	Default bool `json:"default"`
+	Default bool `json:"default,omitempty,omitzero"`
 
 	// FreeBytes Of the storage, as of `checked_at`; absent = not known.
 	FreeBytes  *int64 `json:"free_bytes,omitempty"`
-	ID         string `json:"id"`
-	ImageCount int    `json:"image_count"`
-
-	// Kind `filesystem`; more will come.
-	Kind string `json:"kind"`
-	Name string `json:"name"`
+	ID         string `json:"id,omitempty,omitzero"`
+	ImageCount int    `json:"image_count,omitempty,omitzero"`
+	Kind       string `json:"kind"`
+	Name       string `json:"name"`
 
 	// OwnedBy The installation that may write to it.
-	OwnedBy  string `json:"owned_by,omitempty,omitzero"`
-	ReadOnly bool   `json:"read_only"`
+	OwnedBy string `json:"owned_by,omitempty,omitzero"`
 
-	// Settings Where it lies, by kind; no secrets. filesystem: path.
+	// Password Of a repository that is there and is to be attached; never answered.
+	Password string `json:"password,omitempty,omitzero"`
+
+	// ReadOnly Attached for reading alone.
+	ReadOnly bool `json:"read_only,omitempty,omitzero"`
+
+	// Settings Where it lies, by kind. filesystem: path. s3: endpoint, bucket, prefix, region, access_key_id, secret_access_key, session_token, ca_certificate, tls (`true`), lock_mode (`governance`, `compliance`) and lock_days. sftp: host, port, user, path, private_key, known_hosts. Keys may be given as `env:NAME` (beginning with `KURA_REPOSITORY_` or `AWS_`) or `file:PATH` of the server; others are kept sealed and answered as `***`.
 	Settings map[string]string `json:"settings"`
 
 	// StoredBytes Packed, as of `checked_at`.
-	StoredBytes int64 `json:"stored_bytes"`
-	VerifyDays  int   `json:"verify_days"`
+	StoredBytes int64 `json:"stored_bytes,omitempty,omitzero"`
+
+	// VerifyDays Each image is read whole within so many days; default 30.
+	VerifyDays int `json:"verify_days,omitempty,omitzero"`
 }
 
 // RepositoryList defines model for RepositoryList.
@@ -1538,6 +1545,12 @@ type BackupScheduleOK = BackupSchedule
 // JobAccepted defines model for JobAccepted.
 type JobAccepted = Job
 
+// RepositoryCreated defines model for RepositoryCreated.
+type RepositoryCreated = Repository
+
+// RepositoryOK defines model for RepositoryOK.
+type RepositoryOK = Repository
+
 // RunAccepted defines model for RunAccepted.
 type RunAccepted = Run
 
@@ -1701,6 +1714,18 @@ type ListRepositoriesParams struct {
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
+// CreateRepositoryParams defines parameters for CreateRepository.
+type CreateRepositoryParams struct {
+	// IdempotencyKey Makes a repetition answer what the first one answered.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// TakeOverRepositoryParams defines parameters for TakeOverRepository.
+type TakeOverRepositoryParams struct {
+	// IdempotencyKey Makes a repetition answer what the first one answered.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // ListRestoresParams defines parameters for ListRestores.
 type ListRestoresParams struct {
 	// Limit Items of a page at most.
@@ -1851,6 +1876,9 @@ type CheckBackupScheduleJSONRequestBody = BackupScheduleCheck
 
 // MoveBackupSchedulesJSONRequestBody defines body for MoveBackupSchedules for application/json ContentType.
 type MoveBackupSchedulesJSONRequestBody = BackupScheduleMove
+
+// CreateRepositoryJSONRequestBody defines body for CreateRepository for application/json ContentType.
+type CreateRepositoryJSONRequestBody = Repository
 
 // CreateRestoreJSONRequestBody defines body for CreateRestore for application/json ContentType.
 type CreateRestoreJSONRequestBody = Restore
@@ -2173,10 +2201,35 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/repositories (the `ListRepositories` operationId).
 	ListRepositories(ctx context.Context, params *ListRepositoriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CreateRepositoryWithBody Make or attach a repository
+	//
+	// Without `password` a new repository is made, with a random key; the place must be empty. With it, one that is there is attached. What another installation owns can only be read until it is taken over.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/repositories (the `CreateRepository` operationId).
+	CreateRepositoryWithBody(ctx context.Context, params *CreateRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateRepository Make or attach a repository
+	//
+	// Without `password` a new repository is made, with a random key; the place must be empty. With it, one that is there is attached. What another installation owns can only be read until it is taken over.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/repositories (the `CreateRepository` operationId).
+	CreateRepository(ctx context.Context, params *CreateRepositoryParams, body CreateRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetRepository Get a repository
 	//
 	// Corresponds with GET /v1/repositories/{id} (the `GetRepository` operationId).
 	GetRepository(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TakeOverRepository Take a repository over
+	//
+	// Makes this installation the one that may write. The former owner can still read, notices with its next job, and what it is writing just now is not kept.
+	//
+	// Corresponds with POST /v1/repositories/{id}:takeover (the `TakeOverRepository` operationId).
+	TakeOverRepository(ctx context.Context, id ID, params *TakeOverRepositoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListRestores List restores
 	//
@@ -2926,11 +2979,66 @@ func (c *Client) ListRepositories(ctx context.Context, params *ListRepositoriesP
 	return c.Client.Do(req)
 }
 
+// CreateRepositoryWithBody Make or attach a repository
+//
+// Without `password` a new repository is made, with a random key; the place must be empty. With it, one that is there is attached. What another installation owns can only be read until it is taken over.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/repositories (the `CreateRepository` operationId).
+func (c *Client) CreateRepositoryWithBody(ctx context.Context, params *CreateRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateRepositoryRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateRepository Make or attach a repository
+//
+// Without `password` a new repository is made, with a random key; the place must be empty. With it, one that is there is attached. What another installation owns can only be read until it is taken over.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/repositories (the `CreateRepository` operationId).
+func (c *Client) CreateRepository(ctx context.Context, params *CreateRepositoryParams, body CreateRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateRepositoryRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetRepository Get a repository
 //
 // Corresponds with GET /v1/repositories/{id} (the `GetRepository` operationId).
 func (c *Client) GetRepository(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetRepositoryRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TakeOverRepository Take a repository over
+//
+// Makes this installation the one that may write. The former owner can still read, notices with its next job, and what it is writing just now is not kept.
+//
+// Corresponds with POST /v1/repositories/{id}:takeover (the `TakeOverRepository` operationId).
+func (c *Client) TakeOverRepository(ctx context.Context, id ID, params *TakeOverRepositoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTakeOverRepositoryRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4791,6 +4899,59 @@ func NewListRepositoriesRequest(server string, params *ListRepositoriesParams) (
 	return req, nil
 }
 
+// NewCreateRepositoryRequest calls the generic CreateRepository builder with application/json body
+func NewCreateRepositoryRequest(server string, params *CreateRepositoryParams, body CreateRepositoryJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateRepositoryRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateRepositoryRequestWithBody constructs an http.Request for the CreateRepository method, with any body, and a specified content type
+func NewCreateRepositoryRequestWithBody(server string, params *CreateRepositoryParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/repositories")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewGetRepositoryRequest constructs an http.Request for the GetRepository method
 func NewGetRepositoryRequest(server string, id ID) (*http.Request, error) {
 	var err error
@@ -4820,6 +4981,53 @@ func NewGetRepositoryRequest(server string, id ID) (*http.Request, error) {
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTakeOverRepositoryRequest constructs an http.Request for the TakeOverRepository method
+func NewTakeOverRepositoryRequest(server string, id ID, params *TakeOverRepositoryParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/repositories/%s:takeover", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
 	}
 
 	return req, nil
@@ -6234,12 +6442,39 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/repositories (the `ListRepositories` operationId).
 	ListRepositoriesWithResponse(ctx context.Context, params *ListRepositoriesParams, reqEditors ...RequestEditorFn) (*ListRepositoriesResponse, error)
 
+	// CreateRepositoryWithBodyWithResponse Make or attach a repository
+	//
+	// Without `password` a new repository is made, with a random key; the place must be empty. With it, one that is there is attached. What another installation owns can only be read until it is taken over.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/repositories (the `CreateRepository` operationId).
+	CreateRepositoryWithBodyWithResponse(ctx context.Context, params *CreateRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateRepositoryResponse, error)
+
+	// CreateRepositoryWithResponse Make or attach a repository
+	//
+	// Without `password` a new repository is made, with a random key; the place must be empty. With it, one that is there is attached. What another installation owns can only be read until it is taken over.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/repositories (the `CreateRepository` operationId).
+	CreateRepositoryWithResponse(ctx context.Context, params *CreateRepositoryParams, body CreateRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateRepositoryResponse, error)
+
 	// GetRepositoryWithResponse Get a repository
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/repositories/{id} (the `GetRepository` operationId).
 	GetRepositoryWithResponse(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*GetRepositoryResponse, error)
+
+	// TakeOverRepositoryWithResponse Take a repository over
+	//
+	// Makes this installation the one that may write. The former owner can still read, notices with its next job, and what it is writing just now is not kept.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/repositories/{id}:takeover (the `TakeOverRepository` operationId).
+	TakeOverRepositoryWithResponse(ctx context.Context, id ID, params *TakeOverRepositoryParams, reqEditors ...RequestEditorFn) (*TakeOverRepositoryResponse, error)
 
 	// ListRestoresWithResponse List restores
 	//
@@ -7700,6 +7935,62 @@ func (r ListRepositoriesResponse) ContentType() string {
 	return ""
 }
 
+// CreateRepositoryResponse201Headers the declared response headers of an HTTP 201 response for CreateRepository
+type CreateRepositoryResponse201Headers struct {
+	ETag     string
+	Location string
+}
+
+type CreateRepositoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *RepositoryCreated
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreateRepositoryResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateRepositoryResponse) GetJSON201() *RepositoryCreated {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreateRepositoryResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateRepositoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateRepositoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateRepositoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateRepositoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetRepositoryResponse200Headers the declared response headers of an HTTP 200 response for GetRepository
 type GetRepositoryResponse200Headers struct {
 	ETag string
@@ -7709,7 +8000,7 @@ type GetRepositoryResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Repository
+	JSON200 *RepositoryOK
 	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationProblemJSONDefault *Problem
 	// Headers200 the parsed response headers for an HTTP 200 response
@@ -7717,7 +8008,7 @@ type GetRepositoryResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetRepositoryResponse) GetJSON200() *Repository {
+func (r GetRepositoryResponse) GetJSON200() *RepositoryOK {
 	return r.JSON200
 }
 
@@ -7749,6 +8040,61 @@ func (r GetRepositoryResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetRepositoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// TakeOverRepositoryResponse200Headers the declared response headers of an HTTP 200 response for TakeOverRepository
+type TakeOverRepositoryResponse200Headers struct {
+	ETag string
+}
+
+type TakeOverRepositoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RepositoryOK
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *TakeOverRepositoryResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TakeOverRepositoryResponse) GetJSON200() *RepositoryOK {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r TakeOverRepositoryResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TakeOverRepositoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TakeOverRepositoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TakeOverRepositoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TakeOverRepositoryResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9242,6 +9588,36 @@ func (c *ClientWithResponses) ListRepositoriesWithResponse(ctx context.Context, 
 	return ParseListRepositoriesResponse(rsp)
 }
 
+// CreateRepositoryWithBodyWithResponse Make or attach a repository
+//
+// Without `password` a new repository is made, with a random key; the place must be empty. With it, one that is there is attached. What another installation owns can only be read until it is taken over.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/repositories (the `CreateRepository` operationId).
+func (c *ClientWithResponses) CreateRepositoryWithBodyWithResponse(ctx context.Context, params *CreateRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateRepositoryResponse, error) {
+	rsp, err := c.CreateRepositoryWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateRepositoryResponse(rsp)
+}
+
+// CreateRepositoryWithResponse Make or attach a repository
+//
+// Without `password` a new repository is made, with a random key; the place must be empty. With it, one that is there is attached. What another installation owns can only be read until it is taken over.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/repositories (the `CreateRepository` operationId).
+func (c *ClientWithResponses) CreateRepositoryWithResponse(ctx context.Context, params *CreateRepositoryParams, body CreateRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateRepositoryResponse, error) {
+	rsp, err := c.CreateRepository(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateRepositoryResponse(rsp)
+}
+
 // GetRepositoryWithResponse Get a repository
 //
 // Returns a wrapper object for the known response body format(s).
@@ -9253,6 +9629,21 @@ func (c *ClientWithResponses) GetRepositoryWithResponse(ctx context.Context, id 
 		return nil, err
 	}
 	return ParseGetRepositoryResponse(rsp)
+}
+
+// TakeOverRepositoryWithResponse Take a repository over
+//
+// Makes this installation the one that may write. The former owner can still read, notices with its next job, and what it is writing just now is not kept.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/repositories/{id}:takeover (the `TakeOverRepository` operationId).
+func (c *ClientWithResponses) TakeOverRepositoryWithResponse(ctx context.Context, id ID, params *TakeOverRepositoryParams, reqEditors ...RequestEditorFn) (*TakeOverRepositoryResponse, error) {
+	rsp, err := c.TakeOverRepository(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTakeOverRepositoryResponse(rsp)
 }
 
 // ListRestoresWithResponse List restores
@@ -10575,6 +10966,59 @@ func ParseListRepositoriesResponse(rsp *http.Response) (*ListRepositoriesRespons
 	return response, nil
 }
 
+// ParseCreateRepositoryResponse parses an HTTP response from a CreateRepositoryWithResponse call
+func ParseCreateRepositoryResponse(rsp *http.Response) (*CreateRepositoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateRepositoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest RepositoryCreated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreateRepositoryResponse201Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseGetRepositoryResponse parses an HTTP response from a GetRepositoryWithResponse call
 func ParseGetRepositoryResponse(rsp *http.Response) (*GetRepositoryResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -10590,7 +11034,7 @@ func ParseGetRepositoryResponse(rsp *http.Response) (*GetRepositoryResponse, err
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Repository
+		var dest RepositoryOK
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -10608,6 +11052,52 @@ func ParseGetRepositoryResponse(rsp *http.Response) (*GetRepositoryResponse, err
 	switch {
 	case rsp.StatusCode == 200:
 		var headers GetRepositoryResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseTakeOverRepositoryResponse parses an HTTP response from a TakeOverRepositoryWithResponse call
+func ParseTakeOverRepositoryResponse(rsp *http.Response) (*TakeOverRepositoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TakeOverRepositoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RepositoryOK
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers TakeOverRepositoryResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
@@ -11464,9 +11954,15 @@ type ServerInterface interface {
 	// ListRepositories List repositories
 	// (GET /v1/repositories)
 	ListRepositories(w http.ResponseWriter, r *http.Request, params ListRepositoriesParams)
+	// CreateRepository Make or attach a repository
+	// (POST /v1/repositories)
+	CreateRepository(w http.ResponseWriter, r *http.Request, params CreateRepositoryParams)
 	// GetRepository Get a repository
 	// (GET /v1/repositories/{id})
 	GetRepository(w http.ResponseWriter, r *http.Request, id ID)
+	// TakeOverRepository Take a repository over
+	// (POST /v1/repositories/{id}:takeover)
+	TakeOverRepository(w http.ResponseWriter, r *http.Request, id ID, params TakeOverRepositoryParams)
 	// ListRestores List restores
 	// (GET /v1/restores)
 	ListRestores(w http.ResponseWriter, r *http.Request, params ListRestoresParams)
@@ -12790,6 +13286,47 @@ func (siw *ServerInterfaceWrapper) ListRepositories(w http.ResponseWriter, r *ht
 	handler.ServeHTTP(w, r)
 }
 
+// CreateRepository operation middleware
+func (siw *ServerInterfaceWrapper) CreateRepository(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateRepositoryParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateRepository(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetRepository operation middleware
 func (siw *ServerInterfaceWrapper) GetRepository(w http.ResponseWriter, r *http.Request) {
 
@@ -12807,6 +13344,56 @@ func (siw *ServerInterfaceWrapper) GetRepository(w http.ResponseWriter, r *http.
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetRepository(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// TakeOverRepository operation middleware
+func (siw *ServerInterfaceWrapper) TakeOverRepository(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params TakeOverRepositoryParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.TakeOverRepository(w, r, id, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -13967,7 +14554,11 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/v1/repositories", wrapper.ListRepositories).Methods(http.MethodGet)
 
+	r.HandleFunc(options.BaseURL+"/v1/repositories", wrapper.CreateRepository).Methods(http.MethodPost)
+
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}", wrapper.GetRepository).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:takeover", wrapper.TakeOverRepository).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/tokens", wrapper.ListTokens).Methods(http.MethodGet)
 
@@ -14029,6 +14620,25 @@ type JobAcceptedJSONResponse struct {
 }
 
 type ProblemApplicationProblemPlusJSONResponse Problem
+
+type RepositoryCreatedResponseHeaders struct {
+	ETag     string
+	Location string
+}
+type RepositoryCreatedJSONResponse struct {
+	Body Repository
+
+	Headers RepositoryCreatedResponseHeaders
+}
+
+type RepositoryOKResponseHeaders struct {
+	ETag string
+}
+type RepositoryOKJSONResponse struct {
+	Body Repository
+
+	Headers RepositoryOKResponseHeaders
+}
 
 type RunAcceptedResponseHeaders struct {
 	Location string
@@ -15076,6 +15686,48 @@ func (response ListRepositoriesdefaultApplicationProblemPlusJSONResponse) VisitL
 	return err
 }
 
+type CreateRepositoryRequestObject struct {
+	Params CreateRepositoryParams
+	Body   *CreateRepositoryJSONRequestBody
+}
+
+type CreateRepositoryResponseObject interface {
+	VisitCreateRepositoryResponse(w http.ResponseWriter) error
+}
+
+type CreateRepository201JSONResponse struct{ RepositoryCreatedJSONResponse }
+
+func (response CreateRepository201JSONResponse) VisitCreateRepositoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateRepositorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CreateRepositorydefaultApplicationProblemPlusJSONResponse) VisitCreateRepositoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetRepositoryRequestObject struct {
 	ID ID `json:"id"`
 }
@@ -15084,14 +15736,7 @@ type GetRepositoryResponseObject interface {
 	VisitGetRepositoryResponse(w http.ResponseWriter) error
 }
 
-type GetRepository200ResponseHeaders struct {
-	ETag string
-}
-
-type GetRepository200JSONResponse struct {
-	Body    Repository
-	Headers GetRepository200ResponseHeaders
-}
+type GetRepository200JSONResponse struct{ RepositoryOKJSONResponse }
 
 func (response GetRepository200JSONResponse) VisitGetRepositoryResponse(w http.ResponseWriter) error {
 
@@ -15112,6 +15757,47 @@ type GetRepositorydefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetRepositorydefaultApplicationProblemPlusJSONResponse) VisitGetRepositoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TakeOverRepositoryRequestObject struct {
+	ID     ID `json:"id"`
+	Params TakeOverRepositoryParams
+}
+
+type TakeOverRepositoryResponseObject interface {
+	VisitTakeOverRepositoryResponse(w http.ResponseWriter) error
+}
+
+type TakeOverRepository200JSONResponse struct{ RepositoryOKJSONResponse }
+
+func (response TakeOverRepository200JSONResponse) VisitTakeOverRepositoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TakeOverRepositorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response TakeOverRepositorydefaultApplicationProblemPlusJSONResponse) VisitTakeOverRepositoryResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -16022,9 +16708,15 @@ type StrictServerInterface interface {
 	// ListRepositories List repositories
 	// (GET /v1/repositories)
 	ListRepositories(ctx context.Context, request ListRepositoriesRequestObject) (ListRepositoriesResponseObject, error)
+	// CreateRepository Make or attach a repository
+	// (POST /v1/repositories)
+	CreateRepository(ctx context.Context, request CreateRepositoryRequestObject) (CreateRepositoryResponseObject, error)
 	// GetRepository Get a repository
 	// (GET /v1/repositories/{id})
 	GetRepository(ctx context.Context, request GetRepositoryRequestObject) (GetRepositoryResponseObject, error)
+	// TakeOverRepository Take a repository over
+	// (POST /v1/repositories/{id}:takeover)
+	TakeOverRepository(ctx context.Context, request TakeOverRepositoryRequestObject) (TakeOverRepositoryResponseObject, error)
 	// ListRestores List restores
 	// (GET /v1/restores)
 	ListRestores(ctx context.Context, request ListRestoresRequestObject) (ListRestoresResponseObject, error)
@@ -16832,6 +17524,39 @@ func (sh *strictHandler) ListRepositories(w http.ResponseWriter, r *http.Request
 	}
 }
 
+// CreateRepository operation middleware
+func (sh *strictHandler) CreateRepository(w http.ResponseWriter, r *http.Request, params CreateRepositoryParams) {
+	var request CreateRepositoryRequestObject
+
+	request.Params = params
+
+	var body CreateRepositoryJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateRepository(ctx, request.(CreateRepositoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateRepository")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateRepositoryResponseObject); ok {
+		if err := validResponse.VisitCreateRepositoryResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // GetRepository operation middleware
 func (sh *strictHandler) GetRepository(w http.ResponseWriter, r *http.Request, id ID) {
 	var request GetRepositoryRequestObject
@@ -16851,6 +17576,33 @@ func (sh *strictHandler) GetRepository(w http.ResponseWriter, r *http.Request, i
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetRepositoryResponseObject); ok {
 		if err := validResponse.VisitGetRepositoryResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// TakeOverRepository operation middleware
+func (sh *strictHandler) TakeOverRepository(w http.ResponseWriter, r *http.Request, id ID, params TakeOverRepositoryParams) {
+	var request TakeOverRepositoryRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.TakeOverRepository(ctx, request.(TakeOverRepositoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "TakeOverRepository")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(TakeOverRepositoryResponseObject); ok {
+		if err := validResponse.VisitTakeOverRepositoryResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -17451,255 +18203,266 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L17d9u2tjj4VbA4d63ecw8tS/IjjrK6ZhwnbZPWSX6Om97TOFeCSEhiRQEqAVrRyfi7z8IGQIIkKJK2",
-	"nPScO/8klgSCwMbGfj++eAFbrRklVHBv9MUjn/FqHRP4+zkOlun6x4Sla/nxFscpkX8ECcGChGMsvJE3",
-	"7A9PDwaDg+HRdf/pqN8f9fu/e74Xhd7I6w9ev/j956P/c/bfx9dPPwwvT58/eXNyMbjqP/d8j+IV8Ube",
-	"nMWh53sJ4SS5JeGYEyxXcuZ7nMQkECyRrxR4zr3Rxy9egAWZs2TrjbwpLK80090n37sNCBUkGe9ew7l3",
-	"53vpOmzYyt2drwHxaoXnpAiIBaZzMg6JIIGIGPVGXjAVnu8FjPKIC0IDudAgwXzh+V4Y8aXZxRoHkdh6",
-	"o9OzJ4Onx09Onxyd+t6SbL3RsN/v+16MpyT2Rt5POAmRfBANAEo49EaD00H/dDCER7hgCQm90XF/eHpy",
-	"NDg7lgAgNCzv6ah/PXgy6j8dHcPxkM/rKCHcHjM86J/BmKPRYCjHzOXBj5sPcveIl57v/cGmDfP86Okt",
-	"S8S78701i6gYR3QsIjjb0jaORsPB7wCPNeORUPgQkhlOYwn+JKUN7/vB8z0eLEiYxqRh6IUcGv1TXYl1",
-	"wm4jHjEqYV44uzZHI7/Diag5GwN3LrBIOSA0k1ejLTr73m2UiBTH4xUOFhEFFN390At5fJQLTAMyTlMY",
-	"fNIfnDydDoKDJ7MhOeiHJ8cHZ/hoejCY9oNTfDQbhgOJiisGo29XB8fD/A6SZO3d5VfmvQZx8dY4L0cb",
-	"ohLiKN4qBAnTBMsrN16wNOHeaCCxHk9jCXCRpESiuFD3ICGCUHU9P37xQrzlYzYbbwhZeqOPHk9piLfe",
-	"J3mCetxYjvFGJ6fyLu3nFkgkWuHP45DEeGvWfGqDDdFovhDxVsKSfBZjicPF2zm47g8VLP4OQNmB/6Wd",
-	"ADHNyKpEQXOvYEaJc+lqhWGWl7ck2aIQbxEWCH5G5zzCh9dsuWU9z/fkk+N/MoleXv6L53spXSdMUkJ5",
-	"DGNN7LwZjmKvDaH1vU1EQ7bJTlSi0Ws2LeAOFoKs1gLO24kx+i5lGJOSnb83U6VlREOb2chT1Kvg3ujI",
-	"91aEczyX5OHjJ18SiHlCOBCL6VYQPl6TZMxJwOQ0w/7TJ4OToSTwIUBw0H9y9OR4cDY89j0isB4oJx4e",
-	"+Z5gAscFOnPXmri1JDTyFJOU0ojO4Ruyll8QHEZ0jtQZPjoFKtOOKwurC9yWBMviltStGOTnKYUZCX7F",
-	"jPmwLWHRV0eTjllCyBhOTx7E07OTo+Ozs6Oj4VkTwlxKlJJiwjhgKRXe6HgwzFBoFsWEb7kgq3zP+Z1l",
-	"G0rC8XTbBGF5NmNGJR2c4ZgTebWFiOhc8ScsFt7IO7zFyWEcTQ+XaYIPLSpxZ9iS2d7Tsydnx8PjJ2f9",
-	"s77v3ZIkmm011Tjqq8OABwonoRA7IYbDDYZnZ8dP+4OzszN1BDERroMajgbHo6Mnv7tPJRvT7nK+zmC9",
-	"DwHkZ6C7m/HtSm4wx8gDwDoJN7NdPWQaMW5Y5vFwcBL0Q3LQn54ODp5MB/2DYXByevA06JMhHoRHs+OT",
-	"Gk4Lj9Vz2mGB0z55Urgt+doct92G5qAgVvA0CAgJSQiy7VVKm4X7EtXcD0/sKoPFTOxcVZWciSSaz0ki",
-	"92wEEbnlDxdAzoqMZR2Nb0miCcdZr9876vVbUg9CQ5BXvZG3EGLNR4eHmmL2tDrVC9iqER7nDhQ5Dp/i",
-	"fjAgB6ez/vTgeHby5ODp7HhwMJwNZqfTAXmCB3147JZQecHHfEsDN408OdPLjaNVpJQ9zaNPhlo3AV61",
-	"YFxITgW3Rn0VYoE1FTjOLoL6ac1YLHl1hpdCSwNwXLmeM+j7nlzbODslgsPtLnFCJJjyNUvkTnAqWEsh",
-	"IuUk0UuRxO//ueXrBUlIL2YBjtXxKx51mbOonLCVLvWsj/GOS30sEWQtL9WxFE41kKQk4IV8IGXKRpVP",
-	"MgVv5H0M+eATIsn6kCTr3u0qXHqN6qCUTmcsDgHBD19c9A9vV4frBHQGdYge4Z8HnXDwAQpBJxxckRWw",
-	"97OTs6dPj45Png53aRS+R6NAgTFaA3gHT4e9fm/YG/QllAFQxwCoFQ7k/vqjk/7o5HT0FI/601E/AOou",
-	"NixZeiMPYCSht2YbKZxpjGRU2SFYmgREI7aCq4Tm4UX/8Er/KGUiTgjducVOJgspT8awDM3U24tcG5xQ",
-	"xf4/fgLxaUFwSBK44C+v8RwuOuFBEq21jeJ6QRCb/kEC8R1Hmuj5aMYSNHk1O7jEIlhMemAkAMTxRt6N",
-	"N7jxADp/plGS61iSrK4wGGi2azmQi0SSXrmMX1iA1Qtd75eCCmIztFlggTaYoxUOSa/TK+58b40TvCJC",
-	"7/ZC0erzmSbuxbeeC8QShOWPSCwijiTl6QHieiPvz5Qk2/xgMrIPc9mrmLFkBccuSdEBqFG+Y/d6Lc/J",
-	"TAtPxcWo79uvY6rmuc9C0oQzBzgmoGUG8OtEnoSAU5kTpN5VuyI1n72SFf78C6FzKXmeSHm3ugiwIb56",
-	"AeqAY85MnqiZdSAl7+qs1oQg92bzReFORCrPvIpo9tn5npCs1gwMFj+TbRWUl3hJOMIoIWsiIvklwpRv",
-	"SKKwWwJ2FiVcIEaJ/oWEGXzVdc0Xb73tQL6uZuXDk5MWK5/BbXZfwYmkDtnRK4KAMIdPAY5jkqAlZRuO",
-	"ItFDk/+aoIgjTLf1C9e0o27Fp8euJf4ipZHqAl8JsuJybVghJRZoxbiow0qQaQovzlS6gWILn6NVuoJP",
-	"fYCb/pgtKaKCSFlRrukNTFpe0lsabxWoKJErI59xIOCriCO5jrrFwX+1x3jafIxXKa2/PNoe0O3qGMNc",
-	"/bS2ZN5tbi1e109t8bYOM/ve54M5O9Bz5C+pSHQ7Xly0TnTd2p0iKoSL5yyMnD6SgFFBqFAaxTqOFAs8",
-	"/IMrPphx1C9/BffHnb35/0jIzBt5/9dh7g86VL/yQ3uTGRhy2pqZe9/CVeHdAFE0B+P12mHAfNJxqWYh",
-	"uxZr26bbr9YyQX9lA7PTVOyy9LrsuzVaVkewvs+1aBdcLVNRO4BydVHH6xgHRUWsrWHHflhJ82w2Mxxf",
-	"f0H1AuWacxNP51ftsA5lysV4hdfrzBYn1YyRF3EmJftQAq39lTOwdEPasmC0R93WZoqSJr/GnG9YIvcS",
-	"sCSRUsKCJZygKRaCJFvEBZavcOr8YpGuputEvfbpD6Oz09GL/uhsMDo7Gx1fjJ68GJ2ejJ6ej4Y/jF6e",
-	"j877o4uT0cm5HDM4GZ0fjZ7/MDr+YTR4Pho+H/Wfj86Go+HF6MVgdPJidHohxzzvj37oj/rno/7ZTufE",
-	"brNA22MxgHcdi7IRrhnlFdagtYGONyMTYdxrMkNL5PneRL0qIQJpklKNQ6V0Ta2HHcKYkgq4a3w2znId",
-	"wsLe/vy/C2RVz+nXwJz3tnH0/vygCgwjQ34jFDLLe2Qs+uuCD1RvRolLvZLa3JxR0vOUm/U8CMj68TDt",
-	"NZt2gI8a7QTKH2xagsf9UORdwqYxWe3Y7lqN+LtTZg1BM5D8bpbGMbgQBY5iI3JZPnPEKMpNhGjB4pCj",
-	"QV9qkIM+AnlfbmgWkTgEbSMT3yQ/CdhqRWiItWD98YtyTmo1IXcucrwiUgb0ygLgkRQA7z5lqkuDpGN7",
-	"io77TyVHFWACvI5WRO5X4o3estaP0oSOJE8daYCNcrC0PnBzGo5DP0cJmaUcx2C+QzMcxWmi0PYqpY+M",
-	"tlcp7YC2arQTbZOUImFsndpd56NNJBYoElxiNd8LWmsB5XHZRi4F3UtuqkJHy6EKICwVABMjd3517qEX",
-	"+2hs418EfFVf2S8RF12gAuqVICvlm2i92co73WQB7IJshrRVB2mrDvcRi0PChTK69iwwuyw2OAzBZIvj",
-	"dwlbk0SAYUd7YdbWV5alQhROW48tLS+O0YqspiTh3yFO8ZovmOAIJwQJvCQUCTYnYkGSHrpeRJkbRtE6",
-	"wpHUKHo5jZ0yFhNMJU7bHukaL0BCcPgWQkSUIlyxpIUkJmA10BFbmZumuKXqywubLFrM+sNjx5vI5yBO",
-	"QzKumt64hR0dbfJgz32lHh30waKrR+AkAR5omwpfqiWUjYRczhMBiWyEVxaauhNxf1Gj1PLGa5zgOCZx",
-	"AbD9Mp4obARLN6OKTWCBMDiFnqE++t5Y5PUd/44j5b9HOI7ZpueVbNsF63a/at022n1niJctlLs29V4O",
-	"UewOI2PHRFPGljzb0wrTrfw/EmghP6q7co/92HZSHMdvZyAl7Tqn9+YJKRYBpshZD/gyWh+wtSIGB2Aq",
-	"IYm+C6VQ8fveu294CxzoXzBhfFSI8SmbRDmEvKJCDtRY2bYswpitP/ujtRZdWvOdjn4NMq9l1b9gr1m9",
-	"sH7RWcx+iZJXAvd3L/kCxr/Iht+VQvzbYt6F9ZBEvuK1+c3IhwnBUvUDGVdHkLSELez3RcSXLsjmaQHt",
-	"vMfFNIGKP33KCRXoe0TJLUlAhWk1Z27v/lL9seZrE7/35eGkOcZcKSdjOQwnpBNAYgYhqCkVUdz+KR0i",
-	"7Fx/KdPB5aiFABXjpwV8aA/tpBBLW5z7jfZZVh/SIcaO5RYC9ly/m0yJRix9DyNLwYsVn6vatPJ1PUOZ",
-	"u0MySo5mCVshMOO2hofRbdssUA29K3rUynve4ZaEaNqo45VzRFC3F5avyKxKIkNHXLZfcsLmR2CRiTJy",
-	"ZtArUj+/Sk4N2TL4UMDD7M42kO398RrFBR6b11jez/soFYqPtOYevgcWlkZF5IrgEEkKvRWLiM7dOkVX",
-	"ItpEVRBLUBT2UMYjgHKpdSIwOvrN7v6yb7Maj5ERxWDBooBwFcPGKAF8nShZE9gT0pzMRxtJL+AhiHOM",
-	"Y6wCdqQ0DaEutgR6enJydLpbAC0hSWnR9dhiu593oktx0y910ImOQZkYbjpBmIZoUhUwJ8+yQBXzTAYg",
-	"H03Any3/2BCyjLd6mhWjYhFvIQqwiK5S29/mHu+xYGPyOeIiovMxeFJ5O0Xy/mi/F/1Xe/Fbim0vYHgn",
-	"beHradiZgNhyLxFfXsB16bihUsKdHWFVRtKf5BDFnaWmCtwF7uZmEQULhNGHS7CCcFAPcfHOyU3uis+y",
-	"Ev2+lBN3SuDssD1XMEeZ4PxMyFop4wrT5WXibEWQvOooZnSu5OBWnOmlfuFV9r6CQnc0rHIrW3JupJ6P",
-	"ZNmQAnAz03nDpizcogBTBBeBAB5oqE1N7CvZarLsZkqVfEnrradVlNvACegAX/k6lU6IMPqDTdEKbxEX",
-	"URwrbCzaGU7PdtL4Dmi0IpinicLNdvfxUj/xQt8vh174igLS6ZhSScF/fHk9MSYjI5E/Q1hx282CUEQZ",
-	"sHsVWq1f0XOQxvY7Uyyhw8b0A52ozD2NU4WM2fsyBcMW22/xLSXX8oFOW2wnOz2DI5fgUGG3Omj4cSWq",
-	"HyTFFkrjTIQRrozy9RWEqSxPuRIvz9iShCiiiOAAEgdyxgLUoVd/wvbslmu0wUYoR6rDNY8petLBzCif",
-	"+k091AlDsmTsLxUDEaEoEqD8+hIYG5aEu7aeH70VGFWJBTh/c67il4vYlVmcS7h16pJCUjqFIxrXHOCH",
-	"S46mWy0ACBMoA6bfecI2FOTOXESQI+S5ogUOEWUoYWw1UixD4yaNYbaYZGO/40in/mmUVe6WKYnZBpmo",
-	"tHZ44kxl333av9qPvIAnHs1o3EoAUAJ9e3T9TY3vhKnFjP1dIqEU4kmQiuiWIB4zwRG7JfZpSwRRTLrM",
-	"npsEQpcZ2++uiF1AKGc35T0Kayx2ek4kGJpK9RTTeYF6S8atfjN5T43nycSCJC41WH6fvVG7XTZS0tGz",
-	"++b9krMocQwoKRB6yWDmrLXU+i7GlJIwj1xqckJYJsPOQVHFc82maXmUV4RrZ3zxzOzltLsZ5YVVBLRz",
-	"cGNtWBqHaEp0WEeW+wN+s0T/HCwY4yp6JU/cs4xZVcJdgGYdTKzZmsGzP8OajQePalszL7pkt6TjHc1u",
-	"Ruu9FV5WxnCgReZjy+Nx76zsVIIQbUnjPmZVpMBB4WlT3ycHUbiQ+piayCUuYCF10ziaLwTi+BZqejBJ",
-	"I1jGNTO14XujM/TQZI7XE2C3COKjbyjwYniUMoHA4qMITYi3PvBuwPSYCTQl84hyVEh8UynF4oYa7ayH",
-	"JmITBWQykjeHBRJPEHxTmi3idv6cEkjFhvVuKFiqFbjmeC01SPm4G0pFY1MpERKv1xP0ZxoRHhD1tnlK",
-	"uFASCY5jDuKEhNkEihVN1P3GSLt1/Bsq5xibk59AjBqHTRMc+mjCZrM4omSC+CIV9itCKflIqUcsyA01",
-	"YSLFzZkCSSozxn6R53t6ZueuX2RGrg6XBSTdEDKRy4D6xz/+8Y+Dy8uDFy8sRoalKBZUOFi/qLL1XXli",
-	"lQvxAm/fzn6DtJn8Kuj0GVBA1R8iJVz9tSEhNX+LRZroP2dJpCMhsUgTnXxTBU9uCOtmgs33HsfKHecj",
-	"HHN5pRgnCAsB3lsUY6HsQUUQm4iY3PLicv835wXadAlGlwlwRL/Ki5wnGfGlzmC5hFDZ/DwTohJ2fE8B",
-	"ynk2L5OEJRf6SQdRW0Y0lNTAigw1caFIPqYkfxyGJPS1zpoQKRiCDcQsBYRZimNVvADH4ApLKU7FQoqO",
-	"AURQgmNxGoUhkZeSMjGesZSGygc2i6NAKL9YngCjo2NVMkzMOExCPgeEhDzPjoHcpZTLp5RT2fO929V4",
-	"zpR3bjWepnyr/soLmqwTMgNqPpbbJWG56hascMzXCsDGxZdSCCjQA8y3IaERCQuuudJI64cQr/AcRgvG",
-	"xjFO5jAACzKGcCS9FHyLoxiedp5qxeT5MN+HnWmnfBnqM5iq5Bfg6w+x8WrIcfJjPqZ6OwtzlO+MUkGO",
-	"Bk0GasuMO9glL0iQRX+mRP+sk7uKCYQtZZacdhbe/6T76w3Q2rkrqialbvaeypl0U1hh22Bp7KK4dvfZ",
-	"5XE11ViiLN+tYrTaClIM1YioOD32XHBYqsIC9sijoXOkLgXzxWXew2HNKnTQ6Swz8EEdk5Zr4ws8PDmt",
-	"Dc7YLFis4lKMQTACuW1J2YZW40uKARPvfzqXc8u3LKP1GhwwWEcRO4I3WELqt2gUrpxuoXlCNmi6bbXR",
-	"ElYsSRaqIIl9TrcBzNliarHlvYmEqUGKIhYVCot+aXMq5rTbHGAGt65AsJfVfudZjE0moKtKpmuciAj4",
-	"bc5PlC05dDIMXf2x5IE2JSArhpckIhxxhmY48RUiaHOgZBhaGgp7TggFmAYkHuscGWLH+XQLva66Z1Pi",
-	"jGx6w4TJA7EqrrQMy+seyCcFqvak9TWbggjWzRpYF9OXJVg7flTpS42r+VkOA+InyHi6zetkVq8XWrAN",
-	"WqXBQpIhA+GyV7Al5SsW+/ziGpFV/2xvxClWCW1Ii1Lj8vqDdYDcFbNXCLBrHydHWhzMexh3Z0qHOqV1",
-	"xQ5CJq8iVbCvGrnvGWJXjZZrh+GOuLl7yw+gNwAiG7hZJ+xnBKuEThbuFCiLi6xm97EqfWglaWeoQaZN",
-	"7YxFLe0KZs7H1yzrZ31/DaXPqpJodPVU2T9PR8QQ0JvimIDapMqN1pH+fZgpIZH00WyTGf5bAPgzJali",
-	"lnlV3azgpu9lepviOOpvLfpIaEec1zDDXzI13q0yVbV6R9pP0dtLCBLkszAWKJRySDBhG4pYEpLkGVqS",
-	"Lc+yyibfT7Sdx36v5Q7UkLHukTfyVnj9US3hU76SStRDhXJkAR2SaH+45N9lTj3B2FLqf5IX+MbDokyl",
-	"oTLNTYrBShPf8jNpa7wyCijHCHgmI8FJPKsKZvqt7gVCEstGirx2jIVDZmfyNcJmW224DwkjTDs+xNP5",
-	"HESYsStiq5hBV4ZTJkJvtbdigW8JmkVCeYwE6zVLjAZeleVXobBjsa7bdmlFoDzcaNDBSIAmfMESoT7y",
-	"CZozwg2iFWYDr/Rf0qbQTam3t9voLJFjL9XQb6jPV7DlbRCkSUJo4Er/MVFsO8NOLdfKHVj+XNZIwAKY",
-	"TztMwKOKVWQjFUTbxt0ymTuxRod7GefRd6pCJPqnjvJpWfex4IfKXvZpJ6T2wXEtuDd5L+sZqwms6ua8",
-	"aHJb3MNHYS8XpnettuwU70agFAqZ01Y0ZGQHByAYMWViMSrHE6hno7D4lPbxVwlRy8iRvXjIH3B137EN",
-	"SSqCFaSVsNkM2AZfgw7sFJSsyh6lVIgfLtDT45MnVcB0lqJNtY8vlcxXded5QabyEVQb4y4jRL5uXQHE",
-	"FU8S0XUqEBZIxfsBeTEVdKVaxH3EpcaLuQnk7xWM4+4sr3JxETdxy3wak5GKaQgwlVim4r1QAs5lyjY+",
-	"mlpJ9y3jSa4Ka3CJ6nbZEqd2mQt133EUs7kuWqoMgfCsNgDuyAWrsltd9qRyvtFnFXRnFyStUfeb9Ar4",
-	"1bzJyq3SuOUbDcyCgJP6WLaEkuha6T/SSoIMnVGCXYzZhU4m9XmjTOQ24haz6m4ozoXp6NROM5bJu/K8",
-	"qbf4VeC5YF9C38oJuDmSCTQeoQJvcmSp1MmNDuCUrs3DnUjlGe26Q1+cCf8xmQltaZPEIQLlDeJUpQ4n",
-	"SYi8jFLAd2tJbWyBRYgbs+CusAXI9RlZUSQQsrIb8veME/4rOLNyO1ReRso6umYsLlt07MpS8k/JD5x8",
-	"t9i2p5xwT4LlOLNCV561e/u0NVEWev245ryPtT4v4VPiwuA/U+4tCv4EVfM5dOeu2B2EatxmXLAEz4kv",
-	"mbZUTHMQTIoxWe1J2r5s9bp50Zcdd7QUQ5X3Npo8QyuWEBWBGrCaDHOT51GNcs3aILnlICvLAIwVK7xF",
-	"myQSEE4biRpBJ2uZ5PLq2P2T6kxrDaa034zbM46kLDbdQoTKM0QZ4iRIiOA9lINoBLKbtdT8KhabM5VB",
-	"8A5LDHFhTEsWWujv9KWJI4JdW4dTG7JiYFW8fsWZfautlY1Qpe3ZB9NoAc+Jyz6U1KtCR6xHsg5b5ZAf",
-	"YK8yFY4nPpqoEsTaUBVGfOkIYCn35nKIfM35D8UeXvdNXNhPpap7pMO2Z7v6jFTFlC6+zoc4VO+dg9cy",
-	"p9N2uHZMpLPraXeC4Cv6Dp7rBMS8rEvjntr5WWumsW62qeHdaXNvyObDZdcsv0K3uE6vC/XL7o0nLRy+",
-	"jQDPlePWGK59wZWVV0imwc8dVHNnCsceMid2pkvYVKEb9X6XCg6kG3p06Xh12C+4r3qoTN51tyk5fLwk",
-	"xglhfwsRSM5IxawpWxu6uGph4iqH7Uo0KK7PGaO223FR2UsrV2W7pLemxin2iTubfwBUdqCAIWvdsODt",
-	"LUlAKOU6tS2PTVO4YBpeIebwOFp9DJry7OFL9D3CWajTh0upmagqkjW6Sd4Woe30oNjDYyREbDZzz8vx",
-	"jIjGah7v1Sin4VcDfT8Snu6f8NjineIN3fDDNIyiZIM+XPaQipLhRuuTf3GToQcI00PnytyY0Y0gTrkg",
-	"iZQKF4wLTTcK3etc1Vv4OO8016pMi3pNS9ELCxxkjSnaje9AwUyvwzZjVf/DNiPvXXGg2vCjRVyGWkTD",
-	"3K6aADNAF3hnATNMKhfVo0x/KsFQykmrcI0GkuAgILoW6DgKCRVZ6PMuSvIzIWv066+vXnBA1MvzC4TD",
-	"UKqPyqjsCiwvNGJsc5TaojJeszhSmV7NbKYQdrbbM1Ybhta2jqYl3lVt9XnnUZdZptiS84uLvdf8UGNp",
-	"Ka0ZHi+/x7dW5e/alg6fV9lU3G260R4wSbuK8fY66gTqOsi5oaqOyZ9e4S0EofTQOb2hZLUWWxRHXOhe",
-	"dIimqylJVFz7QCK9SjoAJOuDD05Vp4SMurL8pNPjOljVrSIoHZ6yC4t0eCxP4G/9UOlUsxebilfZpPlW",
-	"dp7ou4SpBrWWOVhgGuJEYsScUJJgd2LqFXO5zya3EdmQZIKkgsB7aKKihSYqf24l2aKfBWXJM4Qyj1Aq",
-	"Aj7f0DzPXf6sPN3cylzVepd5hZpENyzuoYlEACxYMrmhErVCZpfGK6RdqpXKO1CKaJTfmWncW08dnqD7",
-	"GKO7h3nfs7ZqvZcuonDdeGuHbk3A5a4KqI0lRU3jb2elhZhlecF51QUddTwlMaNzjlTgWsvA5zVYJWvd",
-	"l1kusVB4OUJTIjaEUMvDZDKYY8xFVvy9uASWqhw7/X5Fx1oHXl+lNAu8zpqcNz5yrUc67bxmmjyEucki",
-	"m9K9COopfUwh3QCqfYRunqSSxeruiMq1wGoTybwuwwrTtIZGvs8UJlfQPEdLshZK8jMaZKTKpkjdUhA6",
-	"Un5VlqxIohKRgeMNj1VJJP+GYvC66shZH0l2yBy07s80gi52IFFCDmlNSvkDyjDcyxy5p9IhWZ/P2voh",
-	"7+0i8u0VuQuo5gHxyaYcW9aLA0vtTgo2ksFIRtZD5+ASo2p6UyA/IWge3RKKVil4x2NH4FYX1UfKaeOE",
-	"zMlnV6diAanpmG51ph7NtAc/qwmzpQJ/lvv5kVXy+p2vTIi8qdEtaVYE3qfTA7UbCOTem+yvOqS2pDm6",
-	"O0yprkeZBO3WDXZhbltNwXqDGymTW+LI+cDraKz7hbiO+A+WAAdaRZQlWWMR4JERl/gnEhwIKVFDSaHS",
-	"OByGXCKv/g1mk3gtxaVpQvDS6WK1HbO1GUqZ2B/kisJuG05JsShMss5l01aTGFlWF0OrESdMIBmE9LaX",
-	"GqzjaLBC6oF+4RSrANSLdG3YBUkn+liR2W4egxFoAYoQxThYKntlCJIxyMt8Ga0nQJ84lGFLqV1AQf7q",
-	"WcHlTpaRBcg4EhBU6rDkVj6a/PTTqN8Ho1XWPijrX7uGVqPyof/5z4/9waeP/YOnn/7f4cf+wdGnv436",
-	"/f+oSzN2r+e3vJRfe2KvqtriFaPzaj7JOpLQg9Kbkzz2ZpJb9RyFQHASR4SLTiFGMRbdHnHZWd9vaZCJ",
-	"ReVIDhB6TPUfKcCKZIvUt89UAKjJ7QZxBFzUt4RCmQi+pUEekGDQZE1oqI5EitbbXLJy4YtuT9WlgnrW",
-	"E7tzYROH8a9VQ/ZCnpx5/Q4TyTWeXypD4dfbm/bWdHxKKPB3fCprptxgcKsHnXyvr3Pu1WxOOOomhF2q",
-	"MKjYRK0i1gcfzhJC6h4WJuxZVRDOgp/dM0kJfawGONgzS4hq+qiKU6ogarHAIHslRH7rIx7RgOjQa7Oz",
-	"Se414iscxyTpoTe6ym/EUZiw9ZqEo+yKCsZUGjToO5o2ZXU1A7aqt7zqcEBSE41OVmsJdhXKaWqxQqEw",
-	"YB0ArQXEqEugwm6fyWHkzxTHUphQbMbQvxpvkl22zRWXvlmw70WSEghLZ7qvpqLIWKggLKobnLQTCjVu",
-	"/aRkbYdO2pyzkyXq5L0eMZcHPGMdOuSk3AV5u6lWsgsDa5N/ClUsUlWXCNC+eOZFDN51DX/K1JLmsphv",
-	"izaablGBNWHHJlMqZuK75gDjHdFt9bGxZqv7MHVk1KuzvWNn/d5riRIQS2BOerK/FPt6jcVek7/DBHPN",
-	"loR2ZXt7iBx7jN5VLYOV7t1i75YtH7jrhLVQiZhWg8hnUasZBMBiECc05M9UueWoUIdeh9+GRIfdNi5N",
-	"UpwH7K2mzC+rsegA2u3l1gL+Pp6J8jrBlK9ZImwDIk4Fk+RpFni+t2ACh0Ctpm6Z2VF7uiZXiqGQqdRl",
-	"ZS+EQ7x9vwbRI8CUsqLB2qxnpjKSQOFzrcA0qO12zXcaMvSqvuPPtLahMktyK7tUNlohXoDHgXzpDEr6",
-	"OcKqX16WS5yr0mWPEtFKaAgBe9V1LIRY89Hh4YJx8XEkUeJTcVkng2FzBGfLGNGyR7nkr38YxB0a4f0B",
-	"pvqddijtonDxF/XY12g/YVotO6o8gVdB3rsVXhKEjXn4mS5AkTV2cNlZd5sYIcDMCrI0FScLipApx17T",
-	"olXbrI3EVOy82hjYt6VBntLTHFAqh2ferZYtFDJDhSOqFJTGQgBOcYuqYEqWiJv37DHl5rValyRbeTCa",
-	"CAo8b68y5Gp9yZxc5RZika6m68R58d//dH4wPDk1azMU4juOLLoF9vkF+ayyvlWXb9X8LB8j9T6dFYLw",
-	"HMtLjiZF8jdBGh4qF+U7jnAqFiyJJFFuVYi+JIpqFPN+vb7w/LrWEsZyJLhdqV5eCaOWKm0Ncqva9JsQ",
-	"NtfceUbZwD21Y0g5Se5lNypWfG9q8fPu7ftrHdX37tdrk+C/0VxccsS8+R2mc5JngIPzT2vhLA5VOhY3",
-	"2qN2+JBN2bxQwPqOkfVu2SzjdBbQXBJQkWB3rJ5gksB052woRu3sklOXKlPMj65vat1H36OU6mq3znyr",
-	"3ZVOw1wu0684GVok92TYRG9hAliuiW7MZhr2rZmOz5pm+oNN1USFCMxstuMSJ2iazsTXwJTGZWe3Aukw",
-	"290u/Hi4MG/k1McT54uF5boG+gXrlLepA1vU1y/e/coLAbUdyxF26zFd3GFds+ncZV2mdFo0LCdBWlFM",
-	"jLprZpr+RxCPrrpO6ck6tJ+2qknUhg23jZ1qjsuskYRLOX+qmrnkjlabf8wFmjMWZmJ322bTK2dvsS4F",
-	"HEw0adX2u8IUQysZQHgUhTnfuV0dHA+72fVoFNwX7968uqigXfFWvHl1wfPg5lZxVVblGVcYQmdM5oTQ",
-	"TgF89wljqEiaVoR/1a5+z0Kb9aLLb4stlHlgCRSlUX3j5BfanDAlSFsnFNu8Z8KWamNtmx/Lwco6hlkL",
-	"H/apWzDJO1MD7hVopga/tdn8BJtJ/WNWBzeBDnVOvgeVDS82O8vLb1ePucZQ5M67b1tOG/bWDN69cP8i",
-	"b/5aQoAkVdWVr7sw6eLNfPWOdzv8FQ7c9FdllDRvVZ2enCZ/qHnjV2Tmivr4cAn5Tco/ttE8Xf5NmSAh",
-	"NMWpq1329TMjduc+lMq2dK1Xt7VL9LSuzANlZuwSM02FZbKqMuUk2MJEfmFBdbu1tpoZh6OEQ3UHpUX5",
-	"nlhEieqckiYw8Syawf9SpnHaj3/LmxV2gt+3a5RRKQ5oraUKO5AFgjSJxPa9XIjWBQhOlIwMqwNOrb7K",
-	"JlgIsfbu7gDTZ8xhqE0TjJbQmBqCqQ4+XFqWrg+XG5yQjG7rFFikU2B5D10vIq57bN1AWRsTHphFtYPJ",
-	"RsU4YRpa6RI6pxXHS65rr9zQG/pf6CXEuwY4jhElJOQII7UpJNiSUJ3tiNUnpLMwZky1jM16hicsJs9u",
-	"KNL9XiHfImJUVbtTsUlECshyHEcpDUmCJp8P4OOkJ9fxFkCvwiyUA2G6hVqJPhqeomCB5TaJsZRwlgg5",
-	"IPPiK+NKlMg1rPASskvewMvlhKqn0gjFUIuYEpSudUXY/1uu8Hu1BHD4wvirHy7Q0dHRUx/x6J/6OzA/",
-	"9NCvVK0ux234VafwAgysn2Cx4I2zWwuqXGP5WDSnLFH9HXXdOA5LOVdpU8rAxNEE7grYl3yU0pjwjCBn",
-	"cV9rqE40sVii3BVC5/CLSs1icYhmZAO19clKG5gmYCSZ6Pcq85SULYzSYBYhh768xvNJT9u4dG8obrUV",
-	"UY8AFBR8X80OIIp5ItcLHek40+7JGaKq7ziJeVYkUw77T/jieDD8G6xp8iokqzWDfnAHP5PtBDGKsDG5",
-	"rXRybkLWRAApgjdHNAus1xuANS0Kfe4kJuS9mq9NOdgl2eqecTqsFlZp5Wnn98Z0tIrkEnQlS/SfpnLl",
-	"30zruUnAQjKR907eVUYVxqeCRyFBk8PbwcTPynbrqzZCk8MFwbFY/HPio8khxOKpP9maULyOelu8iicA",
-	"68nhiogkCvjEeH1NofCVCjZ4l7AVEQuScpVKEEcBoRz4qRZSLt/9cjDs9SXxTGLLu7XZbHor9s8ojnGP",
-	"JfPDy3e/HA57/UOr6iJQNc+KqvUGvT6EVqmFeiPvqNfvHanAUBXeeng7OFR5DgcqX0x+OScgM2bk41Xo",
-	"jTx5EVTCwI9qIOR84BUR0F+1xiWRDzmUZMC78xvHgUGzzcALJXAqHwdfM8oVfxj2+6o6KRVE+Q3weh1H",
-	"Aezl8A8tp2fRshkH/PhJB1CtcLvMCQAESNjAasoCG9x3NtOJeD5icWiV+iyWTXO9LNvUoanNeme3ufbk",
-	"m/XkRgnLKomb0wQ3HpD3Dtl5oP1zBw4oR661+c5IYNGQn8lWnx0Q3Ocs3NZDwgyJSAH42t5gn/2gGZzW",
-	"BBfKNb2H07hUnsq5Bkub48hOwQL9nV+9k4dfovBOCTHQDKIizrzIEjpN4YMrRSI19Vc98ya687eVDJoQ",
-	"ScSVIlo8avWq4lGXIH3cDKofGSV7gK3aX0foFvDZSdLmROzcYL8TKr39eQ87/ZGIjtvscKe73dQXcDvX",
-	"aV0KqR0gnKMUoJMdpIsp2ZhOEroGclJAzrxSchULlefxQQRnBnLPY1Cab4AeqrD+Y5KZwxVZTXXHdH1p",
-	"SnwtjvWpr6SQI2U3yeiqZ1cSGC71vPcBY9WmtRdo/qL6MVthDVARyCA1QMX0J8fBUmorlG3+Cvey9vhG",
-	"+m2jL/e87k6+P/1LcPy3a1VxvXoTh80YcJXS8yAg6/0w++caHfRF7IAWzZdR2SFayOGvVroNVrcDKV4m",
-	"8FO46PuHy+9Urd48BaJYhQu8EnL0nynJ83hGlYphJlg8E6wbs10atwCYqFfeMNRkN7cbfZXSdgNtL88X",
-	"Z+mhBEVhHYjyVpt1gHHFEMk3uWbLSuC3013sZpNtgK1F5POZigBoO/45dGd0gOctWB2UsQ0kAEiwBdOQ",
-	"j3SOPposyfZ7yGiaSGF2DVP60DscEr6nRCX+FPIeP3oiIsn3cxZDwK8LVsaTkoPK1d0bIkat5MmP//P9",
-	"p79/3/uv//B2t/nuV71x/0bqLiBOs7qrjtZHlGwydReMiBDVNI6oyvHcmwYcGTJYIr/6+/txZRdJblTD",
-	"ikqX6k8+0W1KzedxSkUUqxA1l3KGTd0dXYmnSTd7pYtPfHPdjCJTB6PNOXRQzmp22AHpi/Fj7m2aoTau",
-	"q512vSGu23GdlSTcl47YDdxfURgtZCA2SDDvs7GPZUzsICm0kItEkhL0vbKbE4qnMQkhMbOOz+sxBX7T",
-	"VCjw34plmANu5hoZ2jySnZRbqFa6MflPD7WW7mIHuZlDV1crtJFSQjamKjl4gVUi8oxsbmiWDcx9PRX5",
-	"HBAScjvHWYcDBKCsUiahB52vMN2imOFQuRvqrbnv89JL30q9y+sQ3d+ma+bYu1k3K5Imz27K2FJ7eLHo",
-	"gFDNul/2ZHeT704pwTreb2/ELcByHt2SHJZgZ2kP0A5SRD0E+l2Ra4+GXqvi2f6J0gPMvfVW2PsTiocb",
-	"YndQiG9ziJk5dgd5AAP449GIQ5Z1Dt0tcb21xlXOrpRYFTNTM2FK5lGe0RippqrPTHKI6Uvvkn1mCVsV",
-	"BJ92HVjdJo6sE05VjBr0u2VK7E0W+mJXtvCG/eHpwWB40B9cQ/WlUb//9/7TUb+vBOR2QlOpp2yNIiEl",
-	"Ce4jzqToqeWkZ6q9VmaqyxByAQGCkM3U26fJPGCriM7VWlS1xb8YLWt7aXo6mN7p7IgucCxltEQFk5yc",
-	"HJ/8zTRPj1ZrlgipASSIp1P52BSSVnvoLSWI3BIq0JokN1QCCfIQf72+8FWwllWAA7AIgVkgjyICMXDG",
-	"Eu04U/Xrb6ju6q7LtmCgMD10TvXbVESbHPTrqxcSQ4xXIzDb0PUwb2hCsE52RHzBNhDHpLLA3siXxRHh",
-	"KgUOYpOO+30U4i3XlGAi9zBxyZTkswTKvwytKSWUSCAWepR2pEVHp6f7JkaCfBaH5vgKlMh7/vLHV29G",
-	"Hy7Of3n55sX51U1yQz+8vHr/6u2b0bDXlx/fXb198erF6ODw8Oc0webfl2/kby/fvCg+W9hSGVZOQmSW",
-	"9SwLmiIKgjvJkKEZCdRfijioyPugTdc7yZJq/5tB8q9PpEaJroj9ED9etR0jV+31oLjUlGx1y1/dB0UV",
-	"DajqEklKH0NP/LZOvKuU2vjh9OHtQUwbQWq5alHjOpTnjC2tWuwQ56udznmoRB71iCAmWTtOdKTkWu2v",
-	"em7waocCVBC/24s+EIapjjuS0/cHr1/8/vPR/zn77+Prpx+Gl6fPn7w5uRhc9S/ggO06xKZvQKHcev0E",
-	"zy0jWrJGNJovBBTgL3ZB8EZnxbazuvTl3T3tVNA/S5G7PExdl014mNRow8Lqh1BqVvzxaPApy7HwcBIs",
-	"olvi2PXpsLztI1Xx09UAqh7KpRy1j94bKFYqRZUfyDRJcbL10fk6iWIfvU4p8dF7efmgeYTUdN6wW/gw",
-	"UqUIFvhWXiMoZ3c06HmfHnIKuouZg/W8su4H1uRgL/yDxLEKTVaR65JFQTi0/NsiFOrlKmB5/3ykjoqs",
-	"dPHwGspuR2RhK0QnL5QNISzaGSUWjJOsvdYWbTC1g7Zy0RF+DTDVceFIR5pHVJVIh8BuVaFbPm2Cx6Fi",
-	"OiU9dJ5FZucZCBkcp1sQVWFKEy8tNVVf93GaZJvvDXpWddgqmZOweahHodmQ2f2ytyOV34hQHmlC2bTA",
-	"F/UL1C/ekGlnCt2VVL2U0vI96QnU3X8Mop6bAu5xas1o8ZBz9Qtraj7hr3uU+/YjXRdiUFU6zhZIEmWb",
-	"rEQ/S0JVJgZEXnW5e/szA3JySxIcFxei6jw+XKo0/WZq7Xuv5YAK0XMpsKYpdSv4v2ZTaG2/M/qIdJlO",
-	"FwrY7V1V3UZMMyPQTXY5WnEglKC0Vz+r0yPcKTBsX+FmXWOw/hU8xK/ZtNktLNG+GEq0NyvmH+rCmKsJ",
-	"Hx8ksskZMr9dnTfqNZt+vVgWaCvV5UDqaOsfbLq3yBU52X7g/hCTS3ZYh8pmVWsCVu1EDqAylhraQy9x",
-	"sECTP9h0og2vAU4SSEFFr9lUkv3X79++Gdm9rcQNZTQgvgqYJ0lWfywz+WZGsz/Y1LQseia/0KY0kRC8",
-	"uqGEhlLiRip8QKA4UsbmZIsGJ0g34NKWYGWop5QEkJCJ4+iWuKy2au7XbKosoF47qyRs/UA9W7RMwi8j",
-	"uZEbGmKBR+jL3Q29j4lRQ3wPuPcD5Er/5dBvFGAaqBIjezT0nRsGqnFJvSSWHFWZ+X2r+XHmOIpUAfpA",
-	"MkgSonR9Q5U1PhKcxLNnKCvRrtETcQFOAfAeRFzl7ko45i0KV3h7Q9XrdUMt7tv9Bld4q1eXNxx0xarA",
-	"ECfxbGE3fM2me7QbnvOlQiMkGOKCrXejUzvmkYWERw1+3Ct74P/mHNwMENtmMcKG7iMFmCXFczEIUfj6",
-	"QeKFPVOjmHFlZxh8JWnDeufdPU6xjgXkyRJS+l8QHOr0tJe66Y1rej3sEMboifcguhQSN/Z4xA9hJYZs",
-	"NlCNrFpXtzf9a1CCvAF+AxlQUHgkjSIhxZJogBv6q/2Glv4ENZcXxFGUI9IePTXfdxxBSXIaqqoflAmk",
-	"WjyMEL6hRgQwOQdgG8ECSm9EHP3BIkpCi+9nHT91toKqHHJDoQIKi8FPtcBUDlDiK3iMNhEnfpbxoIpr",
-	"LMnWh+bsG5hdhdLUR6nqI/4m4anm3TVxqY9CSfUbu16BehoKP/sK3ok+2BI9/YWppTfR1GzcPugq9FzL",
-	"s158szoUieZr1MAv1TONobQXIFuqSj5aDFYdq5KUSpmWpcFCuc1NQ1mJ7nr6sC7wNsfYbxZx+wNL5sQC",
-	"7n0B6u8QM2quZRUFJUkxLqWM3khAwtXXYfKqSjvUwcTUbplyQ1WUEhAgzhEE4YDmYZGbgtsqryGkaIsk",
-	"dxL7zatNGBZVdYCMYVEheW5ZLNHX+kTWk6b+d5++oiD2OORjfyag1gj5NQWopkCN9wqPHhKpcUNNqIZC",
-	"dDcLh7glg6ei8BZFuBFLbmgB8SXNkqo4Z04eqh3qf0EW2lE4tIMVblf9Qam3t4I2xF4LLECeqQTmDga/",
-	"P0Om94iqgaPc4Ub4EdGKdAle0JtrG7UA5Ki3p/gliUDrhBzM4mi+EAXM2d/lMvckpQ1KhhzQFb26Jejb",
-	"+XwP90Zlfe7/XbLurlLaQgtKKc8kcajW+JhulkQhRYaK8uOD0bDZ/pHSr2j4SGkXXpvSWj6b0j3y2NQi",
-	"hyVn1wNO4SGclmet2evOTTdvf+jNKbRIgzKIjmbr9REK515N33UdUvFx4A/9I//YP/FP/Sf+2Sc/j+n7",
-	"eDTwT4f+0yN/MDz2Bycn/uDs1B8OnvjDYzmQUaLDJz4O/KOBf3R6+kkVJ4ann/iDY3848Idn/tGJfzz0",
-	"j5/6J6ef3D3cJbmjIU6yxueVPJSjUf/493JNSFUVsh226gOpi7mAX/eBs6rR3iLKyuZGXFkMIP8h2zto",
-	"aRiq3lrorPHqQWRF6Daj9Z7A66y8qqpnqgNJsu61pZQcKSBCa2KadfxVmsw/lcEjwWEI/Zw2DP16faEm",
-	"Vf5A6Mma6KwP9ZIN0zoPpHvIsTcUpJUQbxXv5/gWQt+X0RqKE1MmIJyuYMCBxBf5ziggkAeiRqgveuin",
-	"vAkS1AaE+sUQRWPmcomX8pfrDHytYlAKLQmKUVm7KuI0dIqq68PwxdmT3k46EXnGCWIJijF0m7NTT9Db",
-	"WaFHFL4l8uGU+oUIegnpiBtgPW6+SmUbWXSn3opvclmsBB6p4OY7e+JI66lZNLTWfOiSrdZmZgkSeln/",
-	"ltqXW01znejhaHdWG2GUq2R5U7Ws71fWC7tuKZsF6xxoVFYFyEpnp4BM1pBwBEkZNcmPp2cd+0R9fenV",
-	"7uYx6JuW8cNSx3cNvEIXdf1d12haZ9ik7oV9BnkJrfI2TUfxMwk01xbkX4170BSt5o1Hzjf25SKtfoHe",
-	"OY/w4TVbblmxm8tOEaY1iy80696pOWgWVWRzj5BVmvHXrPNndmejpFJ1IefcDxMA2JI0KLjXasi/ow8t",
-	"b/y8EwMUkEraoyCfxSN51YWBeHbY6osddSDcxrtXgqti7FLCXLANVUHBkSlLD8Km7i47xxEFMcvpXZOy",
-	"0JKsBZj3/KxRqp4mz8wNEuKo3aXcWao79gMyDOw27ZKiPDEUpa8oyu85HVxHaxJHNGv7bcp5et1wo10A",
-	"/aDbNuzO0AXCaG2jzVZ308KfWgDD9HX3lmmCx0a17/D/vcBZVTBUf49Mb5eL6u2vjI3QeNf2NhVIY6Mj",
-	"7ZVAbC3JgzaRGx9LfskYdeSWQv/+/EZ8I2fZFSzjHjB6iEFEc7fdXEdrMv+7o73sbqY7OZQB6SMxpOzE",
-	"cgTJvtpvjMd1oYG8MQRknTEzt6YK6HyGJnmr8AkSJI7zLmERR6HuEO3iRqa967fwDFmtZbsX/dIP76/a",
-	"13kY5jJn8xFXKaUZ2LFWaLEGqGkYYlXVT0zFXKjIXF8UND/Kb0hIV+yW3BOM9aEGtTvrt8aTPRbuar23",
-	"b9GewXS6nxgv58T4CSGLQcdbbXldv4V704OHlPiqJwRf+YCzol77IgMjSZj3XJFfTrlXsv1tQ+qvCA5L",
-	"7K1YjqMG8u00e52eemAa+O2WtgpJf/cor98lATCT0Bwl0rOmFAFOkq0So01LQoHnVq30AAsyZ8l2JJlD",
-	"bb10laMUliqmKwiOdtVMF3jermK6ZZ0/ukeh9HKfEc5yGIC53d3A3LXkiAZxGpLxvGwx/gtV3/12LU/K",
-	"DS3te1a+Kg8yqZVna3Tbl1oNfzUPfrnFcXu1pPygU6kvAXx/Pv7SxPs/yAcpt67Tf8wGNRXs+f871Vid",
-	"akq4Umawu/HFWZnAas8L8DWNeT9+AgeGmtml1tqhGDq5sGfFcOmQA2dbGsMBCQ2hn4TlrS70yy/6mXnN",
-	"bLm4odVrM75X6WeTQ8bd8SVEnKjyO5V+wflcxc5A1Yl+U1XAQ7SAVNUPl1LzM02GIlUeGTIzq3PmXjL3",
-	"VqeMLaGdbNW5onMzFkxbry03S6/oglVuFofAkhd8LBRzNwUcOJpuIVLbmg9ikFyyD0HriARgzNmwZAkW",
-	"dqmzfLi0noaApurTUmAw5T82EH2h9B3V8FxUwabbJTictErfXqcCoG4v3ERTOs8vIUZVhxbKZC16jsY/",
-	"Uc3jTCfExrENeWWBvPt09/8FAAD//w==",
+	"7H39d9s2tuC/gsN953Q6Q8uS/BGHOT27jpO2aeokz3bTN43zJIiEJNYUoBKgFTXr/30PLgASJEGJtOWk",
+	"M29/SSwJBIGLi/v98dkL2WLJKKGCe8Fnj3zCi2VC4O/nOLzJlj+kLFvKj7c4yYj8I0wJFiQaYeEF3rA/",
+	"PN4bDPaGB1f9p0G/H/T7v3m+F0de4PUHP7347fXBf5781+HV0/fD8+PnT94cnQ0u+s8936N4QbzAm7Ek",
+	"8nwvJZyktyQacYLlSk58j5OEhIKl8pUCz7gXfPjshViQGUvXXuBNYHmVme4++t5tSKgg6WjzGk69O9/L",
+	"ltGWrdzd+RoQrxZ4RsqAmGM6I6OICBKKmFEv8MKJ8HwvZJTHXBAayoWGKeZzz/eimN+YXSxxGIu1Fxyf",
+	"PBk8PXxy/OTg2PduyNoLhv1+3/cSPCGJF3g/4jRC8kE0ACjhyAsGx4P+8WAIj3DBUhJ5wWF/eHx0MDg5",
+	"lAAgNKru6aB/NXgS9J8Gh3A85NMyTgm3xwz3+icw5iAYDOWYmTz40faD3Dziped7v7PJlnl+8PSWJeLd",
+	"+d6SxVSMYjoSMZxtZRsHwXDwG8BjyXgsFD5EZIqzRII/zeiW933v+R4P5yTKErJl6JkcGv+prsQyZbcx",
+	"jxmVMC+dXZujkd/hVDScjYE7F1hkHBCayavRFp197zZORYaT0QKH85gCim5+6IU8PsoFpiEZZRkMPuoP",
+	"jp5OBuHek+mQ7PWjo8O9E3ww2RtM+uExPpgOo4FExQWD0beLvcNhcQdJuvTuiitzqUFcvjXOy9GGqEQ4",
+	"TtYKQaIsxfLKjeYsS7kXDCTW40kiAS7SjEgUF+oepEQQqq7nh89ehNd8xKajFSE3XvDB4xmN8Nr7KE9Q",
+	"jxvJMV5wdCzv0m5ugUSiBf40ikiC12bNxzbYEI1nc5GsJSzJJzGSOFy+nYOr/lDB4h8AlA34X9kJENOc",
+	"rEoUNPcKZpQ4ly0WGGZ5eUvSNYrwGmGB4Gd0ymO8f8Vu1qzn+Z58cvQnk+jlFb94vpfRZcokJZTHMNLE",
+	"zpviOPHaEFrfW8U0Yqv8RCUa/cQmJdzBQpDFUsB5OzFG36UcYzKy8fftVOkmppHNbOQp6lVwLzjwvQXh",
+	"HM8kefjw0ZcEYpYSDsRishaEj5YkHXESMjnNsP/0yeBoKAl8BBAc9J8cPDkcnAwPfY8IrAfKiYcHvieY",
+	"wEmJzty1Jm4tCY08xTSjNKYz+IYs5RcERzGdIXWGj06BqrTjwsLqErcl4U15S+pWDIrzlMKMBL9ixnzY",
+	"lrDoq6NJxzQlZASnJw/i6cnRweHJycHB8GQbwpxLlJJiwihkGRVecDgY5ig0jRPC11yQRbHn4s6yFSXR",
+	"aLLeBmF5NiNGJR2c4oQTebWFiOlM8Scs5l7g7d/idD+JJ/s3WYr3LSpxZ9iS2d7Tkycnh8PDJyf9k77v",
+	"3ZI0nq411Tjoq8OAB0onoRA7JYbDDYYnJ4dP+4OTkxN1BAkRroMaBoPD4ODJb+5Tyce0u5w/5bDehQDy",
+	"GujuanS7kBssMHIPsE7CzWxXD5nEjBuWeTgcHIX9iOz1J8eDvSeTQX9vGB4d7z0N+2SIB9HB9PCogdPC",
+	"Y82cdljitE+elG5LsTbHbbehOSiJFTwLQ0IiEoFse5HR7cJ9hWruhid2lcESJjauqk7ORBrPZiSVezaC",
+	"iNzy+zMgZ2XGsoxHtyTVhOOk1+8d9PotqQehEcirXuDNhVjyYH9fU8yeVqd6IVtshcepA0UOo6e4Hw7I",
+	"3vG0P9k7nB492Xs6PRzsDaeD6fFkQJ7gQR8euyVUXvARX9PQTSOPTvRyk3gRK2VP8+ijodZNgFfNGReS",
+	"U8GtUV9FWGBNBQ7zi6B+WjKWSF6d46XQ0gAcV6HnDPq+J9c2yk+J4Gi9SZwQKaZ8yVK5E5wJ1lKIyDhJ",
+	"9VIk8fs/t3w5JynpJSzEiTp+xaPOCxZVELbKpZ72Md5wqQ8lgizlpTqUwqkGkpQEvIgPpEy5VeWTTMEL",
+	"vA8RH3xEJF3uk3TZu11EN95WdVBKp1OWRIDg+y/O+vu3i/1lCjqDOkSP8E+DTjj4AIWgEw4uyALY+8nR",
+	"ydOnB4dHT4ebNArfo3GowBgvAbyDp8NevzfsDfoSygCoQwDUAodyf/3gqB8cHQdPcdCfBP0QqLtYsfTG",
+	"CzyAkYTekq2kcKYxklFlh2BZGhKN2AquEpr7Z/39C/2jlIk4IXTjFjuZLKQ8mcAyNFNvL3KtcEoV+//w",
+	"EcSnOcERSeGCv7zCM7johIdpvNQ2iqs5QWzyOwnFNxxpouejKUvR+NV07xyLcD7ugZEAEMcLvGtvcO0B",
+	"dP7I4rTQsSRZXWAw0KyXciAXqSS9chk/sxCrF7reLwUVxKZoNccCrTBHCxyRXqdX3PneEqd4QYTe7Zmi",
+	"1adTTdzLbz0ViKUIyx+RmMccScrTA8T1Au+PjKTr4mBysg9z2auYsnQBxy5J0R6oUb5j93otz8lUC0/l",
+	"xajv269joua5z0KylDMHOMagZYbw61iehIBTmRGk3tW4IjWfvZIF/vQzoTMpeR5Jebe+CLAhvnoB6oBj",
+	"zlyeaJh1ICXv+qzWhCD35vPF0UZEqs68iGn+2fmeiCyWDAwWr8m6DspzfEM4wiglSyJi+SXClK9IqrBb",
+	"AnYap1wgRon+hUQ5fNV1LRZvvW1Pvq5h5cOjoxYrn8Jtdl/BsaQO+dErgoAwh08hThKSohvKVhzFoofG",
+	"fx+jmCNM180L17SjacXHh64l/iylkfoCXwmy4HJtWCElFmjBuGjCSpBpSi/OVbqBYguf4kW2gE99gJv+",
+	"mC8ppoJIWVGu6Q1MWl3SW5qsFagokSsjn3Ao4KuYI7mOpsXBf43HeLz9GC8y2nx5tD2g29UxhrnmaW3J",
+	"vNvcWrxuntribR1m9r1PezO2p+coXlKT6Da8uGyd6Lq1O0VUCBfPWRQ7fSQho4JQoTSKZRIrFrj/O1d8",
+	"MOeon/8K7o87e/P/kZKpF3j/a7/wB+2rX/m+vckcDAVtzc29b+Gq8G6AKJuD8XLpMGA+6bhUs5BNi7Vt",
+	"0+1Xa5mgv7CB2Wkqdll6XfbdBi2rI1gvCy3aBdey3a49TLV9jB8Uu2TTKY8FUE3LuoXDkHA+uiFrBS9C",
+	"b4PTXy9Hp2dnLy8vR69f/nP0Smowkyy8IVI0AvsQL6vo/KCiESUsvNHg8w765osFi0DcYYtlEkt1yPO9",
+	"ZUqm8SetWe7D4sKUiFGxLmtRly/PLl5eWWvrcOEsSDaBOrfKtYMzVzRxtExwWNZ529rQ7IeV4sSmUyNc",
+	"6S+oXqBcc2FN6/yqDYa4XI8bLfBymZs9pUYXeDFnUomKJNC6AFvB0g1py1jUHqNbW4QqRpMl5nzF0ggQ",
+	"L02lQDZnKSdogoUg6RpxgeUrnOYVMc8Wk2WqXvv0++DkOHjRD04GwclJcHgWPHkRHB8FT0+D4ffBy9Pg",
+	"tB+cHQVHp3LM4Cg4PQiefx8cfh8MngfD50H/eXAyDIZnwYtBcPQiOD6TY573g+/7Qf806J9s9ANttsC0",
+	"PRYDeNexKHPsklFe48Ja8ep4M3Jp0b0mM7TCCe/NP+vCOHABKUA6tHfX1HrYPoypaNubxufjLC8tLOzt",
+	"6/9ZIKs7qb8E5lzaduj7s946MIy4/pVQyCzvkbHorws+sHIwSlyarFScZ4ySnqc82qdhSJaPh2k/sUkH",
+	"+KjRTqD8ziYVeNwPRd6lbJKQxYbtLtWIfzjVA5DDgN9NsyQBb63AcWKkWys8ATGKCmssmrMk4mjQl8r6",
+	"oI9AtZIbmsYkAYGzkJQlPwnZYkFohLUO8+Gz8gNrjazw43K8IFJe9Kqy9oGUte8+5lriFknHdsod9p9K",
+	"jirA2noVL4jcr8QbvWWtimYpDSRPDTTAggIsrQ/cnIbj0E9RSqYZxwlYStEUx0mWKrQtJNLHJZMlyfe+",
+	"4nIdlQsXuI9WsZizTKBYcGQELoRpBLYdJdGD5Un+brSPL05Wiy09Gkn9dwO1tpQ9MnW9yGgXcGW0EU4Z",
+	"RcJ4P7QDX0EMwPE7m/CdUF8tRz/utS2E9XuJ93XoaHXJjUJf/DbqxT7aVfwXAV/de/5zzEUXqIAVQJCF",
+	"8la23mztnW7uBZ4CNkXazou0nZf7iCUR4UK5YXoWmF02XBxF4MTBybuULUkqwNSr/bJL6yvLdilKp63H",
+	"VpaXJGhBFhOS8m8Qp3jJ50xwhFOCBL4hFAk2I2JO0h66mse5Y1axZMKRVHx7hSgwYSwhmEqctmNUGvyC",
+	"KcHRWwgaU/aamm09IgkBO6KO4cwdt+Ut1V9e2mTZht4fHjreRD6FSRaRUd0Yzy3s6OilAw/PK/XooA8+",
+	"Hj0CpymIarbz4KVaQtVtwOU8MZDIrfDKg9U3Iu7PapRa3miJU5wkJCkBtl/FE4WNwBYZVWwCC4TBTfwM",
+	"9dF3xken7/g3HKmIHoSThK16XsXbVfJ39ev+LmOE6gzxqs9i06Yu5RDF7jAyng00YeyG53taYLqW/8cC",
+	"zeVHdVfusR/bc4KT5O0UhPlN53RpnpDSO2CKnHWP38TLPbZUxGAPLHok1Xehkjxy33v3FW+BA/1LlrYP",
+	"CjE+5pMoF7FXthsBNVYmWIsw5uvP/2ht7Kms+U7Hw4d5HEPd42ivWb2wedF5Fk+FktdSeTYv+QzGv8iH",
+	"31WSftpi3pn1kES+8rX51ciHKcHhnESgiumYspawhf2+iPmNC7JFolC7eJJy4lAtwmbCCRXoO0TJLUlB",
+	"0241Z+EB+1z/seFrE9H7+eGkOcFc6dAjOQynpBNAEgZB6RkVcdL+KZ004Fx/JffJFboBIWsmcgPwoT20",
+	"05KXrjz3Gx3FUH9IJx04llsK4XX9bnKntmLpJYyshDPXojDUppX3+xnKHaCSUXI0TdkCgbehNTyMCabN",
+	"AtXQu7KPvbrnDYEKEF8fd7xyjpyK9sLyBZnWSWTkyNTwK2EZxRFYZKKKnDn0ytTPr5NTQ7YMPpTwML+z",
+	"W8j27niN4gKPzWuseIj7KBWKj7TmHr4HhsCtisgFwRGSFHot5jGduXWKrkR0G1VBLEVx1EM5jwDKpdaJ",
+	"wDbubw8AqkY71CO0cqIYzlkcEq6iWhklgK9jJWsCe0Kak/loJekFPASRz0mCVQiflKYh+M2WQI+Pjg6O",
+	"NwugFSSpLLoZW+yAlI3oUt70Sx2GpqPSxoabjsHQNq4LmONneeiaeSYHkI/GEOEi/1gRcpOs9TQLRsU8",
+	"WUNccBldpba/LmJgRoKNyKeYi5jORjr+opUieX+034n+q+N6WoptL2B4J23hy2nYuYDYci8xvzmD69Jx",
+	"Q5UUXDvmsoqkP8ohijuDrVdyF7ibq3kczhFG78/BCsJBPcTlOyc3uSli00r9/VxN5auAs8P2XOFdVYLz",
+	"mpClUsYVpsvLxNmCIHnVUcLoTMnBrTjTS/3Ci/x9JYXuYFjnVrbkvJV6PpJlQwrA25nOGzZh0RqFmCK4",
+	"CATwQENtYqLhyVqTZTdTqmVQW289rqPcCk5Ah/zL16kEY4TR72yCFniNuIiTRGFj2c5wfLKRxndAowXB",
+	"PEsVbra7j+f6iRf6fjn0wlcUkE5HmUsK/sPLq7ExGRmJ/BnCituu5oQiyoDdq2QL/YqegzS235liCR02",
+	"ph/oRGXuaZwq5dDflykYtth+i28puZIPdNpiO9npGRy5BIcKxNdpBI8rUX0vKbZQGmcqjHBllK8vIEzl",
+	"lQtqGTSM3ZAIxRQRHM5zJyIsE6hDr/mE7dktD/4WG6EcqQ7XPKboSQczo3zqV/VQJwzJyzN8rhmICEWx",
+	"AOXXl8BYsTTatPXi6K34vVrIyumbU5XRUMau3OJcwa1jlxSS0Qkc0ajhAN+fczRZawFAmHguMP3OUrai",
+	"IHcWIoIcIc8VzXGEKEMpY4tAsQyNmzSB2RKSj/2GI50MrFFWuVsmJGErZIIn2+GJs7jF5tP+xX7kBTzx",
+	"aEbjVgKAEujbo+uvanwnTC3X8NgkEkohnoSZiG8J4gkTHLFbYp+2RBDFpKvseZtA6DJj+90VsTOIOO6m",
+	"vMdRg8VOz4kEQxOpnmI6K1FvybjVbyYTcut5MjEnqUsNlt/nb9Rul5WUdPTsvnm/5CxKHANKCoReMpgZ",
+	"ay21vkswpSQqAuy2OSEsk2Hn2L3yuebTtDzKC8K1M758ZvZy2t2M6sJqAtopuLFWLEsiNCE6rCPPBgS/",
+	"Wap/DueMcRVkVaTyWsasOuEuQbMJJtZs28GzO8OajQePalszLzpnt6TjHc1vRuu9lV5WxXCgReZjy+Nx",
+	"76zqVIJMAknjPuR15cBB4WlT30cHUTiT+piayCUuYCF10ySezQXi+Baq/DBJI1jONXO14TujM/TQeIaX",
+	"Y2C3CML4rynwYniUMoHA4qMITYTXfhHjlTCBJmQWU45KqbCqyIC4pkY766GxWMUhGQfy5rBQ4gmCbyqz",
+	"xdzOqFUCqVix3jUFS7UC1wwvpQYpH3dDqWxsqqRG4+VyjP7IYsJDot42ywgXSiLBScJBnJAwG0P5srG6",
+	"3xhpt45/TeUcI3PyYwil5LBpgiMfjdl0msSUjBGfZ8J+RSQlHyn1iDm5piZMpLw5UzJN5crZL/J8T8/s",
+	"3PWL3MjV4bKApBtBbYIqoP75z3/+c+/8fO/FC4uRYSmKhTUO1i+rbH1X5mjtQrzA67fTXyGRrrgKOqEO",
+	"FFD1h8gIV3+tSETN32KepfrPaRrrgF0sslSn49XBUxjCuplgi70niXLH+QgnXF4pxgnCQoD3FiVYKHtQ",
+	"GcQmIqawvLjc/9szhW26BKOrBDimX+RFzpOM+Y1OtDqHiO7iPFOi8sp8TwHKeTYv05SlZ/pJB1G7iWkk",
+	"qYEVwGzCl5F8TEn+OIpI5GudNSVSMAQbiFkKCLMUJ6qcCU7AFZZRnIm5FB1DiKAEx+IkjiIiLyVlYjRl",
+	"GY2UD2yaxKFQfrEiT0sHcaucrYRxmIR8CgmJeJHEBSl2GSeecSp7vne7GM2Y8s4tRpOMr9VfRYmjZUqm",
+	"QM1HcrskqtbhgxWO+FIB2Lj4MgoBBXqA+TYiNCZRyTVXGWn9EOEFnsFowdgowekMBmBBRhCOpJeCb3Gc",
+	"wNPOU62ZPB/m+7Bzb5UvQ30GU5X8Anz9ETZeDTlOfizG1G9naY7qnVEqyMFgm4HaMuMONskLEmTxHxnR",
+	"P+scxHJKcUuZpaCdpfc/6f56A7R27oq6Sambvad2Jt0UVtg2WBq7KK7dfXZFXE09lihPy6wZrdaClEM1",
+	"YiqODz0XHG5UqRF75MHQOVIXh/rsMu/hqGEVOuh0mhv4oLJRy7XxOR4eHTcGZ6zmLFFxKcYgGIPcdkPZ",
+	"itbjS8oBE5c/nsq55Vtu4uUSHDBYRxE7gjdYSpq3aBSugm6hWUpWaLJutdEKVtyQPFRBEvuCbgOY88U0",
+	"YsuliYRpQIoyFpVKDX9ucyrmtNscYA63rkCwl9V+53mMTS6gq9rGS5yKGPhtwU+ULTlyMgxdD7bigTZF",
+	"YWuGlzQmHHGGpjj1FSJoc6BkGFoainpOCIWYhiQZ6VQuYsf5dAu9rrtnM+KMbHrDhMkDsWowtQzL6x7I",
+	"JwWq9qT1JzYBEaybNbAppi+vA+D4UWXZbV3NazkMiJ8go8m6qJxbv15ozlZokYVzSYYMhKtewZaUr1z+",
+	"97NrRF4PuL0Rp1w3eEv2nhpXVCRtAuSmmL1SgF37ODnS4mAuYdydKSbslNYVO4iYvIpUwb5u5L5niF09",
+	"Wq4dhjvi5u4tP4DeAIhs4GadsJ8TrAo6WbhToiwusprfx7r0oZWkjaEGuTa1MRa1siuYuRjfsKzX+v4a",
+	"Sp/XKdLo6qlCoJ6OiCGgNyUJAbVJFSBuIv27MFNCvvOj2SZz/LcA8EdGMsUsizrbeQle38v1NsVx1N9a",
+	"9JHQjjlvYIY/52q8W2Wqa/WOtJ+yt5cQJMgnYSxQKOOQYMJWFLE0IukzdEPWPM8qG3831nYe+72WO1BD",
+	"xrpHXuAt8PKDWsLHYiW1qIca5cgDOiTRfn/Ov8mdeoKxG6n/SV7gGw+LMpVGyjQ3LgcrjX3Lz6St8coo",
+	"oBwj4JmMBSfJtC6Y6be6FwhJLCsp8toxFg6ZncnXCJttteE+JIox7fgQz2YzEGFGroitcgZdFU65CL3W",
+	"3oo5viVoGgvlMRKst11iNPCqLb8OhQ2Ldd22cysC5eFGgw5GAjTmc5YK9ZGP0YwRbhCtNBt4pf+SNoVu",
+	"Sr293a3OEjn2XA39ivp8DVvehmGWpoSGrvQfE8W2MezUcq3cgeXPZY0ELID5tMMEPKpYRTZSQbRt3C2T",
+	"uRNrdLiXcR59o2rGoj91lE/LSrAlP1T+so8bIbULjmvBfZv3spmxmsCqbs6LbW6Le/go7OXC9K7VVp3i",
+	"3QiUQiFz2oqGBHZwAIIREybmQTWeQD0bR+WntI+/TohaRo7sxEP+gKv7jq1IWhOsIK2ETafANvgSdGCn",
+	"oGQVoKmkQnx/hp4eHj2pA6azFG2K0nyuZb6qO89LMpWPoCgedxkhinXrQjWueJKYLjOBsEAq3g/Ii6mp",
+	"LdUi7iMuNV7MTSB/r2Qcd2d5VWvguIlb7tMYByqmIcRUYpmK90IpOJcpW/loYiXdt4wnuSitwSWq29V1",
+	"nNplIdR9w1HCZrqMsTIEwrPaALghF6zObnV1ntr5xp9U0J1dorhB3d+mV8Cv5k1WbpXGLd9oYBYEnNTH",
+	"siVURNdaR6JWEmTkjBLsYswu9TZqzhtlorARt5hV90dyLkxHp3aasUreledNvcWvA88F+wr61k7AzZFM",
+	"oHGASrzJkaXSJDc6gFO5Ng93IlVntMtjfXYm/CdkKrSlTRKHGJQ3iFOVOpwkIfIySgHfrSW1sQWWIW7M",
+	"gpvCFiDXJ7CiSCBkZTPk7xkn/FdwZhV2qKLamXV027G4atGxC6DJPyU/cPLdckHgLimQcxLejHIT9daA",
+	"WLs12H2Dakutw2ohQXw4Rn/TetK3Phr/yUW0N8VcEC7GiKVoTBklbra6m/oseSWhijAAbjzlZaPg1lDF",
+	"6KMNcc2WYme3Omvw5nHBUjwjvpQlpL5cAHtcDhXbQGm3BFh3dilshVepC9vnFgHeNxUkL3Vrg9LUfCqW",
+	"dTQvm7asBJT75a0UbeDcUp+VUwGmmQVeo1UaCwgeVukVW2FTVBl2nDi2naXwChVwlxKwhsRcqxQmqOmZ",
+	"NpzZfS1qKYqbNu17sP5ixXelJnf1Ni46mEqK06ZRIU60KuywXNj1w7ebSXWIwhZD6a/GqZ3EUtKerCH+",
+	"qIcKpAlAGu8hfhAgUw3aR6owuY9UIXEfpWQGvXdKhc19VCsrLr8CyjQS7IZQH4V4FMr1TyEmyUci4ehv",
+	"Ywm98bc+yguYo7+NZ+yWpBTTEJJ7i3Lm42/hPPPi5z0k8TtAc8blAlkqfK2pyI3IJce3WBC1Grjo0CmM",
+	"99BrslaB+hOCZvEtoaB0EHobvDk9fzlGf4P4T3C7KhPZ618uTkcXL9+9vXx19fbinyNFP09/vRyNv4U/",
+	"JRiDd6dXP+bdSZQ4/wypkHeI5bohS4E4wQlRJQUNAsLb//73v7ss08O+g9mVGyJW8e0dlsTORfzuQ+ju",
+	"Kj0Wq297icO5yoqUN01OpoMpJORiijhTFmb59LM82+ugX0qPODg+uk9+hJETzIVxCwaGNuzCMnRRakz5",
+	"SC4Zq1T+A4zEpvq9vESqPL22Dkcxv3FEjVVbZH6+D6qUW2neW7DZifhxjxz09rKuPiNVpqhLgMFDohju",
+	"nfjaSQRxW9i2SAF2r4VOEHxF38FznYBY1FLauqd2wQ0N01g32/R36LS5N2T1/rxram2paWun10X6ZffG",
+	"kxZRFlsBXlikWmO4DsCorbxGMg1+bqCaG/OmdpCutDFHyaYK3aj3u0xwIN3QKlPLEIqtTnB400NV8q6b",
+	"PsrhUsLRtN3+FsL+nOHBeW/UNnRx0cKuXI2Vl2hQXp8zMHSzt7C2l1bxAe0yTbf1L7NP3NmDC6CyAQUM",
+	"WeuGBW9vSQq6Bdf5pEVAqMIF03cSMYeb3+pxs624BXyJvpO6k44vfH+u5Ldpxku2fUsxKVrmtJ0erGnw",
+	"GIkQm04bFB48JWJrCZ1LNcrpbdFA342Ep3vrPLZ4p3hDN/wwfRspWaH35z30q9Z2tU1D/sVNWiwgTA+d",
+	"Kht/TjfCJOOCpFIqlNqQphulJrKukkl8VDR8bVUbSb2mpeiFBQ7zpkXtxnegYKblcJuxqg1xm5H3LvNR",
+	"bwbVQsvfbpWoqfyqEMcU0AXeWcIMkz9J9SjTJlIwqUS3ipHaQhIcBEQX4B3FEaEizzfYREleE7JEv/zy",
+	"6gUHRD0/PUM4ilLCufLkuLI5Sv2Q2xyltheOliyJVXrldjZTivXc7I5ujP1sW7zWEu/qDrKiAbgrbrnc",
+	"Gfuzi703/GDwezOZg8er7/GtVfmbtqVzVlQKI3dbELXbWdKucpKLDvWCYipybihlZYoWLPAaIr966JRe",
+	"U7JYijVKYi50S1hEs8WEpCqZZCCRXpnRAMn6YKlTJWEhjbUqP+mc1A6uLKvyUIen7Go+HR4rqma0fqhy",
+	"qvmLTZm5fNJiKxtP9F3KVJ94ywcjMI1wKjFiRihJsTsb/IK5fNbj25isSDoGAxPvobEK0RurpNWFZIt+",
+	"HgkpzxBqq0J9Fvh8TYviEvJnFV7CrXRxrXeZV6hJ1HfyfRIBsGDp+JpK1IqYXY+ylOusVirvQCWMWH5n",
+	"pnFvPXO4X++Tr9E9t+KeBY2bXeMxhevGW0dRNEQ5byo7vLWOb8KEMzrtymTmG1ttXupEh/pPSMLojCMV",
+	"Ldoy22AJPoDGmIE8gV8ovAzQhIgVIdRy65qyAQnmIu+4UF4Cy1Riq36/omOtsx0uMppnO4g0ns2UXLTl",
+	"kSs90pk0YKYp8ga2JAJcZHQngnpGH1NIN4BqHxZfZIblAfIbQuEtsNpEsiiGssA0a6CRl7nC5MpU4crR",
+	"AJKf0SBjVatI6paC0EAFM7B0QVKV/Q8cb3io6pD51xRDqIMOV/eRZIfMQev+yGLocAoSJSRuN9RxeEDt",
+	"k3uZI3dUrydvt91YtOfS7tzQXpE7gxI6kBRgaiDmDXCw1O6kYCMZjGRkPXSaJEiSFZjedKVIjfNqkUFI",
+	"SuKIluyi+kg5bZSSGflUxyxokw9uq7VOj6W59uDnhZjWVOBPcj8/MKdT1RW+l6U8viXbFYHLbLKndgPZ",
+	"EzuT/VWj8pY0R7dkqhTTqZKgzbrBZs9yO03BeoMbKdNb4ki0wst4pJv0uI74d5YCB1rElKV5Nx/gkTGX",
+	"+CdSHAopUYNTszIORxGXyKt/g9kkXoOfNSX4xhlpYscHNKYF5mJ/WCgKm204FcWiNMmykE1bTWJkWV2B",
+	"sEGcMNGbEEffXmqwjmOLFVIP9EunWAegXqRrwy5IOtHHSodw8xiMQAtQhCjB4Y2yV0YgGYO8zG/i5Rjo",
+	"E4fahxm1q5bIXz0ro8PJMvKoNEfWj3IxS27lo/GPPwb9Phit8p5deRv5JbShlg/9998+9AcfP/T3nn78",
+	"v8MP/b2Dj98G/f5/eG3DY+xSmN2IvSoljReMzupJXMtYQg/q3Y6LgLdxYdVzVN/BaRITLjrF9SVYdHvE",
+	"ZWe9XNMwF4sqGpoSekzJLSnAinSN1LfPVNS1KagA4gi4qG8JhdosfE3DIkbBoMmS0EgdiRSt14Vk5cIX",
+	"3ROuS8weFmSmQ/06VhNyGP+2P1ZNTjWv32AiucKzc2Uo/HJ7096ajk8JBf6OT+WN9rcY3JpBJ9/r60IX",
+	"ajYnHHWD2i6lT1RAsFYRmyN+pykhTQ8Lk2ugynbnGQfumaSEPlIDHOyZpUQ1BFYVYVXmgphjamLdUuIj",
+	"HtOQ6HwHs7Nx4TXiC5wkJO2hN7q0dsxRlLLlkkRBfkUFY6r2AOg7mjblxWxDtmi2vOoYXNKQAkIWSwl2",
+	"FT9tCiBDdT5gHQCtOSSGSKDCbp/JYeSPDCdSmFBsxtC/Bm+SXSvRlQyymrPvIO5MbpnpnsuKImOhYuOo",
+	"7irUTijUuPWjkrUdOun2RLk8O65osIr5jYoZbC9MZNwFebuTXboJAxsz7kqlYzJVDAzQvnzmZQzedA1/",
+	"zNWS7bVo35ZtNE4pssFW3ViK26QnJkx8sz2q36UU6gi05oB0s9VdmDpy6tXZ3rGxaPaVRAmIJTAnPd5d",
+	"XYtmjcVek7/BBHPFbgjtyvZ2EDn2GA3jWgYr3buv5S17aDJBylqoREyrQeSTaNQMQmAxiBMa8Weqxnlc",
+	"av6go8Aj0jb6W1KcB+ytobY2a7DoANrt5NYC/j6eifIqxZQvWSpsAyLOBJPkaRp6vjdnAkdArSZumdlR",
+	"8L0hQZGhiKlgaGUvhEO8vVyC6BFiSlnZYJ0nJag0QFD4XCswXaG7XfONhgy9qm/4M61tqHSuwsoulY1W",
+	"iFeOWXdEWr88r/YVaAjG3wld0kH59XXMhVjyYH9/zrj4EEiU+Fhe1tFguD2Cs2WMaNWjXPHXPwziDo3w",
+	"/gBTTYY71FNSuPizeuxL9Hxpzmt5A14Fee8W+IYgbMzDj5K8UlIXyj0QGvoia5u1kZjK7Y63Bvatadgh",
+	"VQ6G596tln1LckOFI6oUlMZSAE55i6pKUZ79XjTKMj0etFqXpmt5MJoICjxrrzIUan3FnFznFmKeLSbL",
+	"1HnxL3883RseHZu1GQrxDUelXJuYojn5pEotqNb6quNgMUbqfTpRBOEZlpccjcvkD3JelJmfC7L4hiOc",
+	"iTlLY0mUW3V/qIiiGsW8X67OPL+pn4uxHAlut4eQV8KopUpbg0zCNk1ehM01N55RPnBHPVAyTtJ72Y3K",
+	"bRa29dV69/bySkf1vfvlylTVWGkuLjli0XES0xkpyi6A809r4SyJ0KIwORg7A0QeVswLJazvGFnvls1y",
+	"TmcBzSUBlQl2x5IlJhdRt6uHCvDO1lRNqTLlogTNneT76DuUUV1i2pmCtbm8cFTIZfoVR0OL5B4Nt9Fb",
+	"mACWa6Ib85mGfWumw5NtM/3OJmqiUgRmPtthhRNsm87E18CUxmVn99/pMNvdJvx4uDBv5NTHE+fL1Ry7",
+	"BvqFy4y3Kb5c1tfP3v3CSwG1HWuAdmvsXt5hU4f3wmVdpXRaNFR5qs4oJkbdhWpN0zGIR1et3vRkHXq+",
+	"WyVcGsOG28ZObY/LbJCEKzl/qoWA5I55pzPle5kxFuVid9sO7wtnQ78uVVNMNGnd9rvAFEP/JkB4BEnD",
+	"mu/cLvYOh93sejQO74t3b16d1dCufCvevDrjRXBzq7gqq9yTKwyhMyZzQminAL77hDHUJE0rwr9uV79n",
+	"ddtm0eXX+Rpqq7AUKkGpZo3yC21OmBCkrROKbd4zYUv1jrfNj9VgZR3DrIUP+9QtmBTt4AH3SjRTg9/a",
+	"bHGC20n9Y5bkN4EOTU6+B9XqL3cYLGre14+5wVCkDYCbOWZjDXvY23bw7oT7l3nzlxICJKmqr3zZhUmX",
+	"b+ard7zb4S9w6Ka/KqNk+1bV6clpioe2b/yCTF1RH+/PIb9J+cdWmqfLvykTJIJOVE0FA798ZsTm3IdK",
+	"raSuRSLXdl2s1uWwoLaTXddpWzWnvJRTNQm2NJFfWlDTbq2tFhVrUg6th5QW5XtiHqeqXVGWwsTTeAr/",
+	"S5nGaT/+tegQ2gl+X687Ta0ip7WWOuxAFgizNBbrS7kQrQsQnCoZGVYHnFp9lU8wF2Lp3d0Bpk+Zw1Cb",
+	"pRjdQDd4CKbae39uWbren69wSnK6rVNgkU6B5T10NY+5rrNzDUWcTHhgHtUOJhsV44RpZKVL6JxWnNxw",
+	"XQLoml7Tv6OXEO8a4iRBlJCII4zUphCUkNHZjlh9QjoLY8pUn+a8UX/KEvLsmiLdZBnyLWJGVYlJFZtE",
+	"pIAsx3GU0YikaPxpDz6Oe3IdbwH0umQLmLMnayhQ6qPhMQrnWG6TGEsJZ6mQA3IvvjKuxKlcwwLfQHbJ",
+	"G3i5nFA1MgtQAgXAKUHZUteY+d9yhd+pJYDDF8ZffH+GDg4OnvqIx3/q78D80EO/ULW6ArfhV53CCzCw",
+	"foLFgjfO7uepco3lY/GMslQ1VdXFGjks5VSlTSkDE0djuCtgX/JRRhPCc4Kcx30tofbW2GKJclcIncIv",
+	"KjWLJRGakhU0tCALbWAag5FkrN+rzFNStjBKg1mEHPryCs/GPW3j0g3ZuNXLRz0CUFDwfTXdgyjmsVwv",
+	"tIHkTLsnp4iqZv8k4XllWjnsb/DF4WD4Laxp/CoiiyWDJox7r8l6jBhF2JjcFjo5NyVLIoAUmRo4JrBe",
+	"bwDWNC81l5SYUDRIvzI1mG/IWjdq1GG1sEorT7u4N6aNXCyXoMvHor+ZcrHfmn6P45BFZCzvnbyrjCqM",
+	"zwSPI4LG+7eDsZ/XytdXLUDj/TnBiZj/OfbReB9i8dSfbEkoXsa9NV4kY4D1eH9BRBqHfGy8vqY6/0IF",
+	"G7xL2YKIOcm4SiVI4pBQDvxUCynn737eG/b6knimieXdWq1WvQX7M04S3GPpbP/83c/7w15/3yp1ClTN",
+	"s6JqvUGvD6FVaqFe4B30+r0DFRiqwlv3bwf7Ks9hT+WLyS9nBGTGnHy8irzAkxdBJQz8oAZCzgdeEAFN",
+	"jRtcEsWQfUkGvDt/6zgwaLYZeKYETuXj4EtGueIPw35flQSmgii/AV4ukziEvez/ruX0PFo254AfPuoA",
+	"qgVulzkBgAAJG1hNVWCD+86mOhHPRyyJrPq65SKBrpflm9o3BZHv7N7ynnyzntwoYXn5fnOa4MYD8t4h",
+	"Ow+0f+7AAeXItTbfGQksGvKarPXZAcF9zqJ1MyTMkJiUgK/tDfbZD7aD05rgTLmmd3Aa58pTOdNgaXMc",
+	"+SlYoL/z63dy/3Mc3SkhBjqw1MSZF3lCpyl8cKFIpKb+qlHlWLfbt5JBUyKJuFJEy0etXlU+6gqkD7eD",
+	"6gdGyQ5gq/bXEbolfHaStBkRGzfY74RKb1/vYKc/ENFxmx3udLeb+gJu5zJrSiG1A4QLlAJ0soN0MSUr",
+	"075FFx5PS8hZlCevY6HyPD6I4ExB7nkMSvMV0EN1s3hMMrO/IIsJSW05oMLXkkSf+kIKOVJ2k4yufnYV",
+	"geFcz3sfMNZtWjuB5s+qCboV1gAVgQxSA1R0Hx1oIJ4tEWWrv8K9bDy+QL8t+HzP6+7k+5O/BMd/u1Rt",
+	"Duo3cbgdAy4yehqGZLkbZv9co4O+iB3QYvtlVHaIFnL4q4XuPdftQMqXCfwULvr+/vwbVZm6SIEoV+EC",
+	"r4Qc/UdGijyeoFYxzASL54L11myXrVsATNQr3zLUZDe3G32R0XYDbS/PZ2fpoRTFUROIipLNTYBxxRDJ",
+	"N7lmy/tOtNNd7A6vbYCtReTTqYoAaDv+ObREdYDnLVgdlLENJABIsAXTkI90jj4a35D1d5DRNJbC7BKm",
+	"9KFhPyR8T4hK/CnlPX7wREzS72YsgYBfF6yMJ6UAlaulPkSMWsmTH/77u4//+K739//wNvfW79e9cf9G",
+	"6i4gznZ1Vx2tjyhZ5eouGBEhqmkUU5XjuTMNODZksEJ+9ff348oukrxVDSsrXQkLb0g01r2BzedRRkWc",
+	"qBA1l3KGTd0dXYlnm272Shef+Oq6GUWmDkabc+ignDXssAPSl+PH3Ns0Q21cVzvtekNct+MqL0m4Kx2x",
+	"G7i/oDBaykDcIsFc5mMfy5jYQVJoIReJNCPoO2U3JxRPEhJBYmYTn9djSvxmW6HAfyuWYQ54O9fI0eaR",
+	"7KTcQrXKjSl+eqi1dBM7KMwcurpaqXebErIxVcnBc6wSkadkdU3zbGDu66nIp5CQiNs5zjocIARllTIJ",
+	"PWg3h+kaJQxHyt3QbM29LEovfS31rqhDdH+brplj52bdvEiaPLsJYzfaw4tFB4TarvvlT3Y3+W6UEqzj",
+	"/fpG3BIsZ/EtKWAJdpb2AO0gRTRDoN8VuXZo6LUqnu2eKD3A3Ntshb0/oXi4IXYDhfg6h5ibYzeQBzCA",
+	"Px6N2Gd5u97NEtdba1zt7CqJVQkzNROgF1Ce0RirTsZFJxvKVk2yzzRli5Lg067tsdvEoRqDOcWoQb9b",
+	"psTOZKHPdmULb9gfHu8Nhnv9wRVUXwr6/X/0nwb9vhKQ2wlNlUbODYqElCS4jziToqeWk56pZnK5qS5H",
+	"yDkECEI2U2+XJvOQLWI6U2tR1Rb/YrSs7aXp6WB6p7MjPsOJlNFSFUxydHR49K2vO6rFiyVLhdQAUsSz",
+	"iXxsAkmrPfSWEkRuCRVoSdJrKoEEeYi/XJ35KljLKsABWITALFBEEYEYOGWpdpyp+vXXVFKV9+dcl23B",
+	"QGF66JTqt6mINjnol1cvJIYYr0ZotqHrYV5T6FUFyY6Iz9kK4phUFtgb+bIkJlylwEFs0mG/Dz2sNCUY",
+	"yz2MXTIl+SSB8i9DayoJJRKIpcbAHWnRwfHxromRIJ/Evjm+EiXynr/84dWb4P3Z6c8v37w4vbhOr+n7",
+	"lxeXr96+CYa9vvz47uLti1cvgr39/ddZis2/L9/I316+eVF+trSlKqychMgs61keNEUUBDeSIUMzUqi/",
+	"FHNQkXdBm642kiXVczuH5F+fSAWproj9ED9evfkonIMuLjUha91nW/dBUUUD6rpEmtHH0BO/rhPvIqM2",
+	"fjh9eDsQ0wJILVctalyH8pyxG6sWO8T5aqdzESpRRD0iiEnWjhMdKblU+6ufG7zaoQCVxO/2oo9q5wjH",
+	"Hcvp+4OfXvz2+uA/T/7r8Orp++H58fMnb47OBhf9Mzhguw6x6RtQKrfePMFzy4iWLhGNZ3MBBfjLXRC8",
+	"4KTc61mXvry7p50K+mcpcleEqedNTh8iNdqwsPohVDqEfzgYfMxzLDychvP4ljh2fTysbvtAVfx0NYBq",
+	"hnIlR+2D9waKlUpR5XsySTOcrn10ukzjxEc/ZZT46FJePmgeITWdN+wWPgSqFMEc38prBOXsDgY97+ND",
+	"TkF3MXOwnlfW/cCaHOyEf5AkUaHJKnJdsigIh4aWtQWhUC9XAcu75yNNVGShi4c3UHY7IgtbITpFoWwI",
+	"YdHOKDFnnOTttdZohakdtFWIjvBriKmOC0c60jymqkQ6BHarCt3yaRM8DhXTKemh0zwyu8hAyOE4WYOo",
+	"ClOaeGmpqfq6j9M433xv0LOqw9bJnITNQz0K2w2Z3S97O1L5lQjlgSaU2xb4onmB+sUrMulMobuSqpdS",
+	"Wr4nPYG6+49B1AtTwD1ObTtaPORc/dKatp/wlz3KXfuRrkoxqCodZw0kibJVXqKfpZEqEwMir7rcvd2Z",
+	"ATm5JSlOygtRdR4fLlWafjON9r2f5IAa0XMpsKZxdCv4/8Qmr+X4jdFHpMt0ulDAZu+q6jZimhmBbrLJ",
+	"0YpDoQSlnfpZnR7hToFhuwo36xqD9a/gIf6JTba7hSXal0OJdmbF/F1dGHM14eODRDY5Q+63a/JG/cQm",
+	"Xy6WBdpKdTmQJtr6O5vsLHJFTrYbuD/E5JIf1r6yWTWagFU7kT2ojKWG9hC0/R//ziZjbXgNcZpCCir6",
+	"iU0k2f/p8u2bwO5tJa4poyHxVcA8SfP6Y7nJNzea/c4mpmXRM/mFNqWJlODFNSU0khI3UuEDAiWxMjan",
+	"azQ4QroBl7YEK0M9pSSEhEycxLfEZbVVc//EJsoC6rWzSsLW99SzZcsk/BLIjVzTCAscoM931/Q+JkYN",
+	"8R3g3veQK/2XQ78gxDRUJUZ2aOg7NQxU45J6SSI5qjLz+1bz49xxFKsC9KFkkCRC2fKaKmt8LDhJps9Q",
+	"XqJdoyfiApwC4D2IucrdlXAsWhQu8Pqaqtfrhlrct/sNLvBar65oOOiKVYEhTuLZwm74E5vs0G54ym8U",
+	"GiHBEBdsuRmd2jGPPCQ83uLHvbAH/k/Owc0Bsd4uRtjQfaQAs7R8LgYhSl/vNr7MFDQdm0K6Y90cu0gv",
+	"kBd1gSPimwz4FNOILdANWQNr0cYXE1IPnWJVpVRVnMq676rPRswRFgJL/cWUpNDJ+XYrJsRWFIiOEuYn",
+	"KphZ+zhjNR2+IRSISK8hMO3CTpL48kFp1uvvFZBWPL/jYDSW6iNQ1RYKGLVAuc10Z6vwWjqS7hE4xeM7",
+	"DKHqCoIvwd1rQA0kujPTlm53fF61xAdneen+5f3MTZ1XqHWi+LPufMlWVEqheXseeUN9RJmIQ5OYEwuO",
+	"KPkEqpJqDq3LEcsLLGeU0sPvknZQtpLfUSag/Wb9Ssv9v70l6a4v9VdGwSsVHWoRXDjke9/FogzpBv6f",
+	"193rBr9/DZ4Om2vD0BUUHsk2kJJycUM4Sf3Vbpn4j1A9fU4c5XVi7ZtX833DETQXoJGq3yPvmmrWEiB8",
+	"TY0wb7KHwMqJBRTRiTn6ncWURJYEn/fu1XlHqgbQNYVaRiwBj/McUzlAKaLA5VcxJ36eu6TK5NyQta8F",
+	"Dzm7CoprjjfXR/yVeLp6dwNDfwQLTP7GrlegSSHW5+sreKf6YCXBnRMc6cT9n5laetO79ND9fJx+2YMu",
+	"DnRPLPLXfLM6FIvt12iLbqSe2RoUfwZaoqrJpRVazdwyKrVTloVzFQBjWkNLdNfTR00h9AXGfrXY+e9Z",
+	"OiMWcO8LUH+DaNdwLesoKEmKcQ7n9EYCEq6+TnixtAhM7eZH11TFGwIB4hxBOB3YECxyU3JAF9XAFG2R",
+	"5E6pOerVJqCSqopexkWgkLzwEVToa3NK+tG2TpYfv5gB97HIR2+H4ndLhPwycrd69baQq0uFRw+Jubqm",
+	"JuhKIbqbhUMEosFTUXqLItyIpde0hPiSZuE1R5w5eagOjfkLstCOwqEddnS76A8qXfoLDQQcjBKStRD7",
+	"weC3Z8gYP1Q1KxXYYoQfES9IlzAkvbm28UdAjno7ikQEa0xK9qZJPJuLEubs7nKZe5LRLUqGHNAVvbqV",
+	"2rAzcx/uV77IqOVX/nfQhDLaQgvKKM8lcai7+pgO01QhRY6K8uOD0XC7zSmjX85hKl921+WMGvlsRnfI",
+	"YzOLHFbc1g84hYdwWlVCd9O5Kb+p99CbU2p2CAVN613/N8QanTr7/hdRbB8G/tA/8A/9I//Yf+KffPSL",
+	"6NwPBwP/eOg/PfAHw0N/cHTkD06O/eHgiT88lAMZJToQ6sPAPxj4B8fHH1WZcXj6iT849IcDf3jiHxz5",
+	"h0P/8Kl/dPzxzl7QMmWqSYEkdzTCqWkQW88oOwj6h79Vq7uq+q7tsFUfSFP0FPy6C5xVLTPncV4AO+ba",
+	"dhiHc5TvHbQ0DPWrLXTWePUgsiJ0w+Bmn/5VXihZVSbWIWF5H+pKcp0UEKHJOM17dytN5k9l8EhxFEFn",
+	"thVDv1ydqUmVZx+6K6c6f0u9ZMW0zgOJW3LsNQVpJcJrxfs5voUklpt4yY1ZVXLlkgEHUtjkO+OQQEaX",
+	"GqG+6KEfi3ZmUOUTKpFDPJyZyyVeyl+ucvC1iiYrNRcpx1duqm21pedbU0eVmvms2KZOHxNF7hhiKUow",
+	"9I20k8jQ22mp2xu+JfLhjPqlXBgJ6ZgbYD1u5lltG3mctt6Kb7LSrFQ8qeAWO3viSNBrWDQ0yX3okq0m",
+	"hWYJEnp5J6bGl1vtr53o4Whc2BgrWKhkRXvEvINf3tW+aSmrOescMlhVBchC55mBTLYldRDSqxrSmI9P",
+	"OnZ8+/LSq92XZ9DXXfCDYbnzvQGe3RvffNc1Lt4ZAK272p9AhlGrDGzdtj84kUBzbUH+tXUPmqI1vPHA",
+	"+ca+XKTV+dM75THev2I3a1buy7RRhGnN4ktt9zdqDppFldncI+SH5/w17+Gb39k4rdVPKTj3wwQAdkO2",
+	"KLhXasi/ow+taOG+EQMUkCraoyCfxCPFxwgD8fyw1RcbKrq4jXevBFdtFaSEOWcrqsL7Y9NgAoRN3Sd6",
+	"hmMKYpbTu2bc1WDe8/OWx3qaIsc+TIloilJRfe4fkCukfHgFRXliKEpfUZTfCjq4jJckiWnewN8U5vW6",
+	"4Ua7VJhBt23YPd5LhNHaRputbqaFP7YAhg/RqV7g3WQpHhnVvsP/9wJnXcFQnXpyvV0uqre7glRC413b",
+	"21QijVsdaa8EYktJHrSJ3PhYikvGqCNLnNyyG+tGfCVn2QUs4x4weohBRHO3zVxHazL/s+M27b7EGzmU",
+	"AekjMaT8xAoEyb/abYzHVZ4GwNc0NIaAvMdt7tZUodnP0Lho+j9GgiRJ0e8v5ijSvd5d3Mg0av4aniGr",
+	"SXT3aEn98O5CJU+jqJA5tx9xnVKagR2r/par+ZrWP1Z/jNTUvoba6s3lfYuj/IqEdMFuyT3B2Bxq0Liz",
+	"fms82WH8aOu9fY1GK44Qb+0nhHwkHW+15k2dU+5NDx5SrK+ZEHzhA87L8+2KDASSMO+4t4accqdk++sm",
+	"x1wQHFXYW7mwTgPk22n2OtF8z7Ti3CxtldJ379Eoo0sqby6hOZod5O1lQpymayVGm+aiAs+srgchFmTG",
+	"0nUgmUNj5wOVbRhVeh8oCAabuh8IPGvX+8Cyzh/co+VBtWMQZwUMwNyekKkoY0mTyTSmYZJFZDSrWoz/",
+	"QnW0v17zomprWvueVa/Kg0xq1dm2uu0rTcO/mAe/2qy8vVpSfdCp1FcAvjsff2Xi3R/kg5Rb1+k/Zqup",
+	"Gvb8/55TVs+pCq5UGexmfHHWGLEabQN8TYvtDx/BgaFmdqm1pawjlSbcs2K4dMiBs8GU4YCERtAZxvJW",
+	"L1MmSKjdrmU/M2+YrRA3tHptxvdqnakKyLh7N0WIE1VIq9b5u5ir3OOrPtGvqp5/hOaQdP7+HPL2dLuw",
+	"WBU6hxzr+pyFl8y91QljN9AYuu5cMVlaTFuvLTdLr+yCVW4Wh8BSlG4ttWUwpVg4mqwhUtuaD2KQXLIP",
+	"QcuYhGDMWbH0BizsUmd5f249DQFN9aelwGAK+awg+kLpO4BxVNTBphufOJy0St9eZgKgbi/cRFM6zy8l",
+	"RlWHZug6r63awitueJzp1PYksSGvLJB3H+/+XwAAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -56,8 +56,10 @@ var operations = map[string][]Role{
 	"createRestore": restorers,
 	"deleteRestore": restorers, // forgets the record, touches no VM and no image
 
-	"listRepositories": readers,
-	"getRepository":    readers,
+	"listRepositories":   readers,
+	"getRepository":      readers,
+	"createRepository":   operators,
+	"takeOverRepository": operators,
 
 	"listTokens":  operators,
 	"createToken": operators,

@@ -13,6 +13,8 @@ type Planner struct {
 	VSphere      VSphere          // asked once when a vcenter is added or its access changes; nil = not asked
 	Profile      RetentionProfile // "" = standard
 	SlotCapacity int              // of a vcenter that names none; 0 = 10
+	Repositories RepositoryMaker  // needed where repositories are made
+	Installation string           // this one's id
 	Wake         func()           // called after new jobs were committed; nil = nothing
 
 	seats seatBook

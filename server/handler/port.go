@@ -17,6 +17,7 @@ type Planner interface {
 	Timeslots
 	Runs
 	Restores
+	Repositories
 }
 
 // VCenters changes vcenters.
@@ -69,6 +70,13 @@ type Restores interface {
 	CreateRestore(ctx context.Context, r backup.Restore) (backup.Restore, error)
 	CheckRestore(ctx context.Context, r backup.Restore) ([]string, error)
 	DeleteRestore(ctx context.Context, id string) error
+}
+
+// Repositories makes and takes over repositories.
+type Repositories interface {
+	// CreateRepository attaches one that has a password, and makes others.
+	CreateRepository(ctx context.Context, r backup.RepositoryRecord) (backup.RepositoryRecord, error)
+	TakeOverRepository(ctx context.Context, id string) (backup.RepositoryRecord, error)
 }
 
 // Tokens keeps tokens.

@@ -71,5 +71,32 @@ func (h *handler) GetRepository(ctx context.Context, q api.GetRepositoryRequestO
 		r, err = tx.Repository(ctx, q.ID)
 		return err
 	})
-	return api.GetRepository200JSONResponse{Body: repositoryOut(r), Headers: api.GetRepository200ResponseHeaders{ETag: etag(r.Version)}}, err
+	return api.GetRepository200JSONResponse{RepositoryOKJSONResponse: repositoryOK(r)}, err
+}
+
+func repositoryOK(r backup.RepositoryRecord) api.RepositoryOKJSONResponse {
+	return api.RepositoryOKJSONResponse{Body: repositoryOut(r), Headers: api.RepositoryOKResponseHeaders{ETag: etag(r.Version)}}
+}
+
+// CreateRepository implements the operation.
+func (h *handler) CreateRepository(ctx context.Context, q api.CreateRepositoryRequestObject) (api.CreateRepositoryResponseObject, error) {
+	b := q.Body
+	r := backup.RepositoryRecord{
+		Name: b.Name, Kind: b.Kind, Settings: b.Settings, Password: backup.Secret(b.Password),
+		Compression: b.Compression, VerifyDays: b.VerifyDays, ReadOnly: b.ReadOnly,
+	}
+	r.Project = backup.DefaultProject
+	r, err := h.Planner.CreateRepository(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return api.CreateRepository201JSONResponse{RepositoryCreatedJSONResponse: api.RepositoryCreatedJSONResponse{
+		Body: repositoryOut(r), Headers: api.RepositoryCreatedResponseHeaders{ETag: etag(r.Version), Location: "/v1/repositories/" + r.ID},
+	}}, nil
+}
+
+// TakeOverRepository implements the operation.
+func (h *handler) TakeOverRepository(ctx context.Context, q api.TakeOverRepositoryRequestObject) (api.TakeOverRepositoryResponseObject, error) {
+	r, err := h.Planner.TakeOverRepository(ctx, q.ID)
+	return api.TakeOverRepository200JSONResponse{RepositoryOKJSONResponse: repositoryOK(r)}, err
 }

@@ -96,7 +96,7 @@ func newRig(t testing.TB) *rig {
 	r.db = db
 	log := slog.New(slog.NewTextHandler(r.log, nil))
 	h, err := handler.New(handler.Config{
-		Planner: &backup.Planner{Store: db}, Store: db, Tokens: db, Replies: db,
+		Planner: &backup.Planner{Store: db, Repositories: places{}, Installation: "01JDZK3Q8X4T9V2M6B7N5C1R0A"}, Store: db, Tokens: db, Replies: db,
 		Auth:    auth.New(auth.Config{Store: db, Now: r.clock.Now, Log: log}),
 		Version: "1.2.3", Installation: "01JDZK3Q8X4T9V2M6B7N5C1R0A", Now: r.clock.Now, Log: log,
 		Ready:   func(context.Context) error { return r.ready },

@@ -2,8 +2,6 @@ package repository
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,9 +14,7 @@ import (
 
 // NewPassword returns a password of 256 random bits.
 func NewPassword() backup.Secret {
-	var b [32]byte
-	_, _ = rand.Read(b[:]) // never fails: the runtime ends the process instead
-	return backup.Secret(hex.EncodeToString(b[:]))
+	return backup.NewPassword()
 }
 
 // Create makes the repository of rec and returns its own id. It may be called

@@ -2,14 +2,18 @@ package main
 
 import (
 	"context"
+	"os"
 	"strconv"
+	"strings"
 
 	"github.com/kura-backup/terraform-provider-kura/server/api"
 )
 
 type repositoryCmd struct {
-	List repositoryList `cmd:"" help:"List the repositories."`
-	Show repositoryShow `cmd:"" help:"Show a repository."`
+	List     repositoryList     `cmd:"" help:"List the repositories."`
+	Show     repositoryShow     `cmd:"" help:"Show a repository."`
+	Create   repositoryCreate   `cmd:"" help:"Make a repository, or attach one that is there."`
+	Takeover repositoryTakeover `cmd:"" help:"Make this installation the one that writes to a repository."`
 }
 
 func repositoryNoun(ctx context.Context, c *api.ClientWithResponses) noun {
@@ -83,4 +87,77 @@ func repositoryRecord(v api.Repository) (r record) {
 	r.add("error", v.CheckError)
 	r.add("created", when(v.CreatedAt))
 	return r
+}
+
+type repositoryCreate struct {
+	Name         string            `arg:"" help:"Name for it."`
+	Kind         string            `enum:"filesystem,s3,sftp" as:"filesystem|s3|sftp" default:"filesystem" help:"Where it lies: in a folder of the server, in a bucket, or on an SSH server."`
+	Set          map[string]string `as:"NAME=VALUE" mapsep:"none" help:"A setting; NAME=@FILE takes it from a file. May be repeated."`
+	PasswordFile string            `as:"FILE" help:"Attach a repository that is there, with the password in this file."`
+	Compression  string            `enum:",s2,zstd-fastest,none" as:"s2|zstd-fastest|none" default:"" help:"How blocks are packed. Default: s2."`
+	ReadOnly     bool              `help:"Attach it for reading alone."`
+}
+
+// Help is shown below the command's first line.
+func (*repositoryCreate) Help() string {
+	return examples("kura repository create nas --set path=/mnt/nas/kura",
+		"kura repository create offsite --kind s3 --set endpoint=s3.example.com --set bucket=images --set access_key_id=env:AWS_ACCESS_KEY_ID --set secret_access_key=env:AWS_SECRET_ACCESS_KEY",
+		"kura repository create vault --kind sftp --set host=vault.example.com --set user=kura --set path=/srv/kura --set private_key=@key --set known_hosts=@known_hosts")
+}
+
+// Run makes or attaches a repository.
+func (r *repositoryCreate) Run(ctx context.Context, s *session) error {
+	wanted := api.Repository{Name: r.Name, Kind: r.Kind, Settings: map[string]string{}, Compression: r.Compression, ReadOnly: r.ReadOnly}
+	for _, name := range keys(r.Set) {
+		text := r.Set[name]
+		if path, ok := strings.CutPrefix(text, "@"); ok {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return usef("The setting %s cannot be read from %s: %v.", name, path, err)
+			}
+			text = string(b)
+		}
+		wanted.Settings[name] = text
+	}
+	if r.PasswordFile != "" {
+		b, err := os.ReadFile(r.PasswordFile)
+		if err != nil {
+			return usef("The password cannot be read from %s: %v.", r.PasswordFile, err)
+		}
+		wanted.Password = strings.TrimRight(string(b), "\r\n")
+	}
+	c, err := s.server()
+	if err != nil {
+		return err
+	}
+	raw, err := body(c.CreateRepositoryWithResponse(ctx, &api.CreateRepositoryParams{}, wanted))
+	if err != nil {
+		return err
+	}
+	return showOne(s, raw, repositoryRecord)
+}
+
+type repositoryTakeover struct {
+	Name string `arg:"" help:"Name or id."`
+	Yes  bool   `help:"Do it: the installation that owns it now can only read it from then on."`
+}
+
+// Run takes a repository over.
+func (r *repositoryTakeover) Run(ctx context.Context, s *session) error {
+	c, err := s.server()
+	if err != nil {
+		return err
+	}
+	o, err := find(repositoryNoun(ctx, c), r.Name)
+	if err != nil {
+		return err
+	}
+	if !r.Yes {
+		return usef("The installation that owns %s now can only read it afterwards. Say --yes to take it over.", r.Name)
+	}
+	raw, err := body(c.TakeOverRepositoryWithResponse(ctx, o.ID, &api.TakeOverRepositoryParams{}))
+	if err != nil {
+		return err
+	}
+	return showOne(s, raw, repositoryRecord)
 }

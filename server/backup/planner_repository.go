@@ -1,0 +1,117 @@
+package backup
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+)
+
+// RepositoryMaker makes repositories where they lie, and learns whose they are.
+type RepositoryMaker interface {
+	// Create makes a repository and returns its own id. It may be called again
+	// after a failure. Errors: Invalid, Conflict, RepositoryUnreachable.
+	Create(ctx context.Context, r RepositoryRecord) (unique string, err error)
+	// Attach opens one that is there. owner is the installation that may write
+	// to it; "" = this one.
+	Attach(ctx context.Context, r RepositoryRecord) (unique, owner string, err error)
+	// TakeOver makes this installation the owner.
+	TakeOver(ctx context.Context, r RepositoryRecord) (from string, err error)
+}
+
+// NewPassword returns a password of 256 random bits.
+func NewPassword() Secret {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails: the runtime ends the process instead
+	return Secret(hex.EncodeToString(b[:]))
+}
+
+// defaultVerifyDays is how often each image is read whole where nothing is said.
+const defaultVerifyDays = 30
+
+// CreateRepository makes a repository and registers it. One that has a password
+// is there already, made by this installation or by another: it is attached.
+// Errors: Invalid, Conflict (name, place), RepositoryUnreachable.
+func (p *Planner) CreateRepository(ctx context.Context, r RepositoryRecord) (RepositoryRecord, error) {
+	if err := p.freeName(ctx, r.Name); err != nil {
+		return RepositoryRecord{}, fmt.Errorf("create repository %q: %w", r.Name, err)
+	}
+	err := p.Store.View(ctx, func(tx Tx) error {
+		r.ID = NewID(tx.Now())
+		return nil
+	})
+	if err == nil {
+		r, err = p.makeRepository(ctx, r)
+	}
+	if err != nil {
+		return RepositoryRecord{}, fmt.Errorf("create repository %q: %w", r.Name, err)
+	}
+	var done RepositoryRecord
+	err = p.Store.Update(ctx, func(tx Tx) error {
+		done = r
+		return tx.InsertRepository(ctx, &done)
+	})
+	if err != nil {
+		return RepositoryRecord{}, fmt.Errorf("create repository %q: %w", r.Name, err)
+	}
+	return done, nil
+}
+
+// makeRepository fills in what is known once the repository is there. Until the
+// record is stored nobody opens what was made, so that it can be made anew.
+func (p *Planner) makeRepository(ctx context.Context, r RepositoryRecord) (_ RepositoryRecord, err error) {
+	r.OwnedBy, r.FreeBytes = p.Installation, -1
+	if r.Compression == "" {
+		r.Compression = "s2"
+	}
+	if r.VerifyDays == 0 {
+		r.VerifyDays = defaultVerifyDays
+	}
+	if r.Password == "" {
+		r.Password = NewPassword()
+		r.UniqueID, err = p.Repositories.Create(ctx, r)
+		return r, err
+	}
+	var owner string
+	if r.UniqueID, owner, err = p.Repositories.Attach(ctx, r); owner != "" {
+		r.OwnedBy = owner
+	}
+	return r, err
+}
+
+func (p *Planner) freeName(ctx context.Context, name string) error {
+	return p.Store.View(ctx, func(tx Tx) error {
+		_, err := tx.RepositoryByName(ctx, name)
+		switch {
+		case CodeOf(err) == NotFound:
+			return nil
+		case err != nil:
+			return err
+		}
+		return Errorf(Conflict, "name", "There is a repository %q already; choose another name.", name)
+	})
+}
+
+// TakeOverRepository makes this installation the owner of a repository that
+// another one owned. Errors: NotFound, Conflict (read-only), RepositoryUnreachable.
+func (p *Planner) TakeOverRepository(ctx context.Context, id string) (RepositoryRecord, error) {
+	var r RepositoryRecord
+	err := p.Store.View(ctx, func(tx Tx) (err error) {
+		r, err = tx.Repository(ctx, id)
+		return err
+	})
+	if err == nil {
+		_, err = p.Repositories.TakeOver(ctx, r)
+	}
+	if err != nil {
+		return RepositoryRecord{}, fmt.Errorf("take over repository %s: %w", id, err)
+	}
+	err = p.Store.Update(ctx, func(tx Tx) (err error) {
+		if r, err = tx.Repository(ctx, id); err != nil || r.OwnedBy == p.Installation {
+			return err
+		}
+		r.OwnedBy = p.Installation
+		return tx.UpdateRepository(ctx, &r)
+	})
+	return r, err
+}

@@ -1,0 +1,77 @@
+package handler_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/kura-backup/terraform-provider-kura/server/api"
+	"github.com/kura-backup/terraform-provider-kura/server/auth"
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// places are where repositories lie: one whose password is "theirs" is another
+// installation's.
+type places struct{}
+
+// Create implements [backup.RepositoryMaker].
+func (places) Create(_ context.Context, r backup.RepositoryRecord) (string, error) {
+	if r.Settings["bucket"] == "" && r.Settings["path"] == "" {
+		return "", backup.Errorf(backup.Invalid, "settings.bucket", "The setting %q is missing.", "bucket")
+	}
+	return "unique-" + r.ID, nil
+}
+
+// Attach implements [backup.RepositoryMaker].
+func (places) Attach(_ context.Context, r backup.RepositoryRecord) (string, string, error) {
+	if r.Password.Reveal() == "theirs" {
+		return "unique", "another-installation", nil
+	}
+	return "unique", "", nil
+}
+
+// TakeOver implements [backup.RepositoryMaker].
+func (places) TakeOver(context.Context, backup.RepositoryRecord) (string, error) {
+	return "another-installation", nil
+}
+
+func TestARepositoryIsMadeAndToldWithoutItsSecrets(t *testing.T) {
+	r := newRig(t)
+	body := `{"name":"offsite","kind":"s3","settings":{"endpoint":"s3.example.com","bucket":"images","access_key_id":"env:AWS_ACCESS_KEY_ID","secret_access_key":"hush"}}`
+	a := r.do(call{method: "POST", path: "/v1/repositories", role: auth.Operator, body: body})
+	made := into[api.Repository](r, a, 201)
+	if made.Compression != "s2" || made.VerifyDays != 30 || made.OwnedBy != "01JDZK3Q8X4T9V2M6B7N5C1R0A" || a.header.Get("Location") != "/v1/repositories/"+made.ID {
+		t.Errorf("repository = %+v at %q, want the defaults and its place", made, a.header.Get("Location"))
+	}
+	got := r.do(call{method: "GET", path: "/v1/repositories/" + made.ID, role: auth.Viewer})
+	if made.Settings["secret_access_key"] != "***" || strings.Contains(string(got.body), "hush") {
+		t.Errorf("GET = %s, want the key hidden", got.body)
+	}
+	if strings.Contains(r.log.String(), "hush") {
+		t.Error("the log holds the key")
+	}
+	if a := r.do(call{method: "POST", path: "/v1/repositories", role: auth.Operator, body: body}); a.status != 409 || a.problem.Field != "name" {
+		t.Errorf("the same name again: %d %s", a.status, a.body)
+	}
+	bad := strings.Replace(strings.Replace(body, "offsite", "other", 1), `"bucket":"images",`, "", 1)
+	if a := r.do(call{method: "POST", path: "/v1/repositories", role: auth.Operator, body: bad}); a.status != 400 || a.problem.Field != "settings.bucket" {
+		t.Errorf("without a bucket: %d %s", a.status, a.body)
+	}
+}
+
+func TestARepositoryIsAttachedAndTakenOver(t *testing.T) {
+	r := newRig(t)
+	body := `{"name":"theirs","kind":"filesystem","settings":{"path":"/mnt/theirs"},"password":"theirs"}`
+	made := into[api.Repository](r, r.do(call{method: "POST", path: "/v1/repositories", role: auth.Operator, body: body}), 201)
+	if made.OwnedBy != "another-installation" {
+		t.Errorf("owned_by = %q, want the other installation", made.OwnedBy)
+	}
+	path := "/v1/repositories/" + made.ID + ":takeover"
+	taken := into[api.Repository](r, r.do(call{method: "POST", path: path, role: auth.Operator}), 200)
+	if taken.OwnedBy != "01JDZK3Q8X4T9V2M6B7N5C1R0A" {
+		t.Errorf("owned_by = %q, want this installation", taken.OwnedBy)
+	}
+	if a := r.do(call{method: "POST", path: "/v1/repositories/" + nobody + ":takeover", role: auth.Operator}); a.status != 404 {
+		t.Errorf("taking over what is not there: %d %s", a.status, a.body)
+	}
+}
