@@ -39,6 +39,9 @@ func (p *Planner) Expire(ctx context.Context) (Expiry, error) {
 		if out.HeldUntil, err = lookAtClock(ctx, tx); err != nil || !out.HeldUntil.IsZero() {
 			return err
 		}
+		if err := tx.ForgetUsage(ctx, UsageKept(tx.Now())); err != nil {
+			return err
+		}
 		out.Jobs, err = deleteAgain(ctx, tx)
 		return err
 	})

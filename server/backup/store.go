@@ -34,6 +34,7 @@ type Tx interface {
 	RestoreTx
 	RepositoryTx
 	UpkeepTx
+	UsageTx
 }
 
 // VCenterTx keeps vcenters.
@@ -240,4 +241,14 @@ type UpkeepTx interface {
 	// ClockLook is zero before the first look.
 	ClockLook(ctx context.Context) (ClockLook, error)
 	SaveClockLook(ctx context.Context, l ClockLook) error
+}
+
+// UsageTx keeps the account of usage. Its entries are made, changed and closed
+// with their images and stay when these are gone.
+type UsageTx interface {
+	// EachUsage calls each for every image that counts between the two
+	// instants, in no order. each must not use the transaction.
+	EachUsage(ctx context.Context, from, to time.Time, each func(UsageEntry) error) error
+	// ForgetUsage takes out the entries that ended by that instant.
+	ForgetUsage(ctx context.Context, before time.Time) error
 }

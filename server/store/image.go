@@ -104,6 +104,9 @@ func (t *tx) InsertImage(ctx context.Context, i backup.Image) error {
 	if err := t.insert(ctx, images, imageColumns(&i), taken); err != nil {
 		return err
 	}
+	if err := t.account(ctx, i, false); err != nil {
+		return err
+	}
 	return t.label(ctx, i)
 }
 
@@ -113,6 +116,9 @@ func (t *tx) UpdateImage(ctx context.Context, i backup.Image) error {
 	}
 	if _, err := t.exec(ctx, "DELETE FROM image_label WHERE image_id = $1", i.ID); err != nil {
 		return fmt.Errorf("labels of image %s: %w", i.ID, err)
+	}
+	if err := t.account(ctx, i, false); err != nil {
+		return err
 	}
 	return t.label(ctx, i)
 }
@@ -127,7 +133,10 @@ func (t *tx) label(ctx context.Context, i backup.Image) error {
 }
 
 func (t *tx) DeleteImage(ctx context.Context, id string) error {
-	return t.remove(ctx, images, id)
+	if err := t.remove(ctx, images, id); err != nil {
+		return err
+	}
+	return t.account(ctx, backup.Image{ID: id}, true)
 }
 
 func (t *tx) LastImage(ctx context.Context, vmID, repositoryID string) (backup.Image, error) {

@@ -18,21 +18,7 @@ var migrations embed.FS
 // migrate brings the schema up to date. On PostgreSQL a lock lets several
 // servers start at once; on SQLite the file lock has seen to that.
 func (db *DB) migrate(ctx context.Context, allowed bool) error {
-	files, err := fs.Sub(migrations, "migration")
-	if err != nil {
-		return fmt.Errorf("migrations: %w", err)
-	}
-	kind := goose.DialectSQLite3
-	options := []goose.ProviderOption{goose.WithDisableGlobalRegistry(true), goose.WithSlog(db.log)}
-	if db.dialect == postgres {
-		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))
-		if err != nil {
-			return fmt.Errorf("migrations: %w", err)
-		}
-		kind = goose.DialectPostgres
-		options = append(options, goose.WithSessionLocker(locker))
-	}
-	m, err := goose.NewProvider(kind, db.write, files, options...)
+	m, err := db.migrator()
 	if err != nil {
 		return fmt.Errorf("migrations: %w", err)
 	}
@@ -52,4 +38,23 @@ func (db *DB) migrate(ctx context.Context, allowed bool) error {
 		return fmt.Errorf("migrate the database from schema %d to %d: %w", have, want, err)
 	}
 	return nil
+}
+
+// migrator knows the numbered files.
+func (db *DB) migrator() (*goose.Provider, error) {
+	files, err := fs.Sub(migrations, "migration")
+	if err != nil {
+		return nil, err
+	}
+	kind := goose.DialectSQLite3
+	options := []goose.ProviderOption{goose.WithDisableGlobalRegistry(true), goose.WithSlog(db.log)}
+	if db.dialect == postgres {
+		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))
+		if err != nil {
+			return nil, err
+		}
+		kind = goose.DialectPostgres
+		options = append(options, goose.WithSessionLocker(locker))
+	}
+	return goose.NewProvider(kind, db.write, files, options...)
 }

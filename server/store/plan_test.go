@@ -117,6 +117,9 @@ func lists(now time.Time) map[string]struct {
 			_, _, err := t.LongestUnread(ctx, "r", 10)
 			return err
 		}, "image_verify"},
+		"usage of a month": {func(ctx context.Context, t backup.Tx) error {
+			return t.EachUsage(ctx, now, now.AddDate(0, 1, 0), func(backup.UsageEntry) error { return nil })
+		}, "usage_end"},
 		"a newer image of a VM": {func(ctx context.Context, t backup.Tx) error {
 			_, err := t.HasNewerImage(ctx, backup.Image{ID: "i", VMID: "m", PointInTime: now}, true)
 			return err
@@ -221,6 +224,7 @@ var history = []string{
 		i, 0, 0, 1, 0, 3, '', 0, FALSE, '', '', 0, 0, 0, i, i, i, '', '', '' FROM generate_series(1, 50000) i`,
 	`INSERT INTO image SELECT 'i' || i, 'default', 'v' || i % 20, 'm' || i % 500, 'n' || i % 500, '', '', 's' || i % 50, 'g' || i % 20, 'r' || i / 10, 'j' || i, 'p' || i % 3, i, i, i, i, 0,
 		CASE WHEN i % 1000 = 0 THEN 'damaged' ELSE 'good' END, 'crash', 'cbt', '', '[]', 0, 0, 0, 0, 0, 'null', '' FROM generate_series(1, 50000) i`,
+	`INSERT INTO usage SELECT 'i' || i, 'default', 'm' || i % 500, 'n', 's', 'g', 'p', 0, 0, 0, i, i + 5, 'null' FROM generate_series(1, 50000) i`,
 	`INSERT INTO restore SELECT 're' || i, 'default', 'i', '', '', '', '', 't' || i, FALSE, '', i, '{}', 0 FROM generate_series(1, 5000) i`,
 	`INSERT INTO schedule (id, project, version, created_at, updated_at, name, description, enabled, recurrence, window_hours, duration_hours, max_delay_hours, retention_days, extended, apply_to_existing,
 		locked, consistency, disks, unprotectable, repository_id, labels, deletion_protection, seats, start_time_chosen, earliest_hour, latest_hour, next_due)
