@@ -39,6 +39,7 @@ func (s *Server) metrics() http.Handler {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kura_build_info", Help: "Always 1; the labels tell what runs.",
 		ConstLabels: prometheus.Labels{"version": s.config.Version, "role": string(s.config.Role)}})
 	info.Set(1)
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info, newUnbookedSeats(s.db, s.log))
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info,
+		newUnbookedSeats(s.db, s.log), newUpkeepMetrics(s.db, s.log))
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }

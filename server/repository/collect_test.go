@@ -150,16 +150,19 @@ func TestImagesWrittenWhileCollectionsRunAreWhole(t *testing.T) {
 	s := newSite(t)
 	base := solid(rng(1), 6)
 	collecting, stop := context.WithCancel(ctx)
+	defer stop()
+	var sum backup.Collected
 	done := make(chan error, 1)
 	go func() {
 		r := s.again()
-		for collecting.Err() == nil {
-			if _, err := repository.CollectAtOnce(ctx, r, backup.Collection{}); err != nil {
-				done <- err
-				return
-			}
+		var err error
+		for err == nil && collecting.Err() == nil {
+			var c backup.Collected
+			c, err = repository.CollectSoon(ctx, r)
+			sum.MarkedN += c.MarkedN
+			sum.FreedPacks += c.FreedPacks
 		}
-		done <- nil
+		done <- err
 	}()
 	var last string
 	for n := range 12 { // each finds what the one before held, which is then deleted
@@ -177,6 +180,9 @@ func TestImagesWrittenWhileCollectionsRunAreWhole(t *testing.T) {
 	stop()
 	must(0, <-done)(t)
 	compare(t, s.again(), last, base)
+	if sum.MarkedN == 0 || sum.FreedPacks == 0 {
+		t.Errorf("the collections marked %d blocks and freed %d packs, want some of each", sum.MarkedN, sum.FreedPacks)
+	}
 }
 
 func TestTheePinOfADeadJobGoesAndItsWriterCannotCommit(t *testing.T) {

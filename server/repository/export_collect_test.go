@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob"
@@ -23,6 +24,13 @@ func CollectByClock(ctx context.Context, r backup.Repository, ask backup.Collect
 // CollectAtOnce collects without waiting for anything.
 func CollectAtOnce(ctx context.Context, r backup.Repository, ask backup.Collection) (backup.Collected, error) {
 	return r.(*repository).collect(ctx, ask, safety{})
+}
+
+// CollectSoon collects while others read and write: it waits for seconds where
+// others need hours.
+func CollectSoon(ctx context.Context, r backup.Repository) (backup.Collected, error) {
+	const wait = 4 * time.Second
+	return r.(*repository).collect(ctx, backup.Collection{}, safety{between: wait, rewriteGap: wait})
 }
 
 // Pins lists the images that are pinned.

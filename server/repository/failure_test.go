@@ -181,6 +181,9 @@ const (
 
 // TestMain lets the test binary stand in for a server that is killed.
 func TestMain(m *testing.M) {
+	if hours := os.Getenv(childCollects); hours != "" {
+		keepHouseUntilKilled(os.Getenv(childRecord), backup.Secret(os.Getenv(childPass)), hours)
+	}
 	if place := os.Getenv(childRecord); place != "" {
 		writeUntilKilled(place, backup.Secret(os.Getenv(childPass)))
 	}
