@@ -87,7 +87,8 @@ func environment(dir string) error {
 	return nil
 }
 
-// build starts labs and server, and adds the shared vcenter.
+// build starts labs and server, and adds the shared vcenter. Schedules are not
+// dispatched: tests name hours as they like, whatever hour it is.
 func build(dir string) (stop func() error, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var labs [3]*lab.Lab
@@ -104,7 +105,7 @@ func build(dir string) (stop func() error, err error) {
 	}
 	s, err := server.New(ctx, server.Config{
 		Listen: "127.0.0.1:0", Data: filepath.Join(dir, "data"), Version: "1.2.3", Log: slog.New(slog.NewTextHandler(log, nil)),
-		Poll: 50 * time.Millisecond, Dispatch: 200 * time.Millisecond, Sweep: 2 * time.Second, Backoff: 100 * time.Millisecond,
+		Poll: 50 * time.Millisecond, Dispatch: 24 * time.Hour, Sweep: 2 * time.Second, Backoff: 100 * time.Millisecond,
 	})
 	if err != nil {
 		cancel()

@@ -33,7 +33,7 @@ resource "kura_backup_group" "gold" {
 resource "kura_backup_schedule" "demo" {
   name           = "demo"
   group_id       = kura_backup_group.gold.id
-  start_time     = "02:00"
+  start_time     = var.start_time
   time_zone      = "Asia/Tokyo"
   daily          = {}
   retention_days = 7

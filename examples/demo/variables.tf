@@ -34,3 +34,9 @@ variable "virtual_machine" {
   description = "Name of the VM to restore."
   type        = string
 }
+
+variable "start_time" {
+  description = "Hour in Asia/Tokyo at which the schedule runs by itself."
+  type        = string
+  default     = "02:00"
+}

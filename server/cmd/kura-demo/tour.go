@@ -150,6 +150,7 @@ func (t *tour) prepare() error {
 	}
 	t.env = append(os.Environ(), "TF_CLI_CONFIG_FILE="+rc, "TF_IN_AUTOMATION=1", "CHECKPOINT_DISABLE=1",
 		"KURA_ENDPOINT="+r.Endpoint, "KURA_TOKEN="+r.Token, "TF_VAR_endpoint="+r.VCenter.Endpoint, "TF_VAR_username="+r.VCenter.Username,
+		"TF_VAR_start_time="+time.Now().UTC().Add(20*time.Hour).Format("15:00"), // in Tokyo 11 hours from now: the tour runs it by hand
 		"TF_VAR_password="+r.VCenter.Password, "TF_VAR_thumbprint="+r.VCenter.Thumbprint, "TF_VAR_virtual_machine="+restoredVM)
 	return nil
 }
