@@ -411,7 +411,11 @@ func (s recording) Update(ctx context.Context, fn func(backup.Tx) error) error {
 		s.r.mu.Lock()
 		defer s.r.mu.Unlock()
 		for id, v := range l.vcenter {
-			s.r.over[fmt.Sprint(id, v.Version)] = l.used[id]
+			// Only when it is set: who still judges an older state must not meet the
+			// smaller counts of a later one.
+			if key := fmt.Sprint(id, v.Version); s.r.over[key] == nil {
+				s.r.over[key] = l.used[id]
+			}
 		}
 		return nil
 	})
