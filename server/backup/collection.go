@@ -37,7 +37,7 @@ const MaxIndexBlobs = 1000
 type Verification struct {
 	Read     bool             // read and check every byte; else only that all is there
 	Rate     int64            // bytes read per second at most; 0 = no limit
-	Progress func(done int64) // told the bytes read so far; nil = nobody asks
+	Progress func(done int64) // told the bytes read so far, one call at a time; nil = nobody asks
 }
 
 // Verified tells how an image stands.

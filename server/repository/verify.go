@@ -176,13 +176,20 @@ func (v *verifier) readDisk(ctx context.Context, l diskLayout) (err error) {
 			if err == nil && int64(len(bytes)) != l.length(b) {
 				err = fmt.Errorf("block has %d bytes", len(bytes))
 			}
-			if done := v.read.Add(l.length(b)); v.ask.Progress != nil {
-				v.ask.Progress(done)
-			}
+			v.tell(l.length(b))
 			return v.orDamaged(ctx, l.File, err)
 		})
 	}
 	return g.Wait()
+}
+
+// tell counts bytes as read.
+func (v *verifier) tell(n int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if done := v.read.Add(n); v.ask.Progress != nil {
+		v.ask.Progress(done)
+	}
 }
 
 // orDamaged notes an error that means damage and returns any other.
