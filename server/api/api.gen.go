@@ -1013,6 +1013,13 @@ type Recommendation struct {
 // RecommendationKind defines model for RecommendationKind.
 type RecommendationKind string
 
+// RecoverySheet defines model for RecoverySheet.
+type RecoverySheet struct {
+	// AgeRecipient Public age key (`age1...`) to which the sheet is encrypted. Absent = it is readable.
+	AgeRecipient string `json:"age_recipient,omitempty,omitzero"`
+	Text         string `json:"text,omitempty,omitzero"`
+}
+
 // Repository defines model for Repository.
 type Repository struct {
 	CheckError string    `json:"check_error,omitempty,omitzero"`
@@ -1880,6 +1887,9 @@ type MoveBackupSchedulesJSONRequestBody = BackupScheduleMove
 // CreateRepositoryJSONRequestBody defines body for CreateRepository for application/json ContentType.
 type CreateRepositoryJSONRequestBody = Repository
 
+// RecoverySheetJSONRequestBody defines body for RecoverySheet for application/json ContentType.
+type RecoverySheetJSONRequestBody = RecoverySheet
+
 // CreateRestoreJSONRequestBody defines body for CreateRestore for application/json ContentType.
 type CreateRestoreJSONRequestBody = Restore
 
@@ -2223,6 +2233,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/repositories/{id} (the `GetRepository` operationId).
 	GetRepository(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecoverySheetWithBody Write a recovery sheet
+	//
+	// All that opens the repository with the stock kopia program, without this server and its database: its password and the keys of its storage. Whoever holds it can read every image.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/repositories/{id}:recovery-sheet (the `RecoverySheet` operationId).
+	RecoverySheetWithBody(ctx context.Context, id ID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecoverySheet Write a recovery sheet
+	//
+	// All that opens the repository with the stock kopia program, without this server and its database: its password and the keys of its storage. Whoever holds it can read every image.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/repositories/{id}:recovery-sheet (the `RecoverySheet` operationId).
+	RecoverySheet(ctx context.Context, id ID, body RecoverySheetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// TakeOverRepository Take a repository over
 	//
@@ -3022,6 +3050,44 @@ func (c *Client) CreateRepository(ctx context.Context, params *CreateRepositoryP
 // Corresponds with GET /v1/repositories/{id} (the `GetRepository` operationId).
 func (c *Client) GetRepository(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetRepositoryRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecoverySheetWithBody Write a recovery sheet
+//
+// All that opens the repository with the stock kopia program, without this server and its database: its password and the keys of its storage. Whoever holds it can read every image.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/repositories/{id}:recovery-sheet (the `RecoverySheet` operationId).
+func (c *Client) RecoverySheetWithBody(ctx context.Context, id ID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecoverySheetRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecoverySheet Write a recovery sheet
+//
+// All that opens the repository with the stock kopia program, without this server and its database: its password and the keys of its storage. Whoever holds it can read every image.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/repositories/{id}:recovery-sheet (the `RecoverySheet` operationId).
+func (c *Client) RecoverySheet(ctx context.Context, id ID, body RecoverySheetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecoverySheetRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4986,6 +5052,53 @@ func NewGetRepositoryRequest(server string, id ID) (*http.Request, error) {
 	return req, nil
 }
 
+// NewRecoverySheetRequest calls the generic RecoverySheet builder with application/json body
+func NewRecoverySheetRequest(server string, id ID, body RecoverySheetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRecoverySheetRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewRecoverySheetRequestWithBody constructs an http.Request for the RecoverySheet method, with any body, and a specified content type
+func NewRecoverySheetRequestWithBody(server string, id ID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/repositories/%s:recovery-sheet", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewTakeOverRepositoryRequest constructs an http.Request for the TakeOverRepository method
 func NewTakeOverRepositoryRequest(server string, id ID, params *TakeOverRepositoryParams) (*http.Request, error) {
 	var err error
@@ -6466,6 +6579,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/repositories/{id} (the `GetRepository` operationId).
 	GetRepositoryWithResponse(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*GetRepositoryResponse, error)
+
+	// RecoverySheetWithBodyWithResponse Write a recovery sheet
+	//
+	// All that opens the repository with the stock kopia program, without this server and its database: its password and the keys of its storage. Whoever holds it can read every image.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/repositories/{id}:recovery-sheet (the `RecoverySheet` operationId).
+	RecoverySheetWithBodyWithResponse(ctx context.Context, id ID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecoverySheetResponse, error)
+
+	// RecoverySheetWithResponse Write a recovery sheet
+	//
+	// All that opens the repository with the stock kopia program, without this server and its database: its password and the keys of its storage. Whoever holds it can read every image.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/repositories/{id}:recovery-sheet (the `RecoverySheet` operationId).
+	RecoverySheetWithResponse(ctx context.Context, id ID, body RecoverySheetJSONRequestBody, reqEditors ...RequestEditorFn) (*RecoverySheetResponse, error)
 
 	// TakeOverRepositoryWithResponse Take a repository over
 	//
@@ -8040,6 +8171,54 @@ func (r GetRepositoryResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetRepositoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RecoverySheetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RecoverySheet
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RecoverySheetResponse) GetJSON200() *RecoverySheet {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RecoverySheetResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RecoverySheetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RecoverySheetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RecoverySheetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RecoverySheetResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9631,6 +9810,36 @@ func (c *ClientWithResponses) GetRepositoryWithResponse(ctx context.Context, id 
 	return ParseGetRepositoryResponse(rsp)
 }
 
+// RecoverySheetWithBodyWithResponse Write a recovery sheet
+//
+// All that opens the repository with the stock kopia program, without this server and its database: its password and the keys of its storage. Whoever holds it can read every image.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/repositories/{id}:recovery-sheet (the `RecoverySheet` operationId).
+func (c *ClientWithResponses) RecoverySheetWithBodyWithResponse(ctx context.Context, id ID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecoverySheetResponse, error) {
+	rsp, err := c.RecoverySheetWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecoverySheetResponse(rsp)
+}
+
+// RecoverySheetWithResponse Write a recovery sheet
+//
+// All that opens the repository with the stock kopia program, without this server and its database: its password and the keys of its storage. Whoever holds it can read every image.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/repositories/{id}:recovery-sheet (the `RecoverySheet` operationId).
+func (c *ClientWithResponses) RecoverySheetWithResponse(ctx context.Context, id ID, body RecoverySheetJSONRequestBody, reqEditors ...RequestEditorFn) (*RecoverySheetResponse, error) {
+	rsp, err := c.RecoverySheet(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecoverySheetResponse(rsp)
+}
+
 // TakeOverRepositoryWithResponse Take a repository over
 //
 // Makes this installation the one that may write. The former owner can still read, notices with its next job, and what it is writing just now is not kept.
@@ -11065,6 +11274,39 @@ func ParseGetRepositoryResponse(rsp *http.Response) (*GetRepositoryResponse, err
 	return response, nil
 }
 
+// ParseRecoverySheetResponse parses an HTTP response from a RecoverySheetWithResponse call
+func ParseRecoverySheetResponse(rsp *http.Response) (*RecoverySheetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RecoverySheetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RecoverySheet
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseTakeOverRepositoryResponse parses an HTTP response from a TakeOverRepositoryWithResponse call
 func ParseTakeOverRepositoryResponse(rsp *http.Response) (*TakeOverRepositoryResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -11960,6 +12202,9 @@ type ServerInterface interface {
 	// GetRepository Get a repository
 	// (GET /v1/repositories/{id})
 	GetRepository(w http.ResponseWriter, r *http.Request, id ID)
+	// RecoverySheet Write a recovery sheet
+	// (POST /v1/repositories/{id}:recovery-sheet)
+	RecoverySheet(w http.ResponseWriter, r *http.Request, id ID)
 	// TakeOverRepository Take a repository over
 	// (POST /v1/repositories/{id}:takeover)
 	TakeOverRepository(w http.ResponseWriter, r *http.Request, id ID, params TakeOverRepositoryParams)
@@ -13353,6 +13598,32 @@ func (siw *ServerInterfaceWrapper) GetRepository(w http.ResponseWriter, r *http.
 	handler.ServeHTTP(w, r)
 }
 
+// RecoverySheet operation middleware
+func (siw *ServerInterfaceWrapper) RecoverySheet(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RecoverySheet(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // TakeOverRepository operation middleware
 func (siw *ServerInterfaceWrapper) TakeOverRepository(w http.ResponseWriter, r *http.Request) {
 
@@ -14557,6 +14828,8 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	r.HandleFunc(options.BaseURL+"/v1/repositories", wrapper.CreateRepository).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}", wrapper.GetRepository).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:recovery-sheet", wrapper.RecoverySheet).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:takeover", wrapper.TakeOverRepository).Methods(http.MethodPost)
 
@@ -15768,6 +16041,46 @@ func (response GetRepositorydefaultApplicationProblemPlusJSONResponse) VisitGetR
 	return err
 }
 
+type RecoverySheetRequestObject struct {
+	ID   ID `json:"id"`
+	Body *RecoverySheetJSONRequestBody
+}
+
+type RecoverySheetResponseObject interface {
+	VisitRecoverySheetResponse(w http.ResponseWriter) error
+}
+
+type RecoverySheet200JSONResponse RecoverySheet
+
+func (response RecoverySheet200JSONResponse) VisitRecoverySheetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RecoverySheetdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RecoverySheetdefaultApplicationProblemPlusJSONResponse) VisitRecoverySheetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type TakeOverRepositoryRequestObject struct {
 	ID     ID `json:"id"`
 	Params TakeOverRepositoryParams
@@ -16714,6 +17027,9 @@ type StrictServerInterface interface {
 	// GetRepository Get a repository
 	// (GET /v1/repositories/{id})
 	GetRepository(ctx context.Context, request GetRepositoryRequestObject) (GetRepositoryResponseObject, error)
+	// RecoverySheet Write a recovery sheet
+	// (POST /v1/repositories/{id}:recovery-sheet)
+	RecoverySheet(ctx context.Context, request RecoverySheetRequestObject) (RecoverySheetResponseObject, error)
 	// TakeOverRepository Take a repository over
 	// (POST /v1/repositories/{id}:takeover)
 	TakeOverRepository(ctx context.Context, request TakeOverRepositoryRequestObject) (TakeOverRepositoryResponseObject, error)
@@ -17583,6 +17899,39 @@ func (sh *strictHandler) GetRepository(w http.ResponseWriter, r *http.Request, i
 	}
 }
 
+// RecoverySheet operation middleware
+func (sh *strictHandler) RecoverySheet(w http.ResponseWriter, r *http.Request, id ID) {
+	var request RecoverySheetRequestObject
+
+	request.ID = id
+
+	var body RecoverySheetJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RecoverySheet(ctx, request.(RecoverySheetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RecoverySheet")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RecoverySheetResponseObject); ok {
+		if err := validResponse.VisitRecoverySheetResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // TakeOverRepository operation middleware
 func (sh *strictHandler) TakeOverRepository(w http.ResponseWriter, r *http.Request, id ID, params TakeOverRepositoryParams) {
 	var request TakeOverRepositoryRequestObject
@@ -18203,266 +18552,271 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7H39d9s2tuC/gsN953Q6Q8uS/BGHOT27jpO2aeokz3bTN43zJIiEJNYUoBKgFTXr/30PLgASJEGJtOWk",
-	"M29/SSwJBIGLi/v98dkL2WLJKKGCe8Fnj3zCi2VC4O/nOLzJlj+kLFvKj7c4yYj8I0wJFiQaYeEF3rA/",
-	"PN4bDPaGB1f9p0G/H/T7v3m+F0de4PUHP7347fXBf5781+HV0/fD8+PnT94cnQ0u+s8936N4QbzAm7Ek",
-	"8nwvJZyktyQacYLlSk58j5OEhIKl8pUCz7gXfPjshViQGUvXXuBNYHmVme4++t5tSKgg6WjzGk69O9/L",
-	"ltGWrdzd+RoQrxZ4RsqAmGM6I6OICBKKmFEv8MKJ8HwvZJTHXBAayoWGKeZzz/eimN+YXSxxGIu1Fxyf",
-	"PBk8PXxy/OTg2PduyNoLhv1+3/cSPCGJF3g/4jRC8kE0ACjhyAsGx4P+8WAIj3DBUhJ5wWF/eHx0MDg5",
-	"lAAgNKru6aB/NXgS9J8Gh3A85NMyTgm3xwz3+icw5iAYDOWYmTz40faD3Dziped7v7PJlnl+8PSWJeLd",
-	"+d6SxVSMYjoSMZxtZRsHwXDwG8BjyXgsFD5EZIqzRII/zeiW933v+R4P5yTKErJl6JkcGv+prsQyZbcx",
-	"jxmVMC+dXZujkd/hVDScjYE7F1hkHBCayavRFp197zZORYaT0QKH85gCim5+6IU8PsoFpiEZZRkMPuoP",
-	"jp5OBuHek+mQ7PWjo8O9E3ww2RtM+uExPpgOo4FExQWD0beLvcNhcQdJuvTuiitzqUFcvjXOy9GGqEQ4",
-	"TtYKQaIsxfLKjeYsS7kXDCTW40kiAS7SjEgUF+oepEQQqq7nh89ehNd8xKajFSE3XvDB4xmN8Nr7KE9Q",
-	"jxvJMV5wdCzv0m5ugUSiBf40ikiC12bNxzbYEI1nc5GsJSzJJzGSOFy+nYOr/lDB4h8AlA34X9kJENOc",
-	"rEoUNPcKZpQ4ly0WGGZ5eUvSNYrwGmGB4Gd0ymO8f8Vu1qzn+Z58cvQnk+jlFb94vpfRZcokJZTHMNLE",
-	"zpviOPHaEFrfW8U0Yqv8RCUa/cQmJdzBQpDFUsB5OzFG36UcYzKy8fftVOkmppHNbOQp6lVwLzjwvQXh",
-	"HM8kefjw0ZcEYpYSDsRishaEj5YkHXESMjnNsP/0yeBoKAl8BBAc9J8cPDkcnAwPfY8IrAfKiYcHvieY",
-	"wEmJzty1Jm4tCY08xTSjNKYz+IYs5RcERzGdIXWGj06BqrTjwsLqErcl4U15S+pWDIrzlMKMBL9ixnzY",
-	"lrDoq6NJxzQlZASnJw/i6cnRweHJycHB8GQbwpxLlJJiwihkGRVecDgY5ig0jRPC11yQRbHn4s6yFSXR",
-	"aLLeBmF5NiNGJR2c4oQTebWFiOlM8Scs5l7g7d/idD+JJ/s3WYr3LSpxZ9iS2d7Tkycnh8PDJyf9k77v",
-	"3ZI0nq411Tjoq8OAB0onoRA7JYbDDYYnJ4dP+4OTkxN1BAkRroMaBoPD4ODJb+5Tyce0u5w/5bDehQDy",
-	"GujuanS7kBssMHIPsE7CzWxXD5nEjBuWeTgcHIX9iOz1J8eDvSeTQX9vGB4d7z0N+2SIB9HB9PCogdPC",
-	"Y82cdljitE+elG5LsTbHbbehOSiJFTwLQ0IiEoFse5HR7cJ9hWruhid2lcESJjauqk7ORBrPZiSVezaC",
-	"iNzy+zMgZ2XGsoxHtyTVhOOk1+8d9PotqQehEcirXuDNhVjyYH9fU8yeVqd6IVtshcepA0UOo6e4Hw7I",
-	"3vG0P9k7nB492Xs6PRzsDaeD6fFkQJ7gQR8euyVUXvARX9PQTSOPTvRyk3gRK2VP8+ijodZNgFfNGReS",
-	"U8GtUV9FWGBNBQ7zi6B+WjKWSF6d46XQ0gAcV6HnDPq+J9c2yk+J4Gi9SZwQKaZ8yVK5E5wJ1lKIyDhJ",
-	"9VIk8fs/t3w5JynpJSzEiTp+xaPOCxZVELbKpZ72Md5wqQ8lgizlpTqUwqkGkpQEvIgPpEy5VeWTTMEL",
-	"vA8RH3xEJF3uk3TZu11EN95WdVBKp1OWRIDg+y/O+vu3i/1lCjqDOkSP8E+DTjj4AIWgEw4uyALY+8nR",
-	"ydOnB4dHT4ebNArfo3GowBgvAbyDp8NevzfsDfoSygCoQwDUAodyf/3gqB8cHQdPcdCfBP0QqLtYsfTG",
-	"CzyAkYTekq2kcKYxklFlh2BZGhKN2AquEpr7Z/39C/2jlIk4IXTjFjuZLKQ8mcAyNFNvL3KtcEoV+//w",
-	"EcSnOcERSeGCv7zCM7johIdpvNQ2iqs5QWzyOwnFNxxpouejKUvR+NV07xyLcD7ugZEAEMcLvGtvcO0B",
-	"dP7I4rTQsSRZXWAw0KyXciAXqSS9chk/sxCrF7reLwUVxKZoNccCrTBHCxyRXqdX3PneEqd4QYTe7Zmi",
-	"1adTTdzLbz0ViKUIyx+RmMccScrTA8T1Au+PjKTr4mBysg9z2auYsnQBxy5J0R6oUb5j93otz8lUC0/l",
-	"xajv269joua5z0KylDMHOMagZYbw61iehIBTmRGk3tW4IjWfvZIF/vQzoTMpeR5Jebe+CLAhvnoB6oBj",
-	"zlyeaJh1ICXv+qzWhCD35vPF0UZEqs68iGn+2fmeiCyWDAwWr8m6DspzfEM4wiglSyJi+SXClK9IqrBb",
-	"AnYap1wgRon+hUQ5fNV1LRZvvW1Pvq5h5cOjoxYrn8Jtdl/BsaQO+dErgoAwh08hThKSohvKVhzFoofG",
-	"fx+jmCNM180L17SjacXHh64l/iylkfoCXwmy4HJtWCElFmjBuGjCSpBpSi/OVbqBYguf4kW2gE99gJv+",
-	"mC8ppoJIWVGu6Q1MWl3SW5qsFagokSsjn3Ao4KuYI7mOpsXBf43HeLz9GC8y2nx5tD2g29UxhrnmaW3J",
-	"vNvcWrxuntribR1m9r1PezO2p+coXlKT6Da8uGyd6Lq1O0VUCBfPWRQ7fSQho4JQoTSKZRIrFrj/O1d8",
-	"MOeon/8K7o87e/P/kZKpF3j/a7/wB+2rX/m+vckcDAVtzc29b+Gq8G6AKJuD8XLpMGA+6bhUs5BNi7Vt",
-	"0+1Xa5mgv7CB2Wkqdll6XfbdBi2rI1gvCy3aBdey3a49TLV9jB8Uu2TTKY8FUE3LuoXDkHA+uiFrBS9C",
-	"b4PTXy9Hp2dnLy8vR69f/nP0Smowkyy8IVI0AvsQL6vo/KCiESUsvNHg8w765osFi0DcYYtlEkt1yPO9",
-	"ZUqm8SetWe7D4sKUiFGxLmtRly/PLl5eWWvrcOEsSDaBOrfKtYMzVzRxtExwWNZ529rQ7IeV4sSmUyNc",
-	"6S+oXqBcc2FN6/yqDYa4XI8bLfBymZs9pUYXeDFnUomKJNC6AFvB0g1py1jUHqNbW4QqRpMl5nzF0ggQ",
-	"L02lQDZnKSdogoUg6RpxgeUrnOYVMc8Wk2WqXvv0++DkOHjRD04GwclJcHgWPHkRHB8FT0+D4ffBy9Pg",
-	"tB+cHQVHp3LM4Cg4PQiefx8cfh8MngfD50H/eXAyDIZnwYtBcPQiOD6TY573g+/7Qf806J9s9ANttsC0",
-	"PRYDeNexKHPsklFe48Ja8ep4M3Jp0b0mM7TCCe/NP+vCOHABKUA6tHfX1HrYPoypaNubxufjLC8tLOzt",
-	"6/9ZIKs7qb8E5lzaduj7s946MIy4/pVQyCzvkbHorws+sHIwSlyarFScZ4ySnqc82qdhSJaPh2k/sUkH",
-	"+KjRTqD8ziYVeNwPRd6lbJKQxYbtLtWIfzjVA5DDgN9NsyQBb63AcWKkWys8ATGKCmssmrMk4mjQl8r6",
-	"oI9AtZIbmsYkAYGzkJQlPwnZYkFohLUO8+Gz8gNrjazw43K8IFJe9Kqy9oGUte8+5lriFknHdsod9p9K",
-	"jirA2noVL4jcr8QbvWWtimYpDSRPDTTAggIsrQ/cnIbj0E9RSqYZxwlYStEUx0mWKrQtJNLHJZMlyfe+",
-	"4nIdlQsXuI9WsZizTKBYcGQELoRpBLYdJdGD5Un+brSPL05Wiy09Gkn9dwO1tpQ9MnW9yGgXcGW0EU4Z",
-	"RcJ4P7QDX0EMwPE7m/CdUF8tRz/utS2E9XuJ93XoaHXJjUJf/DbqxT7aVfwXAV/de/5zzEUXqIAVQJCF",
-	"8la23mztnW7uBZ4CNkXazou0nZf7iCUR4UK5YXoWmF02XBxF4MTBybuULUkqwNSr/bJL6yvLdilKp63H",
-	"VpaXJGhBFhOS8m8Qp3jJ50xwhFOCBL4hFAk2I2JO0h66mse5Y1axZMKRVHx7hSgwYSwhmEqctmNUGvyC",
-	"KcHRWwgaU/aamm09IgkBO6KO4cwdt+Ut1V9e2mTZht4fHjreRD6FSRaRUd0Yzy3s6OilAw/PK/XooA8+",
-	"Hj0CpymIarbz4KVaQtVtwOU8MZDIrfDKg9U3Iu7PapRa3miJU5wkJCkBtl/FE4WNwBYZVWwCC4TBTfwM",
-	"9dF3xken7/g3HKmIHoSThK16XsXbVfJ39ev+LmOE6gzxqs9i06Yu5RDF7jAyng00YeyG53taYLqW/8cC",
-	"zeVHdVfusR/bc4KT5O0UhPlN53RpnpDSO2CKnHWP38TLPbZUxGAPLHok1Xehkjxy33v3FW+BA/1LlrYP",
-	"CjE+5pMoF7FXthsBNVYmWIsw5uvP/2ht7Kms+U7Hw4d5HEPd42ivWb2wedF5Fk+FktdSeTYv+QzGv8iH",
-	"31WSftpi3pn1kES+8rX51ciHKcHhnESgiumYspawhf2+iPmNC7JFolC7eJJy4lAtwmbCCRXoO0TJLUlB",
-	"0241Z+EB+1z/seFrE9H7+eGkOcFc6dAjOQynpBNAEgZB6RkVcdL+KZ004Fx/JffJFboBIWsmcgPwoT20",
-	"05KXrjz3Gx3FUH9IJx04llsK4XX9bnKntmLpJYyshDPXojDUppX3+xnKHaCSUXI0TdkCgbehNTyMCabN",
-	"AtXQu7KPvbrnDYEKEF8fd7xyjpyK9sLyBZnWSWTkyNTwK2EZxRFYZKKKnDn0ytTPr5NTQ7YMPpTwML+z",
-	"W8j27niN4gKPzWuseIj7KBWKj7TmHr4HhsCtisgFwRGSFHot5jGduXWKrkR0G1VBLEVx1EM5jwDKpdaJ",
-	"wDbubw8AqkY71CO0cqIYzlkcEq6iWhklgK9jJWsCe0Kak/loJekFPASRz0mCVQiflKYh+M2WQI+Pjg6O",
-	"NwugFSSpLLoZW+yAlI3oUt70Sx2GpqPSxoabjsHQNq4LmONneeiaeSYHkI/GEOEi/1gRcpOs9TQLRsU8",
-	"WUNccBldpba/LmJgRoKNyKeYi5jORjr+opUieX+034n+q+N6WoptL2B4J23hy2nYuYDYci8xvzmD69Jx",
-	"Q5UUXDvmsoqkP8ohijuDrVdyF7ibq3kczhFG78/BCsJBPcTlOyc3uSli00r9/VxN5auAs8P2XOFdVYLz",
-	"mpClUsYVpsvLxNmCIHnVUcLoTMnBrTjTS/3Ci/x9JYXuYFjnVrbkvJV6PpJlQwrA25nOGzZh0RqFmCK4",
-	"CATwQENtYqLhyVqTZTdTqmVQW289rqPcCk5Ah/zL16kEY4TR72yCFniNuIiTRGFj2c5wfLKRxndAowXB",
-	"PEsVbra7j+f6iRf6fjn0wlcUkE5HmUsK/sPLq7ExGRmJ/BnCituu5oQiyoDdq2QL/YqegzS235liCR02",
-	"ph/oRGXuaZwq5dDflykYtth+i28puZIPdNpiO9npGRy5BIcKxNdpBI8rUX0vKbZQGmcqjHBllK8vIEzl",
-	"lQtqGTSM3ZAIxRQRHM5zJyIsE6hDr/mE7dktD/4WG6EcqQ7XPKboSQczo3zqV/VQJwzJyzN8rhmICEWx",
-	"AOXXl8BYsTTatPXi6K34vVrIyumbU5XRUMau3OJcwa1jlxSS0Qkc0ajhAN+fczRZawFAmHguMP3OUrai",
-	"IHcWIoIcIc8VzXGEKEMpY4tAsQyNmzSB2RKSj/2GI50MrFFWuVsmJGErZIIn2+GJs7jF5tP+xX7kBTzx",
-	"aEbjVgKAEujbo+uvanwnTC3X8NgkEkohnoSZiG8J4gkTHLFbYp+2RBDFpKvseZtA6DJj+90VsTOIOO6m",
-	"vMdRg8VOz4kEQxOpnmI6K1FvybjVbyYTcut5MjEnqUsNlt/nb9Rul5WUdPTsvnm/5CxKHANKCoReMpgZ",
-	"ay21vkswpSQqAuy2OSEsk2Hn2L3yuebTtDzKC8K1M758ZvZy2t2M6sJqAtopuLFWLEsiNCE6rCPPBgS/",
-	"Wap/DueMcRVkVaTyWsasOuEuQbMJJtZs28GzO8OajQePalszLzpnt6TjHc1vRuu9lV5WxXCgReZjy+Nx",
-	"76zqVIJMAknjPuR15cBB4WlT30cHUTiT+piayCUuYCF10ySezQXi+Baq/DBJI1jONXO14TujM/TQeIaX",
-	"Y2C3CML4rynwYniUMoHA4qMITYTXfhHjlTCBJmQWU45KqbCqyIC4pkY766GxWMUhGQfy5rBQ4gmCbyqz",
-	"xdzOqFUCqVix3jUFS7UC1wwvpQYpH3dDqWxsqqRG4+VyjP7IYsJDot42ywgXSiLBScJBnJAwG0P5srG6",
-	"3xhpt45/TeUcI3PyYwil5LBpgiMfjdl0msSUjBGfZ8J+RSQlHyn1iDm5piZMpLw5UzJN5crZL/J8T8/s",
-	"3PWL3MjV4bKApBtBbYIqoP75z3/+c+/8fO/FC4uRYSmKhTUO1i+rbH1X5mjtQrzA67fTXyGRrrgKOqEO",
-	"FFD1h8gIV3+tSETN32KepfrPaRrrgF0sslSn49XBUxjCuplgi70niXLH+QgnXF4pxgnCQoD3FiVYKHtQ",
-	"GcQmIqawvLjc/9szhW26BKOrBDimX+RFzpOM+Y1OtDqHiO7iPFOi8sp8TwHKeTYv05SlZ/pJB1G7iWkk",
-	"qYEVwGzCl5F8TEn+OIpI5GudNSVSMAQbiFkKCLMUJ6qcCU7AFZZRnIm5FB1DiKAEx+IkjiIiLyVlYjRl",
-	"GY2UD2yaxKFQfrEiT0sHcaucrYRxmIR8CgmJeJHEBSl2GSeecSp7vne7GM2Y8s4tRpOMr9VfRYmjZUqm",
-	"QM1HcrskqtbhgxWO+FIB2Lj4MgoBBXqA+TYiNCZRyTVXGWn9EOEFnsFowdgowekMBmBBRhCOpJeCb3Gc",
-	"wNPOU62ZPB/m+7Bzb5UvQ30GU5X8Anz9ETZeDTlOfizG1G9naY7qnVEqyMFgm4HaMuMONskLEmTxHxnR",
-	"P+scxHJKcUuZpaCdpfc/6f56A7R27oq6Sambvad2Jt0UVtg2WBq7KK7dfXZFXE09lihPy6wZrdaClEM1",
-	"YiqODz0XHG5UqRF75MHQOVIXh/rsMu/hqGEVOuh0mhv4oLJRy7XxOR4eHTcGZ6zmLFFxKcYgGIPcdkPZ",
-	"itbjS8oBE5c/nsq55Vtu4uUSHDBYRxE7gjdYSpq3aBSugm6hWUpWaLJutdEKVtyQPFRBEvuCbgOY88U0",
-	"YsuliYRpQIoyFpVKDX9ucyrmtNscYA63rkCwl9V+53mMTS6gq9rGS5yKGPhtwU+ULTlyMgxdD7bigTZF",
-	"YWuGlzQmHHGGpjj1FSJoc6BkGFoainpOCIWYhiQZ6VQuYsf5dAu9rrtnM+KMbHrDhMkDsWowtQzL6x7I",
-	"JwWq9qT1JzYBEaybNbAppi+vA+D4UWXZbV3NazkMiJ8go8m6qJxbv15ozlZokYVzSYYMhKtewZaUr1z+",
-	"97NrRF4PuL0Rp1w3eEv2nhpXVCRtAuSmmL1SgF37ODnS4mAuYdydKSbslNYVO4iYvIpUwb5u5L5niF09",
-	"Wq4dhjvi5u4tP4DeAIhs4GadsJ8TrAo6WbhToiwusprfx7r0oZWkjaEGuTa1MRa1siuYuRjfsKzX+v4a",
-	"Sp/XKdLo6qlCoJ6OiCGgNyUJAbVJFSBuIv27MFNCvvOj2SZz/LcA8EdGMsUsizrbeQle38v1NsVx1N9a",
-	"9JHQjjlvYIY/52q8W2Wqa/WOtJ+yt5cQJMgnYSxQKOOQYMJWFLE0IukzdEPWPM8qG3831nYe+72WO1BD",
-	"xrpHXuAt8PKDWsLHYiW1qIca5cgDOiTRfn/Ov8mdeoKxG6n/SV7gGw+LMpVGyjQ3LgcrjX3Lz6St8coo",
-	"oBwj4JmMBSfJtC6Y6be6FwhJLCsp8toxFg6ZncnXCJttteE+JIox7fgQz2YzEGFGroitcgZdFU65CL3W",
-	"3oo5viVoGgvlMRKst11iNPCqLb8OhQ2Ldd22cysC5eFGgw5GAjTmc5YK9ZGP0YwRbhCtNBt4pf+SNoVu",
-	"Sr293a3OEjn2XA39ivp8DVvehmGWpoSGrvQfE8W2MezUcq3cgeXPZY0ELID5tMMEPKpYRTZSQbRt3C2T",
-	"uRNrdLiXcR59o2rGoj91lE/LSrAlP1T+so8bIbULjmvBfZv3spmxmsCqbs6LbW6Le/go7OXC9K7VVp3i",
-	"3QiUQiFz2oqGBHZwAIIREybmQTWeQD0bR+WntI+/TohaRo7sxEP+gKv7jq1IWhOsIK2ETafANvgSdGCn",
-	"oGQVoKmkQnx/hp4eHj2pA6azFG2K0nyuZb6qO89LMpWPoCgedxkhinXrQjWueJKYLjOBsEAq3g/Ii6mp",
-	"LdUi7iMuNV7MTSB/r2Qcd2d5VWvguIlb7tMYByqmIcRUYpmK90IpOJcpW/loYiXdt4wnuSitwSWq29V1",
-	"nNplIdR9w1HCZrqMsTIEwrPaALghF6zObnV1ntr5xp9U0J1dorhB3d+mV8Cv5k1WbpXGLd9oYBYEnNTH",
-	"siVURNdaR6JWEmTkjBLsYswu9TZqzhtlorARt5hV90dyLkxHp3aasUreledNvcWvA88F+wr61k7AzZFM",
-	"oHGASrzJkaXSJDc6gFO5Ng93IlVntMtjfXYm/CdkKrSlTRKHGJQ3iFOVOpwkIfIySgHfrSW1sQWWIW7M",
-	"gpvCFiDXJ7CiSCBkZTPk7xkn/FdwZhV2qKLamXV027G4atGxC6DJPyU/cPLdckHgLimQcxLejHIT9daA",
-	"WLs12H2Dakutw2ohQXw4Rn/TetK3Phr/yUW0N8VcEC7GiKVoTBklbra6m/oseSWhijAAbjzlZaPg1lDF",
-	"6KMNcc2WYme3Omvw5nHBUjwjvpQlpL5cAHtcDhXbQGm3BFh3dilshVepC9vnFgHeNxUkL3Vrg9LUfCqW",
-	"dTQvm7asBJT75a0UbeDcUp+VUwGmmQVeo1UaCwgeVukVW2FTVBl2nDi2naXwChVwlxKwhsRcqxQmqOmZ",
-	"NpzZfS1qKYqbNu17sP5ixXelJnf1Ni46mEqK06ZRIU60KuywXNj1w7ebSXWIwhZD6a/GqZ3EUtKerCH+",
-	"qIcKpAlAGu8hfhAgUw3aR6owuY9UIXEfpWQGvXdKhc19VCsrLr8CyjQS7IZQH4V4FMr1TyEmyUci4ehv",
-	"Ywm98bc+yguYo7+NZ+yWpBTTEJJ7i3Lm42/hPPPi5z0k8TtAc8blAlkqfK2pyI3IJce3WBC1Grjo0CmM",
-	"99BrslaB+hOCZvEtoaB0EHobvDk9fzlGf4P4T3C7KhPZ618uTkcXL9+9vXx19fbinyNFP09/vRyNv4U/",
-	"JRiDd6dXP+bdSZQ4/wypkHeI5bohS4E4wQlRJQUNAsLb//73v7ss08O+g9mVGyJW8e0dlsTORfzuQ+ju",
-	"Kj0Wq297icO5yoqUN01OpoMpJORiijhTFmb59LM82+ugX0qPODg+uk9+hJETzIVxCwaGNuzCMnRRakz5",
-	"SC4Zq1T+A4zEpvq9vESqPL22Dkcxv3FEjVVbZH6+D6qUW2neW7DZifhxjxz09rKuPiNVpqhLgMFDohju",
-	"nfjaSQRxW9i2SAF2r4VOEHxF38FznYBY1FLauqd2wQ0N01g32/R36LS5N2T1/rxram2paWun10X6ZffG",
-	"kxZRFlsBXlikWmO4DsCorbxGMg1+bqCaG/OmdpCutDFHyaYK3aj3u0xwIN3QKlPLEIqtTnB400NV8q6b",
-	"PsrhUsLRtN3+FsL+nOHBeW/UNnRx0cKuXI2Vl2hQXp8zMHSzt7C2l1bxAe0yTbf1L7NP3NmDC6CyAQUM",
-	"WeuGBW9vSQq6Bdf5pEVAqMIF03cSMYeb3+pxs624BXyJvpO6k44vfH+u5Ldpxku2fUsxKVrmtJ0erGnw",
-	"GIkQm04bFB48JWJrCZ1LNcrpbdFA342Ep3vrPLZ4p3hDN/wwfRspWaH35z30q9Z2tU1D/sVNWiwgTA+d",
-	"Kht/TjfCJOOCpFIqlNqQphulJrKukkl8VDR8bVUbSb2mpeiFBQ7zpkXtxnegYKblcJuxqg1xm5H3LvNR",
-	"bwbVQsvfbpWoqfyqEMcU0AXeWcIMkz9J9SjTJlIwqUS3ipHaQhIcBEQX4B3FEaEizzfYREleE7JEv/zy",
-	"6gUHRD0/PUM4ilLCufLkuLI5Sv2Q2xyltheOliyJVXrldjZTivXc7I5ujP1sW7zWEu/qDrKiAbgrbrnc",
-	"Gfuzi703/GDwezOZg8er7/GtVfmbtqVzVlQKI3dbELXbWdKucpKLDvWCYipybihlZYoWLPAaIr966JRe",
-	"U7JYijVKYi50S1hEs8WEpCqZZCCRXpnRAMn6YKlTJWEhjbUqP+mc1A6uLKvyUIen7Go+HR4rqma0fqhy",
-	"qvmLTZm5fNJiKxtP9F3KVJ94ywcjMI1wKjFiRihJsTsb/IK5fNbj25isSDoGAxPvobEK0RurpNWFZIt+",
-	"HgkpzxBqq0J9Fvh8TYviEvJnFV7CrXRxrXeZV6hJ1HfyfRIBsGDp+JpK1IqYXY+ylOusVirvQCWMWH5n",
-	"pnFvPXO4X++Tr9E9t+KeBY2bXeMxhevGW0dRNEQ5byo7vLWOb8KEMzrtymTmG1ttXupEh/pPSMLojCMV",
-	"Ldoy22AJPoDGmIE8gV8ovAzQhIgVIdRy65qyAQnmIu+4UF4Cy1Riq36/omOtsx0uMppnO4g0ns2UXLTl",
-	"kSs90pk0YKYp8ga2JAJcZHQngnpGH1NIN4BqHxZfZIblAfIbQuEtsNpEsiiGssA0a6CRl7nC5MpU4crR",
-	"AJKf0SBjVatI6paC0EAFM7B0QVKV/Q8cb3io6pD51xRDqIMOV/eRZIfMQev+yGLocAoSJSRuN9RxeEDt",
-	"k3uZI3dUrydvt91YtOfS7tzQXpE7gxI6kBRgaiDmDXCw1O6kYCMZjGRkPXSaJEiSFZjedKVIjfNqkUFI",
-	"SuKIluyi+kg5bZSSGflUxyxokw9uq7VOj6W59uDnhZjWVOBPcj8/MKdT1RW+l6U8viXbFYHLbLKndgPZ",
-	"EzuT/VWj8pY0R7dkqhTTqZKgzbrBZs9yO03BeoMbKdNb4ki0wst4pJv0uI74d5YCB1rElKV5Nx/gkTGX",
-	"+CdSHAopUYNTszIORxGXyKt/g9kkXoOfNSX4xhlpYscHNKYF5mJ/WCgKm204FcWiNMmykE1bTWJkWV2B",
-	"sEGcMNGbEEffXmqwjmOLFVIP9EunWAegXqRrwy5IOtHHSodw8xiMQAtQhCjB4Y2yV0YgGYO8zG/i5Rjo",
-	"E4fahxm1q5bIXz0ro8PJMvKoNEfWj3IxS27lo/GPPwb9Phit8p5deRv5JbShlg/9998+9AcfP/T3nn78",
-	"v8MP/b2Dj98G/f5/eG3DY+xSmN2IvSoljReMzupJXMtYQg/q3Y6LgLdxYdVzVN/BaRITLjrF9SVYdHvE",
-	"ZWe9XNMwF4sqGpoSekzJLSnAinSN1LfPVNS1KagA4gi4qG8JhdosfE3DIkbBoMmS0EgdiRSt14Vk5cIX",
-	"3ROuS8weFmSmQ/06VhNyGP+2P1ZNTjWv32AiucKzc2Uo/HJ7096ajk8JBf6OT+WN9rcY3JpBJ9/r60IX",
-	"ajYnHHWD2i6lT1RAsFYRmyN+pykhTQ8Lk2ugynbnGQfumaSEPlIDHOyZpUQ1BFYVYVXmgphjamLdUuIj",
-	"HtOQ6HwHs7Nx4TXiC5wkJO2hN7q0dsxRlLLlkkRBfkUFY6r2AOg7mjblxWxDtmi2vOoYXNKQAkIWSwl2",
-	"FT9tCiBDdT5gHQCtOSSGSKDCbp/JYeSPDCdSmFBsxtC/Bm+SXSvRlQyymrPvIO5MbpnpnsuKImOhYuOo",
-	"7irUTijUuPWjkrUdOun2RLk8O65osIr5jYoZbC9MZNwFebuTXboJAxsz7kqlYzJVDAzQvnzmZQzedA1/",
-	"zNWS7bVo35ZtNE4pssFW3ViK26QnJkx8sz2q36UU6gi05oB0s9VdmDpy6tXZ3rGxaPaVRAmIJTAnPd5d",
-	"XYtmjcVek7/BBHPFbgjtyvZ2EDn2GA3jWgYr3buv5S17aDJBylqoREyrQeSTaNQMQmAxiBMa8Weqxnlc",
-	"av6go8Aj0jb6W1KcB+ytobY2a7DoANrt5NYC/j6eifIqxZQvWSpsAyLOBJPkaRp6vjdnAkdArSZumdlR",
-	"8L0hQZGhiKlgaGUvhEO8vVyC6BFiSlnZYJ0nJag0QFD4XCswXaG7XfONhgy9qm/4M61tqHSuwsoulY1W",
-	"iFeOWXdEWr88r/YVaAjG3wld0kH59XXMhVjyYH9/zrj4EEiU+Fhe1tFguD2Cs2WMaNWjXPHXPwziDo3w",
-	"/gBTTYY71FNSuPizeuxL9Hxpzmt5A14Fee8W+IYgbMzDj5K8UlIXyj0QGvoia5u1kZjK7Y63Bvatadgh",
-	"VQ6G596tln1LckOFI6oUlMZSAE55i6pKUZ79XjTKMj0etFqXpmt5MJoICjxrrzIUan3FnFznFmKeLSbL",
-	"1HnxL3883RseHZu1GQrxDUelXJuYojn5pEotqNb6quNgMUbqfTpRBOEZlpccjcvkD3JelJmfC7L4hiOc",
-	"iTlLY0mUW3V/qIiiGsW8X67OPL+pn4uxHAlut4eQV8KopUpbg0zCNk1ehM01N55RPnBHPVAyTtJ72Y3K",
-	"bRa29dV69/bySkf1vfvlylTVWGkuLjli0XES0xkpyi6A809r4SyJ0KIwORg7A0QeVswLJazvGFnvls1y",
-	"TmcBzSUBlQl2x5IlJhdRt6uHCvDO1lRNqTLlogTNneT76DuUUV1i2pmCtbm8cFTIZfoVR0OL5B4Nt9Fb",
-	"mACWa6Ib85mGfWumw5NtM/3OJmqiUgRmPtthhRNsm87E18CUxmVn99/pMNvdJvx4uDBv5NTHE+fL1Ry7",
-	"BvqFy4y3Kb5c1tfP3v3CSwG1HWuAdmvsXt5hU4f3wmVdpXRaNFR5qs4oJkbdhWpN0zGIR1et3vRkHXq+",
-	"WyVcGsOG28ZObY/LbJCEKzl/qoWA5I55pzPle5kxFuVid9sO7wtnQ78uVVNMNGnd9rvAFEP/JkB4BEnD",
-	"mu/cLvYOh93sejQO74t3b16d1dCufCvevDrjRXBzq7gqq9yTKwyhMyZzQminAL77hDHUJE0rwr9uV79n",
-	"ddtm0eXX+Rpqq7AUKkGpZo3yC21OmBCkrROKbd4zYUv1jrfNj9VgZR3DrIUP+9QtmBTt4AH3SjRTg9/a",
-	"bHGC20n9Y5bkN4EOTU6+B9XqL3cYLGre14+5wVCkDYCbOWZjDXvY23bw7oT7l3nzlxICJKmqr3zZhUmX",
-	"b+ard7zb4S9w6Ka/KqNk+1bV6clpioe2b/yCTF1RH+/PIb9J+cdWmqfLvykTJIJOVE0FA798ZsTm3IdK",
-	"raSuRSLXdl2s1uWwoLaTXddpWzWnvJRTNQm2NJFfWlDTbq2tFhVrUg6th5QW5XtiHqeqXVGWwsTTeAr/",
-	"S5nGaT/+tegQ2gl+X687Ta0ip7WWOuxAFgizNBbrS7kQrQsQnCoZGVYHnFp9lU8wF2Lp3d0Bpk+Zw1Cb",
-	"pRjdQDd4CKbae39uWbren69wSnK6rVNgkU6B5T10NY+5rrNzDUWcTHhgHtUOJhsV44RpZKVL6JxWnNxw",
-	"XQLoml7Tv6OXEO8a4iRBlJCII4zUphCUkNHZjlh9QjoLY8pUn+a8UX/KEvLsmiLdZBnyLWJGVYlJFZtE",
-	"pIAsx3GU0YikaPxpDz6Oe3IdbwH0umQLmLMnayhQ6qPhMQrnWG6TGEsJZ6mQA3IvvjKuxKlcwwLfQHbJ",
-	"G3i5nFA1MgtQAgXAKUHZUteY+d9yhd+pJYDDF8ZffH+GDg4OnvqIx3/q78D80EO/ULW6ArfhV53CCzCw",
-	"foLFgjfO7uepco3lY/GMslQ1VdXFGjks5VSlTSkDE0djuCtgX/JRRhPCc4Kcx30tofbW2GKJclcIncIv",
-	"KjWLJRGakhU0tCALbWAag5FkrN+rzFNStjBKg1mEHPryCs/GPW3j0g3ZuNXLRz0CUFDwfTXdgyjmsVwv",
-	"tIHkTLsnp4iqZv8k4XllWjnsb/DF4WD4Laxp/CoiiyWDJox7r8l6jBhF2JjcFjo5NyVLIoAUmRo4JrBe",
-	"bwDWNC81l5SYUDRIvzI1mG/IWjdq1GG1sEorT7u4N6aNXCyXoMvHor+ZcrHfmn6P45BFZCzvnbyrjCqM",
-	"zwSPI4LG+7eDsZ/XytdXLUDj/TnBiZj/OfbReB9i8dSfbEkoXsa9NV4kY4D1eH9BRBqHfGy8vqY6/0IF",
-	"G7xL2YKIOcm4SiVI4pBQDvxUCynn737eG/b6knimieXdWq1WvQX7M04S3GPpbP/83c/7w15/3yp1ClTN",
-	"s6JqvUGvD6FVaqFe4B30+r0DFRiqwlv3bwf7Ks9hT+WLyS9nBGTGnHy8irzAkxdBJQz8oAZCzgdeEAFN",
-	"jRtcEsWQfUkGvDt/6zgwaLYZeKYETuXj4EtGueIPw35flQSmgii/AV4ukziEvez/ruX0PFo254AfPuoA",
-	"qgVulzkBgAAJG1hNVWCD+86mOhHPRyyJrPq65SKBrpflm9o3BZHv7N7ynnyzntwoYXn5fnOa4MYD8t4h",
-	"Ow+0f+7AAeXItTbfGQksGvKarPXZAcF9zqJ1MyTMkJiUgK/tDfbZD7aD05rgTLmmd3Aa58pTOdNgaXMc",
-	"+SlYoL/z63dy/3Mc3SkhBjqw1MSZF3lCpyl8cKFIpKb+qlHlWLfbt5JBUyKJuFJEy0etXlU+6gqkD7eD",
-	"6gdGyQ5gq/bXEbolfHaStBkRGzfY74RKb1/vYKc/ENFxmx3udLeb+gJu5zJrSiG1A4QLlAJ0soN0MSUr",
-	"075FFx5PS8hZlCevY6HyPD6I4ExB7nkMSvMV0EN1s3hMMrO/IIsJSW05oMLXkkSf+kIKOVJ2k4yufnYV",
-	"geFcz3sfMNZtWjuB5s+qCboV1gAVgQxSA1R0Hx1oIJ4tEWWrv8K9bDy+QL8t+HzP6+7k+5O/BMd/u1Rt",
-	"Duo3cbgdAy4yehqGZLkbZv9co4O+iB3QYvtlVHaIFnL4q4XuPdftQMqXCfwULvr+/vwbVZm6SIEoV+EC",
-	"r4Qc/UdGijyeoFYxzASL54L11myXrVsATNQr3zLUZDe3G32R0XYDbS/PZ2fpoRTFUROIipLNTYBxxRDJ",
-	"N7lmy/tOtNNd7A6vbYCtReTTqYoAaDv+ObREdYDnLVgdlLENJABIsAXTkI90jj4a35D1d5DRNJbC7BKm",
-	"9KFhPyR8T4hK/CnlPX7wREzS72YsgYBfF6yMJ6UAlaulPkSMWsmTH/77u4//+K739//wNvfW79e9cf9G",
-	"6i4gznZ1Vx2tjyhZ5eouGBEhqmkUU5XjuTMNODZksEJ+9ff348oukrxVDSsrXQkLb0g01r2BzedRRkWc",
-	"qBA1l3KGTd0dXYlnm272Shef+Oq6GUWmDkabc+ignDXssAPSl+PH3Ns0Q21cVzvtekNct+MqL0m4Kx2x",
-	"G7i/oDBaykDcIsFc5mMfy5jYQVJoIReJNCPoO2U3JxRPEhJBYmYTn9djSvxmW6HAfyuWYQ54O9fI0eaR",
-	"7KTcQrXKjSl+eqi1dBM7KMwcurpaqXebErIxVcnBc6wSkadkdU3zbGDu66nIp5CQiNs5zjocIARllTIJ",
-	"PWg3h+kaJQxHyt3QbM29LEovfS31rqhDdH+brplj52bdvEiaPLsJYzfaw4tFB4TarvvlT3Y3+W6UEqzj",
-	"/fpG3BIsZ/EtKWAJdpb2AO0gRTRDoN8VuXZo6LUqnu2eKD3A3Ntshb0/oXi4IXYDhfg6h5ibYzeQBzCA",
-	"Px6N2Gd5u97NEtdba1zt7CqJVQkzNROgF1Ce0RirTsZFJxvKVk2yzzRli5Lg067tsdvEoRqDOcWoQb9b",
-	"psTOZKHPdmULb9gfHu8Nhnv9wRVUXwr6/X/0nwb9vhKQ2wlNlUbODYqElCS4jziToqeWk56pZnK5qS5H",
-	"yDkECEI2U2+XJvOQLWI6U2tR1Rb/YrSs7aXp6WB6p7MjPsOJlNFSFUxydHR49K2vO6rFiyVLhdQAUsSz",
-	"iXxsAkmrPfSWEkRuCRVoSdJrKoEEeYi/XJ35KljLKsABWITALFBEEYEYOGWpdpyp+vXXVFKV9+dcl23B",
-	"QGF66JTqt6mINjnol1cvJIYYr0ZotqHrYV5T6FUFyY6Iz9kK4phUFtgb+bIkJlylwEFs0mG/Dz2sNCUY",
-	"yz2MXTIl+SSB8i9DayoJJRKIpcbAHWnRwfHxromRIJ/Evjm+EiXynr/84dWb4P3Z6c8v37w4vbhOr+n7",
-	"lxeXr96+CYa9vvz47uLti1cvgr39/ddZis2/L9/I316+eVF+trSlKqychMgs61keNEUUBDeSIUMzUqi/",
-	"FHNQkXdBm642kiXVczuH5F+fSAWproj9ED9evfkonIMuLjUha91nW/dBUUUD6rpEmtHH0BO/rhPvIqM2",
-	"fjh9eDsQ0wJILVctalyH8pyxG6sWO8T5aqdzESpRRD0iiEnWjhMdKblU+6ufG7zaoQCVxO/2oo9q5wjH",
-	"Hcvp+4OfXvz2+uA/T/7r8Orp++H58fMnb47OBhf9Mzhguw6x6RtQKrfePMFzy4iWLhGNZ3MBBfjLXRC8",
-	"4KTc61mXvry7p50K+mcpcleEqedNTh8iNdqwsPohVDqEfzgYfMxzLDychvP4ljh2fTysbvtAVfx0NYBq",
-	"hnIlR+2D9waKlUpR5XsySTOcrn10ukzjxEc/ZZT46FJePmgeITWdN+wWPgSqFMEc38prBOXsDgY97+ND",
-	"TkF3MXOwnlfW/cCaHOyEf5AkUaHJKnJdsigIh4aWtQWhUC9XAcu75yNNVGShi4c3UHY7IgtbITpFoWwI",
-	"YdHOKDFnnOTttdZohakdtFWIjvBriKmOC0c60jymqkQ6BHarCt3yaRM8DhXTKemh0zwyu8hAyOE4WYOo",
-	"ClOaeGmpqfq6j9M433xv0LOqw9bJnITNQz0K2w2Z3S97O1L5lQjlgSaU2xb4onmB+sUrMulMobuSqpdS",
-	"Wr4nPYG6+49B1AtTwD1ObTtaPORc/dKatp/wlz3KXfuRrkoxqCodZw0kibJVXqKfpZEqEwMir7rcvd2Z",
-	"ATm5JSlOygtRdR4fLlWafjON9r2f5IAa0XMpsKZxdCv4/8Qmr+X4jdFHpMt0ulDAZu+q6jZimhmBbrLJ",
-	"0YpDoQSlnfpZnR7hToFhuwo36xqD9a/gIf6JTba7hSXal0OJdmbF/F1dGHM14eODRDY5Q+63a/JG/cQm",
-	"Xy6WBdpKdTmQJtr6O5vsLHJFTrYbuD/E5JIf1r6yWTWagFU7kT2ojKWG9hC0/R//ziZjbXgNcZpCCir6",
-	"iU0k2f/p8u2bwO5tJa4poyHxVcA8SfP6Y7nJNzea/c4mpmXRM/mFNqWJlODFNSU0khI3UuEDAiWxMjan",
-	"azQ4QroBl7YEK0M9pSSEhEycxLfEZbVVc//EJsoC6rWzSsLW99SzZcsk/BLIjVzTCAscoM931/Q+JkYN",
-	"8R3g3veQK/2XQ78gxDRUJUZ2aOg7NQxU45J6SSI5qjLz+1bz49xxFKsC9KFkkCRC2fKaKmt8LDhJps9Q",
-	"XqJdoyfiApwC4D2IucrdlXAsWhQu8Pqaqtfrhlrct/sNLvBar65oOOiKVYEhTuLZwm74E5vs0G54ym8U",
-	"GiHBEBdsuRmd2jGPPCQ83uLHvbAH/k/Owc0Bsd4uRtjQfaQAs7R8LgYhSl/vNr7MFDQdm0K6Y90cu0gv",
-	"kBd1gSPimwz4FNOILdANWQNr0cYXE1IPnWJVpVRVnMq676rPRswRFgJL/cWUpNDJ+XYrJsRWFIiOEuYn",
-	"KphZ+zhjNR2+IRSISK8hMO3CTpL48kFp1uvvFZBWPL/jYDSW6iNQ1RYKGLVAuc10Z6vwWjqS7hE4xeM7",
-	"DKHqCoIvwd1rQA0kujPTlm53fF61xAdneen+5f3MTZ1XqHWi+LPufMlWVEqheXseeUN9RJmIQ5OYEwuO",
-	"KPkEqpJqDq3LEcsLLGeU0sPvknZQtpLfUSag/Wb9Ssv9v70l6a4v9VdGwSsVHWoRXDjke9/FogzpBv6f",
-	"193rBr9/DZ4Om2vD0BUUHsk2kJJycUM4Sf3Vbpn4j1A9fU4c5XVi7ZtX833DETQXoJGq3yPvmmrWEiB8",
-	"TY0wb7KHwMqJBRTRiTn6ncWURJYEn/fu1XlHqgbQNYVaRiwBj/McUzlAKaLA5VcxJ36eu6TK5NyQta8F",
-	"Dzm7CoprjjfXR/yVeLp6dwNDfwQLTP7GrlegSSHW5+sreKf6YCXBnRMc6cT9n5laetO79ND9fJx+2YMu",
-	"DnRPLPLXfLM6FIvt12iLbqSe2RoUfwZaoqrJpRVazdwyKrVTloVzFQBjWkNLdNfTR00h9AXGfrXY+e9Z",
-	"OiMWcO8LUH+DaNdwLesoKEmKcQ7n9EYCEq6+TnixtAhM7eZH11TFGwIB4hxBOB3YECxyU3JAF9XAFG2R",
-	"5E6pOerVJqCSqopexkWgkLzwEVToa3NK+tG2TpYfv5gB97HIR2+H4ndLhPwycrd69baQq0uFRw+Jubqm",
-	"JuhKIbqbhUMEosFTUXqLItyIpde0hPiSZuE1R5w5eagOjfkLstCOwqEddnS76A8qXfoLDQQcjBKStRD7",
-	"weC3Z8gYP1Q1KxXYYoQfES9IlzAkvbm28UdAjno7ikQEa0xK9qZJPJuLEubs7nKZe5LRLUqGHNAVvbqV",
-	"2rAzcx/uV77IqOVX/nfQhDLaQgvKKM8lcai7+pgO01QhRY6K8uOD0XC7zSmjX85hKl921+WMGvlsRnfI",
-	"YzOLHFbc1g84hYdwWlVCd9O5Kb+p99CbU2p2CAVN613/N8QanTr7/hdRbB8G/tA/8A/9I//Yf+KffPSL",
-	"6NwPBwP/eOg/PfAHw0N/cHTkD06O/eHgiT88lAMZJToQ6sPAPxj4B8fHH1WZcXj6iT849IcDf3jiHxz5",
-	"h0P/8Kl/dPzxzl7QMmWqSYEkdzTCqWkQW88oOwj6h79Vq7uq+q7tsFUfSFP0FPy6C5xVLTPncV4AO+ba",
-	"dhiHc5TvHbQ0DPWrLXTWePUgsiJ0w+Bmn/5VXihZVSbWIWF5H+pKcp0UEKHJOM17dytN5k9l8EhxFEFn",
-	"thVDv1ydqUmVZx+6K6c6f0u9ZMW0zgOJW3LsNQVpJcJrxfs5voUklpt4yY1ZVXLlkgEHUtjkO+OQQEaX",
-	"GqG+6KEfi3ZmUOUTKpFDPJyZyyVeyl+ucvC1iiYrNRcpx1duqm21pedbU0eVmvms2KZOHxNF7hhiKUow",
-	"9I20k8jQ22mp2xu+JfLhjPqlXBgJ6ZgbYD1u5lltG3mctt6Kb7LSrFQ8qeAWO3viSNBrWDQ0yX3okq0m",
-	"hWYJEnp5J6bGl1vtr53o4Whc2BgrWKhkRXvEvINf3tW+aSmrOescMlhVBchC55mBTLYldRDSqxrSmI9P",
-	"OnZ8+/LSq92XZ9DXXfCDYbnzvQGe3RvffNc1Lt4ZAK272p9AhlGrDGzdtj84kUBzbUH+tXUPmqI1vPHA",
-	"+ca+XKTV+dM75THev2I3a1buy7RRhGnN4ktt9zdqDppFldncI+SH5/w17+Gb39k4rdVPKTj3wwQAdkO2",
-	"KLhXasi/ow+taOG+EQMUkCraoyCfxCPFxwgD8fyw1RcbKrq4jXevBFdtFaSEOWcrqsL7Y9NgAoRN3Sd6",
-	"hmMKYpbTu2bc1WDe8/OWx3qaIsc+TIloilJRfe4fkCukfHgFRXliKEpfUZTfCjq4jJckiWnewN8U5vW6",
-	"4Ua7VJhBt23YPd5LhNHaRputbqaFP7YAhg/RqV7g3WQpHhnVvsP/9wJnXcFQnXpyvV0uqre7glRC413b",
-	"21QijVsdaa8EYktJHrSJ3PhYikvGqCNLnNyyG+tGfCVn2QUs4x4weohBRHO3zVxHazL/s+M27b7EGzmU",
-	"AekjMaT8xAoEyb/abYzHVZ4GwNc0NIaAvMdt7tZUodnP0Lho+j9GgiRJ0e8v5ijSvd5d3Mg0av4aniGr",
-	"SXT3aEn98O5CJU+jqJA5tx9xnVKagR2r/par+ZrWP1Z/jNTUvoba6s3lfYuj/IqEdMFuyT3B2Bxq0Liz",
-	"fms82WH8aOu9fY1GK44Qb+0nhHwkHW+15k2dU+5NDx5SrK+ZEHzhA87L8+2KDASSMO+4t4accqdk++sm",
-	"x1wQHFXYW7mwTgPk22n2OtF8z7Ti3CxtldJ379Eoo0sqby6hOZod5O1lQpymayVGm+aiAs+srgchFmTG",
-	"0nUgmUNj5wOVbRhVeh8oCAabuh8IPGvX+8Cyzh/co+VBtWMQZwUMwNyekKkoY0mTyTSmYZJFZDSrWoz/",
-	"QnW0v17zomprWvueVa/Kg0xq1dm2uu0rTcO/mAe/2qy8vVpSfdCp1FcAvjsff2Xi3R/kg5Rb1+k/Zqup",
-	"Gvb8/55TVs+pCq5UGexmfHHWGLEabQN8TYvtDx/BgaFmdqm1pawjlSbcs2K4dMiBs8GU4YCERtAZxvJW",
-	"L1MmSKjdrmU/M2+YrRA3tHptxvdqnakKyLh7N0WIE1VIq9b5u5ir3OOrPtGvqp5/hOaQdP7+HPL2dLuw",
-	"WBU6hxzr+pyFl8y91QljN9AYuu5cMVlaTFuvLTdLr+yCVW4Wh8BSlG4ttWUwpVg4mqwhUtuaD2KQXLIP",
-	"QcuYhGDMWbH0BizsUmd5f249DQFN9aelwGAK+awg+kLpO4BxVNTBphufOJy0St9eZgKgbi/cRFM6zy8l",
-	"RlWHZug6r63awitueJzp1PYksSGvLJB3H+/+XwAAAP//",
+	"7L17d9u2tjj4VbA4d62259CyJD/iKKtrxnHcNkmd5Ge76T2NcyWIhCRGFKACoBU14+8+CxsACb4k0paT",
+	"nnOnfzSWBILAxsZ+P754AVssGSVUCm/wxSOf8WIZE/j7OQ7myfJnzpKl+niL44SoPwJOsCThEEtv4PW7",
+	"/eO9Xm+vf3DdfTrodgfd7h+e70WhN/C6vVcv/nh98H9O/vvw+un7/sXx8ydvjs56l93nnu9RvCDewJuy",
+	"OPR8jxNB+C0Jh4JgtZIT3xMkJoFkXL1S4qnwBh++eAGWZMr42ht4Y1heYaa7j753GxAqCR9uXsOpd+d7",
+	"yTLcspW7O98A4uUCT0keEDNMp2QYEkkCGTHqDbxgLD3fCxgVkZCEBmqhAcdi5vleGIm53cUSB5Fce4Pj",
+	"kye9p4dPjp8cHPvenKy9Qb/b7fpejMck9gbeL5iHSD2IegAlHHqD3nGve9zrwyNCMk5Cb3DY7R8fHfRO",
+	"DhUACA2LezroXveeDLpPB4dwPOTzMuJEuGP6e90TGHMw6PXVmKk6+OH2g9w84tzzvU9svGWenz2zZYV4",
+	"d763ZBGVw4gOZQRnW9jGwaDf+wPgsWQikhofQjLBSazAzxO65X0/eb4nghkJk5hsGXqmhkZ/6Sux5Ow2",
+	"EhGjCua5s2tyNOo7zGXN2Vi4C4llIgChmboaTdHZ924jLhMcDxc4mEUUUHTzQy/U8VEhMQ3IMElg8FG3",
+	"d/R03Av2nkz6ZK8bHh3uneCD8V5v3A2O8cGkH/YUKi4YjL5d7B32sztI+NK7y67MlQFx/tZUXo4mRCXE",
+	"UbzWCBImHKsrN5yxhAtv0FNYj8exArjkCVEoLvU94EQSqq/nhy9eiNdiyCbDFSFzb/DBEwkN8dr7qE7Q",
+	"jBuqMd7g6Fjdpd3cAoVEC/x5GJIYr+2aj12wIRpNZzJeK1iSz3KocDh/O3vX3b6GxT8BKBvwv7ATIKYp",
+	"WVUoaO8VzKhwLlksMMxyfkv4GoV4jbBE8DM6FRHev2bzNet4vqeeHP7FFHp52S+e7yV0yZmihOoYhobY",
+	"eRMcxV4TQut7q4iGbJWeqEKjV2ycwx0sJVksJZx3JcaYu5RiTEI2/r6dKs0jGrrMRp2iWYXwBge+tyBC",
+	"4KkiDx8++opATDkRQCzGa0nEcEn4UJCAqWn63adPekd9ReBDgGCv++TgyWHvpH/oe0RiM1BN3D/wPckk",
+	"jnN05q4xcWtIaNQp8oTSiE7hG7JUXxAcRnSK9Bk+OgUq0o5LB6tz3JYE8/yW9K3oZeephBkFfs2MRb8p",
+	"YTFXx5COCSdkCKenDuLpydHB4cnJwUH/ZBvCXCiUUmLCMGAJld7gsNdPUWgSxUSshSSLbM/ZnWUrSsLh",
+	"eL0NwupshowqOjjBsSDqaksZ0anmT1jOvIG3f4v5fhyN9+cJx/sOlbizbMlu7+nJk5PD/uGTk+5J1/du",
+	"CY8ma0M1Drr6MOCB3EloxObEcrhe/+Tk8Gm3d3Jyoo8gJrLqoPqD3uHg4Mkf1aeSjml2OV+lsN6FAPIa",
+	"6O5qeLtQG8wwcg+wTsHNbtcMGUdMWJZ52O8dBd2Q7HXHx729J+Ned68fHB3vPQ26pI974cHk8KiG08Jj",
+	"9Zy2n+O0T57kbku2torb7kKzlxMrRBIEhIQkBNn2MqHbhfsC1dwNT2wrg8VMblxVmZxJHk2nhKs9W0FE",
+	"bfn9GZCzPGNZRsNbwg3hOOl0OwedbkPqQWgI8qo38GZSLsVgf99QzI5RpzoBW2yFx2kFihyGT3E36JG9",
+	"40l3vHc4OXqy93Ry2NvrT3qT43GPPMG9Ljx2S6i64EOxpkE1jTw6McuNo0WklT3Do4/6RjcBXjVjQipO",
+	"BbdGfxViiQ0VOEwvgv5pyViseHWKl9JIA3BcmZ7T6/qeWtswPSWCw/UmcUJyTMWScbUTnEjWUIhIBOFm",
+	"KYr4/T+3YjkjnHRiFuBYH7/mURcZi8oIW+FST7oYb7jUhwpBlupSHSrh1ABJSQJeKHpKptyq8imm4A28",
+	"D6HofUSEL/cJX3ZuF+Hc26oOKul0wuIQEHz/xVl3/3axv+SgM+hD9Ij43GuFgw9QCFrh4IIsgL2fHJ08",
+	"fXpwePS0v0mj8D0aBRqM0RLA23va73Q7/U6vq6AMgDoEQC1woPbXHRx1B0fHg6d40B0PugFQd7lifO4N",
+	"PICRgt6SrZRwZjCSUW2HYAkPiEFsDVcFzf2z7v6l+VHJRIIQunGLrUwWSp6MYRmGqTcXuVaYU83+P3wE",
+	"8WlGcEg4XPDzazyFi05EwKOlsVFczwhi408kkN8JZIiejyaMo9HLyd4FlsFs1AEjASCON/BuvN6NB9D5",
+	"M4l4pmMpsrrAYKBZL9VAIbkivWoZv7IA6xdWvV8JKohN0GqGJVphgRY4JJ1Wr7jzvSXmeEGk2e2ZptWn",
+	"E0Pc8289lYhxhNWPSM4igRTl6QDiegPvz4TwdXYwKdmHudxVTBhfwLErUrQHapRfsXuzludkYoSn/GL0",
+	"983XMdbz3GchCResAhwj0DID+HWkTkLCqUwJ0u+qXZGez13JAn/+ldCpkjyPlLxbXgTYEF++AHWgYs5U",
+	"nqiZtack7/KszoQg96bzReFGRCrOvIho+rnyPSFZLBkYLF6TdRmUF3hOBMKIkyWRkfoSYSpWhGvsVoCd",
+	"RFxIxCgxv5Awha++rtninbftqdfVrLx/dNRg5RO4zdVXcKSoQ3r0miAgLOBTgOOYcDSnbCVQJDto9I8R",
+	"igTCdF2/cEM76lZ8fFi1xF+VNFJe4EtJFkKtDWukxBItmJB1WAkyTe7FqUrX02zhc7RIFvCpC3AzH9Ml",
+	"RVQSJSuqNb2BSYtLekvjtQYVJWpl5DMOJHwVCaTWUbc4+Kf2GI+3H+NlQusvj7EHtLs61jBXP60rmbeb",
+	"24jX9VM7vK3FzL73eW/K9swc2UtKEt2GF+etE223dqeJChHyOQujSh9JwKgkVGqNYhlHmgXufxKaD6Yc",
+	"9cvfwf1x527+vziZeAPv/9rP/EH7+lex724yBUNGW1Nz71u4KqIdIPLmYLxcVhgwn7Rcql3IpsW6tunm",
+	"q3VM0F/ZwFxpKq6y9FbZd2u0rJZgvcq06Cq4XpKA3RK+vpoRIluBtfE68q+oW4ZrPmx+tMZMJw4yYLPJ",
+	"REQSiLdjZMNBQIQYzslaHxuht4PT36+Gp2dn51dXw9fn/xq+VIrUOAnmChDaTCXylgJxUFDMYhbMzSl6",
+	"B137xYKFIHWxxTKOlFbm+d6Sk0n02Si4+7C4gBM5zNblLOrq/Ozy/NpZW4t770CyDtSpcbAZnIUmzcNl",
+	"jIO86t3UlOc+rPU3NplYGc98Qc0C1Zozo17rV22wB6bq5HCBl8vU+qoUy4EXCaZ0uVABrQ2wNSyrIe3Y",
+	"rJpjdGPDVMF2s8RCrBgPAfE4V3LhjHFB0BhLSfgaCYnVKyqtPHKWLMZLrl/79KfByfHgRXdw0hucnAwO",
+	"zwZPXgyOjwZPTwf9nwbnp4PT7uDsaHB0qsb0jganB4PnPw0Ofxr0ng/6zwfd54OT/qB/NnjRGxy9GByf",
+	"qTHPu4OfuoPu6aB7stEdtdkQ1PRYLOCrjkVbhZeMipIwYPS/ljcjFVqr12SHFhjyvdl4WScAZqTk2Aoj",
+	"QtXUZtg+jCko/ZvGp+McZzEs7O3r/10gK/vKvwbmXLnm8PtLAGVgWK3hG6GQXd4jY9HfF3xgbGGUVCnU",
+	"Sn+fMko6nnasnwYBWT4epr1i4xbw0aMrgfKJjQvwuB+KvONsHJPFhu0u9Yh/VmopIIcBv5skcQxOY4mj",
+	"2ArZTpQEYhRlRmE0Y3EoUK+L2ET9HzQ8taFJRGIQODOBXfGTgC0WhIbYqFIfvmh3tFEMM3eywAui5EWv",
+	"KPIfKJH/7mOqrG6RdFzf4GH3qeKoEoy+19GCqP0qvDFbNhpxwulA8dSBAdggA0vjA7enUXHop4iTSSJw",
+	"DAZbNMFRnHCNtplE+rhkMif53ldcLqNy5on30SqSM5ZIFEmBrMCFMA3BxKQlejCAqd+t9vHVyWq2pUcj",
+	"qf9poDYGu0emrpcJbQOuhNbCKaFIWieMiSPQEANwfGJjsRPqa+Tox722mbB+L/G+DB2jLlWj0Fe/jWax",
+	"j3YV/03AV3bi/xoJ2QYqYAWQZKGdpo03W3pnNfcChwWbIGNuRsbcLHzE4pAIqb1BHQfMVaZkHIbgS8Lx",
+	"O86WhEuwOBv38NL5yjGhytxpm7GF5cUxWpDFmHDxHRIUL8WMSYEwJ0jiOaFIsimRM8I76HoWpf5hzZKJ",
+	"QErx7WSiwJixmGCqcNoNlalxT3KCw7cQu6btNSUTf0hiAuZME0qa+o/zWyq/PLfJvCm/2z+seBP5HMRJ",
+	"SIZln4BwsKOlsxAcTS/1o70uuJrMCMw5iGquD+NcL6HovRBqnghI5FZ4pTHzGxH3Vz1KL2+4xBzHMYlz",
+	"gO0W8URjI7BFRjWbwBJh8FY/Q130o3UVmjv+nUA6sAjhOGarjldwuuXcbt2y280aoVpDvOg62bSpKzVE",
+	"szuMrIMFjRmbi3RPC0zX6t9Iopn6qO/KPfbjOnBwHL+dgDC/6Zyu7BNKegdMUbPuiXm03GNLTQz2wKJH",
+	"uLkLhRyW+967b3gLKtA/Z2n7oBHjYzqJ9lR7ebsRUGNtgnUIY7r+9I/Gxp7Cmu9MWH6QhlOUHZ/umvUL",
+	"6xedJhMVKHkpo2jzks9g/It0+F0h96gp5p05Dynky1+b3618yAkOZiQEVcyEtjWELez3RSTmVZDN8pWa",
+	"hbXk85dKgT5jQahEPyJKbgkHTbvRnJkj7kv5x5qvbWDxl4eT5hgLrUMP1TDMSSuAxAxi4xMqo7j5UyZ3",
+	"oXL9hRSsqggSiJyzASSAD82hzXNeuvzcb0wwRfkhk/tQsdxcJHHV7zaFayuWXsHIQlR1KRhEb1o74Z+h",
+	"1A+rGKVAE84WCLwNjeFhTTBNFqiH3uVd/cU9b4iXgDD/qOWVq0jtaC4sX5JJmUSGFQkjfiE6JDsCh0wU",
+	"kTOFXp76+WVyasmWxYccHqZ3dgvZ3h2v0VzgsXmNE5ZxH6VC85HG3MP3wBC4VRG5JDhEikKv5Syi02qd",
+	"oi0R3UZVEOMoCjso5RFAufQ6EdjG/e1xSMWgi3KgWEoUgxmLAiJ0cC2jBPB1pGVNYE/IcDIfrRS9gIcg",
+	"ADuOsY4kVNI0xOC5Eujx0dHB8WYBtIAkhUXXY4sbF7MRXfKbPjfRcCY4bmS56QgMbaOygDl6lkbQ2WdS",
+	"APloBIE26o8VIfN4baZZMCpn8RrCk/PoqrT9dRaKM5RsSD5HQkZ0OjTxF40Uyfuj/U70XxNe1FBsewHD",
+	"W2kLX0/DTgXEhnuJxPwMrkvLDRUygd3QzyKS/qKGaO4Mtl7FXeBurmZRMEMYvb8AK4gA9RDn75za5KbA",
+	"UScD+Usxo7AAzhbbq4oyKxKc14QstTKuMV1dJsEWBKmrjmJGp1oObsSZzs0LL9P35RS6g36ZW7mS81bq",
+	"+UiWDSUAb2c6b9iYhWsUYIrgIhDAAwO1sQ3KJ2tDlquZUimR23nrcRnlVnACJvNAvU7nOSOMPrExWuA1",
+	"EjKKY42NeTvD8clGGt8CjRYEi4Rr3Gx2Hy/MEy/M/arQC19SQDoT7K4o+M/n1yNrMrIS+TOENbddzQhF",
+	"lAG71zkf5hWdCtLYfGeaJbTYmHmgFZW5p3Eql8p/X6Zg2WLzLb6l5Fo90GqLzWSnZ3DkChw6H8BkMzyu",
+	"RPWTothSa5xcWuHKKl9fQZhKCyiUEnkYm5MQRRQRHMxSJyIsE6hDp/6E3dkdD/4WG6EaqQ/XPqbpSQsz",
+	"o3rqd/1QKwxJq0R8KRmICEWRBOXXV8BYMR5u2np29E78Xilk5fTNqU6syGNXanEu4NZxlRSS0DEc0bDm",
+	"AN9fCDReGwFA2nguMP1OOVtRkDszEUGNUOeKZjhElCHO2GKgWYbBTRrDbDFJx34nkMlJNiir3S1jErMV",
+	"ssGTzfCkssbG5tP+zX3kBTzxaEbjRgKAFuibo+vvenwrTM2XEtkkEiohngSJjG4JEjGTArFb4p62QhDN",
+	"pIvseZtAWGXG9tsrYmcQcdxOeY/CGoudmRNJhsZKPcV0mqPeinHr32xC5tbzZHJGeJUarL5P32jcLisl",
+	"6ZjZfft+xVm0OAaUFAi9YjBT1lhqfRdjSkmYBdhtc0I4JsPWsXv5c02naXiUl0QYZ3z+zNzlNLsZxYWV",
+	"BLRTcGOtWBKHaExMWEealAh+M25+DmaMCR1klWUUO8asMuHOQbMOJs5s28GzO8OaiwePaluzL7pgt6Tl",
+	"HU1vRuO95V5WxHCgRfZjw+Op3lnRqQSZBIrGfUjL24GDwjOmvo8VROFM6WN6oipxAUulm8bRdCaRwLdQ",
+	"bIgpGsFSrpmqDT9anaGDRlO8HAG7RRDGf0OBF8OjlEkEFh9NaEK89rMYr5hJNCbTiAqUy8jVtQ7kDbXa",
+	"WQeN5CoKyGigbg4LFJ4g+KYwWyTcxF4tkMoV69xQsFRrcE3xUmmQ6vFqKOWNTYUMbbxcjtCfSUREQPTb",
+	"pgkRUkskOI4FiBMKZiOoojbS9xsj49bxb6iaY2hPfgShlAI2TXDooxGbTOKIkhESs0S6rwiV5KOkHjkj",
+	"N9SGieQ3Zyu36ZQ990We75mZK3f9IjVytbgsIOmGUCKhCKh//etf/9q7uNh78cJhZFiJYkGJg3XzKlu3",
+	"KoG1dCFe4PXbye+Qz5ddBZPXBwqo/kMmROi/ViSk9m85S7j5c8IjE7CLZcJNVmAZPJkhrJ0JNtt7HGt3",
+	"nI9wLNSVYoIgLCV4b1GMpbYH5UFsI2Iyy0uV+397wrJLl2B0kQBH9Ku8qPIkIzE3iVYXENGdnScnOq/M",
+	"9zSgKs/mnHPGz8yTFURtHtFQUQMngNmGLyP1mJb8cRiS0Dc6KydKMAQbiF0KCLMUx7qqCo7BFZZQnMiZ",
+	"Eh0DiKAEx+I4CkOiLiVlcjhhCQ21D2wSR4HUfrEsT8sEceucrZgJmIR8DggJRZbEBSl2iSCedSp7vne7",
+	"GE6Z9s4thuNErPVfWaWlJScToOZDtV0SFssBwgqHYqkBbF18CYWAAjPAfhsSGpEw55orjHR+CPECT2G0",
+	"ZGwYYz6FAViSIYQjmaXgWxzF8HTlqZZMng/zfbgpwNqXoT+DqUp9Ab7+EFuvhhqnPmZjyrczN0fxzmgV",
+	"5KC3zUDtmHF7m+QFBbLoz4SYn00OYj6zuaHMktHO3PuftH+9BVozd0XZpNTO3lM6k3YKK2wbLI1tFNf2",
+	"PrssrqYcS5SmZZaMVmtJ8qEaEZXHh14VHOa64ok78qBfOdLUqPpSZd7DYc0qTNDpJDXwQYGlhmsTM9w/",
+	"Oq4NzljNWKzjUqxBMAK5bU7ZipbjS/IBE1e/nKq51Vvm0XIJDhhsoogrgjcYJ/VbtApXRrfQlJMVGq8b",
+	"bbSAFXOShiooYp/RbQBzuphabLmykTA1SJHHolzF4y9NTsWedpMDTOHWFgjusprvPI2xSQV0XWJ5ibmM",
+	"gN9m/ETbksNKhmHK0hY80LY2bcnwwiMikGBogrmvEcGYAxXDMNJQ2KmEUIBpQOKhSeUibpxPu9Drsns2",
+	"IZWRTW+YtHkgTimohmF57QP5lEDVnLS+YmMQwdpZA+ti+tI6ABU/6iy7rat5rYYB8ZNkOF5nBXzL1wvN",
+	"2AotkmCmyJCFcNEr2JDy5asQf6kakZYlbm7EyZcv3pK9p8dlhVHrALkpZi8XYNc8To40OJgrGHdnaxpX",
+	"SuuaHYRMXUWqYV82ct8zxK4cLdcMwyvi5u4tP4DeAIhs4eacsJ8SrAI6ObiToyxVZDW9j2XpwyhJG0MN",
+	"Um1qYyxqYVcwcza+Zlmvzf21lD4tl2TQ1dP1SD0TEUNAb4pjAmqTroNcR/p3YaaEfOdHs02m+O8A4M+E",
+	"JJpZZuW+00rAvpfqbZrj6L+N6KOgHQlRwwx/TdX4apWprNVXpP3kvb2EIEk+S2uBQomABBO2oojxkPBn",
+	"aE7WIs0qG/04MnYe972OO9BAxrlH3sBb4OUHvYSP2UpKUQ8lypEGdCii/f5CfJc69SRjc6X/KV7gWw+L",
+	"NpWG2jQ3ygcrjXzHz2Ss8doooB0j4JmMpCDxpCyYmbdWLxCSWFZK5HVjLCpkdqZeI1221YT7kDDCtOVD",
+	"IplOQYQZVkVs5TPoinBKRei18VbM8C1Bk0hqj5Fkne0So4VXafllKGxYbNVtu3AiUB5uNGhhJEAjMWNc",
+	"6o9ihKaMCItoudnAK/23tCm0U+rd7W51lqixF3roN9TnS9jyNggSzgkNqtJ/bBTbxrBTx7VyB5a/Kmsk",
+	"YAHMZxwm4FHFOrKRSmJs49UyWXVijQn3ss6j73TpWvSXifJpWJA254dKX/ZxI6R2wXEduG/zXtYzVhtY",
+	"1c55sc1tcQ8fhbtcmL5qtUWneDsCpVHInramIQM3OADBiDGTs0ExnkA/G4X5p4yPv0yIGkaO7MRD/oCr",
+	"+46tCC8JVpBWwiYTYBtiCTpwpaDkFKAppEL8dIaeHh49KQOmtRRti9J8KWW+6jsvcjKVj6AonqgyQmTr",
+	"NoVqquJJIrpMJMIS6Xg/IC+2tLdSi4SPhNJ4sbCB/J2ccbw6y6tYA6eauKU+jdFAxzQEmCos0/FeiINz",
+	"mbKVj8ZO0n3DeJLL3BqqRHW3uk6ldpkJdd8JFLOpqaasDYHwrDEAbsgFK7NbU52ndL7RZx1051ZKrlH3",
+	"t+kV8Kt9k5NbZXDLtxqYA4FK6uPYEgqia6kxUiMJMqyMEmxjzM61WKrPG2UysxE3mNW0aapcmIlObTVj",
+	"kbxrz5t+i18GXhXsC+hbOoFqjmQDjQcox5sqslTq5MYK4BSuzcOdSMUZ3fJYXyoT/mMykcbSpohDBMob",
+	"xKkqHU6REHUZlYBfrSU1sQXmIW7NgpvCFiDXZ+BEkUDIymbI3zNO+O/gzMrsUFm1M+fotmNx0aLjFkBT",
+	"fyp+UMl3S3WJW4hueEqGnATRMkqrq7hn+C4Zx1GA8JSgOVmj70d4SnqdTmf0gxJ5HOVevRpFAhEa8PVS",
+	"5mIutRmSExzicdwg5tL3VjySJIvNVZeCfJYN8mruKqHsxv23yRCdkWA+TC34W+OF3QZu9405zjV4K0VM",
+	"if4IfW/UyB98NPpLyHBvgoUkQo4Q42hEGSXVUsduytekhZYKshJ4ObUTkoLXR7cMCDeEfTt6r9uQrsbZ",
+	"KSTjeEp8JWqxCRplwB7lI+k2MKIt8eetPS5b4ZXrlfelQfz7vEADcj31oHK3mMhlmQrkLX9Ofs790nqy",
+	"Zn3VQrGTcgKWqwVeI7iziiro7JOtsMmKMFecOHZ9yfAKHY/ICRiLImE0Lhvz9czYFd3uI6UMzk2brqI5",
+	"TivCcrMdE2umtA3bThLHxlJQYdhxy6tvtyKbCI4tduTfrc8/jpQiMl5DeFYHZUgzAGWlg8TBANli2T7S",
+	"ddt9pOus+4iTKXRIytV991Gp6rr6CijTULI5oT4K8DBQ659AyJaPZCzQ9yMFvdEPPkrru6PvR1PFoCim",
+	"AeQ+Z9XeRz/Aeaa14TtI4fcAzZhQC2Rc+kaRUxtRS45usSR6NXDRoZ+b6KDXZK3zGMYETaNbQkEnI/R2",
+	"8Ob04nyEvofwWPBKawvi698uT4eX5+/eXr28fnv5r6Gmn6e/Xw1HP8CfCoyDd6fXv6Q9ZLS28wzpjAAI",
+	"dZuTpUSC4JjoiosWAeHt//jHP6oM9/1uBZfKt60s8WGsiF0V8bsPobsrdMIsvu0cBzOdNGoZt4k1UZCL",
+	"KBJMG+DV08/SZLiDbi575OD46D7pI1aMshfm40aOvgvD2WWufegjeaycTgIPsKHb5gDqEunq/cZ4HkZi",
+	"XhFUV2xk+uU+qJJveHpvwWYn4sc9UvSbqwLmjHQVpzbxFw8J8rh3XnArEaTaALlFCnBbUbSC4Ev6Dp5r",
+	"BcSs1NTWPTWL/aiZxrnZtv1Fq829Iav3F20zj3OtdVu9LjQvuzeeNAhC2QrwzGDXGMNNfEpp5SWSafFz",
+	"A9XcmFa2g2yujSlcLlVoR73fJVIA6YaGpkaG0Gx1jIN5BxXJu2nNqYYrCcfQdvdbiIqsjJ5OO9g2oYuL",
+	"Bmb3YiqBQoP8+irjZjc7U0t7aRQ+0SwRd1uXOffEKzulAVQ2oIAla+2w4O0t4aBbCJNum8XLalyw3UER",
+	"q4iCcFoAbav9AV+iH5XuZMIv319o+W2SiJzrw1FMso5CTacHYyM8RkLEJpMahQdPiNxaYehKj6ox2wDQ",
+	"dyPhmdZDjy3ead7QDj9sd01KVuj9RQf9brRdY9NQfwmbNQwI00Gn2gWS0o0gToQkXEmFShsydCPX6req",
+	"opQYZm15G5WO0q9pKHphiYO0p1Oz8S0omG0M3WSsbhbdZOS9q6CUe2U10PK3WyVKKr+uUzIBdIF35jDD",
+	"ppdSM8o285RMKdGNQsi2kIQKAmLqEw+jkFCZpmNsoiSvCVmi3357+UIAol6cniEchpwIoR1dVckuua7V",
+	"TY7S2AuHSxZHOvt0O5vJhcJus1HXhMY2re3riHdl/2HWpr0qrDvfv/xLFXuv+cHi92YyB48X3+M7q/I3",
+	"bcuk9OgMT1FtQTReeUW78jlAJhIOas2ouaHSl63psMBrCIzroFN6Q8liKdcojoQ0jXsRTRZjwnWuTU8h",
+	"vTajAZJ1wVKnK+ZClm9RfjIpuy08fU5hphZPucWOWjyWFRVp/FDhVNMX2yp86aTZVjae6DvOdDd/x0Ul",
+	"MQ0xVxgxJZRwXJ0sf8mqXPqj24isCB+BgUl00EhHMI50Tu9CsUU/DRRVZwilZ6F8DXy+oVntDfWzjr4R",
+	"Tja90bvsK/Qk+jv1PoUAWDI+uqEKtULmluvMpYLrlao7UIiyVt/Zaaq3nlR4p++TztI+9eSe9Z7rIwci",
+	"CtdNNA4yqQkC31SVeWuZ45jJyuC9a1u4wNpq00owJhNiTGJGpwLpYNqGyRhL8AHUhlSk9Q2kxssBGhO5",
+	"IoQ6Xm9bVSHGQqYNKfJLYInO+zXv13SscTLIZULTZBDJo+lUy0VbHrk2IytzKuw0WVrFljyJy4TuRFBP",
+	"6GMK6RZQzbMGssS5NH9gQ6aAA1aXSGa1YhaYJjU08ipVmKoSeYR2NIDkZzXISJdyUrqlJHSgYz0YXxCu",
+	"iyMAx+sf6jJt/g3FEAliovl9pNghq6B1fyYRNIAFiRLy2mvKXDygNMy9zJE7KmeUNkWvrWl05Ta2aK7I",
+	"nUGFIciZsCUi0/5AWGl3SrBRDEYxsg46jWOkyApMb5t2cOu8WiQQsRNXBJO2UX2UnDbkZEo+lzHrAktw",
+	"YWK6NtnDNNUe/LRO1ZpK/Fnt52dW6VStim5MuIhuyXZF4CoZ7+ndQHLJzmR/3U6+Ic0xHasKtYaKJGiz",
+	"brDZs9xMU3DeUI2U/JZU5KHhZTQ0PYyqjvgT48CBFhFlPG12BDwyEgr/JMeBVBI1ODUL43AYCoW85jeY",
+	"TeE1+Fk5wfPKSBM3PqA2azIV+4NMUdhswykoFrlJlpls2mgSK8uaAo014oQNboU0g+ZSg3McW6yQZqCf",
+	"O8UyAM0iqzZcBclK9HGyRap5DEagBWhCFONgru2VIUjGIC+LebQcAX0SUBoyoW5RF/Wr5yS8VLKMNGiv",
+	"IilKu5gVt/LR6JdfBt0uGK3SlmZps/8ldOlWD/3P9x+6vY8funtPP/6//Q/dvYOPPwy63f/ymobHuJVC",
+	"2xF7XWkbLxidlnPclpGCHpQDHmXxgKPMqldRnAjzOCJCtgp7jLFs90iVnfVqTYNULCpoaFrosRXJlAAr",
+	"+Rrpb5/poHRbbwLEEXBR3xIKpWvEmgZZjIJFkyWhoT4SJVqvM8mqCl9My7w2MXtYkqkJ9WtZbKnC+Lf9",
+	"sWLurn39BhPJNZ5eaEPh19ub8da0fEpq8Ld8Cow7DQxu9aBT7/VNHRA9WyUcTf/eNpVhdLy0URHrA6In",
+	"nJC6h6VNxdBVzdOEjOqZlIQ+1AMq2DPjRPdL1gVzdWKHnGFqY9048ZGIaEBMOojd2SjzGokFjmPCO+iN",
+	"qTweCRRytlyScJBeUcmYLs0A+o6hTWmt34At6i2vJkSZ1GTIkMVSgV2Hl9v60FC8EFgHQGsGeTMKqLDb",
+	"Z2oY+TPBsRImNJux9K/Gm+SWkqzKlVnN2I8Qd6a2zExLak2RsdSxcdQ0XWomFBrc+kXL2hU66fY8wjR5",
+	"MOs/i8Vcxww2FyYSUQV5t9Ef34SBtQmJuco6ia6VBmifP/M8Bm+6hr+kasn2Ur1v8zaaSimyxlZdW6nc",
+	"Zm/GTH63PemhSik0EWj18fp2q7swdaTUq7W9Y2NN8WuFEhBLYE96tLuyH/Uai7smf4MJ5prNCW3L9nYQ",
+	"OfYY/fQaBivdu+3nLXtoMgFnDVQiZtQgk2BRqRkEwGKQIDQUz3QJ+CjXG8NEgYekafS3ojgP2FtN6XFW",
+	"Y9EBtNvJrQX8fTwT5TXHVCwZl64BESeSKfI0CTzfmzGJQ6BW42qZuaIefk3+JkMh08HQ2l4Ih3h7tQTR",
+	"I8CUsrzBOk1K0FmSoPBVrcA2zW6ZibTJkGFW9Z14ZrQNne2WWdmVstEI8fIx6xWR1ucXxbYLNcH4O6FL",
+	"Jii/vI6ZlEsx2N+fMSE/DBRKfMwv66jX3x7B2TBGtOhRLvjrHwbxCo3w/gDTPZhblJvSuPirfuxrtMSp",
+	"z2t5A14Fde8WeE4QtubhR0leyakL+RYRNW2jjc3aSkz5btBbA/vWNGiRKgfDU+9Ww7YuqaGiIqoUlMZc",
+	"AE5+i7qIU1ocIOsjZltgGLWO87U6GEMEJZ42Vxkytb5gTi5zCzlLFuMlr7z4V7+c7vWPju3aLIX4TqBc",
+	"rk1E0Yx81pUoWAIeTmjImI1Rep9JFEF4itUlR6M8+YOcF23mF5IsvhMIJ3LGeKSIcqPmGAVR1KCY99v1",
+	"mefXtbuxliMp3O4Z6kpYtVRra5BJ2KQHjnS55sYzSgfuqEVMIgi/l90o34ViW9uxd2+vrk1U37vfrm3R",
+	"kZXh4oojZg05MZ2SrCoFOP+MFs7iEC0yk4O1M0DkYcG8kMP6lpH11bJZyukcoFVJQHmC3bKii81FNN38",
+	"oUB+ZeeuulSZfM2G+kb7XfQjSqipwF2ZgrW5+nKYyWXmFUd9h+Qe9bfRW5gAlmujG9OZ+l1npsOTbTN9",
+	"YmM9US4CM53tsMAJtk1n42tgSuuyc9sTtZjtbhN+PFyYt3Lq44nz+WKXbQP9gmUimtSmzuvrZ+9+E7mA",
+	"2pYlUtv1vc/vsK4BfuayLlI6IxrqPNXKKCZGq+v42p5sEI+uO+GZyVq0xHcq3NSGDTeNndoel1kjCRdy",
+	"/nSHBcUd00Zw2vcyZSxMxe6mDfAXlf0O2xSVsdGkZdvvAlMM7a0A4REkDRu+c7vYO+y3s+vRKLgv3r15",
+	"eVZCu/ytePPyTGTBzY3iqpxqWFVhCK0xWRBCWwXw3SeMoSRpOhH+Zbv6PYv/1osuv8/WUHqGcSiUpXtZ",
+	"qi+MOWFMkLFOaLZ5z4Qt3VrfNT8Wg5VNDLMRPtxTd2CSdcsH3MvRTAN+Z7PZCW4n9Y/ZscAGOtQ5+R7U",
+	"yiDfgDFrCVA+5hpDkTEAbuaYtSX+YW/bwbsT7p/nzV9LCFCkqrzyZRsmnb+ZL9+Jdoe/wEE1/dUZJdu3",
+	"qk9PTZM9tH3jl2RSFfXx/gLym7R/bGV4uvqbMklCaNRVV0/x62dGbM59KJSSaltDc+2WDWtcLQxKX7ll",
+	"r7YVu0orXRWTYHMT+bkF1e3W2WpWsYYL6MyktSjfk7OI625OCYeJJ9EE/lUyTaX9+PesgWor+H275j2l",
+	"gqXOWsqwA1kgSHgk11dqIUYXIJhrGRlWB5xaf5VOMJNy6d3dAaZPWIWhNuEYzaFZPgRT7b2/cCxd7y9W",
+	"mJOUbpsUWGRSYEUHXc8iYers3EARJxsemEa1g8lGxzhhGjrpEianFcdzYUoA3dAb+g90DvGuAY5jRAkJ",
+	"BcJIbwpBCRmT7Yj1J2SyMCZMt7GGRB71Ss5i8uyGItODGvItIkZ1BU4dm0SUgKzGCZTQkHA0+rwHH0cd",
+	"tY63AHpTsgXM2eM11G/1Uf8YBTOstkmspUQwLtWA1IuvjSsRV2tY4Dlkl7yBl6sJdZ+3AYqhPjolKFma",
+	"GjP/t1rhj3oJ4PCF8Zc/naGDg4OnPhLRX+Y7MD900G9Ury7DbfjVpPACDJyfYLHgjXPbnepcY/VYNKWM",
+	"656zppalgKWc6rQpbWASaAR3BexLPkpoTERKkNO4ryXU3ho5LFHtCqFT+EWnZrE4RBOygn4fZGEMTCMw",
+	"kozMe7V5SskWVmmwi1BDz6/xdNQxNi7Tr044rY70IwAFDd+Xkz2IYh6p9UKXTMGMe3KCKBuzcI1ILNLC",
+	"vWrY9/DFYa//A6xp9DIkiyWDHpV7r8l6hBhF2JrcFiY5l5MlkUCKbA0cG1hvNgBrmuV6bypMyPrHX9sS",
+	"1XOyNn0sTVgtrNLJ087uje2yF6klmOq66HtbTfcH2w5zFLCQjNS9U3eVUY3xiRRRSNBo/7Y38tNWAuaq",
+	"DdBof0ZwLGd/jXw02odYPP0nWxKKl1FnjRfxCGA92l8QyaNAjKzX1zYvWOhgg3ecLYickUToVII4CggV",
+	"wE+NkHLx7te9fqeriCePHe/WarXqLNhfURzjDuPT/Yt3v+73O919pxIsUDXPiar1ep0uhFbphXoD76DT",
+	"7RzowFAd3rp/29vXeQ57Ol9MfTnVxRFT8vEy9Aaeugg6YeBnPRByPvCCSOj5XOOSyIbsKzLg3flbx4FB",
+	"s8nAMy1wah+HWDIqNH/od7u6YjKVplQjXi7jKIC97H8ycnoaLZtywA8fTQDVAjfLnABAgIQNrKYosMF9",
+	"ZxOTiOcjFodO+eF8kcCql6Wb2rf1ou/c1vueerOZ3CphaXcDe5rgxgPy3iI7D7R/UYED2pHrbL41Ejg0",
+	"5DVZm7MDgvuchet6SNghEckB39gb3LPvbQenM8GZdk3v4DQutKdyasDS5DjSU3BAf+eX7+T+lyi800IM",
+	"NKgpiTMv0oROW/jgUpNIQ/11H88RWs2imDiuJMX6GDWKaP6o9avyR12A9OF2UP3MKNkBbPX+WkI3h8+V",
+	"JG1K5MYNdluh0tvXO9jpz0S23GaLO93upr6A27lM6lJI3QDhDKUAndwgXUzJyna3MXXZeQ45s+rtZSzU",
+	"nscHEZwJyD2PQWm+AXroZh+PSWb2F2QxJtyVAwp8LY7NqS+UkKNkN8XoymdXEBguzLz3AWPZprUTaP6q",
+	"e8Q7YQ1QEcgiNUDFtBmC/urJElG2+jvcy9rjG5i3Db7c87pX8v3x34Ljv13qLhDlm9jfjgGXCT0NArLc",
+	"DbN/btDBXMQWaLH9Mmo7RAM5/OXCtOZrdyD5ywR+iir6/v7iO12ZOkuByFfhAq+EGv1nQrI8nkGpYpgN",
+	"Fk8F663ZLlu3AJhoVr5lqM1ubjb6MqHNBrpeni+VpYc4isI6EGUlm+sAUxVDpN5UNVvalqOZ7uI2wG0C",
+	"bCMin050BEDT8c+hY2wFeN6C1UEb20ACgARbMA35yOToo9GcrH+EjKaREmaXMKWPcBzrhO8x0Yk/ubzH",
+	"D56MCP9xymII+K2ClfWkZKByO53lIkad5MkP//Pjx3/+2PnHf1V6jlNraL9b9sb9B6m7gDjb1V19tD6i",
+	"ZJWqu2BEhKimYUR1jufONODIksEC+TXf348rV5HkrWpYXumKWTAn4ci0TrafhwmVUaxD1KqUM2zr7phK",
+	"PNt0s5em+MQ3180osnUwmpxDC+WsZoctkD4fP1a9TTvUxXW907Y3pOp2XKclCXelI7YD91cURnMZiFsk",
+	"mKt07GMZE1tICg3kIskTgn7UdnNC8TgmISRm1vF5MybHb7YVCvyPYhn2gLdzjRRtHslOKhxUK9yY7KeH",
+	"Wks3sYPMzGGqq+Va22khG1OdHDzDOhF5QlY3NM0GFr6ZinwOCAmFm+NswgECUFYpU9CDbnyYrlHMcKjd",
+	"DfXW3Kus9NK3Uu+yOkT3t+naOXZu1k2LpKmzGzM2Nx5eLFsg1HbdL32yvcl3o5TgHO+3N+LmYDmNbkkG",
+	"S7CzNAdoCymiHgLdtsi1Q0OvU/Fs90TpAebeeivs/QnFww2xGyjEtznE1By7gTyAAfzxaMQ+S7sZb5a4",
+	"3jrjSmdXSKyKma2ZAL2A0ozGSDd6zjrZULaqk30mnC1ygk+zrtDVJg7dGKxSjOp122VK7EwW+uJWtvD6",
+	"3f7xXq+/1+1dQ/WlQbf7z+7TQberBeRmQlOhz3WNIqEkCeEjwZToaeSkZ7qZXGqqSxFyBgGCkM3U2aXJ",
+	"PGCLiE71WnS1xb8ZLWt6aTommL7S2RGd4VjJaFwHkxwdHR794JuOatFiybhUGgBHIhmrx8aQtNpBbylB",
+	"5JZQiZaE31AFJMhD/O36zNfBWk4BDsAiBGaBLIoIxMAJ48ZxpuvX31BFVd5fCFO2BQOF6aBTat6mI9rU",
+	"oN9evlAYYr0agd2GqYd5Q6FXFSQ7IjFjK4hj0llgb9TL4ogInQIHsUmH3S70sDKUYKT2MKqSKclnBZR/",
+	"G1pTSChRQMz1TW5Jiw6Oj3dNjCT5LPft8eUokff8/OeXbwbvz05/PX/z4vTyht/Q9+eXVy/fvhn0O131",
+	"8d3l2xcvXwz29vdfJxzb/5+/Ub+dv3mRfza3pSKsKgmRXdazNGiKaAhuJEOWZnCovxQJUJF3QZuuN5Il",
+	"3ZI8heTfn0gNuKmI/RA/Xrn5KJyDKS41JmvThtz0QdFFA8q6BE/oY+iJ39aJd5lQFz8qfXg7ENMGkFqu",
+	"W9RUHcpzxuZOLXaI8zVO5yxUIot6RBCTbBwnJlJyqfdXPjd4dYUClBO/m4s+up0jHHekpu/2Xr344/XB",
+	"/zn578Prp+/7F8fPn7w5Outdds/ggN06xLZvQK7cev0Ezx0jGl8iGk1nEgrw57sgeIOTfCtsU/ry7p52",
+	"KuifpcldFqaeNjl9iNTowsLph1BooP7hoPcxzbHwMA9m0S2p2PVxv7jtA13xs6oBVD2UCzlqH7w3UKxU",
+	"iSo/kTFPMF/76HTJo9hHrxJKfHSlLh80j1Cazht2Cx8GuhTBDN+qawTl7A56He/jQ07BdDGrYD0vnfuB",
+	"DTnYCf8gcaxDk3XkumJREA4NLWszQqFfrgOWd89H6qjIwhQPr6HsbkQWdkJ0skLZEMJinFFyxgRJ22ut",
+	"0QpTN2grEx3h1wBTExeOTKR5RHWJdAjs1hW61dM2eBwqplPSQadpZHaWgZDCcbwGURWmtPHSSlP1TR+n",
+	"Ubr5Tq/jVIctkzkFm4d6FLYbMttf9mak8hsRygNDKLct8EX9As2LV2TcmkK3JVXnSlq+Jz2BuvuPQdQz",
+	"U8A9Tm07WjzkXP3cmraf8Nc9yl37ka5zMag6HWcNJImyVVqin/FQl4kBkVdf7s7uzICC3BKO4/xCdJ3H",
+	"h0uVtt9MrX3vlRpQInpVCqxtHN0I/q/Y+LUavzH6iLSZzhQK2Oxd1d1GbDMj0E02OVpxILWgtFM/a6VH",
+	"uFVg2K7CzdrGYP07eIhfsfF2t7BC+3wo0c6smJ/0hbFXEz4+SGRTM6R+uzpv1Cs2/nqxLNBWqs2B1NHW",
+	"T2y8s8gVNdlu4P4Qk0t6WPvaZlVrAtbtRPagMpYe2kHQ9n/0iY1HxvAaYM4hBRW9YmNF9l9dvX0zcHtb",
+	"yRvKaEB8HTBPeFp/LDX5pkazT2xsWxY9U18YU5rkBC9uKKGhkriRDh+QKI60sZmvUe8ImQZcxhKsDfWU",
+	"kgASMnEc3ZIqq62e+xUbawuo18wqCVvf08/mLZPwy0Bt5IaGWOIB+nJ3Q+9jYjQQ3wHu/QS50n879BsE",
+	"mAa6xMgODX2nloEaXNIviRVH1WZ+32l+nDqOIl2APlAMkoQoWd5QbY2PpCDx5BlKS7Qb9ERCglMAvAeR",
+	"0Lm7Co5Zi8IFXt9Q/XrTUEv4br/BBV6b1WUNB6tiVWBIJfFsYDd8xcY7tBueirlGIyQZEpItN6NTM+aR",
+	"hoRHW/y4l+7A/805uCkg1tvFCBe6jxRgxvPnYhEi9/Vu48tsQdORLaQ7Ms2xs/QCdVEXOCS+zYDnmIZs",
+	"geZkDazFGF9sSD10itWVUnVxKue+6z4bkUBYSqz0F1uSwiTnu62YEFtRIDpamB/rYGbj44z0dHhOKBCR",
+	"Tk1g2qWbJPH1g9Kc198rIC17fsfBaIybI9DVFjIYNUC5zXRnq/CaO5L2ETjZ4zsMoWoLgq/B3UtAHXAS",
+	"KFxf74kZ0cDdJbePY1PhZEmocehlJCBzFUkWzNGcLSOMlpxNOV5k5S7A4e5UrImkQEp0G2NBdMdMS2XS",
+	"Pq1zsha2AKNpIq5oAoMS3TpCIdINgOD2axm1JljRwucKwHOv6+pO8GDLnm7y4O2p/8DPjk5/Pkfnb84u",
+	"//Xu+vwF+unlr+fw4w3tdDo3FP4+f/OifpjXgrHltlJj7VI/+hAigpHAk51E9/zOI6lTUPQK9Ft2RloG",
+	"iugz25xxd/h/AW5twOAcF0q7+ttqx1DxR0uppv8rW1Gli6VNqhSm+ogyGQU2PU2hNyWfwWCgW6SbotyK",
+	"jakZlQz9SXFQylbqO8okNKEtY7na/9tbwnfN2r4xIb7WMdIOzYFDvjfaZMV4N0jBafXJdvD795BsYXNN",
+	"xFoNhUeykHGSL/EJJ2m+2q0o+wv0EJiRiiJTkWVoMN93AkGLDRrqKlbqrumWRQOEb6hVaW0OHdj6sYRS",
+	"UpFAn1hESejosWkHa5N9pyth3VCo6MViiLuYYaoGaHMMyLqrSBA/zeDTxaLmZO0b8VvNrkND67MuzBF/",
+	"I8lWv7tGrH0EO2T6xrZXoI77mfP1Nby5OVhFcGcEh6Z8xa9ML73uXWbofjrOvOxBFwd6iGZZnL5dHYrk",
+	"9mu0xUKgn9maGnIGthJdmc6YdQxzS6jooGuWBDMdBmYbpCt0N9OHdYkkGcZ+swySnxifEge49wWov0HB",
+	"qbmWZRRUJMWGSKT0RgESrr5J+3J0aUzdFmA3VEfdAgESAkFQKVjSHHKTC8PIauJp2qLInVb29attWDHV",
+	"de2so0wjeeYpK9DX+sIMR9v6uX78am6MxyIfnR0qoQ0R8uton/rV2wIPrzQePSTy8Iba0EON6NUsHOJw",
+	"LZ7K3Fs04UaM39Ac4iuahdcCCVbJQ02A2N+QhbYUDt3gu9tFt2ct67YORqqBgJtdQbKUaNLr/fEsVc51",
+	"TTcd3mWFHxktSJtgPLO5plF4QI46O4rHBZskJ3uTOJrOZA5zdne57D1J6BYlQw1oi17tCs64+ekPj664",
+	"TKgTXfGfoAkltIEWlFDh2LFIxB8zbIBrpEhRUX18MBput7wm9OuFDaiX3bU5o1o+m9Ad8tjEIYeF4I0H",
+	"nMJDOK22l246Nx094D305uRafkJZX1PD35i6tkTcneZi+YIZiwJbCx5CBD/0/L5/4B/6R/6x/8Q/+ehn",
+	"MeofDnr+cd9/euD3+od+7+jI750c+/3eE79/qAYySkw44Ieef9DzD46PP+pi+/D0E7936Pd7fv/EPzjy",
+	"D/v+4VP/6PjjnbugJWe6VYcidzTE3LZJLudVHgy6h38UaxzrKsfNsNUcSJ1VFX7diSlVi+2ZUT0SxnYY",
+	"BTOU7h20NAxV3B10Nnj1ILIiTdvs+siW67RcuK7PbQIj027shRRTJSBCq32adrDXmsxf2uDBcRhCf8IV",
+	"Q79dn+lJdXwL9BjnJotRv2TFjM4D6Ytq7A0FaSXEa837Bb6FVK55tBTWrKq4cs6AA4mc6p1RQCCvUY/Q",
+	"X3TQL1lTP6h1C94NiAq1c1WJl+qX6xR8jWIqcy128lHGmyq8bel8WNdXqGQ+y7ZpkihllkGJGEcxhu6p",
+	"biolejvJ9TzEt0Q9nFA/lxGmIB0JC6zHzb8sbSPNVjBb8W1uppOQqhTcbGdPKtJUaxYNraIfumSnVadd",
+	"goJe2o+s9uVOE/hK9Kho31kbMZupZFmT0LSPpbSZIXVLWc1Y68DZoipAFibbEmSyLQm0kGRYk8x/fNKy",
+	"7+HXl17d7lS9ru9NOCHeoO97iroMdQJNCry0zI/zXdvskMo0AF16ZnACeXaN6hDoVvLqEb96C+qvrXsw",
+	"FK3mjQeVb+yqRTr9b71TEeH9azZfs3x3so0iTGMWb0n3ds3BsKg8m3uEKgkpf007Wad3NuKlKkIZ536Y",
+	"AMDmZIuCe62H/Cf60GBr2zFAA6mgPUryWT5SlJi0EE8PW3+xoa5RtfHupRS6uYiSMGdsRXWSS2TbrICw",
+	"abqlT3FEQcyq9K5ZdzWY9/y08beZJqs0EXAi62K1ANoPySzWPryMojyxFKWrKcofGR1cRksSR8A5FcDS",
+	"8tReO9xolhDWa7cNDY2wTBidbTTZ6mZa+EsDYPg2hGWecDy0qn2Lf+8FzrKCoftVpXq7WlRnd2XZpMG7",
+	"prcpRxq3OtJe2ogqYyK3PpbskjFaFcp0y+bOjfhGzrJLWMY9YPQQg4jhbpu5jtFk/ndHL7vduTdyKAvS",
+	"R2JI6YllCJJ+tdsYj+s0GUasaWANAWmn59StqRMUnqGRGqZb0Y6QJHGcdb2MBAoZJXXcyLYr/xaeIadV",
+	"evuYYfPw7gKGT8Mwkzm3H3GZUtqBLWtf52ta2wZYTpcYbivAQ4eB+iLX2VF+Q0K6YLfknmCsDzWo3Vm3",
+	"MZ7sMIq68d6+RbuhikQH4yeErDwTb7UWdf2D7k0PHlKysp4QfOUDTotU7ooMDBRh3nGHGTXlTsn2t00R",
+	"uyQ4LLC3fHmpGsg30+xNuYU925B2s7SVS2K/R7uYNgntqYRW0fIjbbIUYM7XWoy2LXYlnjq9PwIsyZTx",
+	"9UAxh9r+HzrnNix0ANEQHGzqASLxtFkHEMc6f3CPxh/FJA3BMhiAuT0mE5nHkjqTaUSDOAnJcFq0GP+N",
+	"qsl/uxZexQbN7j0rXpUHmdSKs2112xda5381D36xZX9ztaT4YKVSXwD47nz8hYl3f5APUm6rTv8xG66V",
+	"sOf/77zmdF4r4EqRwW7Gl8pKO067eYCvbTT/4SM4MPTMVWptLutIJ8t3nBguE3JQ2WbNckBCQ+iP5Hir",
+	"l5xJEhi3a97PLGpmy8QNo17b8Z1Sf7YMMtUdzEIkiC4nV+p/n82V73RXnuh33dUiRDMovfD+ArJXTdO8",
+	"SJf7h0oD5TkzL1n1VseMzaE9etm5YrO0mLFeO26WTt4Fq90sFQJLVsA415zEFiQSaLyGSG1nPohBqpJ9",
+	"CFpGJABjzorxOVjYlc7y/sJ5GgKayk8rgcGWs1pB9IXWdwDjqCyDzbT/qXDSan17mUiAurtwG01ZeX6c",
+	"WFVd4aTNays2sotqHmemwEMcu5DXFsi7j3f/XwAAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -60,6 +60,7 @@ var operations = map[string][]Role{
 	"getRepository":      readers,
 	"createRepository":   operators,
 	"takeOverRepository": operators,
+	"recoverySheet":      operators,
 
 	"listTokens":  operators,
 	"createToken": operators,

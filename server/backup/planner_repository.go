@@ -17,6 +17,9 @@ type RepositoryMaker interface {
 	Attach(ctx context.Context, r RepositoryRecord) (unique, owner string, err error)
 	// TakeOver makes this installation the owner.
 	TakeOver(ctx context.Context, r RepositoryRecord) (from string, err error)
+	// RecoverySheet writes down what opens a repository without the database,
+	// encrypted to an age recipient where one is given.
+	RecoverySheet(r RepositoryRecord, recipient string) (Secret, error)
 }
 
 // NewPassword returns a password of 256 random bits.
@@ -90,6 +93,20 @@ func (p *Planner) freeName(ctx context.Context, name string) error {
 		}
 		return Errorf(Conflict, "name", "There is a repository %q already; choose another name.", name)
 	})
+}
+
+// RecoverySheet returns all that opens a repository without this server. Errors:
+// NotFound, Invalid (recipient), RepositoryUnreachable.
+func (p *Planner) RecoverySheet(ctx context.Context, id, recipient string) (Secret, error) {
+	var r RepositoryRecord
+	err := p.Store.View(ctx, func(tx Tx) (err error) {
+		r, err = tx.Repository(ctx, id)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return p.Repositories.RecoverySheet(r, recipient)
 }
 
 // TakeOverRepository makes this installation the owner of a repository that

@@ -77,6 +77,8 @@ type Repositories interface {
 	// CreateRepository attaches one that has a password, and makes others.
 	CreateRepository(ctx context.Context, r backup.RepositoryRecord) (backup.RepositoryRecord, error)
 	TakeOverRepository(ctx context.Context, id string) (backup.RepositoryRecord, error)
+	// RecoverySheet holds the repository's password; recipient encrypts it.
+	RecoverySheet(ctx context.Context, id, recipient string) (backup.Secret, error)
 }
 
 // Tokens keeps tokens.

@@ -100,3 +100,14 @@ func (h *handler) TakeOverRepository(ctx context.Context, q api.TakeOverReposito
 	r, err := h.Planner.TakeOverRepository(ctx, q.ID)
 	return api.TakeOverRepository200JSONResponse{RepositoryOKJSONResponse: repositoryOK(r)}, err
 }
+
+// RecoverySheet implements the operation. That it was asked for is logged; what
+// it says is not.
+func (h *handler) RecoverySheet(ctx context.Context, q api.RecoverySheetRequestObject) (api.RecoverySheetResponseObject, error) {
+	text, err := h.Planner.RecoverySheet(ctx, q.ID, q.Body.AgeRecipient)
+	if err != nil {
+		return nil, err
+	}
+	h.Log.WarnContext(ctx, "recovery sheet given out", "repository", q.ID, "encrypted", q.Body.AgeRecipient != "")
+	return api.RecoverySheet200JSONResponse{Text: text.Reveal()}, nil
+}

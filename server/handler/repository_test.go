@@ -35,6 +35,30 @@ func (places) TakeOver(context.Context, backup.RepositoryRecord) (string, error)
 	return "another-installation", nil
 }
 
+// RecoverySheet implements [backup.RepositoryMaker].
+func (places) RecoverySheet(r backup.RepositoryRecord, recipient string) (backup.Secret, error) {
+	return "password: " + r.Password + " for " + backup.Secret(recipient), nil
+}
+
+func TestARecoverySheetIsGivenToOperatorsAloneAndNotLogged(t *testing.T) {
+	r := newRig(t)
+	body := `{"name":"theirs","kind":"filesystem","settings":{"path":"/mnt/theirs"},"password":"hush-hush"}`
+	made := into[api.Repository](r, r.do(call{method: "POST", path: "/v1/repositories", role: auth.Operator, body: body}), 201)
+	path := "/v1/repositories/" + made.ID + ":recovery-sheet"
+	sheet := into[api.RecoverySheet](r, r.do(call{method: "POST", path: path, role: auth.Operator, body: `{"age_recipient":"age1xyz"}`}), 200)
+	if sheet.Text != "password: hush-hush for age1xyz" {
+		t.Errorf("sheet = %q", sheet.Text)
+	}
+	if !strings.Contains(r.log.String(), "recovery sheet given out") || strings.Contains(r.log.String(), "hush-hush") {
+		t.Errorf("the log does not tell of the sheet, or holds what it says: %s", r.log)
+	}
+	for _, role := range []auth.Role{auth.Viewer, auth.Backup, auth.Restorer} {
+		if a := r.do(call{method: "POST", path: path, role: role, body: `{}`}); a.status != 403 {
+			t.Errorf("a sheet for %s: %d, want 403", role, a.status)
+		}
+	}
+}
+
 func TestARepositoryIsMadeAndToldWithoutItsSecrets(t *testing.T) {
 	r := newRig(t)
 	body := `{"name":"offsite","kind":"s3","settings":{"endpoint":"s3.example.com","bucket":"images","access_key_id":"env:AWS_ACCESS_KEY_ID","secret_access_key":"hush"}}`

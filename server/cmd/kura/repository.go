@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -14,6 +15,8 @@ type repositoryCmd struct {
 	Show     repositoryShow     `cmd:"" help:"Show a repository."`
 	Create   repositoryCreate   `cmd:"" help:"Make a repository, or attach one that is there."`
 	Takeover repositoryTakeover `cmd:"" help:"Make this installation the one that writes to a repository."`
+
+	RecoverySheet repositoryRecoverySheet `cmd:"" help:"Write down what opens a repository without the server: its password and the keys of its storage."`
 }
 
 func repositoryNoun(ctx context.Context, c *api.ClientWithResponses) noun {
@@ -160,4 +163,40 @@ func (r *repositoryTakeover) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	return showOne(s, raw, repositoryRecord)
+}
+
+type repositoryRecoverySheet struct {
+	Name         string `arg:"" help:"Name or id."`
+	AgeRecipient string `as:"age1..." help:"Public age key to which the sheet is encrypted. Default: it is readable."`
+}
+
+// Help is shown below the command's first line.
+func (*repositoryRecoverySheet) Help() string {
+	return examples("kura repository recovery-sheet default --age-recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p")
+}
+
+// Run writes the sheet to the standard output, as it is.
+func (r *repositoryRecoverySheet) Run(ctx context.Context, s *session) error {
+	c, err := s.server()
+	if err != nil {
+		return err
+	}
+	o, err := find(repositoryNoun(ctx, c), r.Name)
+	if err != nil {
+		return err
+	}
+	raw, err := body(c.RecoverySheetWithResponse(ctx, o.ID, api.RecoverySheet{AgeRecipient: r.AgeRecipient}))
+	if err != nil {
+		return err
+	}
+	sheet, err := decode[api.RecoverySheet](raw)
+	if err != nil {
+		return err
+	}
+	if s.cli.Output == "json" {
+		return s.printJSON(raw)
+	}
+	fmt.Fprint(s.stdout, sheet.Text)
+	fmt.Fprintln(s.stderr, "Whoever reads this sheet can read every image: keep it where secrets are kept, away from the server and the storage.")
+	return nil
 }

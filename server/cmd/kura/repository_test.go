@@ -36,6 +36,13 @@ func TestRepositoriesAreMadeAndTakenOver(t *testing.T) {
 	}
 
 	f.on("GET /v1/repositories?name=vault", items(made))
+	f.on("POST /v1/repositories/"+groupA+":recovery-sheet", ok(`{"text":"the sheet\n"}`))
+	f.kura("repository", "recovery-sheet", "vault", "--age-recipient", "age1xyz").want(t, 0, "the sheet\n",
+		"Whoever reads this sheet can read every image: keep it where secrets are kept, away from the server and the storage.\n")
+	if sent := f.asked[len(f.asked)-1].body; !strings.Contains(sent, `"age_recipient":"age1xyz"`) {
+		t.Errorf("sent %s, want the recipient", sent)
+	}
+
 	f.on("POST /v1/repositories/"+groupA+":takeover", ok(strings.Replace(made, "theirs", "ours", 1)))
 	if r := f.kura("repository", "takeover", "vault"); r.status == 0 || !strings.Contains(r.errout, "--yes") {
 		t.Errorf("without --yes: status %d, stderr %s, want to be asked", r.status, r.errout)
