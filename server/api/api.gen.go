@@ -542,6 +542,36 @@ func (e UnprotectableDisks) Valid() bool {
 	}
 }
 
+// Defines values for UsageGroupBy.
+const (
+	UsageGroupByDay        UsageGroupBy = "day"
+	UsageGroupByGroup      UsageGroupBy = "group"
+	UsageGroupByMonth      UsageGroupBy = "month"
+	UsageGroupByRepository UsageGroupBy = "repository"
+	UsageGroupBySchedule   UsageGroupBy = "schedule"
+	UsageGroupByVM         UsageGroupBy = "vm"
+)
+
+// Valid indicates whether the value is a known member of the UsageGroupBy enum.
+func (e UsageGroupBy) Valid() bool {
+	switch e {
+	case UsageGroupByDay:
+		return true
+	case UsageGroupByGroup:
+		return true
+	case UsageGroupByMonth:
+		return true
+	case UsageGroupByRepository:
+		return true
+	case UsageGroupBySchedule:
+		return true
+	case UsageGroupByVM:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for WeekOfMonth.
 const (
 	WeekOfMonthFifth  WeekOfMonth = "fifth"
@@ -1351,6 +1381,94 @@ type Transport string
 // UnprotectableDisks What to do with disks that vSphere cannot snapshot.
 type UnprotectableDisks string
 
+// Usage defines model for Usage.
+type Usage struct {
+	From time.Time `json:"from"`
+
+	// GroupBy What usage is told for. Days and months are those of UTC.
+	GroupBy UsageGroupBy `json:"group_by"`
+
+	// Items Most usage first; days and months in their order.
+	Items []UsageItem `json:"items"`
+
+	// To Not later than the end of the running hour.
+	To time.Time `json:"to"`
+
+	// Total `total`: all images, each once, also where it is in several items. `vanished`: those of VMs that have left their vcenter.
+	Total UsageSum `json:"total"`
+
+	// Vanished `total`: all images, each once, also where it is in several items. `vanished`: those of VMs that have left their vcenter.
+	Vanished UsageSum `json:"vanished"`
+}
+
+// UsageGroupBy What usage is told for. Days and months are those of UTC.
+type UsageGroupBy string
+
+// UsageItem defines model for UsageItem.
+type UsageItem struct {
+	EndsAt time.Time `json:"ends_at,omitempty,omitzero"`
+
+	// GiBHours GiB of provisioned disks times hours, summed over the images.
+	GiBHours float64 `json:"gib_hours"`
+
+	// ID Of the VM, schedule, group or repository; absent = of none: made by hand, or of no group.
+	ID string `json:"id,omitempty,omitzero"`
+
+	// ImageHours Hours of all of them.
+	ImageHours int64 `json:"image_hours"`
+
+	// Images Images that were there in at least one of the hours.
+	Images int64 `json:"images"`
+
+	// Name Absent where it has none any more.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// ProvisionedBytes Of the images' disks, each image once, however long it was there; so the next two.
+	ProvisionedBytes int64 `json:"provisioned_bytes"`
+
+	// ReadBytes What was read of them.
+	ReadBytes int64 `json:"read_bytes"`
+
+	// Savings The part of the provisioned bytes that did not have to be stored, 0.9 = nine tenths.
+	Savings float64 `json:"savings"`
+
+	// StartsAt Of a day or month, as far as it was asked for, in UTC.
+	StartsAt time.Time `json:"starts_at,omitempty,omitzero"`
+
+	// StartsAtLocal With `time_zone`: the same there.
+	StartsAtLocal time.Time `json:"starts_at_local,omitempty,omitzero"`
+
+	// StoredBytes What the repository grew by: compressed, and only what no other image had.
+	StoredBytes int64 `json:"stored_bytes"`
+
+	// Vanished The VM has left its vcenter.
+	Vanished bool `json:"vanished,omitempty,omitzero"`
+}
+
+// UsageSum `total`: all images, each once, also where it is in several items. `vanished`: those of VMs that have left their vcenter.
+type UsageSum struct {
+	// GiBHours GiB of provisioned disks times hours, summed over the images.
+	GiBHours float64 `json:"gib_hours"`
+
+	// ImageHours Hours of all of them.
+	ImageHours int64 `json:"image_hours"`
+
+	// Images Images that were there in at least one of the hours.
+	Images int64 `json:"images"`
+
+	// ProvisionedBytes Of the images' disks, each image once, however long it was there; so the next two.
+	ProvisionedBytes int64 `json:"provisioned_bytes"`
+
+	// ReadBytes What was read of them.
+	ReadBytes int64 `json:"read_bytes"`
+
+	// Savings The part of the provisioned bytes that did not have to be stored, 0.9 = nine tenths.
+	Savings float64 `json:"savings"`
+
+	// StoredBytes What the repository grew by: compressed, and only what no other image had.
+	StoredBytes int64 `json:"stored_bytes"`
+}
+
 // VCenter defines model for VCenter.
 type VCenter struct {
 	// APIVersion vSphere's; known after the first sync.
@@ -1530,6 +1648,15 @@ type RunID = string
 
 // ScheduleID defines model for ScheduleID.
 type ScheduleID = string
+
+// UsageFrom defines model for UsageFrom.
+type UsageFrom = time.Time
+
+// UsageTimeZone defines model for UsageTimeZone.
+type UsageTimeZone = string
+
+// UsageTo defines model for UsageTo.
+type UsageTo = time.Time
 
 // VCenterID defines model for VCenterID.
 type VCenterID = string
@@ -1805,6 +1932,32 @@ type ListTokensParams struct {
 
 	// Cursor `next_cursor` of the page before.
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// GetUsageParams defines parameters for GetUsage.
+type GetUsageParams struct {
+	// From Hours from this time on, rounded down to the hour; default the beginning of the running month in UTC.
+	From UsageFrom `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To Hours before this time, rounded up to the hour; default now.
+	To      UsageTo      `form:"to,omitempty" json:"to,omitempty,omitzero"`
+	GroupBy UsageGroupBy `form:"group_by,omitempty" json:"group_by,omitempty,omitzero"`
+
+	// TimeZone IANA name: days and months, which are those of UTC, also tell their beginning there.
+	TimeZone UsageTimeZone `form:"time_zone,omitempty" json:"time_zone,omitempty,omitzero"`
+}
+
+// ExportUsageParams defines parameters for ExportUsage.
+type ExportUsageParams struct {
+	// From Hours from this time on, rounded down to the hour; default the beginning of the running month in UTC.
+	From UsageFrom `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// To Hours before this time, rounded up to the hour; default now.
+	To      UsageTo      `form:"to,omitempty" json:"to,omitempty,omitzero"`
+	GroupBy UsageGroupBy `form:"group_by,omitempty" json:"group_by,omitempty,omitzero"`
+
+	// TimeZone IANA name: days and months, which are those of UTC, also tell their beginning there.
+	TimeZone UsageTimeZone `form:"time_zone,omitempty" json:"time_zone,omitempty,omitzero"`
 }
 
 // ListVCentersParams defines parameters for ListVCenters.
@@ -2374,6 +2527,28 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /v1/tokens/{id} (the `RevokeToken` operationId).
 	RevokeToken(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetUsage How long images were there, on the size of their disks
+	//
+	// An image counts in UTC hours, both ends rounded outward, from the start
+	// of its backup until its date or its deletion, whichever comes first: 24
+	// hours from 00:10 are 25. An image that waits past its date for a newer
+	// one is not counted meanwhile; one that is gone stays in the account for
+	// the hours that it was there. Failed backups make no image and count
+	// nothing. An image that several schedules share is its maker's. The
+	// account goes back to the beginning of the 13th month before the running one.
+	//
+	// Corresponds with GET /v1/usage (the `GetUsage` operationId).
+	GetUsage(ctx context.Context, params *GetUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExportUsage The same as a table for spreadsheets
+	//
+	// Comma-separated values (RFC 4180), one line for each item, without the
+	// total. A name that a spreadsheet would take for a formula begins with an
+	// apostrophe.
+	//
+	// Corresponds with GET /v1/usage.csv (the `ExportUsage` operationId).
+	ExportUsage(ctx context.Context, params *ExportUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListVCenters List vcenters
 	//
@@ -3371,6 +3546,48 @@ func (c *Client) CreateToken(ctx context.Context, body CreateTokenJSONRequestBod
 // Corresponds with DELETE /v1/tokens/{id} (the `RevokeToken` operationId).
 func (c *Client) RevokeToken(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRevokeTokenRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetUsage How long images were there, on the size of their disks
+//
+// An image counts in UTC hours, both ends rounded outward, from the start
+// of its backup until its date or its deletion, whichever comes first: 24
+// hours from 00:10 are 25. An image that waits past its date for a newer
+// one is not counted meanwhile; one that is gone stays in the account for
+// the hours that it was there. Failed backups make no image and count
+// nothing. An image that several schedules share is its maker's. The
+// account goes back to the beginning of the 13th month before the running one.
+//
+// Corresponds with GET /v1/usage (the `GetUsage` operationId).
+func (c *Client) GetUsage(ctx context.Context, params *GetUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUsageRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExportUsage The same as a table for spreadsheets
+//
+// Comma-separated values (RFC 4180), one line for each item, without the
+// total. A name that a spreadsheet would take for a formula begins with an
+// apostrophe.
+//
+// Corresponds with GET /v1/usage.csv (the `ExportUsage` operationId).
+func (c *Client) ExportUsage(ctx context.Context, params *ExportUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExportUsageRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5764,6 +5981,154 @@ func NewRevokeTokenRequest(server string, id ID) (*http.Request, error) {
 	return req, nil
 }
 
+// NewGetUsageRequest constructs an http.Request for the GetUsage method
+func NewGetUsageRequest(server string, params *GetUsageParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/usage")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "group_by", params.GroupBy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "time_zone", params.TimeZone, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewExportUsageRequest constructs an http.Request for the ExportUsage method
+func NewExportUsageRequest(server string, params *ExportUsageParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/usage.csv")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "group_by", params.GroupBy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "time_zone", params.TimeZone, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListVCentersRequest constructs an http.Request for the ListVCenters method
 func NewListVCentersRequest(server string, params *ListVCentersParams) (*http.Request, error) {
 	var err error
@@ -6740,6 +7105,32 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with DELETE /v1/tokens/{id} (the `RevokeToken` operationId).
 	RevokeTokenWithResponse(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*RevokeTokenResponse, error)
+
+	// GetUsageWithResponse How long images were there, on the size of their disks
+	//
+	// An image counts in UTC hours, both ends rounded outward, from the start
+	// of its backup until its date or its deletion, whichever comes first: 24
+	// hours from 00:10 are 25. An image that waits past its date for a newer
+	// one is not counted meanwhile; one that is gone stays in the account for
+	// the hours that it was there. Failed backups make no image and count
+	// nothing. An image that several schedules share is its maker's. The
+	// account goes back to the beginning of the 13th month before the running one.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/usage (the `GetUsage` operationId).
+	GetUsageWithResponse(ctx context.Context, params *GetUsageParams, reqEditors ...RequestEditorFn) (*GetUsageResponse, error)
+
+	// ExportUsageWithResponse The same as a table for spreadsheets
+	//
+	// Comma-separated values (RFC 4180), one line for each item, without the
+	// total. A name that a spreadsheet would take for a formula begins with an
+	// apostrophe.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/usage.csv (the `ExportUsage` operationId).
+	ExportUsageWithResponse(ctx context.Context, params *ExportUsageParams, reqEditors ...RequestEditorFn) (*ExportUsageResponse, error)
 
 	// ListVCentersWithResponse List vcenters
 	//
@@ -8849,6 +9240,95 @@ func (r RevokeTokenResponse) ContentType() string {
 	return ""
 }
 
+type GetUsageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Usage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetUsageResponse) GetJSON200() *Usage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetUsageResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetUsageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetUsageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetUsageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetUsageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ExportUsageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ExportUsageResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ExportUsageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExportUsageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExportUsageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExportUsageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListVCentersResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10077,6 +10557,44 @@ func (c *ClientWithResponses) RevokeTokenWithResponse(ctx context.Context, id ID
 		return nil, err
 	}
 	return ParseRevokeTokenResponse(rsp)
+}
+
+// GetUsageWithResponse How long images were there, on the size of their disks
+//
+// An image counts in UTC hours, both ends rounded outward, from the start
+// of its backup until its date or its deletion, whichever comes first: 24
+// hours from 00:10 are 25. An image that waits past its date for a newer
+// one is not counted meanwhile; one that is gone stays in the account for
+// the hours that it was there. Failed backups make no image and count
+// nothing. An image that several schedules share is its maker's. The
+// account goes back to the beginning of the 13th month before the running one.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/usage (the `GetUsage` operationId).
+func (c *ClientWithResponses) GetUsageWithResponse(ctx context.Context, params *GetUsageParams, reqEditors ...RequestEditorFn) (*GetUsageResponse, error) {
+	rsp, err := c.GetUsage(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetUsageResponse(rsp)
+}
+
+// ExportUsageWithResponse The same as a table for spreadsheets
+//
+// Comma-separated values (RFC 4180), one line for each item, without the
+// total. A name that a spreadsheet would take for a formula begins with an
+// apostrophe.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/usage.csv (the `ExportUsage` operationId).
+func (c *ClientWithResponses) ExportUsageWithResponse(ctx context.Context, params *ExportUsageParams, reqEditors ...RequestEditorFn) (*ExportUsageResponse, error) {
+	rsp, err := c.ExportUsage(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExportUsageResponse(rsp)
 }
 
 // ListVCentersWithResponse List vcenters
@@ -11754,6 +12272,65 @@ func ParseRevokeTokenResponse(rsp *http.Response) (*RevokeTokenResponse, error) 
 	return response, nil
 }
 
+// ParseGetUsageResponse parses an HTTP response from a GetUsageWithResponse call
+func ParseGetUsageResponse(rsp *http.Response) (*GetUsageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetUsageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Usage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseExportUsageResponse parses an HTTP response from a ExportUsageWithResponse call
+func ParseExportUsageResponse(rsp *http.Response) (*ExportUsageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExportUsageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListVCentersResponse parses an HTTP response from a ListVCentersWithResponse call
 func ParseListVCentersResponse(rsp *http.Response) (*ListVCentersResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -12244,6 +12821,12 @@ type ServerInterface interface {
 	// RevokeToken Revoke a token
 	// (DELETE /v1/tokens/{id})
 	RevokeToken(w http.ResponseWriter, r *http.Request, id ID)
+	// GetUsage How long images were there, on the size of their disks
+	// (GET /v1/usage)
+	GetUsage(w http.ResponseWriter, r *http.Request, params GetUsageParams)
+	// ExportUsage The same as a table for spreadsheets
+	// (GET /v1/usage.csv)
+	ExportUsage(w http.ResponseWriter, r *http.Request, params ExportUsageParams)
 	// ListVCenters List vcenters
 	// (GET /v1/vcenters)
 	ListVCenters(w http.ResponseWriter, r *http.Request, params ListVCentersParams)
@@ -14200,6 +14783,150 @@ func (siw *ServerInterfaceWrapper) RevokeToken(w http.ResponseWriter, r *http.Re
 	handler.ServeHTTP(w, r)
 }
 
+// GetUsage operation middleware
+func (siw *ServerInterfaceWrapper) GetUsage(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetUsageParams
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "group_by" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "group_by", r.URL.Query(), &params.GroupBy, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "group_by"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "group_by", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "time_zone" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "time_zone", r.URL.Query(), &params.TimeZone, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "time_zone"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "time_zone", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUsage(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ExportUsage operation middleware
+func (siw *ServerInterfaceWrapper) ExportUsage(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExportUsageParams
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "group_by" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "group_by", r.URL.Query(), &params.GroupBy, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "group_by"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "group_by", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "time_zone" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "time_zone", r.URL.Query(), &params.TimeZone, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "time_zone"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "time_zone", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ExportUsage(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListVCenters operation middleware
 func (siw *ServerInterfaceWrapper) ListVCenters(w http.ResponseWriter, r *http.Request) {
 
@@ -14832,6 +15559,10 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:recovery-sheet", wrapper.RecoverySheet).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:takeover", wrapper.TakeOverRepository).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/v1/usage", wrapper.GetUsage).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/usage.csv", wrapper.ExportUsage).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/v1/tokens", wrapper.ListTokens).Methods(http.MethodGet)
 
@@ -16586,6 +17317,90 @@ func (response RevokeTokendefaultApplicationProblemPlusJSONResponse) VisitRevoke
 	return err
 }
 
+type GetUsageRequestObject struct {
+	Params GetUsageParams
+}
+
+type GetUsageResponseObject interface {
+	VisitGetUsageResponse(w http.ResponseWriter) error
+}
+
+type GetUsage200JSONResponse Usage
+
+func (response GetUsage200JSONResponse) VisitGetUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUsagedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetUsagedefaultApplicationProblemPlusJSONResponse) VisitGetUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ExportUsageRequestObject struct {
+	Params ExportUsageParams
+}
+
+type ExportUsageResponseObject interface {
+	VisitExportUsageResponse(w http.ResponseWriter) error
+}
+
+type ExportUsage200TextCsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ExportUsage200TextCsvResponse) VisitExportUsageResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type ExportUsagedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ExportUsagedefaultApplicationProblemPlusJSONResponse) VisitExportUsageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListVCentersRequestObject struct {
 	Params ListVCentersParams
 }
@@ -17069,6 +17884,12 @@ type StrictServerInterface interface {
 	// RevokeToken Revoke a token
 	// (DELETE /v1/tokens/{id})
 	RevokeToken(ctx context.Context, request RevokeTokenRequestObject) (RevokeTokenResponseObject, error)
+	// GetUsage How long images were there, on the size of their disks
+	// (GET /v1/usage)
+	GetUsage(ctx context.Context, request GetUsageRequestObject) (GetUsageResponseObject, error)
+	// ExportUsage The same as a table for spreadsheets
+	// (GET /v1/usage.csv)
+	ExportUsage(ctx context.Context, request ExportUsageRequestObject) (ExportUsageResponseObject, error)
 	// ListVCenters List vcenters
 	// (GET /v1/vcenters)
 	ListVCenters(ctx context.Context, request ListVCentersRequestObject) (ListVCentersResponseObject, error)
@@ -18289,6 +19110,58 @@ func (sh *strictHandler) RevokeToken(w http.ResponseWriter, r *http.Request, id 
 	}
 }
 
+// GetUsage operation middleware
+func (sh *strictHandler) GetUsage(w http.ResponseWriter, r *http.Request, params GetUsageParams) {
+	var request GetUsageRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUsage(ctx, request.(GetUsageRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUsage")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUsageResponseObject); ok {
+		if err := validResponse.VisitGetUsageResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ExportUsage operation middleware
+func (sh *strictHandler) ExportUsage(w http.ResponseWriter, r *http.Request, params ExportUsageParams) {
+	var request ExportUsageRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ExportUsage(ctx, request.(ExportUsageRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExportUsage")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ExportUsageResponseObject); ok {
+		if err := validResponse.VisitExportUsageResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListVCenters operation middleware
 func (sh *strictHandler) ListVCenters(w http.ResponseWriter, r *http.Request, params ListVCentersParams) {
 	var request ListVCentersRequestObject
@@ -18552,271 +19425,296 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L17d9u2tjj4VbA4d62259CyJD/iKKtrxnHcNkmd5Ge76T2NcyWIhCRGFKACoBU14+8+CxsACb4k0paT",
-	"nnOnfzSWBILAxsZ+P754AVssGSVUCm/wxSOf8WIZE/j7OQ7myfJnzpKl+niL44SoPwJOsCThEEtv4PW7",
-	"/eO9Xm+vf3DdfTrodgfd7h+e70WhN/C6vVcv/nh98H9O/vvw+un7/sXx8ydvjs56l93nnu9RvCDewJuy",
-	"OPR8jxNB+C0Jh4JgtZIT3xMkJoFkXL1S4qnwBh++eAGWZMr42ht4Y1heYaa7j753GxAqCR9uXsOpd+d7",
-	"yTLcspW7O98A4uUCT0keEDNMp2QYEkkCGTHqDbxgLD3fCxgVkZCEBmqhAcdi5vleGIm53cUSB5Fce4Pj",
-	"kye9p4dPjp8cHPvenKy9Qb/b7fpejMck9gbeL5iHSD2IegAlHHqD3nGve9zrwyNCMk5Cb3DY7R8fHfRO",
-	"DhUACA2LezroXveeDLpPB4dwPOTzMuJEuGP6e90TGHMw6PXVmKk6+OH2g9w84tzzvU9svGWenz2zZYV4",
-	"d763ZBGVw4gOZQRnW9jGwaDf+wPgsWQikhofQjLBSazAzxO65X0/eb4nghkJk5hsGXqmhkZ/6Sux5Ow2",
-	"EhGjCua5s2tyNOo7zGXN2Vi4C4llIgChmboaTdHZ924jLhMcDxc4mEUUUHTzQy/U8VEhMQ3IMElg8FG3",
-	"d/R03Av2nkz6ZK8bHh3uneCD8V5v3A2O8cGkH/YUKi4YjL5d7B32sztI+NK7y67MlQFx/tZUXo4mRCXE",
-	"UbzWCBImHKsrN5yxhAtv0FNYj8exArjkCVEoLvU94EQSqq/nhy9eiNdiyCbDFSFzb/DBEwkN8dr7qE7Q",
-	"jBuqMd7g6Fjdpd3cAoVEC/x5GJIYr+2aj12wIRpNZzJeK1iSz3KocDh/O3vX3b6GxT8BKBvwv7ATIKYp",
-	"WVUoaO8VzKhwLlksMMxyfkv4GoV4jbBE8DM6FRHev2bzNet4vqeeHP7FFHp52S+e7yV0yZmihOoYhobY",
-	"eRMcxV4TQut7q4iGbJWeqEKjV2ycwx0sJVksJZx3JcaYu5RiTEI2/r6dKs0jGrrMRp2iWYXwBge+tyBC",
-	"4KkiDx8++opATDkRQCzGa0nEcEn4UJCAqWn63adPekd9ReBDgGCv++TgyWHvpH/oe0RiM1BN3D/wPckk",
-	"jnN05q4xcWtIaNQp8oTSiE7hG7JUXxAcRnSK9Bk+OgUq0o5LB6tz3JYE8/yW9K3oZeephBkFfs2MRb8p",
-	"YTFXx5COCSdkCKenDuLpydHB4cnJwUH/ZBvCXCiUUmLCMGAJld7gsNdPUWgSxUSshSSLbM/ZnWUrSsLh",
-	"eL0NwupshowqOjjBsSDqaksZ0anmT1jOvIG3f4v5fhyN9+cJx/sOlbizbMlu7+nJk5PD/uGTk+5J1/du",
-	"CY8ma0M1Drr6MOCB3EloxObEcrhe/+Tk8Gm3d3Jyoo8gJrLqoPqD3uHg4Mkf1aeSjml2OV+lsN6FAPIa",
-	"6O5qeLtQG8wwcg+wTsHNbtcMGUdMWJZ52O8dBd2Q7HXHx729J+Ned68fHB3vPQ26pI974cHk8KiG08Jj",
-	"9Zy2n+O0T57kbku2torb7kKzlxMrRBIEhIQkBNn2MqHbhfsC1dwNT2wrg8VMblxVmZxJHk2nhKs9W0FE",
-	"bfn9GZCzPGNZRsNbwg3hOOl0OwedbkPqQWgI8qo38GZSLsVgf99QzI5RpzoBW2yFx2kFihyGT3E36JG9",
-	"40l3vHc4OXqy93Ry2NvrT3qT43GPPMG9Ljx2S6i64EOxpkE1jTw6McuNo0WklT3Do4/6RjcBXjVjQipO",
-	"BbdGfxViiQ0VOEwvgv5pyViseHWKl9JIA3BcmZ7T6/qeWtswPSWCw/UmcUJyTMWScbUTnEjWUIhIBOFm",
-	"KYr4/T+3YjkjnHRiFuBYH7/mURcZi8oIW+FST7oYb7jUhwpBlupSHSrh1ABJSQJeKHpKptyq8imm4A28",
-	"D6HofUSEL/cJX3ZuF+Hc26oOKul0wuIQEHz/xVl3/3axv+SgM+hD9Ij43GuFgw9QCFrh4IIsgL2fHJ08",
-	"fXpwePS0v0mj8D0aBRqM0RLA23va73Q7/U6vq6AMgDoEQC1woPbXHRx1B0fHg6d40B0PugFQd7lifO4N",
-	"PICRgt6SrZRwZjCSUW2HYAkPiEFsDVcFzf2z7v6l+VHJRIIQunGLrUwWSp6MYRmGqTcXuVaYU83+P3wE",
-	"8WlGcEg4XPDzazyFi05EwKOlsVFczwhi408kkN8JZIiejyaMo9HLyd4FlsFs1AEjASCON/BuvN6NB9D5",
-	"M4l4pmMpsrrAYKBZL9VAIbkivWoZv7IA6xdWvV8JKohN0GqGJVphgRY4JJ1Wr7jzvSXmeEGk2e2ZptWn",
-	"E0Pc8289lYhxhNWPSM4igRTl6QDiegPvz4TwdXYwKdmHudxVTBhfwLErUrQHapRfsXuzludkYoSn/GL0",
-	"983XMdbz3GchCResAhwj0DID+HWkTkLCqUwJ0u+qXZGez13JAn/+ldCpkjyPlLxbXgTYEF++AHWgYs5U",
-	"nqiZtack7/KszoQg96bzReFGRCrOvIho+rnyPSFZLBkYLF6TdRmUF3hOBMKIkyWRkfoSYSpWhGvsVoCd",
-	"RFxIxCgxv5Awha++rtninbftqdfVrLx/dNRg5RO4zdVXcKSoQ3r0miAgLOBTgOOYcDSnbCVQJDto9I8R",
-	"igTCdF2/cEM76lZ8fFi1xF+VNFJe4EtJFkKtDWukxBItmJB1WAkyTe7FqUrX02zhc7RIFvCpC3AzH9Ml",
-	"RVQSJSuqNb2BSYtLekvjtQYVJWpl5DMOJHwVCaTWUbc4+Kf2GI+3H+NlQusvj7EHtLs61jBXP60rmbeb",
-	"24jX9VM7vK3FzL73eW/K9swc2UtKEt2GF+etE223dqeJChHyOQujSh9JwKgkVGqNYhlHmgXufxKaD6Yc",
-	"9cvfwf1x527+vziZeAPv/9rP/EH7+lex724yBUNGW1Nz71u4KqIdIPLmYLxcVhgwn7Rcql3IpsW6tunm",
-	"q3VM0F/ZwFxpKq6y9FbZd2u0rJZgvcq06Cq4XpKA3RK+vpoRIluBtfE68q+oW4ZrPmx+tMZMJw4yYLPJ",
-	"REQSiLdjZMNBQIQYzslaHxuht4PT36+Gp2dn51dXw9fn/xq+VIrUOAnmChDaTCXylgJxUFDMYhbMzSl6",
-	"B137xYKFIHWxxTKOlFbm+d6Sk0n02Si4+7C4gBM5zNblLOrq/Ozy/NpZW4t770CyDtSpcbAZnIUmzcNl",
-	"jIO86t3UlOc+rPU3NplYGc98Qc0C1Zozo17rV22wB6bq5HCBl8vU+qoUy4EXCaZ0uVABrQ2wNSyrIe3Y",
-	"rJpjdGPDVMF2s8RCrBgPAfE4V3LhjHFB0BhLSfgaCYnVKyqtPHKWLMZLrl/79KfByfHgRXdw0hucnAwO",
-	"zwZPXgyOjwZPTwf9nwbnp4PT7uDsaHB0qsb0jganB4PnPw0Ofxr0ng/6zwfd54OT/qB/NnjRGxy9GByf",
-	"qTHPu4OfuoPu6aB7stEdtdkQ1PRYLOCrjkVbhZeMipIwYPS/ljcjFVqr12SHFhjyvdl4WScAZqTk2Aoj",
-	"QtXUZtg+jCko/ZvGp+McZzEs7O3r/10gK/vKvwbmXLnm8PtLAGVgWK3hG6GQXd4jY9HfF3xgbGGUVCnU",
-	"Sn+fMko6nnasnwYBWT4epr1i4xbw0aMrgfKJjQvwuB+KvONsHJPFhu0u9Yh/VmopIIcBv5skcQxOY4mj",
-	"2ArZTpQEYhRlRmE0Y3EoUK+L2ET9HzQ8taFJRGIQODOBXfGTgC0WhIbYqFIfvmh3tFEMM3eywAui5EWv",
-	"KPIfKJH/7mOqrG6RdFzf4GH3qeKoEoy+19GCqP0qvDFbNhpxwulA8dSBAdggA0vjA7enUXHop4iTSSJw",
-	"DAZbNMFRnHCNtplE+rhkMif53ldcLqNy5on30SqSM5ZIFEmBrMCFMA3BxKQlejCAqd+t9vHVyWq2pUcj",
-	"qf9poDYGu0emrpcJbQOuhNbCKaFIWieMiSPQEANwfGJjsRPqa+Tox722mbB+L/G+DB2jLlWj0Fe/jWax",
-	"j3YV/03AV3bi/xoJ2QYqYAWQZKGdpo03W3pnNfcChwWbIGNuRsbcLHzE4pAIqb1BHQfMVaZkHIbgS8Lx",
-	"O86WhEuwOBv38NL5yjGhytxpm7GF5cUxWpDFmHDxHRIUL8WMSYEwJ0jiOaFIsimRM8I76HoWpf5hzZKJ",
-	"QErx7WSiwJixmGCqcNoNlalxT3KCw7cQu6btNSUTf0hiAuZME0qa+o/zWyq/PLfJvCm/2z+seBP5HMRJ",
-	"SIZln4BwsKOlsxAcTS/1o70uuJrMCMw5iGquD+NcL6HovRBqnghI5FZ4pTHzGxH3Vz1KL2+4xBzHMYlz",
-	"gO0W8URjI7BFRjWbwBJh8FY/Q130o3UVmjv+nUA6sAjhOGarjldwuuXcbt2y280aoVpDvOg62bSpKzVE",
-	"szuMrIMFjRmbi3RPC0zX6t9Iopn6qO/KPfbjOnBwHL+dgDC/6Zyu7BNKegdMUbPuiXm03GNLTQz2wKJH",
-	"uLkLhRyW+967b3gLKtA/Z2n7oBHjYzqJ9lR7ebsRUGNtgnUIY7r+9I/Gxp7Cmu9MWH6QhlOUHZ/umvUL",
-	"6xedJhMVKHkpo2jzks9g/It0+F0h96gp5p05Dynky1+b3618yAkOZiQEVcyEtjWELez3RSTmVZDN8pWa",
-	"hbXk85dKgT5jQahEPyJKbgkHTbvRnJkj7kv5x5qvbWDxl4eT5hgLrUMP1TDMSSuAxAxi4xMqo7j5UyZ3",
-	"oXL9hRSsqggSiJyzASSAD82hzXNeuvzcb0wwRfkhk/tQsdxcJHHV7zaFayuWXsHIQlR1KRhEb1o74Z+h",
-	"1A+rGKVAE84WCLwNjeFhTTBNFqiH3uVd/cU9b4iXgDD/qOWVq0jtaC4sX5JJmUSGFQkjfiE6JDsCh0wU",
-	"kTOFXp76+WVyasmWxYccHqZ3dgvZ3h2v0VzgsXmNE5ZxH6VC85HG3MP3wBC4VRG5JDhEikKv5Syi02qd",
-	"oi0R3UZVEOMoCjso5RFAufQ6EdjG/e1xSMWgi3KgWEoUgxmLAiJ0cC2jBPB1pGVNYE/IcDIfrRS9gIcg",
-	"ADuOsY4kVNI0xOC5Eujx0dHB8WYBtIAkhUXXY4sbF7MRXfKbPjfRcCY4bmS56QgMbaOygDl6lkbQ2WdS",
-	"APloBIE26o8VIfN4baZZMCpn8RrCk/PoqrT9dRaKM5RsSD5HQkZ0OjTxF40Uyfuj/U70XxNe1FBsewHD",
-	"W2kLX0/DTgXEhnuJxPwMrkvLDRUygd3QzyKS/qKGaO4Mtl7FXeBurmZRMEMYvb8AK4gA9RDn75za5KbA",
-	"UScD+Usxo7AAzhbbq4oyKxKc14QstTKuMV1dJsEWBKmrjmJGp1oObsSZzs0LL9P35RS6g36ZW7mS81bq",
-	"+UiWDSUAb2c6b9iYhWsUYIrgIhDAAwO1sQ3KJ2tDlquZUimR23nrcRnlVnACJvNAvU7nOSOMPrExWuA1",
-	"EjKKY42NeTvD8clGGt8CjRYEi4Rr3Gx2Hy/MEy/M/arQC19SQDoT7K4o+M/n1yNrMrIS+TOENbddzQhF",
-	"lAG71zkf5hWdCtLYfGeaJbTYmHmgFZW5p3Eql8p/X6Zg2WLzLb6l5Fo90GqLzWSnZ3DkChw6H8BkMzyu",
-	"RPWTothSa5xcWuHKKl9fQZhKCyiUEnkYm5MQRRQRHMxSJyIsE6hDp/6E3dkdD/4WG6EaqQ/XPqbpSQsz",
-	"o3rqd/1QKwxJq0R8KRmICEWRBOXXV8BYMR5u2np29E78Xilk5fTNqU6syGNXanEu4NZxlRSS0DEc0bDm",
-	"AN9fCDReGwFA2nguMP1OOVtRkDszEUGNUOeKZjhElCHO2GKgWYbBTRrDbDFJx34nkMlJNiir3S1jErMV",
-	"ssGTzfCkssbG5tP+zX3kBTzxaEbjRgKAFuibo+vvenwrTM2XEtkkEiohngSJjG4JEjGTArFb4p62QhDN",
-	"pIvseZtAWGXG9tsrYmcQcdxOeY/CGoudmRNJhsZKPcV0mqPeinHr32xC5tbzZHJGeJUarL5P32jcLisl",
-	"6ZjZfft+xVm0OAaUFAi9YjBT1lhqfRdjSkmYBdhtc0I4JsPWsXv5c02naXiUl0QYZ3z+zNzlNLsZxYWV",
-	"BLRTcGOtWBKHaExMWEealAh+M25+DmaMCR1klWUUO8asMuHOQbMOJs5s28GzO8OaiwePaluzL7pgt6Tl",
-	"HU1vRuO95V5WxHCgRfZjw+Op3lnRqQSZBIrGfUjL24GDwjOmvo8VROFM6WN6oipxAUulm8bRdCaRwLdQ",
-	"bIgpGsFSrpmqDT9anaGDRlO8HAG7RRDGf0OBF8OjlEkEFh9NaEK89rMYr5hJNCbTiAqUy8jVtQ7kDbXa",
-	"WQeN5CoKyGigbg4LFJ4g+KYwWyTcxF4tkMoV69xQsFRrcE3xUmmQ6vFqKOWNTYUMbbxcjtCfSUREQPTb",
-	"pgkRUkskOI4FiBMKZiOoojbS9xsj49bxb6iaY2hPfgShlAI2TXDooxGbTOKIkhESs0S6rwiV5KOkHjkj",
-	"N9SGieQ3Zyu36ZQ990We75mZK3f9IjVytbgsIOmGUCKhCKh//etf/9q7uNh78cJhZFiJYkGJg3XzKlu3",
-	"KoG1dCFe4PXbye+Qz5ddBZPXBwqo/kMmROi/ViSk9m85S7j5c8IjE7CLZcJNVmAZPJkhrJ0JNtt7HGt3",
-	"nI9wLNSVYoIgLCV4b1GMpbYH5UFsI2Iyy0uV+397wrJLl2B0kQBH9Ku8qPIkIzE3iVYXENGdnScnOq/M",
-	"9zSgKs/mnHPGz8yTFURtHtFQUQMngNmGLyP1mJb8cRiS0Dc6KydKMAQbiF0KCLMUx7qqCo7BFZZQnMiZ",
-	"Eh0DiKAEx+I4CkOiLiVlcjhhCQ21D2wSR4HUfrEsT8sEceucrZgJmIR8DggJRZbEBSl2iSCedSp7vne7",
-	"GE6Z9s4thuNErPVfWaWlJScToOZDtV0SFssBwgqHYqkBbF18CYWAAjPAfhsSGpEw55orjHR+CPECT2G0",
-	"ZGwYYz6FAViSIYQjmaXgWxzF8HTlqZZMng/zfbgpwNqXoT+DqUp9Ab7+EFuvhhqnPmZjyrczN0fxzmgV",
-	"5KC3zUDtmHF7m+QFBbLoz4SYn00OYj6zuaHMktHO3PuftH+9BVozd0XZpNTO3lM6k3YKK2wbLI1tFNf2",
-	"PrssrqYcS5SmZZaMVmtJ8qEaEZXHh14VHOa64ok78qBfOdLUqPpSZd7DYc0qTNDpJDXwQYGlhmsTM9w/",
-	"Oq4NzljNWKzjUqxBMAK5bU7ZipbjS/IBE1e/nKq51Vvm0XIJDhhsoogrgjcYJ/VbtApXRrfQlJMVGq8b",
-	"bbSAFXOShiooYp/RbQBzuphabLmykTA1SJHHolzF4y9NTsWedpMDTOHWFgjusprvPI2xSQV0XWJ5ibmM",
-	"gN9m/ETbksNKhmHK0hY80LY2bcnwwiMikGBogrmvEcGYAxXDMNJQ2KmEUIBpQOKhSeUibpxPu9Drsns2",
-	"IZWRTW+YtHkgTimohmF57QP5lEDVnLS+YmMQwdpZA+ti+tI6ABU/6iy7rat5rYYB8ZNkOF5nBXzL1wvN",
-	"2AotkmCmyJCFcNEr2JDy5asQf6kakZYlbm7EyZcv3pK9p8dlhVHrALkpZi8XYNc8To40OJgrGHdnaxpX",
-	"SuuaHYRMXUWqYV82ct8zxK4cLdcMwyvi5u4tP4DeAIhs4eacsJ8SrAI6ObiToyxVZDW9j2XpwyhJG0MN",
-	"Um1qYyxqYVcwcza+Zlmvzf21lD4tl2TQ1dP1SD0TEUNAb4pjAmqTroNcR/p3YaaEfOdHs02m+O8A4M+E",
-	"JJpZZuW+00rAvpfqbZrj6L+N6KOgHQlRwwx/TdX4apWprNVXpP3kvb2EIEk+S2uBQomABBO2oojxkPBn",
-	"aE7WIs0qG/04MnYe972OO9BAxrlH3sBb4OUHvYSP2UpKUQ8lypEGdCii/f5CfJc69SRjc6X/KV7gWw+L",
-	"NpWG2jQ3ygcrjXzHz2Ss8doooB0j4JmMpCDxpCyYmbdWLxCSWFZK5HVjLCpkdqZeI1221YT7kDDCtOVD",
-	"IplOQYQZVkVs5TPoinBKRei18VbM8C1Bk0hqj5Fkne0So4VXafllKGxYbNVtu3AiUB5uNGhhJEAjMWNc",
-	"6o9ihKaMCItoudnAK/23tCm0U+rd7W51lqixF3roN9TnS9jyNggSzgkNqtJ/bBTbxrBTx7VyB5a/Kmsk",
-	"YAHMZxwm4FHFOrKRSmJs49UyWXVijQn3ss6j73TpWvSXifJpWJA254dKX/ZxI6R2wXEduG/zXtYzVhtY",
-	"1c55sc1tcQ8fhbtcmL5qtUWneDsCpVHInramIQM3OADBiDGTs0ExnkA/G4X5p4yPv0yIGkaO7MRD/oCr",
-	"+46tCC8JVpBWwiYTYBtiCTpwpaDkFKAppEL8dIaeHh49KQOmtRRti9J8KWW+6jsvcjKVj6AonqgyQmTr",
-	"NoVqquJJIrpMJMIS6Xg/IC+2tLdSi4SPhNJ4sbCB/J2ccbw6y6tYA6eauKU+jdFAxzQEmCos0/FeiINz",
-	"mbKVj8ZO0n3DeJLL3BqqRHW3uk6ldpkJdd8JFLOpqaasDYHwrDEAbsgFK7NbU52ndL7RZx1051ZKrlH3",
-	"t+kV8Kt9k5NbZXDLtxqYA4FK6uPYEgqia6kxUiMJMqyMEmxjzM61WKrPG2UysxE3mNW0aapcmIlObTVj",
-	"kbxrz5t+i18GXhXsC+hbOoFqjmQDjQcox5sqslTq5MYK4BSuzcOdSMUZ3fJYXyoT/mMykcbSpohDBMob",
-	"xKkqHU6REHUZlYBfrSU1sQXmIW7NgpvCFiDXZ+BEkUDIymbI3zNO+O/gzMrsUFm1M+fotmNx0aLjFkBT",
-	"fyp+UMl3S3WJW4hueEqGnATRMkqrq7hn+C4Zx1GA8JSgOVmj70d4SnqdTmf0gxJ5HOVevRpFAhEa8PVS",
-	"5mIutRmSExzicdwg5tL3VjySJIvNVZeCfJYN8mruKqHsxv23yRCdkWA+TC34W+OF3QZu9405zjV4K0VM",
-	"if4IfW/UyB98NPpLyHBvgoUkQo4Q42hEGSXVUsduytekhZYKshJ4ObUTkoLXR7cMCDeEfTt6r9uQrsbZ",
-	"KSTjeEp8JWqxCRplwB7lI+k2MKIt8eetPS5b4ZXrlfelQfz7vEADcj31oHK3mMhlmQrkLX9Ofs790nqy",
-	"Zn3VQrGTcgKWqwVeI7iziiro7JOtsMmKMFecOHZ9yfAKHY/ICRiLImE0Lhvz9czYFd3uI6UMzk2brqI5",
-	"TivCcrMdE2umtA3bThLHxlJQYdhxy6tvtyKbCI4tduTfrc8/jpQiMl5DeFYHZUgzAGWlg8TBANli2T7S",
-	"ddt9pOus+4iTKXRIytV991Gp6rr6CijTULI5oT4K8DBQ659AyJaPZCzQ9yMFvdEPPkrru6PvR1PFoCim",
-	"AeQ+Z9XeRz/Aeaa14TtI4fcAzZhQC2Rc+kaRUxtRS45usSR6NXDRoZ+b6KDXZK3zGMYETaNbQkEnI/R2",
-	"8Ob04nyEvofwWPBKawvi698uT4eX5+/eXr28fnv5r6Gmn6e/Xw1HP8CfCoyDd6fXv6Q9ZLS28wzpjAAI",
-	"dZuTpUSC4JjoiosWAeHt//jHP6oM9/1uBZfKt60s8WGsiF0V8bsPobsrdMIsvu0cBzOdNGoZt4k1UZCL",
-	"KBJMG+DV08/SZLiDbi575OD46D7pI1aMshfm40aOvgvD2WWufegjeaycTgIPsKHb5gDqEunq/cZ4HkZi",
-	"XhFUV2xk+uU+qJJveHpvwWYn4sc9UvSbqwLmjHQVpzbxFw8J8rh3XnArEaTaALlFCnBbUbSC4Ev6Dp5r",
-	"BcSs1NTWPTWL/aiZxrnZtv1Fq829Iav3F20zj3OtdVu9LjQvuzeeNAhC2QrwzGDXGMNNfEpp5SWSafFz",
-	"A9XcmFa2g2yujSlcLlVoR73fJVIA6YaGpkaG0Gx1jIN5BxXJu2nNqYYrCcfQdvdbiIqsjJ5OO9g2oYuL",
-	"Bmb3YiqBQoP8+irjZjc7U0t7aRQ+0SwRd1uXOffEKzulAVQ2oIAla+2w4O0t4aBbCJNum8XLalyw3UER",
-	"q4iCcFoAbav9AV+iH5XuZMIv319o+W2SiJzrw1FMso5CTacHYyM8RkLEJpMahQdPiNxaYehKj6ox2wDQ",
-	"dyPhmdZDjy3ead7QDj9sd01KVuj9RQf9brRdY9NQfwmbNQwI00Gn2gWS0o0gToQkXEmFShsydCPX6req",
-	"opQYZm15G5WO0q9pKHphiYO0p1Oz8S0omG0M3WSsbhbdZOS9q6CUe2U10PK3WyVKKr+uUzIBdIF35jDD",
-	"ppdSM8o285RMKdGNQsi2kIQKAmLqEw+jkFCZpmNsoiSvCVmi3357+UIAol6cniEchpwIoR1dVckuua7V",
-	"TY7S2AuHSxZHOvt0O5vJhcJus1HXhMY2re3riHdl/2HWpr0qrDvfv/xLFXuv+cHi92YyB48X3+M7q/I3",
-	"bcuk9OgMT1FtQTReeUW78jlAJhIOas2ouaHSl63psMBrCIzroFN6Q8liKdcojoQ0jXsRTRZjwnWuTU8h",
-	"vTajAZJ1wVKnK+ZClm9RfjIpuy08fU5hphZPucWOWjyWFRVp/FDhVNMX2yp86aTZVjae6DvOdDd/x0Ul",
-	"MQ0xVxgxJZRwXJ0sf8mqXPqj24isCB+BgUl00EhHMI50Tu9CsUU/DRRVZwilZ6F8DXy+oVntDfWzjr4R",
-	"Tja90bvsK/Qk+jv1PoUAWDI+uqEKtULmluvMpYLrlao7UIiyVt/Zaaq3nlR4p++TztI+9eSe9Z7rIwci",
-	"CtdNNA4yqQkC31SVeWuZ45jJyuC9a1u4wNpq00owJhNiTGJGpwLpYNqGyRhL8AHUhlSk9Q2kxssBGhO5",
-	"IoQ6Xm9bVSHGQqYNKfJLYInO+zXv13SscTLIZULTZBDJo+lUy0VbHrk2IytzKuw0WVrFljyJy4TuRFBP",
-	"6GMK6RZQzbMGssS5NH9gQ6aAA1aXSGa1YhaYJjU08ipVmKoSeYR2NIDkZzXISJdyUrqlJHSgYz0YXxCu",
-	"iyMAx+sf6jJt/g3FEAliovl9pNghq6B1fyYRNIAFiRLy2mvKXDygNMy9zJE7KmeUNkWvrWl05Ta2aK7I",
-	"nUGFIciZsCUi0/5AWGl3SrBRDEYxsg46jWOkyApMb5t2cOu8WiQQsRNXBJO2UX2UnDbkZEo+lzHrAktw",
-	"YWK6NtnDNNUe/LRO1ZpK/Fnt52dW6VStim5MuIhuyXZF4CoZ7+ndQHLJzmR/3U6+Ic0xHasKtYaKJGiz",
-	"brDZs9xMU3DeUI2U/JZU5KHhZTQ0PYyqjvgT48CBFhFlPG12BDwyEgr/JMeBVBI1ODUL43AYCoW85jeY",
-	"TeE1+Fk5wfPKSBM3PqA2azIV+4NMUdhswykoFrlJlpls2mgSK8uaAo014oQNboU0g+ZSg3McW6yQZqCf",
-	"O8UyAM0iqzZcBclK9HGyRap5DEagBWhCFONgru2VIUjGIC+LebQcAX0SUBoyoW5RF/Wr5yS8VLKMNGiv",
-	"IilKu5gVt/LR6JdfBt0uGK3SlmZps/8ldOlWD/3P9x+6vY8funtPP/6//Q/dvYOPPwy63f/ymobHuJVC",
-	"2xF7XWkbLxidlnPclpGCHpQDHmXxgKPMqldRnAjzOCJCtgp7jLFs90iVnfVqTYNULCpoaFrosRXJlAAr",
-	"+Rrpb5/poHRbbwLEEXBR3xIKpWvEmgZZjIJFkyWhoT4SJVqvM8mqCl9My7w2MXtYkqkJ9WtZbKnC+Lf9",
-	"sWLurn39BhPJNZ5eaEPh19ub8da0fEpq8Ld8Cow7DQxu9aBT7/VNHRA9WyUcTf/eNpVhdLy0URHrA6In",
-	"nJC6h6VNxdBVzdOEjOqZlIQ+1AMq2DPjRPdL1gVzdWKHnGFqY9048ZGIaEBMOojd2SjzGokFjmPCO+iN",
-	"qTweCRRytlyScJBeUcmYLs0A+o6hTWmt34At6i2vJkSZ1GTIkMVSgV2Hl9v60FC8EFgHQGsGeTMKqLDb",
-	"Z2oY+TPBsRImNJux9K/Gm+SWkqzKlVnN2I8Qd6a2zExLak2RsdSxcdQ0XWomFBrc+kXL2hU66fY8wjR5",
-	"MOs/i8Vcxww2FyYSUQV5t9Ef34SBtQmJuco6ia6VBmifP/M8Bm+6hr+kasn2Ur1v8zaaSimyxlZdW6nc",
-	"Zm/GTH63PemhSik0EWj18fp2q7swdaTUq7W9Y2NN8WuFEhBLYE96tLuyH/Uai7smf4MJ5prNCW3L9nYQ",
-	"OfYY/fQaBivdu+3nLXtoMgFnDVQiZtQgk2BRqRkEwGKQIDQUz3QJ+CjXG8NEgYekafS3ojgP2FtN6XFW",
-	"Y9EBtNvJrQX8fTwT5TXHVCwZl64BESeSKfI0CTzfmzGJQ6BW42qZuaIefk3+JkMh08HQ2l4Ih3h7tQTR",
-	"I8CUsrzBOk1K0FmSoPBVrcA2zW6ZibTJkGFW9Z14ZrQNne2WWdmVstEI8fIx6xWR1ucXxbYLNcH4O6FL",
-	"Jii/vI6ZlEsx2N+fMSE/DBRKfMwv66jX3x7B2TBGtOhRLvjrHwbxCo3w/gDTPZhblJvSuPirfuxrtMSp",
-	"z2t5A14Fde8WeE4QtubhR0leyakL+RYRNW2jjc3aSkz5btBbA/vWNGiRKgfDU+9Ww7YuqaGiIqoUlMZc",
-	"AE5+i7qIU1ocIOsjZltgGLWO87U6GEMEJZ42Vxkytb5gTi5zCzlLFuMlr7z4V7+c7vWPju3aLIX4TqBc",
-	"rk1E0Yx81pUoWAIeTmjImI1Rep9JFEF4itUlR6M8+YOcF23mF5IsvhMIJ3LGeKSIcqPmGAVR1KCY99v1",
-	"mefXtbuxliMp3O4Z6kpYtVRra5BJ2KQHjnS55sYzSgfuqEVMIgi/l90o34ViW9uxd2+vrk1U37vfrm3R",
-	"kZXh4oojZg05MZ2SrCoFOP+MFs7iEC0yk4O1M0DkYcG8kMP6lpH11bJZyukcoFVJQHmC3bKii81FNN38",
-	"oUB+ZeeuulSZfM2G+kb7XfQjSqipwF2ZgrW5+nKYyWXmFUd9h+Qe9bfRW5gAlmujG9OZ+l1npsOTbTN9",
-	"YmM9US4CM53tsMAJtk1n42tgSuuyc9sTtZjtbhN+PFyYt3Lq44nz+WKXbQP9gmUimtSmzuvrZ+9+E7mA",
-	"2pYlUtv1vc/vsK4BfuayLlI6IxrqPNXKKCZGq+v42p5sEI+uO+GZyVq0xHcq3NSGDTeNndoel1kjCRdy",
-	"/nSHBcUd00Zw2vcyZSxMxe6mDfAXlf0O2xSVsdGkZdvvAlMM7a0A4REkDRu+c7vYO+y3s+vRKLgv3r15",
-	"eVZCu/ytePPyTGTBzY3iqpxqWFVhCK0xWRBCWwXw3SeMoSRpOhH+Zbv6PYv/1osuv8/WUHqGcSiUpXtZ",
-	"qi+MOWFMkLFOaLZ5z4Qt3VrfNT8Wg5VNDLMRPtxTd2CSdcsH3MvRTAN+Z7PZCW4n9Y/ZscAGOtQ5+R7U",
-	"yiDfgDFrCVA+5hpDkTEAbuaYtSX+YW/bwbsT7p/nzV9LCFCkqrzyZRsmnb+ZL9+Jdoe/wEE1/dUZJdu3",
-	"qk9PTZM9tH3jl2RSFfXx/gLym7R/bGV4uvqbMklCaNRVV0/x62dGbM59KJSSaltDc+2WDWtcLQxKX7ll",
-	"r7YVu0orXRWTYHMT+bkF1e3W2WpWsYYL6MyktSjfk7OI625OCYeJJ9EE/lUyTaX9+PesgWor+H275j2l",
-	"gqXOWsqwA1kgSHgk11dqIUYXIJhrGRlWB5xaf5VOMJNy6d3dAaZPWIWhNuEYzaFZPgRT7b2/cCxd7y9W",
-	"mJOUbpsUWGRSYEUHXc8iYers3EARJxsemEa1g8lGxzhhGjrpEianFcdzYUoA3dAb+g90DvGuAY5jRAkJ",
-	"BcJIbwpBCRmT7Yj1J2SyMCZMt7GGRB71Ss5i8uyGItODGvItIkZ1BU4dm0SUgKzGCZTQkHA0+rwHH0cd",
-	"tY63AHpTsgXM2eM11G/1Uf8YBTOstkmspUQwLtWA1IuvjSsRV2tY4Dlkl7yBl6sJdZ+3AYqhPjolKFma",
-	"GjP/t1rhj3oJ4PCF8Zc/naGDg4OnPhLRX+Y7MD900G9Ury7DbfjVpPACDJyfYLHgjXPbnepcY/VYNKWM",
-	"656zppalgKWc6rQpbWASaAR3BexLPkpoTERKkNO4ryXU3ho5LFHtCqFT+EWnZrE4RBOygn4fZGEMTCMw",
-	"kozMe7V5SskWVmmwi1BDz6/xdNQxNi7Tr044rY70IwAFDd+Xkz2IYh6p9UKXTMGMe3KCKBuzcI1ILNLC",
-	"vWrY9/DFYa//A6xp9DIkiyWDHpV7r8l6hBhF2JrcFiY5l5MlkUCKbA0cG1hvNgBrmuV6bypMyPrHX9sS",
-	"1XOyNn0sTVgtrNLJ087uje2yF6klmOq66HtbTfcH2w5zFLCQjNS9U3eVUY3xiRRRSNBo/7Y38tNWAuaq",
-	"DdBof0ZwLGd/jXw02odYPP0nWxKKl1FnjRfxCGA92l8QyaNAjKzX1zYvWOhgg3ecLYickUToVII4CggV",
-	"wE+NkHLx7te9fqeriCePHe/WarXqLNhfURzjDuPT/Yt3v+73O919pxIsUDXPiar1ep0uhFbphXoD76DT",
-	"7RzowFAd3rp/29vXeQ57Ol9MfTnVxRFT8vEy9Aaeugg6YeBnPRByPvCCSOj5XOOSyIbsKzLg3flbx4FB",
-	"s8nAMy1wah+HWDIqNH/od7u6YjKVplQjXi7jKIC97H8ycnoaLZtywA8fTQDVAjfLnABAgIQNrKYosMF9",
-	"ZxOTiOcjFodO+eF8kcCql6Wb2rf1ou/c1vueerOZ3CphaXcDe5rgxgPy3iI7D7R/UYED2pHrbL41Ejg0",
-	"5DVZm7MDgvuchet6SNghEckB39gb3LPvbQenM8GZdk3v4DQutKdyasDS5DjSU3BAf+eX7+T+lyi800IM",
-	"NKgpiTMv0oROW/jgUpNIQ/11H88RWs2imDiuJMX6GDWKaP6o9avyR12A9OF2UP3MKNkBbPX+WkI3h8+V",
-	"JG1K5MYNdluh0tvXO9jpz0S23GaLO93upr6A27lM6lJI3QDhDKUAndwgXUzJyna3MXXZeQ45s+rtZSzU",
-	"nscHEZwJyD2PQWm+AXroZh+PSWb2F2QxJtyVAwp8LY7NqS+UkKNkN8XoymdXEBguzLz3AWPZprUTaP6q",
-	"e8Q7YQ1QEcgiNUDFtBmC/urJElG2+jvcy9rjG5i3Db7c87pX8v3x34Ljv13qLhDlm9jfjgGXCT0NArLc",
-	"DbN/btDBXMQWaLH9Mmo7RAM5/OXCtOZrdyD5ywR+iir6/v7iO12ZOkuByFfhAq+EGv1nQrI8nkGpYpgN",
-	"Fk8F663ZLlu3AJhoVr5lqM1ubjb6MqHNBrpeni+VpYc4isI6EGUlm+sAUxVDpN5UNVvalqOZ7uI2wG0C",
-	"bCMin050BEDT8c+hY2wFeN6C1UEb20ACgARbMA35yOToo9GcrH+EjKaREmaXMKWPcBzrhO8x0Yk/ubzH",
-	"D56MCP9xymII+K2ClfWkZKByO53lIkad5MkP//Pjx3/+2PnHf1V6jlNraL9b9sb9B6m7gDjb1V19tD6i",
-	"ZJWqu2BEhKimYUR1jufONODIksEC+TXf348rV5HkrWpYXumKWTAn4ci0TrafhwmVUaxD1KqUM2zr7phK",
-	"PNt0s5em+MQ3180osnUwmpxDC+WsZoctkD4fP1a9TTvUxXW907Y3pOp2XKclCXelI7YD91cURnMZiFsk",
-	"mKt07GMZE1tICg3kIskTgn7UdnNC8TgmISRm1vF5MybHb7YVCvyPYhn2gLdzjRRtHslOKhxUK9yY7KeH",
-	"Wks3sYPMzGGqq+Va22khG1OdHDzDOhF5QlY3NM0GFr6ZinwOCAmFm+NswgECUFYpU9CDbnyYrlHMcKjd",
-	"DfXW3Kus9NK3Uu+yOkT3t+naOXZu1k2LpKmzGzM2Nx5eLFsg1HbdL32yvcl3o5TgHO+3N+LmYDmNbkkG",
-	"S7CzNAdoCymiHgLdtsi1Q0OvU/Fs90TpAebeeivs/QnFww2xGyjEtznE1By7gTyAAfzxaMQ+S7sZb5a4",
-	"3jrjSmdXSKyKma2ZAL2A0ozGSDd6zjrZULaqk30mnC1ygk+zrtDVJg7dGKxSjOp122VK7EwW+uJWtvD6",
-	"3f7xXq+/1+1dQ/WlQbf7z+7TQberBeRmQlOhz3WNIqEkCeEjwZToaeSkZ7qZXGqqSxFyBgGCkM3U2aXJ",
-	"PGCLiE71WnS1xb8ZLWt6aTommL7S2RGd4VjJaFwHkxwdHR794JuOatFiybhUGgBHIhmrx8aQtNpBbylB",
-	"5JZQiZaE31AFJMhD/O36zNfBWk4BDsAiBGaBLIoIxMAJ48ZxpuvX31BFVd5fCFO2BQOF6aBTat6mI9rU",
-	"oN9evlAYYr0agd2GqYd5Q6FXFSQ7IjFjK4hj0llgb9TL4ogInQIHsUmH3S70sDKUYKT2MKqSKclnBZR/",
-	"G1pTSChRQMz1TW5Jiw6Oj3dNjCT5LPft8eUokff8/OeXbwbvz05/PX/z4vTyht/Q9+eXVy/fvhn0O131",
-	"8d3l2xcvXwz29vdfJxzb/5+/Ub+dv3mRfza3pSKsKgmRXdazNGiKaAhuJEOWZnCovxQJUJF3QZuuN5Il",
-	"3ZI8heTfn0gNuKmI/RA/Xrn5KJyDKS41JmvThtz0QdFFA8q6BE/oY+iJ39aJd5lQFz8qfXg7ENMGkFqu",
-	"W9RUHcpzxuZOLXaI8zVO5yxUIot6RBCTbBwnJlJyqfdXPjd4dYUClBO/m4s+up0jHHekpu/2Xr344/XB",
-	"/zn578Prp+/7F8fPn7w5Outdds/ggN06xLZvQK7cev0Ezx0jGl8iGk1nEgrw57sgeIOTfCtsU/ry7p52",
-	"KuifpcldFqaeNjl9iNTowsLph1BooP7hoPcxzbHwMA9m0S2p2PVxv7jtA13xs6oBVD2UCzlqH7w3UKxU",
-	"iSo/kTFPMF/76HTJo9hHrxJKfHSlLh80j1Cazht2Cx8GuhTBDN+qawTl7A56He/jQ07BdDGrYD0vnfuB",
-	"DTnYCf8gcaxDk3XkumJREA4NLWszQqFfrgOWd89H6qjIwhQPr6HsbkQWdkJ0skLZEMJinFFyxgRJ22ut",
-	"0QpTN2grEx3h1wBTExeOTKR5RHWJdAjs1hW61dM2eBwqplPSQadpZHaWgZDCcbwGURWmtPHSSlP1TR+n",
-	"Ubr5Tq/jVIctkzkFm4d6FLYbMttf9mak8hsRygNDKLct8EX9As2LV2TcmkK3JVXnSlq+Jz2BuvuPQdQz",
-	"U8A9Tm07WjzkXP3cmraf8Nc9yl37ka5zMag6HWcNJImyVVqin/FQl4kBkVdf7s7uzICC3BKO4/xCdJ3H",
-	"h0uVtt9MrX3vlRpQInpVCqxtHN0I/q/Y+LUavzH6iLSZzhQK2Oxd1d1GbDMj0E02OVpxILWgtFM/a6VH",
-	"uFVg2K7CzdrGYP07eIhfsfF2t7BC+3wo0c6smJ/0hbFXEz4+SGRTM6R+uzpv1Cs2/nqxLNBWqs2B1NHW",
-	"T2y8s8gVNdlu4P4Qk0t6WPvaZlVrAtbtRPagMpYe2kHQ9n/0iY1HxvAaYM4hBRW9YmNF9l9dvX0zcHtb",
-	"yRvKaEB8HTBPeFp/LDX5pkazT2xsWxY9U18YU5rkBC9uKKGhkriRDh+QKI60sZmvUe8ImQZcxhKsDfWU",
-	"kgASMnEc3ZIqq62e+xUbawuo18wqCVvf08/mLZPwy0Bt5IaGWOIB+nJ3Q+9jYjQQ3wHu/QS50n879BsE",
-	"mAa6xMgODX2nloEaXNIviRVH1WZ+32l+nDqOIl2APlAMkoQoWd5QbY2PpCDx5BlKS7Qb9ERCglMAvAeR",
-	"0Lm7Co5Zi8IFXt9Q/XrTUEv4br/BBV6b1WUNB6tiVWBIJfFsYDd8xcY7tBueirlGIyQZEpItN6NTM+aR",
-	"hoRHW/y4l+7A/805uCkg1tvFCBe6jxRgxvPnYhEi9/Vu48tsQdORLaQ7Ms2xs/QCdVEXOCS+zYDnmIZs",
-	"geZkDazFGF9sSD10itWVUnVxKue+6z4bkUBYSqz0F1uSwiTnu62YEFtRIDpamB/rYGbj44z0dHhOKBCR",
-	"Tk1g2qWbJPH1g9Kc198rIC17fsfBaIybI9DVFjIYNUC5zXRnq/CaO5L2ETjZ4zsMoWoLgq/B3UtAHXAS",
-	"KFxf74kZ0cDdJbePY1PhZEmocehlJCBzFUkWzNGcLSOMlpxNOV5k5S7A4e5UrImkQEp0G2NBdMdMS2XS",
-	"Pq1zsha2AKNpIq5oAoMS3TpCIdINgOD2axm1JljRwucKwHOv6+pO8GDLnm7y4O2p/8DPjk5/Pkfnb84u",
-	"//Xu+vwF+unlr+fw4w3tdDo3FP4+f/OifpjXgrHltlJj7VI/+hAigpHAk51E9/zOI6lTUPQK9Ft2RloG",
-	"iugz25xxd/h/AW5twOAcF0q7+ttqx1DxR0uppv8rW1Gli6VNqhSm+ogyGQU2PU2hNyWfwWCgW6SbotyK",
-	"jakZlQz9SXFQylbqO8okNKEtY7na/9tbwnfN2r4xIb7WMdIOzYFDvjfaZMV4N0jBafXJdvD795BsYXNN",
-	"xFoNhUeykHGSL/EJJ2m+2q0o+wv0EJiRiiJTkWVoMN93AkGLDRrqKlbqrumWRQOEb6hVaW0OHdj6sYRS",
-	"UpFAn1hESejosWkHa5N9pyth3VCo6MViiLuYYaoGaHMMyLqrSBA/zeDTxaLmZO0b8VvNrkND67MuzBF/",
-	"I8lWv7tGrH0EO2T6xrZXoI77mfP1Nby5OVhFcGcEh6Z8xa9ML73uXWbofjrOvOxBFwd6iGZZnL5dHYrk",
-	"9mu0xUKgn9maGnIGthJdmc6YdQxzS6jooGuWBDMdBmYbpCt0N9OHdYkkGcZ+swySnxifEge49wWov0HB",
-	"qbmWZRRUJMWGSKT0RgESrr5J+3J0aUzdFmA3VEfdAgESAkFQKVjSHHKTC8PIauJp2qLInVb29attWDHV",
-	"de2so0wjeeYpK9DX+sIMR9v6uX78am6MxyIfnR0qoQ0R8uton/rV2wIPrzQePSTy8Iba0EON6NUsHOJw",
-	"LZ7K3Fs04UaM39Ac4iuahdcCCVbJQ02A2N+QhbYUDt3gu9tFt2ct67YORqqBgJtdQbKUaNLr/fEsVc51",
-	"TTcd3mWFHxktSJtgPLO5plF4QI46O4rHBZskJ3uTOJrOZA5zdne57D1J6BYlQw1oi17tCs64+ekPj664",
-	"TKgTXfGfoAkltIEWlFDh2LFIxB8zbIBrpEhRUX18MBput7wm9OuFDaiX3bU5o1o+m9Ad8tjEIYeF4I0H",
-	"nMJDOK22l246Nx094D305uRafkJZX1PD35i6tkTcneZi+YIZiwJbCx5CBD/0/L5/4B/6R/6x/8Q/+ehn",
-	"MeofDnr+cd9/euD3+od+7+jI750c+/3eE79/qAYySkw44Ieef9DzD46PP+pi+/D0E7936Pd7fv/EPzjy",
-	"D/v+4VP/6PjjnbugJWe6VYcidzTE3LZJLudVHgy6h38UaxzrKsfNsNUcSJ1VFX7diSlVi+2ZUT0SxnYY",
-	"BTOU7h20NAxV3B10Nnj1ILIiTdvs+siW67RcuK7PbQIj027shRRTJSBCq32adrDXmsxf2uDBcRhCf8IV",
-	"Q79dn+lJdXwL9BjnJotRv2TFjM4D6Ytq7A0FaSXEa837Bb6FVK55tBTWrKq4cs6AA4mc6p1RQCCvUY/Q",
-	"X3TQL1lTP6h1C94NiAq1c1WJl+qX6xR8jWIqcy128lHGmyq8bel8WNdXqGQ+y7ZpkihllkGJGEcxhu6p",
-	"biolejvJ9TzEt0Q9nFA/lxGmIB0JC6zHzb8sbSPNVjBb8W1uppOQqhTcbGdPKtJUaxYNraIfumSnVadd",
-	"goJe2o+s9uVOE/hK9Kho31kbMZupZFmT0LSPpbSZIXVLWc1Y68DZoipAFibbEmSyLQm0kGRYk8x/fNKy",
-	"7+HXl17d7lS9ru9NOCHeoO97iroMdQJNCry0zI/zXdvskMo0AF16ZnACeXaN6hDoVvLqEb96C+qvrXsw",
-	"FK3mjQeVb+yqRTr9b71TEeH9azZfs3x3so0iTGMWb0n3ds3BsKg8m3uEKgkpf007Wad3NuKlKkIZ536Y",
-	"AMDmZIuCe62H/Cf60GBr2zFAA6mgPUryWT5SlJi0EE8PW3+xoa5RtfHupRS6uYiSMGdsRXWSS2TbrICw",
-	"abqlT3FEQcyq9K5ZdzWY9/y08beZJqs0EXAi62K1ANoPySzWPryMojyxFKWrKcofGR1cRksSR8A5FcDS",
-	"8tReO9xolhDWa7cNDY2wTBidbTTZ6mZa+EsDYPg2hGWecDy0qn2Lf+8FzrKCoftVpXq7WlRnd2XZpMG7",
-	"prcpRxq3OtJe2ogqYyK3PpbskjFaFcp0y+bOjfhGzrJLWMY9YPQQg4jhbpu5jtFk/ndHL7vduTdyKAvS",
-	"R2JI6YllCJJ+tdsYj+s0GUasaWANAWmn59StqRMUnqGRGqZb0Y6QJHGcdb2MBAoZJXXcyLYr/xaeIadV",
-	"evuYYfPw7gKGT8Mwkzm3H3GZUtqBLWtf52ta2wZYTpcYbivAQ4eB+iLX2VF+Q0K6YLfknmCsDzWo3Vm3",
-	"MZ7sMIq68d6+RbuhikQH4yeErDwTb7UWdf2D7k0PHlKysp4QfOUDTotU7ooMDBRh3nGHGTXlTsn2t00R",
-	"uyQ4LLC3fHmpGsg30+xNuYU925B2s7SVS2K/R7uYNgntqYRW0fIjbbIUYM7XWoy2LXYlnjq9PwIsyZTx",
-	"9UAxh9r+HzrnNix0ANEQHGzqASLxtFkHEMc6f3CPxh/FJA3BMhiAuT0mE5nHkjqTaUSDOAnJcFq0GP+N",
-	"qsl/uxZexQbN7j0rXpUHmdSKs2112xda5381D36xZX9ztaT4YKVSXwD47nz8hYl3f5APUm6rTv8xG66V",
-	"sOf/77zmdF4r4EqRwW7Gl8pKO067eYCvbTT/4SM4MPTMVWptLutIJ8t3nBguE3JQ2WbNckBCQ+iP5Hir",
-	"l5xJEhi3a97PLGpmy8QNo17b8Z1Sf7YMMtUdzEIkiC4nV+p/n82V73RXnuh33dUiRDMovfD+ArJXTdO8",
-	"SJf7h0oD5TkzL1n1VseMzaE9etm5YrO0mLFeO26WTt4Fq90sFQJLVsA415zEFiQSaLyGSG1nPohBqpJ9",
-	"CFpGJABjzorxOVjYlc7y/sJ5GgKayk8rgcGWs1pB9IXWdwDjqCyDzbT/qXDSan17mUiAurtwG01ZeX6c",
-	"WFVd4aTNays2sotqHmemwEMcu5DXFsi7j3f/XwAAAP//",
+	"7L39c9u2tij6r2D4zkx396FlSf6IrUznPcdJ2zR1kmu76d2NcyWIhCTGFKASoBU1L//7HawFkCBFSqQt",
+	"Jz37nP7QWBIIAgsL6/vjsxeI+UJwxpX0Bp899onOFzGDv5/R4DZd/JSIdKE/3tE4ZfqPIGFUsXBIlTfw",
+	"+t3+8V6vt9c/uO6eDrrdQbf7h+d7UegNvG7vl+d/vDr4Xyf/+/D69F3/4vjZk9dH573L7jPP9zidM2/g",
+	"TUUcer6XMMmSOxYOJaN6JSe+J1nMAiUS/UpFp9IbvP/sBVSxqUhW3sAbw/JKM3354Ht3AeOKJcPNazjz",
+	"vvheugi3bOXLF98A4uWcTlkREDPKp2wYMsUCFQnuDbxgrDzfCwSXkVSMB3qhQULlzPO9MJK3dhcLGkRq",
+	"5Q2OT570Tg+fHD85OPa9W7byBv1ut+t7MR2z2Bt4P9MkJPpB0gMo0dAb9I573eNeHx6RSiQs9AaH3f7x",
+	"0UHv5FADgPGwvKeD7nXvyaB7OjiE42GfFlHCpDumv9c9gTEHg15fj5nqgx9uP8jNI154vvdRjLfM85Nn",
+	"tqwR74vvLUTE1TDiQxXB2Za2cTDo9/4AeCyEjBTiQ8gmNI01+JOUb3nfj57vyWDGwjRmW4ae66HRX3gl",
+	"Fom4i2QkuIZ54eyaHI3+jiaq5mws3KWiKpWA0EJfjabo7Ht3UaJSGg/nNJhFHFB080PP9fFxqSgP2DBN",
+	"YfBRt3d0Ou4Fe08mfbbXDY8O907owXivN+4Gx/Rg0g97GhXnAkbfzfcO+/kdZMnC+5JfmSsD4uKtqbwc",
+	"TYhKSKN4hQgSpgnVV244E2kivUFPYz0dxxrgKkmZRnGF9yBhinG8nu8/eyFdyaGYDJeM3XqD955MeUhX",
+	"3gd9gmbcUI/xBkfH+i7t5hZoJJrTT8OQxXRl13zsgo3waDpT8UrDkn1SQ43DxdvZu+72ERb/CUDZgP+l",
+	"nQAxzciqRkF7r2BGjXPpfE5hlhd3LFmRkK4IVQR+JmcyovvX4nYlOp7v6SeHfwmNXl7+i+d7KV8kQlNC",
+	"fQxDQ+y8CY1irwmh9b1lxEOxzE5Uo9EvYlzAHaoUmy8UnHclxpi7lGFMyjb+vp0q3UY8dJmNPkWzCukN",
+	"DnxvzqSkU00e3n/wNYGYJkwCsRivFJPDBUuGkgVCT9Pvnj7pHfU1gQ8Bgr3uk4Mnh72T/qHvMUXNQD1x",
+	"/8D3lFA0LtCZL42JW0NCo08xSTmP+BS+YQv9BaNhxKcEz/DRKVCZdlw6WF3gtiy4LW4Jb0UvP08tzGjw",
+	"IzOW/aaExVwdQzomCWNDOD19EKcnRweHJycHB/2TbQhzoVFKiwnDQKRceYPDXj9DoUkUM7mSis3zPed3",
+	"Viw5C4fj1TYI67MZCq7p4ITGkumrrVTEp8ifqJp5A2//jib7cTTev00Tuu9QiS+WLdntnZ48OTnsHz45",
+	"6Z50fe+OJdFkZajGQRcPAx4onAQidsIsh+v1T04OT7u9k5MTPIKYqaqD6g96h4ODJ39Un0o2ptnl/CWD",
+	"9S4EkFdAd5fDu7neYI6Re4B1Gm52u2bIOBLSsszDfu8o6IZsrzs+7u09Gfe6e/3g6HjvNOiyPu2FB5PD",
+	"oxpOC4/Vc9p+gdM+eVK4LfnaKm67C81eQayQaRAwFrIQZNvLlG8X7ktUczc8sa0MFgu1cVXr5Ewl0XTK",
+	"Er1nK4joLb87B3JWZCyLaHjHEkM4TjrdzkGn25B6MB6CvOoNvJlSCznY3zcUs2PUqU4g5lvhcVaBIofh",
+	"Ke0GPbZ3POmO9w4nR0/2TieHvb3+pDc5HvfYE9rrwmN3jOsLPpQrHlTTyKMTs9w4mkeo7BkefdQ3ugnw",
+	"qpmQSnMquDX4VUgVNVTgMLsI+NNCiFjz6gwvlZEG4LhyPafX9T29tmF2SoyGq03ihEoolwuR6J3QVImG",
+	"QkQqWWKWoonf/3cnFzOWsE4sAhrj8SOPushZVE7YSpd60qV0w6U+1Aiy0JfqUAunBkhaEvBC2dMy5VaV",
+	"TzMFb+C9D2XvA2HJYp8li87dPLz1tqqDWjqdiDgEBN9/ft7dv5vvLxLQGfAQPSY/9Vrh4AMUglY4OGdz",
+	"YO8nRyenpweHR6f9TRqF7/EoQDBGCwBv77Tf6Xb6nV5XQxkAdQiAmtNA7687OOoOjo4Hp3TQHQ+6AVB3",
+	"tRTJrTfwAEYaegux1MKZwUjB0Q4h0iRgBrERrhqa++fd/Uvzo5aJJGN84xZbmSy0PBnDMgxTby5yLWnC",
+	"kf2//wDi04zRkCVwwV9c0ylcdCaDJFoYG8X1jBEx/sgC9Z0khuj5ZCISMno52bugKpiNOmAkAMTxBt6N",
+	"17vxADp/plGS61iarM4pGGhWCz1QqkSTXr2MX0VA8YVV79eCChETspxRRZZUkjkNWafVK7743oImdM6U",
+	"2e050uqziSHuxbeeKSISQvWPRM0iSTTl6QDiegPvz5Qlq/xgMrIPc7mrmIhkDseuSdEeqFF+xe7NWp6x",
+	"iRGeiovB75uvY4zz3GchaSJFBThGoGUG8OtIn4SCU5kygu+qXRHO565kTj/9yvhUS55HWt5dXwTYEF8+",
+	"B3WgYs5MnqiZtacl7/VZnQlB7s3mi8KNiFSeeR7x7HPle0I2XwgwWLxiq3VQXtBbJgklCVswFekvCeVy",
+	"yRLEbg3YSZRIRQRn5hcWZvDF65ov3nnbnn5dzcr7R0cNVj6B21x9BUeaOmRHjwSBUAmfAhrHLCG3XCwl",
+	"iVSHjP45IpEklK/qF25oR92Kjw+rlvirlkbWF/hSsbnUa6OIlFSRuZCqDitBpim8OFPpesgWPkXzdA6f",
+	"ugA38zFbUsQV07KiXtNrmLS8pDc8XiGoONMrY59ooOCrSBK9jrrFwT+1x3i8/RgvU15/eYw9oN3VsYa5",
+	"+mldybzd3L9JOmU/JmK+DsKfRZpIMknEPCd9RDOfRKQ8ZCEJxZITJQDMM5EmT4k5R/hmzKYRyPYWaY2o",
+	"T+aCqxmJOPnt+rzuFPRb70NAYTtAwJ6tNhOwcfGy/kfCJt7A+3/2cw/LPv4q9wuTZm+5jubsD8ErcO/l",
+	"2eszwLEB0co5oTzETUufLGdRMCMU2ImQgJq/XZ/7hMZSEMXiWIMqShzoKZCIa+CUC+St7jFuQNSd+bjE",
+	"8PIjTxfVB87FsnaJ4j4HadS+epR3ZK4WGO97n/amYs/Mkb9kTdPY8OKi1aztlfuCzI5J9UyEUaXvLhBc",
+	"Ma5Q013EEYpm+x8lymeZpPf57+CW+9L0FrmbzMCQ8/zMDfEGcFG2A0TRTUEXiwrD+pOWS7UL2bRY12fS",
+	"fLWOa+QrOz4qXRhVHogqv0ON9t8SrFe5dacKrpcsEHcsWV3NGFOtwNp4HcVX1C3DNWs3P1pjPpYHObDF",
+	"ZCIjBRTaMf7SIGBSDm/ZCo+N8bvB2e9Xw7Pz8xdXV8NXL/41fKkV/HEa3GpAoPlUFi1Y8qBkMIhFcGtO",
+	"0Tvo2i/mIgRtQMwXcUR5oNeySNgk+mQML/uwuCBhapivy1nU1YvzyxfXztpa3HsHknWgzozWzeAskTQP",
+	"FzENiiahpiZm92G0K4jJxOoe5gtuFqjXnBubW79qg506M3MM53SxyLwCidCTRlLEWpvUQGsDbIRlNaQd",
+	"W2pzjG5sMC3ZFBdUyqVIQkC8JNH6ykwkkpExVYolKyIV1a+otD6qWTofLxJ87emPg5PjwfPu4KQ3ODkZ",
+	"HJ4PnjwfHB8NTs8G/R8HL84GZ93B+dHg6EyP6R0Nzg4Gz34cHP446D0b9J8Nus8GJ/1B/3zwvDc4ej44",
+	"PtdjnnUHP3YH3bNB92Sjm3SzgbLpsVjAVx0LeisWgss1YcDYJVrejEyZql6THVpiyPdm4+u6KjAjLQ5W",
+	"GLeqpjbD9mFMyRi1aXw2zgligIW9efXfC2TrMRxfA3OuXDfN/SWAdWBYbfYboZBd3iNj0d8XfGAErNZs",
+	"FYkkmQrOOh4GfJwFAVs8Hqb9IsYt4IOjK4HyUYxL8LgfirxNxDhm8w3bXeCI/6zUUkAOA343SeMYghkU",
+	"jWIrZDvRO0RwkjsryEzEoSS9LhET/X/Q8PSGJhGLQeDMBXbNTwIxnzMeUqNKvf+MYRJGMczDHCSdMy0v",
+	"emWR/0CL/F8+ZMrqFknH9Vkfdk81R1XgjLiO5kzvV+ON2bLRiNOEDzRPHRiADXKwND5wexoVh35GEjZJ",
+	"JY3BkUAmNIrTBNE2l0gfl0wWJN/7isvrqJxHiPhkGamZSBWJlCRW4AJ7k9KEACR6MMzq36328dXJar6l",
+	"RyOp/26gNobkR6aulylvA66U18Ip5URZ56CJb0GIATg+irHcCfU1cvTjXttcWL+XeL8OHaMuVaPQV7+N",
+	"ZrGPdhX/i4BvPbjk10iqNlABK4Bic3TmN97s2juruRc40sSEGHMzMeZm6RMRh0wq9FJ2HDBXmZJpGIKP",
+	"k8ZvE7FgiQKLswlbWDhfOSZUVThtM7a0vDgmczYfs0R+RySnCzkTSqJbg94yTpSYMjVjSYdcz6IsbgFZ",
+	"MpNEK76dXBQYCxEzyjVOuyFcNc6ChNHwDcRUor1mzcQfspiBOdOEOGdxDcUtrb+8sMmiKb/bP6x4E/sU",
+	"xGnIhus+AelgR0snNjhAX+KjvS64QM0ImiQgqrk+jBe4hLL3Qup5IiCRW+GV5XJsRNxfcRQub7igCY1j",
+	"FhcA2y3jCWIjsEXBkU1QRSg4lZ6SLvnBurDNHf9OEgx4IzSO0aVUcAYX3MHddXewNUK1hnjZdbJpU1d6",
+	"CLI7SqyDhYyFuJXZnuaUr/S/kSIz/RHvyj324zpwaBy/mYAwv+mcruwTWnoHTNGz7snbaLEnFkgM9sCi",
+	"xxJzF0q5Vfe9d9/wFlSgf8HS9h4R40M2CUZQeEW7EVBjNME6hDFbf/ZHY2NPac1fTLpIkIX5rDs+3TXj",
+	"C+sXnSW5lSj5Wqbb5iWfw/jn2fAvpZy4pph37jykka94bX638mHCaDBjIahiJuSyIWxhv88jeVsF2TyP",
+	"rpmTuZhXtxaANpaMK/ID4eyOJaBpN5ozd8R9Xv+x5msb8P754aQ5phJ16KEeRhPWCiCxgJyNlKsobv6U",
+	"yampXH8pNbAqsgkiOm2MCOBDc2gnBS9dce7XJshn/SGTk1Ox3EKEe9XvNrVwK5ZewchStP9akBJuGp3w",
+	"T0nmh9WM0kTe2OCPZvCwJpgmC8ShX4qu/vKeN8RLQPpJ1PLKVaQcNReWL9lknUSGFYlMfik6JD8Ch0yU",
+	"kTODXpH6+evk1JItiw8FPMzu7BayvTteg1zgsXmNE5ZxH6UC+Uhj7uF7YAjcqohcMhoSTaFXahbxabVO",
+	"0ZaIbqMqRCQkCjsk4xFAuUwkFNjG/e1xSOWgi/UAxowoBjMRBUxi0LfgDPB1hLImsCdiOJlPlppewEOQ",
+	"GBDHFCNctTQNsaGuBHp8dHRwvFkALSFJadH12OLGxWxEl+KmX5goTRO0ObLcdASGttG6gDl6mkV22mcy",
+	"APlkBIE2+o8lY7fxykwDsXjxCsLmi+iqtf1VHoozVGLIPkVSRXw6NPEXjRTJ+6P9TvRfE17UUGx7DsNb",
+	"aQtfT8POBMSGe4nk7Tlcl5YbKmWouyHJfn1cLNh6NXeBu2liO8m7C7CCSFAPafHO6U1uCmh2MuM/lzNd",
+	"S+Bssb2qKLMywXnF2AKVccR0fZmkmDOMYY0Fn6Ic3IgzvTAvvMzeV1DoDvrr3MqVnLdSz0eybGgBeDvT",
+	"eS3GIlyRgHICF4EBHhioZbGzbGXIcjVTWisw4Lz1eB3llnACJiNGvw7z7wklH8WYzOmKSBXFMWJj0c5w",
+	"fLKRxrdAozmjMk0QN5vdxwvzxHNzvyr0wpcckM4kYWgK/tOL65E1GVmJ/CmhyG2XM8YJF8DuMRfJvKJT",
+	"QRqb7wxZQouNmQdaUZl7GqcKJSbuyxQsW2y+xTccYtzbbbGZ7PQUjlyDA/NUTJbN40pUP2ImAzMUWxSV",
+	"r68gTGWFPdYSzIS4ZSGJOGE0mGVORFgmUIdO/Qm7szse/C02Qj0SD9c+hvSkhZlRP/U7PtQKQ7LqJZ/X",
+	"DESMk0iB8utrYCxFEm7aen70TvxebTJGCbsyi3MJt46rpJCUj+GIhjUH+O5CkvHKCADKxnOB6XeaiCUH",
+	"uTMXEWz+BJnRkHBBEiHmA2QZBjd5DLPFLBv7ncwSaMbGqk4TRsYsFktigyeb4Ull7ZctKTDuI8/hiUcz",
+	"GjcSAFCgb46uv+P4VphaLHGzSSTUQjwLUhXdMSJjoSQRd8w9bY0gyKTL7HmbQFhlxvbbK2LnEHHcTnmP",
+	"whqLnZmTKEHGWj2lfFqg3ppx4282UXjreQo1Y0mVGqy/z95o3C5LLemY2X37fs1ZUBwDSgqEXjOYqWgs",
+	"tb6NKecszAPstjkhHJNh69i94rlm0zQ8yksmjTO+eGbucprdjPLC1gS0M3BjLUUah2TMTFhHliwLfrPE",
+	"/BzMhJAYZJVnujvGrHXCXYBmHUyc2baDZ3eGNRcPHtW2Zl90Ie5Yyzua3YzGeyu8rIzhQIvsx4bHU72z",
+	"slMJMgk0jXuflV0EB4VnTH0fKojCudbHcKIqcYEqrZvG0XSmiKR3UARLaBrhZijSzJGDOkOHjKZ0MQJ2",
+	"SyCM/4YDL4ZHuVAELD5IaEK68vMYr1gozMuUpJApjjU41A232lmHjNQyCthooG+OCDSeEPimNFsk3YRz",
+	"FEjVUnRuOFiqEVxTutAapH68GkpFY1OpcgBdLEbkzzRiMmD4tmnKpEKJhMaxBHFCw2wE1f1GeL8pMW4d",
+	"/4brOYb25EcQSilh04yGPhmJySSOOBsROUuV+wrID9ZSj5qxG27DRIqbsxUFMWXPfZHne2bmyl0/z4xc",
+	"LS4LSLohlO4oA+pf//rXv/YuLvaeP3cYGdWiWLDGwbpFla1blcC6diGe09Wbye+Qz5dfBZPXBwoo/qFS",
+	"JvGvJQu5/VvN0sT8OUkiE7BLVZqYrMB18OSGsHYm2HzvcYzuOJucDPnKVCnw3pKYKrQHFUFsI2Jyy0uV",
+	"+397Ir1Ll2B0mQBH/Ku8qPIkI3lrEq0uIKI7P8+EYV6Z7yGgKs/mRZKI5Nw8WUHUbiMeamrgBDDb8GWi",
+	"H0PJn4YhC32jsyZMC4ZgA7FLAWGW0xir/dAYXGEpp6maadExgAhKcCyOozBk+lJyoYYTkfIQfWCTOAoU",
+	"+sXyPC0TxI05W7GQMAn7FDAWyjyJC1LsUsk861T2fO9uPpxipvrdfDhO5Qr/yiuALRI2AWo+1NtlYblM",
+	"JaxwKBcIYOviSzkEFJgB9tuQ8YiFBddcaaTzQ0jndAqjlRDDmCZTGEAVG0I4klkKvaNRDE9XnuqayfNh",
+	"vg83BRh9GfgZTFX6C/D1h9R6NfQ4/TEfs347C3OU7wyqIAe9bQZqx4zb2yQvaJBFf6bM/GxyEIuZzQ1l",
+	"lpx2Ft7/pP3rLdCauSvWTUrt7D1rZ9JOYYVtg6WxjeLa3meXx9WsxxJlaZlrRquVYsVQjYir40OvCg63",
+	"WInHHXnQrxxpaqd9rjLv0bBmFSbodJIZ+KDwV8O1yRntHx3XBmcsZyLGuBRrEIxAbrvlYsnX40uKARNX",
+	"P5/pufVbbqPFAhww1EQRVwRviITVb9EqXDndItOELcl41WijJay4ZVmogib2Od0GMGeLqcWWKxsJU4MU",
+	"RSwqVOL+3ORU7Gk3OcAMbm2B4C6r+c6zGJtMQMfS3wuaqAj4bc5P0JYcVjIMUy655IG2NZPXDC9JxCSR",
+	"gkxo4hfq6WiGYaShsFMJoYDygMVDk8rF3DifdqHX6+7ZlFVGNr0WyuaBOCXKGobltQ/k0wJVc9L6ixiD",
+	"CNbOGlgX05fVAaj4EbPstq7mlR4GxE+x4XiVF5Zev15kJpZkngYzTYYshMtewYaUr1gd+3PViKxcdnMj",
+	"TrGs9pbsPRyXF+ytA+SmmL1CgF3zODnW4GCuYNwXW2u7UlpHdhAKfRVNGaR1I/c9Q+zWo+WaYXhF3Ny9",
+	"5QfQGwCRLdycE/YzglVCJwd3CpSliqxm93Fd+jBK0sZQg0yb2hiLWtoVzJyPr1nWK3N/LaXPyiUZdPWw",
+	"Tq5nImIY6E1xzEBtwvrcdaR/F2ZKyHd+NNtkhv8OAP5MWYrMMi9Dn1Wo9r1Mb0OOg38b0UdDO5Kyhhn+",
+	"mqnx1SrTulZfkfZT9PYyRhT7pKwFiqQSEkzEkhORhCx5Sm7ZSmZZZaMfRsbO477XcQcayDj3yBt4c7p4",
+	"j0v4kK9kLeqhos6aCejQRPvdhfwuc+opIW61/qd5gW89LGgqDdE0NyoGK418x89krPFoFEDHCHgmIyVZ",
+	"PFkXzMxbqxcISSxLLfK6MRYVMrvQr1Eu22rCfVgYUd7yIZlOpyDCDKsitooZdGU4ZSL0yngrZvSOkUmk",
+	"0GOkRGe7xGjhtbb8dShsWGzVbbtwIlAebjRoYSQgIzkTicKPckSmgkmLaIXZwCv9t7QptFPq3e1udZbo",
+	"sRc49Bvq82vY8iYI0iRhPKhK/7FRbBvDTh3Xyhew/FVZIwELYD7jMAGPKsXIRq6YsY1Xy2TViTUm3Ms6",
+	"j74zdUX/MlE+DctDFvxQ2cs+bITULjiuA/dt3st6xmoDq9o5L7a5Le7ho3CXC9NXrbbsFG9HoBCF7Gkj",
+	"DRm4wQEERoyFmg3K8QT4bBQWnzI+/nVC1DByZCce8gdc3bdiyZI1wQrSSsRkAmxDLkAHrhSUnAI0pVSI",
+	"H8/J6eHRk3XAtJaibVGaz2uZr3jnZUGm8gkUxZNVRoh83aZQTVU8ScQXqSJUEYz3A/JiS85rtUj6RGqN",
+	"l0obyN8pGMers7zKNXCqiVvm0xgNMKYhoFxjGcZ7kQScy1wsfTJ2ku4bxpNcFtZQJaq71XUqtctcqPtO",
+	"klhMTZVvNATCs8YAuCEXbJ3dmuo8a+cbfcKgO7eCd426v02vgF/tm5zcKoNbvtXAHAhUUh/HllASXdca",
+	"djWSIMPKKME2xuxC66/6vFGhchtxg1lN+7DKhZno1FYzlsk7et7wLf468KpgX0LftROo5kg20HhACryp",
+	"IkulTm6sAE7p2jzciVSe0S2P9bky4T9mE2UsbZo4RKC8QZyq1uE0CdGXUQv41VpSE1tgEeLWLLgpbAFy",
+	"fQZOFAmErGyG/D3jhP8OzqzcDpVXO3OObjsWly06bgE0/afmB5V8d60ucQvRjU7ZMGFBtIiy6iruGb5N",
+	"x3EUEDpl5JatyD9GdMp6nU5n9L0WeRzlXr+aRJIwHiSrhSrEXKIZMmE0pOO4Qcyl7y2TSLE8NldfCvZJ",
+	"Ncir+VIJZTfuv02G6IwFt8PMgr81XthtLHjfmONC48G1iCnZH5F/GDXye5+M/pIq3JtQqZhUIyISMuKC",
+	"s2qpYzfla7JCSyVZCbyc6ITk4PXBVhbhhrBvR+91GyXWODulEgmdMl+LWmJCRjmwR8VIug2MaEv8eWuP",
+	"y1Z4FXo4fm4Q/35bogGFXo9QuVtO1GKdChQtf05+zv3SevImktVCsZNyAparOV0RuLOaKmD2yVbY5EWY",
+	"K06cur5keAXGIyYMjEWRNBqXjfl6auyKblectQzOTZuuojlOi8z1JlAm1kxrG7bNKY2NpaDCsOOWV99u",
+	"RTYRHFvsyL9bn38caUVkvILwrA7JkWYAykqHyIMBscWyfYJ1232CddZ9krApdO4q1H33yVrVdf0VUKah",
+	"EreM+ySgw0CvfwIhWz5RsST/GGnojb73SVbfnfxjNNUMilMeQO5zXu199D2cZ1YbvkM0fg/ITEi9QJEo",
+	"3yhyeiN6ydEdVQxXAxcd+gzKDnnFVpjHMGZkGt0xDjoZ43eD12cXL0bkH3nbErQgvvrt8mx4+eLtm6uX",
+	"128u/zVE+nn2+9Vw9D38qcE4eHt2/XPW2wi1nacEMwIg1O2WLRSRjMYMKy5aBIS3//Of/6wy3Pe7FVyq",
+	"2E51jQ9TTeyqiN99CN2XUofW8tte0GCGSaOWcZtYEw25iBMp0ACvn84brRx0C9kjB8dH90kfsWKUvTAf",
+	"NnL0XRjOLgttbR/JY+V0EniADd02B9CXCKv3G+N5GMnbiqC6coPdz/dBlWIj3nsLNjsRP+6Rot9cFTBn",
+	"hFWc2sRfPCTI4955wa1EkGoD5BYpwG1F0QqCL/lbeK4VEPNSU1v31Cz2o2Ya52bb9hetNveaLd9dtM08",
+	"LrR8bvW60Lzs3njSIAhlK8Bzg11jDDfxKWsrXyOZFj83UM2NaWU7yObamMLlUoV21PttqiSQbmi0a2QI",
+	"ZKtjGtx2SJm8m5axeriWcAxtd7+FqMjK6Omss3ITujhvYHYvpxJoNCiurzJudrMzdW0vjcInmiXibut+",
+	"6J54Zac0gMoGFLBkrR0WvLljCegW0qTb5vGyiAu2ay0RFVEQTgugbbU/4Evyg9adTPjluwuU3yapLLg+",
+	"HMUk7yjUdHowNsJjLCRiMqlReOiEqa0Vhq5wVI3ZBoC+GwnPtB56bPEOeUM7/LBdXzlbkncXHfK70XaN",
+	"TUP/JW3WMCBMh5yhCySjG0GcSsUSLRVqbcjQjUIL6qqKUnKYt4tuVDoKX9NQ9KKKBllPp2bjW1Aw27C8",
+	"yVhsYt5k5L2roKz3ymqg5W+3Sqyp/FinZALoAu8sYIZNL+VmlG0yq4RWohuFkG0hCRUExNQnHkYh4ypL",
+	"x9hESV4xtiC//fbyOfYfvTg7JzQMEyYlOrqqkl0K3dSbHKWxFw4XIo4w+3Q7mymEwm6zUdeExjat7euI",
+	"d+v+w0hI0zW/Kqy72Ff/cxV7r/nB4vdmMgePl9/jO6vyN23LpPRghqestiAar7ymXcUcIBMJB7Vm9NxQ",
+	"6cvWdJjTFQTGdcgZv+FsvlArEkdSmYbShKfzMUsw16ankR7NaIBkXbDUYcVcyPIty08mZbeFp88pzNTi",
+	"KbfYUYvH8qIijR8qnWr2YluFL5s038rGE32biEkUF0JDNIKENNEYMWWcJbQ6Wf5SVLn0R3cRW7JkBAYm",
+	"2SEjjGAcYU7vXLNFPwsU1WcIpWehfA18vuF57Q39M0bfSCeb3uhd9hU4CX6n36cRgCqRjG64Rq1QuOU6",
+	"C6nguFJ9B0pR1vo7O0311tMK7/R90lnap57cs95zfeRAxOG6ycZBJjVB4JuqMm8tcxwLVRm8d20LF1hb",
+	"bVYJxmRCjFks+FQSDKZtmIyxAB9AbUhFVt9AIV4OyJipJWPc8XrbqgoxlSprSFFcgkgx79e8H+lY42SQ",
+	"y5RnySAqiaZTlIu2PHJtRlbmVNhp8rSKLXkSlynfiaCe8scU0i2gmmcN5IlzWf7AhkwBB6wukcxrxcwp",
+	"T2to5FWmMFUl8kh0NIDkZzXICEs5ad1SMT7AWA+RzFmCxRGA4/UPsUybf8MpRIKYaH6faHYoKmjdn2kE",
+	"DWBBooS89poyFw8oDXMvc+SOyhllTdFraxpduY0tmity51BhCHImbInIrD8Q1dqdFmw0g9GMrEPO4pho",
+	"sgLT26YdiXVezVOI2IkrgknbqD5aThsmbMo+rWPWBVXgwqR8ZbKHeaY9+FmdqhVX9JPez0+i0qlaFd2Y",
+	"JjK6Y9sVgat0vIe7geSSncn+2E6+Ic0xHatKtYbKJGizbrDZs9xMU3DeUI2UyR2ryEOji2hoehhVHfFH",
+	"kQAHmkdcJFmzI+CRkdT4pxIaKC1Rg1OzNI6GodTIa36D2TReg581YfS2MtLEjQ+ozZrMxP4gVxQ223BK",
+	"ikVhkkUumzaaxMqypkBjjThhg1shzaC51OAcxxYrpBnoF05xHYBmkVUbroJkJfo42SLVPIYS0AKQEMU0",
+	"uEV7ZQiSMcjL8jZajIA+SSgNmXK3qIv+1XMSXipZRha0V5EUhS5mza18Mvr550G3C0arrKVZ1ux/AV26",
+	"9UP/5x/vu70P77t7px/+//777t7Bh+8H3e5/eE3DY9xKoe2IPVbapnPBp+s5botIQw/KAY/yeMBRbtWr",
+	"KE5EkzhiUrUKe4ypavdIlZ31asWDTCwqaWgo9NiKZFqAVcmK4LdPMSjd1psAcQRc1HeMQ+kaueJBHqNg",
+	"0WTBeIhHokXrVS5ZVeGLaZnXJmaPKjY1oX4tiy1VGP+2P1bO3bWv32AiuabTCzQUfr29GW9Ny6cUgr/l",
+	"U2DcaWBwqwedfq9v6oDgbJVwNP1721SGwXhpoyLWB0RPEsbqHlY2FQOrmmcJGdUzaQl9iAMq2LNIGPZL",
+	"xoK5mNihZpTbWLeE+URGPGAmHcTubJR7jeScxjFLOuS1qTweSRImYrFg4SC7okoILM0A+o6hTVmt30DM",
+	"6y2vJkSZ1WTIsPlCgx3Dy219aCheCKwDoDWDvBkNVNjtUz2M/ZnSWAsTyGYs/avxJrmlJKtyZZYz8QPE",
+	"nektC9OSGikyVRgbx03TpWZCocGtn1HWrtBJt+cRZsmDef9ZKm8xZrC5MJHKKsi7jf6STRhYm5BYqKyT",
+	"Yq00QPvimRcxeNM1/DlTS7aX6n1TtNFUSpE1turaSuU2ezMW6rvtSQ9VSqGJQKuP17db3YWpI6Nere0d",
+	"G2uKX2uUgFgCe9Kj3ZX9qNdY3DX5G0ww1+KW8bZsbweRY4/RT69hsNK9237eiYcmEySigUokjBpkEiwq",
+	"NYMAWAyRjIfyKZaAjwq9MUwUeMiaRn9rivOAvdWUHhc1Fh1Au53cWsDfxzNRXieUy4VIlGtApKkSmjxN",
+	"As/3ZkLREKjVuFpmrqiHX5O/KUgoMBga7YVwiHdXCxA9Asq5KBqss6QEzJIEha9yBbKy9+ckEfO23ovx",
+	"1hASeBn0NH2GxVftMZZFLalIqseiWf4p9g4C0whoxQahowQrsDSWFOD9LxWbV2GFEtX1x6BCbSboEYZF",
+	"Vd3KaZZvNQNWlqG5daVX6RxldB7JGQubP1NCYThM2KBzVBZkeTJn9p4qZC8cnWss9O7mXmWPVjxAkGdj",
+	"lKPI89IxQqNvqAcsJuS363MXcWFaxxwPCy/3SMyKHqtZPXbDga9huCaP7Vx00biuSMxP0TO9A6cOoL2l",
+	"WnAwRn0i0/mchdjSIe+P1cS7VGTyP0XPwKKR87VKge3dhZ8Jbb7pJAIJMBZ+TiqWmEAm2ADZwnhFZpSH",
+	"4HaAX/DpavshhITWwAUNL2ICRaDx0swb5jG7bfIKkiO2x0Ip3fTVQXM4VSRmNI+0shpT03xsy/srBY6s",
+	"ZKdWjyBpjvIVmYukWh52MGFLqhzu8ztbIpvl2RyCB8wnM7GEZClT5Qk0E9jyUyJNABH7pKDae7NtgpO0",
+	"Zk1ub+Ww5YFh5fyaGJKF0ynJvSXjvCZpGIWQEQjVlDBhDINufNLtnGqJL9LaGdOEo7lHtk7tg7Q1rfOK",
+	"BIkRpOtMaGK6rRcUQHCwGPLUuDAgvnkI2nWdJpzJ4W5ZHNW2V++mXKTf68u9DojNX4VkJc3WsF0QVfrK",
+	"oxsBUXFGw4ZY4PKqdTR4dwH3B6JSIyWty63KjlAVeS69Ir1xaXLVnSsgewlSOcLWcjvNStfNrMAtRwMg",
+	"abgqc2vxvkI8jFvgN+JE6htMYwIMt0NGFkhw6ob7vbuQ1v5yxxBCKOE4MCoysL8nP/q3YQf/Q8L/HiT8",
+	"70Pdvi1JMqadtiUjNnmcjfr4nXxq3EJYliQPh5IrHjSyEBSTiytSYl9clPvj1WRN78SAZLKn19cxU2oh",
+	"B/v7MyHV+4HW3T8Ul3XU629PtWuYzFcO/S0FVj8M4hWuu/sDDLpTtEgZM7j4Kz72NXqX1hcgeA3hX5rc",
+	"zOktI9QyzEepMlDw6xR7+XX9OveVZkDWRJC308U2cFsysFY8aFHTBIZnYYgN+29mHuWK9D/w7hUyJYpb",
+	"xGq7WRW3vOGz7VVo/G9JstIHY6xVik6b+3Zy/2sp7qfCgDNL5+NFUnnxr34+2+sfHdu1WQrxnSSFoggR",
+	"JzP2CUsGihRCUaFzfj5Gi3Qmo5/QKdWXnIyK5A+KE2A8llRs/p0kNFUzkUSaKDfqYljyGVhLy2/X52um",
+	"lqwvqXXxK+m2OdRXwvoP0a0G2muTZqXKNW9uPKNs4I56eaaSJfdy8BfbBW7rD/32zdW1Sb96+9u1rQ65",
+	"NOZWzREtumBge14+EPi7EddFHIIdwPiGMzshZ8uyH7iA9S1ToKuN6Bmnc4C2QXj4NafzLUpv2qIxScqz",
+	"TmaVLZbrahoUi+tl+LxGMbvkB5Jy0yqpUiTb3CYnzA3o5hVHfYfkHvW30VuYAJZr09CymfpdZ6bDk20z",
+	"fRRjnKiQKpfNdljiBNums4kQMKWNrXT7yLaY7csm/Hi418XKqY/ndyl2JWibkRUsUtmkiVBRxz1/+5ss",
+	"ZD627GWRoWYzGBZ2iDUuKmoNZk78MqUzoiEWFKq0ZQte3XDFNs+2BgiSyZnNLVJTpxRpbX5n0ySX7Ql0",
+	"NZJwqTgLem0co9N3EoPkpkKEmdjdbINzNq9sTN+m+qdN+1tXtOeUU+hDDAhPoLqT4Tt3873DfrsADB4F",
+	"98W71y/P19CueCtevzyXeRZqowQYp2xxVbx4a0yWjPFWbpz7xJuvSZpOKvZ6ANQ9u7TUiy6/z1ZQI1Qk",
+	"UNEY7TD6C+P3HYNFRrHAsM17VtaA0JBCnEg5q9Qkmxrhwz11ByaW2BncK9BMA35ns/kJbif1j9lazkak",
+	"10VjPqjnXLFTft67bf2Yazz6JlJjM8es7cUGe9sO3p1w/yJv/lpCgCZV6ytftGHSxZv58q1sd/hzGlTT",
+	"X0z9375VPD09Tf7Q9o1fsklVeP67C8ePtTQ8fQmuS8VC6KhcV/j+66ewb05SL9X8bdvsYOXWd25c1hlq",
+	"FLv1ibdVJc5KEperFRUm8gsLqtuts9W8tGgioYUualG+p2ZRgm130wQmnkQT+FfLNJWhEL9nSent4Pft",
+	"uqyudZZw1rIOO5AFgjSJ1OpKL8ToAowmKCPD6oBT41fZBDOlFt6XL4Dpk4oYoFdpQsktYwuJWS977y4c",
+	"S9e7iyVNWEa3Ta0iYmoVyQ65nkXSFES9gcABm8eVpR+DyQaTUSgPnbx2U3yIxrfS1Gq94Tf8n+QFJCYG",
+	"NI4JZyyUhBLcFIFan6YsDcVPxKTLT0Qci6XEigv6lYmI2dMbToz3EhLjI8GxVQImkYD/TI+TJOUhS8jo",
+	"0x58HHX0Ot4A6E1tTTBnj1fQaMMn/WMSzKjeJrOWEikSpQdk4dZoXIkSvYY5vYUyAK/h5XpCbMg9IDE0",
+	"suKMpAtTDPT/1Sv8AZcAkbkw/vLHc3JwcHDqExn9Zb4D80OH/MZxdTluw6+m1hLAwPkJFgvOIidLyBSF",
+	"0o9FUy4SaPVkWydIWMoZ1rdAA5MkI7grYF/yScpjJqXj/EPdYwFFkkcOS9S7IuQMfsEaGhA8xZbQmJHN",
+	"jYFpBEaSkXkvmqe0bGGVBrsIPfTFNZ2OOsbGZRqLS6cnLT4CUED4vpzsQbrpSK83FNguFONIJ4SLsQhX",
+	"hMUy67Cih/0Dvjjs9b+HNY1ehmy+EIrxYLX3iq1GRHBCrcltbqooJWzBFJAiW6zUZkCbDcCarI8PHSQY",
+	"emNM+uTaBk3cshWu3uY/wiqdglr5vbHt0CO9BNMGhfzDtj353kxDRoEI2UjfO31XBUeMT5WMQkZG+3e9",
+	"kZ/1fDNXbUBG+zNGYzX7a+ST0T4kTeGfYsE4XUSdFZ3HI4D1aH/OVBIFcmTDc22XuTlGhb9NxJypGUsl",
+	"5nzHUcC4BH5qhJSLt7/u9TtdTTyT2PFuLZfLzlz8FcUx7Yhkun/x9tf9fqe777TsAKrmOemPXq/ThRwY",
+	"XKg38A463c4BZvBhHuL+XW8fE9L3sLAHRCFgFfuMfLwMvYGnLwJmdv+EAyE5n86Zpga1Lol8yL4mA94X",
+	"f+s4MGg2GXiOAif6OORCcIn8od/tYmsbrkxNfbpYxFEAe9n/aOT0LK0x44DvP5hMlzltluIOgAAJG1hN",
+	"WWCD+y4mpmKKT0QcOn1iitXcq16WbWrfNvYBhpjO5zRZeQNPv9lMbpWwrA2dPU1w4wF5b1FGBbR/WYED",
+	"6Mh1Nt8aCRwa8oqtzNkBwX0mwlU9JOyQiBWAb+wN7tn3toPTmeAcXdM7OI0L9FTakNYmx5GdggP6L/76",
+	"ndz/HIVfUIiBTqJr4szzrPKOrVB3iSTSUP+ID1PJRmQ5i2LmuJI06xPcKKLFo8ZXFY+6BOnD7aD6SXC2",
+	"A9ji/lpCt4DPlSRtytTGDXZbodKbVzvY6U9Mtdxmizvd7qY+h9u5SOtq/biZnDlKATq52ZSUs6VtQ2oa",
+	"aCUF5MzbbK1jIXoeH0RwJiD3PAal+QbogV0ZH5PM7M/ZfMwSVw4o8bU8zk8LOVp204xu/exKAsOFmfc+",
+	"YFy3ae0EmsBAC2ENULrVIjWG12M/WA0ora1wsfw73Mva4xuYtw0+3/O6V/L98d+C479ZYLu+9ZvY344B",
+	"lyk/CwK22A2zf2bQwVzEFmix/TLmYbFb5PCXNlix3YEULxP4Karjur/DFkJ5rnqxXDJ4JfToP1OWF1wY",
+	"rJV2tlm9mWC9tSzB1i0AJpqVbxlqy1A1G32Z8mYDXS/P58oasQmJwjoQFfKdKgFTFUOk31Q1W9Y/sZnu",
+	"Amhzhc80AbYRkc8mGAHQdPwzNsGSz2sR1mB1QGMbSABQCQlMQz4xxdTI6JatfoDSEyMtzC5gSh+CzKEy",
+	"19jJqcg0ufeeiljyw1TEkO9WBSvrSclB5bakLkSMOlVu3v+fHz785w+df/5Hpec4s4b2u+veuH8jdRcQ",
+	"Z7u6axMoOFtm6i4YESGqaRhxLMazMw04i9kukV/z/f24chVJ3qqGFZWuWAS3LByRMVwE+3mYchXFGKJW",
+	"pZxRWyDVlEzdppu9NFUCv7luxoktWNjkHFooZzU7bIH0xfix6m3aoS6u407b3pCq23Gd1Y7flY7YDtxf",
+	"URgtlIrZIsFcZWMfy5jYQlJoIBepJGXkB7SbM07HMQuhgk4dnzdjCvxmW0X3fyuWYQ94O9fI0OaR7KTS",
+	"QbXSjcl/eqi1dBM7yM0cpgx2oQc5CtmUYxWnGcWKURO2vOFZ2Sbpm6nYp4CxULrFqEw4QADKKhcaetA2",
+	"nfIViQUN0d1Qb829ypPyv5V6lxeMvb9N186xc7NuVs1an91YiFvj4aWqBUJt1/2yJ9ubfDdKCc7xfnsj",
+	"bgGW0+iO5bAEO0tzgLaQIuoh0G2LXDs09Dq1MHZPlB5g7q23wt6fUDzcELuBQnybQ8zMsRvIAxjAH49G",
+	"7IsgSJOE8WCLxPXGGbd2dqXEqljY4nbQtDXLaIww2zxvOcrFsk72MQVqcmmhSShvnYkDOzhXilG9brtM",
+	"iZ3JQp/dWhRev9s/3uv197q9ayiTO+h2/7N7Ouh2UUBuJjTlZ1QnMNkuC9InUmjRU9lyShCHlJnqMoTE",
+	"2iamqskOTeaBmEd8imvBsvh/M1rW9NJ0TDB9pbMjOqexltESDCY5Ojo8+t43afDRfCESpTWAhMh0rB8b",
+	"Q9Jqh7zhjLA7xhVZsOSGayDZeiM+Bms5lRIBiwiYBfIoIhADJyIxjjOsd3DDNVV5dyFNfU0KFKZDzrh5",
+	"G0a06UG/vXzuYyUCWz8Ot2EaF9xwKCUAyY5EzsQS4pgwC+y1flkcMYkpcBCbdNjtmnpdQAlGeg+jKpmS",
+	"fdJA+S9Da0oJJRqIUovNc4GVUFvSooPj410TI8U+qX17fAVK5D178dPL14N352e/vnj9/OzyJrnh715c",
+	"Xr1883rQ73T1x7eXb56/fD7Y299/lSbU/v/Fa/3bi9fPi88WtlSGVSUhsst6mgVNMYTgRjJkaUYChXIj",
+	"CSryLmjT9UayRKAGbgbJvz+RGiSmddFD/HilQ4MgPS5sFeAxW8lC1TssGrCuSyQpfww98ds68S5T7uJH",
+	"pQ9vB2LaAFLLsZdo1aE8E+LWaZqFxV7Q6ZyHSuRRjwRiko3jxERKLnB/6+cGr65QgArid3PRB/vuw3FH",
+	"evpu75fnf7w6+F8n//vw+vRd/+L42ZPXR+e9y+45HLDbMMY2eCv0xaqf4JljREsWhEfTmYJOacV2dd7g",
+	"xBTmMj3dTI+CL/e0U0GjYyR3eZi6KZvwMKnRhYXTuM4GwJukhPcHvQ9ZjoVHk2AW3bGKXR/3y9s+wNYM",
+	"VZ1666FcylF7772GrhJaVPmRjZOUJiufnC2SKPbJLylnPrnSlw+6/GlN57W4gw8DLEUANYK4gBpsB72O",
+	"9+Ehp2DaTVewnpfO/aCGHOyEf7A4xtBkjFzXLArCofXfDqHAl2PA8u75SB0VmZsuTzWU3Y3IckpxOR2N",
+	"IITFOKOwRJntg7wiS8rdoK1cdIRfA8pNXDgxkeYRx15WWHwLWinpp23wOLS24qxDzrLI7DwDIYPjeAWi",
+	"Kkxp46W1puqbhrujbPOdXsdp47FO5jRsHupR2G7IbH/Zm5HKb0QoDwyh3LbA5/ULNC9esnFrCt2WVL3Q",
+	"0vI96Qk0SHsMop6bAu5xatvR4iHn6hfWtP2Ev+5R7tqPdF2IQcV0nBWQJC6WWS81KCydFXrGy93ZnRnQ",
+	"loQsLAQL8j9cqrSNQWvte7/oAWtEr0qBvY142Dha6BcxfqXHb4w+Ym2mM4UCNntXsS2k7ToLuskmRysN",
+	"FApKO/WzVnqEWwWG7SrcrG0M1n8FD/EvYrzdLazRvhhKtDMr5ke8MPZqwscHiWx6hsxvV+eN+kWMv14s",
+	"C/T/bXMgdbT1oxjvLHJFT7YbuD/E5JId1j7arGpNwNj3cQ8qY+HQDnlBgxkZfRTjkTG8BjRJIAWV/CLG",
+	"muz/cvXm9cBtQqxuOFaOhYB5lmT1xzKTb2Y0+yjGtrfsU/2FMaWphNH5DWc81BI3wfABReIIjc3JivSO",
+	"iOmUbCzBaKjnnAWQkEnj6I5VWW1x7l/EGC2gXjOrJGx9D58tWibhl4HeyA0PqaID8vnLDb+PidFAfAe4",
+	"9yPkSv/t0G8QUB5giZEdGvrOLAM1uIQviTVHVbaotctYswCSGZUk0AyShSRd3HC0xkdKsnjylGS9tAx6",
+	"EqnAKSCxLjbm7mo45r3k53R1w/H1pvOx9N3G8HO6MqvLO8NXxarAkEri2cBu+IsY79BueCZvEY2IEkQq",
+	"sdiMTs2YRxYSHm3x4166A/875+BmgFhtFyNc6D5SgFlSPBeLEIWvdxtfZguajmwh3RGhUKLSqZwdYa6G",
+	"bzPgE8pDMSe3bPUUq36D8cWG1LP5Qq2wUioWp3LuuynCLglVimr9xZakMMn5bs9cIpYciA4K82MMZjY+",
+	"Tiyhr+gt40BEOjWBaZduksTXD0pzXn+vgLT8+R0Ho4nEHAFWW8hh1ADlNtOdrcJr4UjaR+Dkj+8whKot",
+	"CL4Gd18D6iBhgcb11Z6cMQTuLrl9HJsKJwvGZbl4fu4qUiK4JbdiEVGySMQ0ofO83AU43J2KNZGSRItu",
+	"YyrZAO20hsrAz3q+W7aStgCjhiAknv8+E1CiGyMUIuzUCrcfZdSaYEULnysAz72uqzvBgy172I3P29P/",
+	"gZ+dnP30grx4fX75r7fXL56TH1/++gJ+vOGdTueGw98vXj+vH+a1YGyFrdRYu/SPPoSIUCLpZCfRPb8n",
+	"kcIUFFwBvmVnpGWgib6wXfR3h/8X4NYGDC5wIbD5WRamBU2o+INS6kQkc5ZoRqV1saybsMZUn3ChosCm",
+	"p2n0hmYeH8UYu06YotyajekZtQz9UXNQLpb6Oy4UuWWLisQdvf83dyzZNWv7xoT4GmOkHZoDh3xvtMmL",
+	"8W6QgrPqk+3g919DsoXNNRFrEQqPZCFLWLHEJ5yk+Wq3ouzPps1PRZGpyDI0mO87SaDFBg+xipW+a9hb",
+	"dkDoDbcqrc2hA1s/VVBKKpLko4g4Cx09VqZBgL0mMPsOK2HdcKjoJWKIu5hRHpqWSk+xx8wykszPMviw",
+	"WNQtW/lG/NazY2hofdaFOeJvJNniu2vE2kewQ2ZvbHsF6rifOV8f4Z2Yg9UEd8ZoaMpX/Cpw6XXvMkP3",
+	"s3HmZQ+6OFcQzUnzFZrVkUhtv0ZbLAT4zNbUkHOwlWBlOmPWMcwt5bJDrkUazDAM7N1F3hrdTB/WJZLk",
+	"GPvNMkh+FMmUOcC9L0D9DQpOzbVcR0FNUlTeqwrpjQYkXH2T9uXo0pS7vZpvOEbdAgGSkkBQKVjSHHJT",
+	"CMPIa+IhbdHkDpV9fLUNK+ZY1846yhDJc09Zib7WF2Y42tKX42GM8W9BPjo7VEIbIuTX0T7x1dsCD68Q",
+	"jx4SeXjDbeghIno1C4c4XIunqvAWJNxEJDe8gPiaZtGVJFJU8lATIPY3ZKEthUM3+O5u3u1Zy7qtg5Fp",
+	"IOBm15BcSzTp9f54minnpf7LSDyiOWsTjGc21zQKD8hRZ0fxuNiJkO1N4mg6UwXM2d3lsvck5VuUDD2g",
+	"LXq1Kzjj5qc/PLriMuVOdMW/gyaU8gZaUMqlY8diUfKYYQMJIkWGivrjg9Fwu+U15V8vbEC/7EubM6rl",
+	"synfIY9NHXJYCt54wCk8hNOivXTTuWH0gPfQm1No+QllfU0Nf2Pq2hJxd1aI5QtmIgpsLXgIEXzf8/v+",
+	"gX/oH/nH/hP/5IOfx6i/P+j5x33/9MDv9Q/93tGR3zs59vu9J37/UA8UnJlwwPc9/6DnHxwff8Bi+/D0",
+	"E7936Pd7fv/EPzjyD/v+4al/dPzhi7ugRSKwVYcmdzykUAXfhBiW2N3BoHv4R7nGMVY5boat5kDqrKrw",
+	"605MqSi250b1SBrbYRTMSLZ30NIoVHF30Nng1YPICrSFjsWGyJbrrFz4zDZxzuq4/yU4K6WYagFRC4C2",
+	"SIURL274X2jwSGgYQn/CpSC/XZ/bjtQQA5PGMUvcrs16EOo8kL6ox95wbDhMV8j7sXEukbfRQlqzqubK",
+	"BQMOJHLqd0YBg7xGHIFfdMjPeVM/qHUL3g2ICrVzVYmX+pfrDHyNYioLLXaKUcabKrxt6XxY11eougm3",
+	"m0Sp8gxKIhISU+ie6qZSkjeTQs9Desf0wyn3CxlhGtKRtMB63PzLtW1k2QpmK77NzXQSUrWCm+/sSUWa",
+	"as2ildjBkp1WnXYJGnpZP7Lal2fdQGvQo6J9Z23EbK6S5U1Csz6WymaG1C1lOROtA2fLqgCbm2xLkMm2",
+	"JNBCkmFNMv/xScu+h19fenW7U/W6vjdJGPMGfd/T1GWICTQZ8LIyP853bbNDKtMAsPTM4ATy7BrVIYB2",
+	"oqF+xK/egv5r6x4MRat540HlG7t6kU7/W+9MRnT/WtyuRLE72UYRpjGLt6R7u+ZgWFSRzT1ClYSMv2ad",
+	"rLM7GyVrVYRyzv0wAUDcsi0K7jUO+Xf0ocHWtmMAAqmkPSr2ST1SlJiyEM8OG7/YUNeo2nj3UklsLqIl",
+	"zJlYckxyiWybFRA2Tbf0KY04iFmV3jXrrgbznp81/jbT5JUmgoSpulgtgPZDMovRh5dTlCeWonSRovyR",
+	"08FFtGBxBJxTAywrT+21w41mCWG9dttAaITrhNHZRpOtbqaFPzcAhm9DWG7ThA6tat/i33uBc13BwH5V",
+	"md6uF9XZXVk2ZfCu6W0qkMatjrSXNqLKmMitjyW/ZIJXhTLdiVvnRnwjZ9klLOMeMHqIQSSVdMrqWweY",
+	"oqXW24UVcSwXHgs1I4yHkiQiRVdAqpY0Cd2SOVruuOEm6AxRPQsrhYA1rLyt/9aHGgluek8AJQzEnEmk",
+	"6APSP7zhyJhh+m530OuCctg/AmKJSzX+URMAp/LXYOQVZ9DSymhJmpTC3lhI5oxyCCoohs1PTXTAStqs",
+	"RBrAI3pCrQIzVyvLm4slrEN+pFHMQhtGDy23svp/QO9hohueeXSKu1jPT5QzijG9eld6Oq2xkOsZu+F2",
+	"VVPBENBECVguaGaoGqIq3ztQMwLmolxfK+iPVSr2lKnfJNavbYdt8NSPWt9sIH/A4GvReChY45+tmk8d",
+	"zdkfcF0fLOGACm14Rvdg76DIDzCneLwC9XSVtwN+/9nTN8bhN93DMi+ZRuMhoJQ3ODju+h5ghP3m1HzG",
+	"9o2LRNxFMhKchUPos+cNDvunh6fHT/qn+tGE0eyHXvfJwZPD3kn/0PfQVCO9QbdzevLkqEI/WN8SRhvY",
+	"2Y4Ojk+edE97fQ36ii3167Z03C1vqXf0tfa0Buq6PWn1R9RvRwlFIQPI2dfp2lHpRT3OvmoOwrujPJIz",
+	"FpaWVl5YN19Xt3JdpdV03UWU399t7nhAAlIjdwAnygyAAkh/ZvqLsOfVw5nsz2JJYsGnWT8DE8cGgT8m",
+	"by/6K2+LSWwbbcuMkWE+SM/DnQbyrpbvnov5nO5JpsmXZk3QV0FiSbvD3kn3e8z0gExCzdageaimMG54",
+	"OLvhgKcdggYvW1pOLqBQ/Ywx6xBWmi8he5yIZJ7GFJmGtN0cbzjVSk0iFjNWX0Tuvxl/wEJveIp5JqUl",
+	"/H4U+hrqfkaF8r+GsQho7Buq6dtb65tGDM5d9bNb7K9dUz+/or57JX1zV+9XIg66o/sgX8wYDa3Mg0mx",
+	"GuF2VfgNoqOgxBu8EvDPQc0d3zljxdlsXTEW+//eWXoGCNstMRakj2R4yU4sx4Psq93GMl9n+C1XPLBS",
+	"csTvGIfYeBu+h4m4T8lIDxtCoMeIKBbHeXf3SJJQC9A1VhcD228SAWXffa/cOPPw7hLjzsIwt61uP+L6",
+	"C92yx0uxd4tt9Op0Q0ysZAAss76ZS36U39BgMBd37J5grA+prd1ZtzGe7DBbsPHevkVbzYqEXhMPB9Un",
+	"MstBXZ/Me9ODh5RmrycEX/mAs2LsuyIDA02Yd9xJUU+5U7L9bUshXGqZrsjeimVUayDfUMrC+kt7pqzY",
+	"FmmrUKzpHm0R2xRuyiS0itZ2WTPRgCbJCs3Fd1cLiJ1RdOr0uAuoYlORrAaaOdT2ucPaMmGp0x1CcLCp",
+	"152i02ad7pwolIN7NLgrJyNLkcMAwkpiNlFFLKkLDYh4EKchG07LkRF/o65J365VrbkPZJ7jeHbPylfl",
+	"YepNabat4anFXX+9SNXSe5vbjtYerNReSwDfXSxraeLdH+RDnDiVp/+YjYXXsOd/Ogw7HYZLuFJmsJvx",
+	"pbKipH4RC9IE4n/ef/bGjGoE0mr9h2zmKrW2kF2PRaE6Tq6CCa2tbCdsOSDjIfQBdaIyF4lQLDDhhcV4",
+	"SlkzWy5uGPXaju+s9SHOIVPdqTckkmHZ5DJ5deYqdnRen+h37N4WkhmUGHt3AVVaTHPoCB1oUFFrfc48",
+	"Gqx6q2MhbsGitR5EZKsRCBOl4YQTdYqhhhhOVCGw5I06Ck34bOFNScYryEh05oNY+yrZh5FFxAIw5ixF",
+	"cgsmOK2zvLtwnobA/fWntcBgy7aCEZ2ivgMYx9U62IzHoSIYEfXtRaoA6u7CbdZQ5fklzKrqGidt/YZy",
+	"w+ao8vF6N0CGFDFNwA+LZWkxzCaY0WQa8anzIrRNVi1QmFJpceyeLfryv3z48n8DAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

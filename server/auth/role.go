@@ -62,6 +62,9 @@ var operations = map[string][]Role{
 	"takeOverRepository": operators,
 	"recoverySheet":      operators,
 
+	"getUsage":    readers,
+	"exportUsage": readers,
+
 	"listTokens":  operators,
 	"createToken": operators,
 	"revokeToken": operators,

@@ -18,6 +18,7 @@ type Planner interface {
 	Runs
 	Restores
 	Repositories
+	Usages
 }
 
 // VCenters changes vcenters.
@@ -79,6 +80,11 @@ type Repositories interface {
 	TakeOverRepository(ctx context.Context, id string) (backup.RepositoryRecord, error)
 	// RecoverySheet holds the repository's password; recipient encrypts it.
 	RecoverySheet(ctx context.Context, id, recipient string) (backup.Secret, error)
+}
+
+// Usages tells how long images were there.
+type Usages interface {
+	Usage(ctx context.Context, q backup.UsageQuery) (backup.UsageReport, error)
 }
 
 // Tokens keeps tokens.
