@@ -100,7 +100,7 @@ func (c *collector) run(ctx context.Context) error {
 	}
 	*m = marker{} // gives its memory back
 	for _, step := range []func(context.Context) error{c.giveUp, c.sweepPacks, c.rewrite, c.compact, c.count} {
-		if err := ctx.Err(); err != nil {
+		if err := c.stillOwned(ctx); err != nil {
 			return err
 		}
 		if err := step(ctx); err != nil {
@@ -113,6 +113,9 @@ func (c *collector) run(ctx context.Context) error {
 // begin looks at clocks, index and pins, in this order: a writer whose pin is
 // not seen here reads the index after us.
 func (c *collector) begin(ctx context.Context) (err error) {
+	if err := c.stillOwned(ctx); err != nil {
+		return err
+	}
 	c.start = c.repo.Time()
 	if c.runs, err = maintenance.GetSchedule(ctx, c.w); err != nil {
 		return err

@@ -131,6 +131,9 @@ func (r *repository) Delete(ctx context.Context, ref string) error {
 	if err := r.writable(); err != nil {
 		return err
 	}
+	if err := r.stillOwned(ctx); err != nil {
+		return err
+	}
 	if err := r.refresh(ctx); err != nil {
 		return err
 	}
