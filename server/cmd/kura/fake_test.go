@@ -119,6 +119,8 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		kind = "text/event-stream"
 	case strings.HasSuffix(r.URL.Path, ".ics"):
 		kind = "text/calendar"
+	case strings.HasSuffix(r.URL.Path, ".csv"):
+		kind = "text/csv"
 	}
 	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(answer.status)
@@ -164,7 +166,7 @@ func (f *fake) check(r *http.Request, answer reply) {
 	if err := openapi3filter.ValidateRequest(context.Background(), in); err != nil {
 		f.t.Errorf("%s %s breaks the contract: %v", r.Method, r.URL, err)
 	}
-	if answer.status >= http.StatusBadRequest || strings.HasSuffix(r.URL.Path, "/events") || strings.HasSuffix(r.URL.Path, ".ics") {
+	if answer.status >= http.StatusBadRequest || strings.HasSuffix(r.URL.Path, "/events") || strings.HasSuffix(r.URL.Path, ".ics") || strings.HasSuffix(r.URL.Path, ".csv") {
 		return
 	}
 	out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: answer.status, Header: http.Header{"Content-Type": {"application/json"}, "Etag": {`"1"`}, "Location": {"/"}}}

@@ -28,7 +28,7 @@ type cli struct {
 	Token         string `setting:"" as:"TEXT" xor:"token" group:"connection" help:"Token to call with. The variable keeps it out of the list of processes."`
 	TokenFile     string `setting:"" as:"FILE" xor:"token" group:"connection" help:"File that holds the token."`
 	CACertificate string `setting:"" name:"ca-certificate" as:"FILE" group:"connection" help:"PEM file of the authority that signed the server's certificate."`
-	Output        string `short:"o" enum:"table,json,ics" default:"table" as:"table|json|ics" group:"connection" help:"table is for people, json for programs: the object as the server tells it, or {\"items\": [...]}. ics is a calendar, of kura schedule occurrences only."`
+	Output        string `short:"o" enum:"table,json,ics,csv" default:"table" as:"table|json|ics|csv" group:"connection" help:"table is for people, json for programs: the object as the server tells it, or {\"items\": [...]}. ics is a calendar, of kura schedule occurrences only; csv is a table for spreadsheets, of kura usage only."`
 
 	Serve      serveCmd      `cmd:"" help:"Run the server."`
 	VCenter    vcenterCmd    `cmd:"" name:"vcenter" help:"The vSphere endpoints that are protected."`
@@ -41,6 +41,7 @@ type cli struct {
 	Image      imageCmd      `cmd:"" help:"VMs as they were at one instant."`
 	Restore    restoreCmd    `cmd:"" help:"Images put back."`
 	Repository repositoryCmd `cmd:"" help:"Where images are kept."`
+	Usage      usageCmd      `cmd:"" help:"Tell how long images were there and how large they are, for charging."`
 	Tokens     tokenCmd      `cmd:"" name:"token" help:"Who may call the server."`
 	Version    versionCmd    `cmd:"" help:"Tell the versions of this program and of the server."`
 }
@@ -82,10 +83,16 @@ func (s *session) run(ctx context.Context, args []string, getenv func(string) st
 	return status(ctx, err)
 }
 
-// checkOutput refuses a calendar of what is none.
+// checkOutput refuses a form that the command does not have.
 func (s *session) checkOutput(command *kong.Context) error {
-	if _, ok := command.Selected().Target.Addr().Interface().(*scheduleOccurrences); s.cli.Output == "ics" && !ok {
+	target := command.Selected().Target.Addr().Interface()
+	_, calendar := target.(*scheduleOccurrences)
+	_, sheet := target.(*usageCmd)
+	switch {
+	case s.cli.Output == "ics" && !calendar:
 		return usef("-o ics is for kura schedule occurrences only; this command has table and json.")
+	case s.cli.Output == "csv" && !sheet:
+		return usef("-o csv is for kura usage only; this command has table and json.")
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -39,6 +40,18 @@ func (t table) print(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, text.String())
 	return err
+}
+
+// drop takes the column of that head out, if so.
+func (t *table) drop(head string, so bool) {
+	at := slices.Index(t.head, head)
+	if !so || at < 0 {
+		return
+	}
+	t.head = slices.Delete(t.head, at, at+1)
+	for i, row := range t.rows {
+		t.rows[i] = slices.Delete(row, at, at+1)
+	}
 }
 
 // record is one object as lines of names and values; those without a value are
