@@ -837,6 +837,21 @@ type DiskRestoreMode string
 // ErrorCode What kind of refusal or failure. Codes are added, never renamed.
 type ErrorCode string
 
+// ExpiredImage defines model for ExpiredImage.
+type ExpiredImage struct {
+	ExpiresAt time.Time `json:"expires_at"`
+	ID        string    `json:"id"`
+
+	// Stays Why it does not go yet. Absent = it goes.
+	Stays              string `json:"stays,omitempty,omitzero"`
+	VirtualMachineName string `json:"virtual_machine_name"`
+}
+
+// ExpiredImageList defines model for ExpiredImageList.
+type ExpiredImageList struct {
+	Items []ExpiredImage `json:"items"`
+}
+
 // ExtendedRetention Exactly one of `days_of_week`, `days_of_month`, `last_day` and `week_day_of_month`.
 type ExtendedRetention struct {
 	DaysOfMonth    []int           `json:"days_of_month,omitempty,omitzero"`
@@ -926,6 +941,12 @@ type JobState string
 
 // Labels Free text for the user's own order; keys without `=`.
 type Labels = map[string]string
+
+// Maintenance defines model for Maintenance.
+type Maintenance struct {
+	// DryRun Only tell what would be freed.
+	DryRun bool `json:"dry_run,omitempty,omitzero"`
+}
 
 // MeasuredDuration How long its VMs' backups took of late, to be compared with `duration_hours`, which the server never changes by itself.
 type MeasuredDuration struct {
@@ -1758,6 +1779,12 @@ type ListBackupImagesParams struct {
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
+// VerifyBackupImageParams defines parameters for VerifyBackupImage.
+type VerifyBackupImageParams struct {
+	// IdempotencyKey Makes a repetition answer what the first one answered.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // ListBackupSchedulesParams defines parameters for ListBackupSchedules.
 type ListBackupSchedulesParams struct {
 	// Name Only the one of exactly this name.
@@ -1850,6 +1877,12 @@ type ListRepositoriesParams struct {
 
 // CreateRepositoryParams defines parameters for CreateRepository.
 type CreateRepositoryParams struct {
+	// IdempotencyKey Makes a repetition answer what the first one answered.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// MaintainRepositoryParams defines parameters for MaintainRepository.
+type MaintainRepositoryParams struct {
 	// IdempotencyKey Makes a repetition answer what the first one answered.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
@@ -2040,6 +2073,9 @@ type MoveBackupSchedulesJSONRequestBody = BackupScheduleMove
 // CreateRepositoryJSONRequestBody defines body for CreateRepository for application/json ContentType.
 type CreateRepositoryJSONRequestBody = Repository
 
+// MaintainRepositoryJSONRequestBody defines body for MaintainRepository for application/json ContentType.
+type MaintainRepositoryJSONRequestBody = Maintenance
+
 // RecoverySheetJSONRequestBody defines body for RecoverySheet for application/json ContentType.
 type RecoverySheetJSONRequestBody = RecoverySheet
 
@@ -2222,6 +2258,20 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/backup-images/{id} (the `GetBackupImage` operationId).
 	GetBackupImage(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// VerifyBackupImage Read an image whole
+	//
+	// Every byte is read, decrypted and compared with its checksum, at the server's limited rate. Sets `verified_at`, or makes the image `damaged` with the disks named. One that waits or runs already is returned.
+	//
+	// Corresponds with POST /v1/backup-images/{id}:verify (the `VerifyBackupImage` operationId).
+	VerifyBackupImage(ctx context.Context, id ID, params *VerifyBackupImageParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListExpiredImages List the images whose time is over
+	//
+	// What the server's next expiry would delete, and what stays all the same and why. Changes nothing; at most 1,000.
+	//
+	// Corresponds with GET /v1/backup-images:expired (the `ListExpiredImages` operationId).
+	ListExpiredImages(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListBackupSchedules List schedules
 	//
 	// Corresponds with GET /v1/backup-schedules (the `ListBackupSchedules` operationId).
@@ -2386,6 +2436,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/repositories/{id} (the `GetRepository` operationId).
 	GetRepository(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MaintainRepositoryWithBody Free what no image needs, now
+	//
+	// What the server does by itself twice a day. Space comes back in steps, so that running backups and other servers are not hurt: the job's messages tell what was freed, what is still to come and when. One that waits or runs already is returned.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/repositories/{id}:maintain (the `MaintainRepository` operationId).
+	MaintainRepositoryWithBody(ctx context.Context, id ID, params *MaintainRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MaintainRepository Free what no image needs, now
+	//
+	// What the server does by itself twice a day. Space comes back in steps, so that running backups and other servers are not hurt: the job's messages tell what was freed, what is still to come and when. One that waits or runs already is returned.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/repositories/{id}:maintain (the `MaintainRepository` operationId).
+	MaintainRepository(ctx context.Context, id ID, params *MaintainRepositoryParams, body MaintainRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RecoverySheetWithBody Write a recovery sheet
 	//
@@ -2850,6 +2918,40 @@ func (c *Client) GetBackupImage(ctx context.Context, id ID, reqEditors ...Reques
 	return c.Client.Do(req)
 }
 
+// VerifyBackupImage Read an image whole
+//
+// Every byte is read, decrypted and compared with its checksum, at the server's limited rate. Sets `verified_at`, or makes the image `damaged` with the disks named. One that waits or runs already is returned.
+//
+// Corresponds with POST /v1/backup-images/{id}:verify (the `VerifyBackupImage` operationId).
+func (c *Client) VerifyBackupImage(ctx context.Context, id ID, params *VerifyBackupImageParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifyBackupImageRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListExpiredImages List the images whose time is over
+//
+// What the server's next expiry would delete, and what stays all the same and why. Changes nothing; at most 1,000.
+//
+// Corresponds with GET /v1/backup-images:expired (the `ListExpiredImages` operationId).
+func (c *Client) ListExpiredImages(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListExpiredImagesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListBackupSchedules List schedules
 //
 // Corresponds with GET /v1/backup-schedules (the `ListBackupSchedules` operationId).
@@ -3225,6 +3327,44 @@ func (c *Client) CreateRepository(ctx context.Context, params *CreateRepositoryP
 // Corresponds with GET /v1/repositories/{id} (the `GetRepository` operationId).
 func (c *Client) GetRepository(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetRepositoryRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MaintainRepositoryWithBody Free what no image needs, now
+//
+// What the server does by itself twice a day. Space comes back in steps, so that running backups and other servers are not hurt: the job's messages tell what was freed, what is still to come and when. One that waits or runs already is returned.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/repositories/{id}:maintain (the `MaintainRepository` operationId).
+func (c *Client) MaintainRepositoryWithBody(ctx context.Context, id ID, params *MaintainRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMaintainRepositoryRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MaintainRepository Free what no image needs, now
+//
+// What the server does by itself twice a day. Space comes back in steps, so that running backups and other servers are not hurt: the job's messages tell what was freed, what is still to come and when. One that waits or runs already is returned.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/repositories/{id}:maintain (the `MaintainRepository` operationId).
+func (c *Client) MaintainRepository(ctx context.Context, id ID, params *MaintainRepositoryParams, body MaintainRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMaintainRepositoryRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4359,6 +4499,80 @@ func NewGetBackupImageRequest(server string, id ID) (*http.Request, error) {
 	return req, nil
 }
 
+// NewVerifyBackupImageRequest constructs an http.Request for the VerifyBackupImage method
+func NewVerifyBackupImageRequest(server string, id ID, params *VerifyBackupImageParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/backup-images/%s:verify", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewListExpiredImagesRequest constructs an http.Request for the ListExpiredImages method
+func NewListExpiredImagesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/backup-images:expired")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListBackupSchedulesRequest constructs an http.Request for the ListBackupSchedules method
 func NewListBackupSchedulesRequest(server string, params *ListBackupSchedulesParams) (*http.Request, error) {
 	var err error
@@ -5264,6 +5478,66 @@ func NewGetRepositoryRequest(server string, id ID) (*http.Request, error) {
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewMaintainRepositoryRequest calls the generic MaintainRepository builder with application/json body
+func NewMaintainRepositoryRequest(server string, id ID, params *MaintainRepositoryParams, body MaintainRepositoryJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewMaintainRepositoryRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewMaintainRepositoryRequestWithBody constructs an http.Request for the MaintainRepository method, with any body, and a specified content type
+func NewMaintainRepositoryRequestWithBody(server string, id ID, params *MaintainRepositoryParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/repositories/%s:maintain", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
 	}
 
 	return req, nil
@@ -6756,6 +7030,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/backup-images/{id} (the `GetBackupImage` operationId).
 	GetBackupImageWithResponse(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*GetBackupImageResponse, error)
 
+	// VerifyBackupImageWithResponse Read an image whole
+	//
+	// Every byte is read, decrypted and compared with its checksum, at the server's limited rate. Sets `verified_at`, or makes the image `damaged` with the disks named. One that waits or runs already is returned.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/backup-images/{id}:verify (the `VerifyBackupImage` operationId).
+	VerifyBackupImageWithResponse(ctx context.Context, id ID, params *VerifyBackupImageParams, reqEditors ...RequestEditorFn) (*VerifyBackupImageResponse, error)
+
+	// ListExpiredImagesWithResponse List the images whose time is over
+	//
+	// What the server's next expiry would delete, and what stays all the same and why. Changes nothing; at most 1,000.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/backup-images:expired (the `ListExpiredImages` operationId).
+	ListExpiredImagesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListExpiredImagesResponse, error)
+
 	// ListBackupSchedulesWithResponse List schedules
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -6944,6 +7236,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/repositories/{id} (the `GetRepository` operationId).
 	GetRepositoryWithResponse(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*GetRepositoryResponse, error)
+
+	// MaintainRepositoryWithBodyWithResponse Free what no image needs, now
+	//
+	// What the server does by itself twice a day. Space comes back in steps, so that running backups and other servers are not hurt: the job's messages tell what was freed, what is still to come and when. One that waits or runs already is returned.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/repositories/{id}:maintain (the `MaintainRepository` operationId).
+	MaintainRepositoryWithBodyWithResponse(ctx context.Context, id ID, params *MaintainRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MaintainRepositoryResponse, error)
+
+	// MaintainRepositoryWithResponse Free what no image needs, now
+	//
+	// What the server does by itself twice a day. Space comes back in steps, so that running backups and other servers are not hurt: the job's messages tell what was freed, what is still to come and when. One that waits or runs already is returned.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/repositories/{id}:maintain (the `MaintainRepository` operationId).
+	MaintainRepositoryWithResponse(ctx context.Context, id ID, params *MaintainRepositoryParams, body MaintainRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*MaintainRepositoryResponse, error)
 
 	// RecoverySheetWithBodyWithResponse Write a recovery sheet
 	//
@@ -7716,6 +8026,109 @@ func (r GetBackupImageResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetBackupImageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// VerifyBackupImageResponse202Headers the declared response headers of an HTTP 202 response for VerifyBackupImage
+type VerifyBackupImageResponse202Headers struct {
+	Location string
+}
+
+type VerifyBackupImageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *JobAccepted
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *VerifyBackupImageResponse202Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r VerifyBackupImageResponse) GetJSON202() *JobAccepted {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r VerifyBackupImageResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r VerifyBackupImageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r VerifyBackupImageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r VerifyBackupImageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r VerifyBackupImageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListExpiredImagesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ExpiredImageList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListExpiredImagesResponse) GetJSON200() *ExpiredImageList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListExpiredImagesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListExpiredImagesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListExpiredImagesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListExpiredImagesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListExpiredImagesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8562,6 +8975,61 @@ func (r GetRepositoryResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetRepositoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// MaintainRepositoryResponse202Headers the declared response headers of an HTTP 202 response for MaintainRepository
+type MaintainRepositoryResponse202Headers struct {
+	Location string
+}
+
+type MaintainRepositoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *JobAccepted
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *MaintainRepositoryResponse202Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r MaintainRepositoryResponse) GetJSON202() *JobAccepted {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r MaintainRepositoryResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r MaintainRepositoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r MaintainRepositoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MaintainRepositoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MaintainRepositoryResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9969,6 +10437,36 @@ func (c *ClientWithResponses) GetBackupImageWithResponse(ctx context.Context, id
 	return ParseGetBackupImageResponse(rsp)
 }
 
+// VerifyBackupImageWithResponse Read an image whole
+//
+// Every byte is read, decrypted and compared with its checksum, at the server's limited rate. Sets `verified_at`, or makes the image `damaged` with the disks named. One that waits or runs already is returned.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/backup-images/{id}:verify (the `VerifyBackupImage` operationId).
+func (c *ClientWithResponses) VerifyBackupImageWithResponse(ctx context.Context, id ID, params *VerifyBackupImageParams, reqEditors ...RequestEditorFn) (*VerifyBackupImageResponse, error) {
+	rsp, err := c.VerifyBackupImage(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifyBackupImageResponse(rsp)
+}
+
+// ListExpiredImagesWithResponse List the images whose time is over
+//
+// What the server's next expiry would delete, and what stays all the same and why. Changes nothing; at most 1,000.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/backup-images:expired (the `ListExpiredImages` operationId).
+func (c *ClientWithResponses) ListExpiredImagesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListExpiredImagesResponse, error) {
+	rsp, err := c.ListExpiredImages(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListExpiredImagesResponse(rsp)
+}
+
 // ListBackupSchedulesWithResponse List schedules
 //
 // Returns a wrapper object for the known response body format(s).
@@ -10288,6 +10786,36 @@ func (c *ClientWithResponses) GetRepositoryWithResponse(ctx context.Context, id 
 		return nil, err
 	}
 	return ParseGetRepositoryResponse(rsp)
+}
+
+// MaintainRepositoryWithBodyWithResponse Free what no image needs, now
+//
+// What the server does by itself twice a day. Space comes back in steps, so that running backups and other servers are not hurt: the job's messages tell what was freed, what is still to come and when. One that waits or runs already is returned.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/repositories/{id}:maintain (the `MaintainRepository` operationId).
+func (c *ClientWithResponses) MaintainRepositoryWithBodyWithResponse(ctx context.Context, id ID, params *MaintainRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MaintainRepositoryResponse, error) {
+	rsp, err := c.MaintainRepositoryWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMaintainRepositoryResponse(rsp)
+}
+
+// MaintainRepositoryWithResponse Free what no image needs, now
+//
+// What the server does by itself twice a day. Space comes back in steps, so that running backups and other servers are not hurt: the job's messages tell what was freed, what is still to come and when. One that waits or runs already is returned.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/repositories/{id}:maintain (the `MaintainRepository` operationId).
+func (c *ClientWithResponses) MaintainRepositoryWithResponse(ctx context.Context, id ID, params *MaintainRepositoryParams, body MaintainRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*MaintainRepositoryResponse, error) {
+	rsp, err := c.MaintainRepository(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMaintainRepositoryResponse(rsp)
 }
 
 // RecoverySheetWithBodyWithResponse Write a recovery sheet
@@ -11144,6 +11672,85 @@ func ParseGetBackupImageResponse(rsp *http.Response) (*GetBackupImageResponse, e
 	return response, nil
 }
 
+// ParseVerifyBackupImageResponse parses an HTTP response from a VerifyBackupImageWithResponse call
+func ParseVerifyBackupImageResponse(rsp *http.Response) (*VerifyBackupImageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &VerifyBackupImageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest JobAccepted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers VerifyBackupImageResponse202Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers202 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListExpiredImagesResponse parses an HTTP response from a ListExpiredImagesWithResponse call
+func ParseListExpiredImagesResponse(rsp *http.Response) (*ListExpiredImagesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListExpiredImagesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ExpiredImageList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListBackupSchedulesResponse parses an HTTP response from a ListBackupSchedulesWithResponse call
 func ParseListBackupSchedulesResponse(rsp *http.Response) (*ListBackupSchedulesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -11787,6 +12394,52 @@ func ParseGetRepositoryResponse(rsp *http.Response) (*GetRepositoryResponse, err
 			headers.ETag = value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseMaintainRepositoryResponse parses an HTTP response from a MaintainRepositoryWithResponse call
+func ParseMaintainRepositoryResponse(rsp *http.Response) (*MaintainRepositoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MaintainRepositoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest JobAccepted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers MaintainRepositoryResponse202Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers202 = &headers
 	}
 
 	return response, nil
@@ -12728,6 +13381,12 @@ type ServerInterface interface {
 	// GetBackupImage Get an image
 	// (GET /v1/backup-images/{id})
 	GetBackupImage(w http.ResponseWriter, r *http.Request, id ID)
+	// VerifyBackupImage Read an image whole
+	// (POST /v1/backup-images/{id}:verify)
+	VerifyBackupImage(w http.ResponseWriter, r *http.Request, id ID, params VerifyBackupImageParams)
+	// ListExpiredImages List the images whose time is over
+	// (GET /v1/backup-images:expired)
+	ListExpiredImages(w http.ResponseWriter, r *http.Request)
 	// ListBackupSchedules List schedules
 	// (GET /v1/backup-schedules)
 	ListBackupSchedules(w http.ResponseWriter, r *http.Request, params ListBackupSchedulesParams)
@@ -12779,6 +13438,9 @@ type ServerInterface interface {
 	// GetRepository Get a repository
 	// (GET /v1/repositories/{id})
 	GetRepository(w http.ResponseWriter, r *http.Request, id ID)
+	// MaintainRepository Free what no image needs, now
+	// (POST /v1/repositories/{id}:maintain)
+	MaintainRepository(w http.ResponseWriter, r *http.Request, id ID, params MaintainRepositoryParams)
 	// RecoverySheet Write a recovery sheet
 	// (POST /v1/repositories/{id}:recovery-sheet)
 	RecoverySheet(w http.ResponseWriter, r *http.Request, id ID)
@@ -13375,6 +14037,70 @@ func (siw *ServerInterfaceWrapper) GetBackupImage(w http.ResponseWriter, r *http
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetBackupImage(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// VerifyBackupImage operation middleware
+func (siw *ServerInterfaceWrapper) VerifyBackupImage(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params VerifyBackupImageParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.VerifyBackupImage(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListExpiredImages operation middleware
+func (siw *ServerInterfaceWrapper) ListExpiredImages(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListExpiredImages(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -14172,6 +14898,56 @@ func (siw *ServerInterfaceWrapper) GetRepository(w http.ResponseWriter, r *http.
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetRepository(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// MaintainRepository operation middleware
+func (siw *ServerInterfaceWrapper) MaintainRepository(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params MaintainRepositoryParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.MaintainRepository(w, r, id, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -15540,6 +16316,10 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}", wrapper.GetBackupImage).Methods(http.MethodGet)
 
+	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}:verify", wrapper.VerifyBackupImage).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/v1/backup-images:expired", wrapper.ListExpiredImages).Methods(http.MethodGet)
+
 	r.HandleFunc(options.BaseURL+"/v1/restores", wrapper.ListRestores).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/v1/restores", wrapper.CreateRestore).Methods(http.MethodPost)
@@ -15557,6 +16337,8 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}", wrapper.GetRepository).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:recovery-sheet", wrapper.RecoverySheet).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:maintain", wrapper.MaintainRepository).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:takeover", wrapper.TakeOverRepository).Methods(http.MethodPost)
 
@@ -16051,6 +16833,85 @@ type GetBackupImagedefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetBackupImagedefaultApplicationProblemPlusJSONResponse) VisitGetBackupImageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyBackupImageRequestObject struct {
+	ID     ID `json:"id"`
+	Params VerifyBackupImageParams
+}
+
+type VerifyBackupImageResponseObject interface {
+	VisitVerifyBackupImageResponse(w http.ResponseWriter) error
+}
+
+type VerifyBackupImage202JSONResponse struct{ JobAcceptedJSONResponse }
+
+func (response VerifyBackupImage202JSONResponse) VisitVerifyBackupImageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type VerifyBackupImagedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response VerifyBackupImagedefaultApplicationProblemPlusJSONResponse) VisitVerifyBackupImageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListExpiredImagesRequestObject struct {
+}
+
+type ListExpiredImagesResponseObject interface {
+	VisitListExpiredImagesResponse(w http.ResponseWriter) error
+}
+
+type ListExpiredImages200JSONResponse ExpiredImageList
+
+func (response ListExpiredImages200JSONResponse) VisitListExpiredImagesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListExpiredImagesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListExpiredImagesdefaultApplicationProblemPlusJSONResponse) VisitListExpiredImagesResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -16761,6 +17622,48 @@ type GetRepositorydefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetRepositorydefaultApplicationProblemPlusJSONResponse) VisitGetRepositoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MaintainRepositoryRequestObject struct {
+	ID     ID `json:"id"`
+	Params MaintainRepositoryParams
+	Body   *MaintainRepositoryJSONRequestBody
+}
+
+type MaintainRepositoryResponseObject interface {
+	VisitMaintainRepositoryResponse(w http.ResponseWriter) error
+}
+
+type MaintainRepository202JSONResponse struct{ JobAcceptedJSONResponse }
+
+func (response MaintainRepository202JSONResponse) VisitMaintainRepositoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MaintainRepositorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response MaintainRepositorydefaultApplicationProblemPlusJSONResponse) VisitMaintainRepositoryResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -17791,6 +18694,12 @@ type StrictServerInterface interface {
 	// GetBackupImage Get an image
 	// (GET /v1/backup-images/{id})
 	GetBackupImage(ctx context.Context, request GetBackupImageRequestObject) (GetBackupImageResponseObject, error)
+	// VerifyBackupImage Read an image whole
+	// (POST /v1/backup-images/{id}:verify)
+	VerifyBackupImage(ctx context.Context, request VerifyBackupImageRequestObject) (VerifyBackupImageResponseObject, error)
+	// ListExpiredImages List the images whose time is over
+	// (GET /v1/backup-images:expired)
+	ListExpiredImages(ctx context.Context, request ListExpiredImagesRequestObject) (ListExpiredImagesResponseObject, error)
 	// ListBackupSchedules List schedules
 	// (GET /v1/backup-schedules)
 	ListBackupSchedules(ctx context.Context, request ListBackupSchedulesRequestObject) (ListBackupSchedulesResponseObject, error)
@@ -17842,6 +18751,9 @@ type StrictServerInterface interface {
 	// GetRepository Get a repository
 	// (GET /v1/repositories/{id})
 	GetRepository(ctx context.Context, request GetRepositoryRequestObject) (GetRepositoryResponseObject, error)
+	// MaintainRepository Free what no image needs, now
+	// (POST /v1/repositories/{id}:maintain)
+	MaintainRepository(ctx context.Context, request MaintainRepositoryRequestObject) (MaintainRepositoryResponseObject, error)
 	// RecoverySheet Write a recovery sheet
 	// (POST /v1/repositories/{id}:recovery-sheet)
 	RecoverySheet(ctx context.Context, request RecoverySheetRequestObject) (RecoverySheetResponseObject, error)
@@ -18234,6 +19146,57 @@ func (sh *strictHandler) GetBackupImage(w http.ResponseWriter, r *http.Request, 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetBackupImageResponseObject); ok {
 		if err := validResponse.VisitGetBackupImageResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// VerifyBackupImage operation middleware
+func (sh *strictHandler) VerifyBackupImage(w http.ResponseWriter, r *http.Request, id ID, params VerifyBackupImageParams) {
+	var request VerifyBackupImageRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.VerifyBackupImage(ctx, request.(VerifyBackupImageRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "VerifyBackupImage")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(VerifyBackupImageResponseObject); ok {
+		if err := validResponse.VisitVerifyBackupImageResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListExpiredImages operation middleware
+func (sh *strictHandler) ListExpiredImages(w http.ResponseWriter, r *http.Request) {
+	var request ListExpiredImagesRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListExpiredImages(ctx, request.(ListExpiredImagesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListExpiredImages")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListExpiredImagesResponseObject); ok {
+		if err := validResponse.VisitListExpiredImagesResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -18713,6 +19676,43 @@ func (sh *strictHandler) GetRepository(w http.ResponseWriter, r *http.Request, i
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetRepositoryResponseObject); ok {
 		if err := validResponse.VisitGetRepositoryResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// MaintainRepository operation middleware
+func (sh *strictHandler) MaintainRepository(w http.ResponseWriter, r *http.Request, id ID, params MaintainRepositoryParams) {
+	var request MaintainRepositoryRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	var body MaintainRepositoryJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		if !errors.Is(err, io.EOF) {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.MaintainRepository(ctx, request.(MaintainRepositoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "MaintainRepository")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(MaintainRepositoryResponseObject); ok {
+		if err := validResponse.VisitMaintainRepositoryResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -19425,296 +20425,305 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39c9u2tij6r2D4zkx396FlSf6IrUznPcdJ2zR1kmu76d2NcyWIhCTGFKASoBU1L//7HawFkCBFSqQt",
-	"Jz37nP7QWBIIAgsL6/vjsxeI+UJwxpX0Bp899onOFzGDv5/R4DZd/JSIdKE/3tE4ZfqPIGFUsXBIlTfw",
-	"+t3+8V6vt9c/uO6eDrrdQbf7h+d7UegNvG7vl+d/vDr4Xyf/+/D69F3/4vjZk9dH573L7jPP9zidM2/g",
-	"TUUcer6XMMmSOxYOJaN6JSe+J1nMAiUS/UpFp9IbvP/sBVSxqUhW3sAbw/JKM3354Ht3AeOKJcPNazjz",
-	"vvheugi3bOXLF98A4uWcTlkREDPKp2wYMsUCFQnuDbxgrDzfCwSXkVSMB3qhQULlzPO9MJK3dhcLGkRq",
-	"5Q2OT570Tg+fHD85OPa9W7byBv1ut+t7MR2z2Bt4P9MkJPpB0gMo0dAb9I573eNeHx6RSiQs9AaH3f7x",
-	"0UHv5FADgPGwvKeD7nXvyaB7OjiE42GfFlHCpDumv9c9gTEHg15fj5nqgx9uP8jNI154vvdRjLfM85Nn",
-	"tqwR74vvLUTE1TDiQxXB2Za2cTDo9/4AeCyEjBTiQ8gmNI01+JOUb3nfj57vyWDGwjRmW4ae66HRX3gl",
+	"7L39c9u21jD4r2C4z0xv70PLkvwRW5nOruMkbZo6yWu76Xsb55UgEpJYU4BKgFbUbP73HZwDkCBFSqQt",
+	"J33u3f7QWBIIAgcH5/vjsxeI+UJwxpX0Bp899onOFzGDv5/R4DZd/JiIdKE/3tE4ZfqPIGFUsXBIlTfw",
+	"+t3+8V6vt9c/uO6eDrrdQbf7u+d7UegNvG7v5+e/vz74Xyf/+/D69H3/4vjZkzdH573L7jPP9zidM2/g",
+	"TUUcer6XMMmSOxYOJaN6JSe+J1nMAiUS/UpFp9IbfPjsBVSxqUhW3sAbw/JKM3356Ht3AeOKJcPNazjz",
+	"vvheugi3bOXLF98A4tWcTlkREDPKp2wYMsUCFQnuDbxgrDzfCwSXkVSMB3qhQULlzPO9MJK3dhcLGkRq",
+	"5Q2OT570Tg+fHD85OPa9W7byBv1ut+t7MR2z2Bt4P9EkJPpB0gMo0dAb9I573eNeHx6RSiQs9AaH3f7x",
+	"0UHv5FADgPGwvKeD7nXvyaB7OjiE42GfFlHCpDumv9c9gTEHg15fj5nqgx9uP8jNI154vveHGG+Z50fP",
+	"bFkj3hffW4iIq2HEhyqCsy1t42DQ7/0O8FgIGSnEh5BNaBpr8Ccp3/K+l57vyWDGwjRmW4ae66HRX3gl",
 	"Fom4i2QkuIZ54eyaHI3+jiaq5mws3KWiKpWA0EJfjabo7Ht3UaJSGg/nNJhFHFB080PP9fFxqSgP2DBN",
 	"YfBRt3d0Ou4Fe08mfbbXDY8O907owXivN+4Gx/Rg0g97GhXnAkbfzfcO+/kdZMnC+5JfmSsD4uKtqbwc",
-	"TYhKSKN4hQgSpgnVV244E2kivUFPYz0dxxrgKkmZRnGF9yBhinG8nu8/eyFdyaGYDJeM3XqD955MeUhX",
-	"3gd9gmbcUI/xBkfH+i7t5hZoJJrTT8OQxXRl13zsgo3waDpT8UrDkn1SQ43DxdvZu+72ERb/CUDZgP+l",
+	"TYhKSKN4hQgSpgnVV244E2kivUFPYz0dxxrgKkmZRnGF9yBhinG8nh8+eyFdyaGYDJeM3XqDD55MeUhX",
+	"3kd9gmbcUI/xBkfH+i7t5hZoJJrTT8OQxXRl13zsgo3waDpT8UrDkn1SQ43DxdvZu+72ERb/DUDZgP+l",
 	"nQAxzciqRkF7r2BGjXPpfE5hlhd3LFmRkK4IVQR+JmcyovvX4nYlOp7v6SeHfwmNXl7+i+d7KV8kQlNC",
-	"fQxDQ+y8CY1irwmh9b1lxEOxzE5Uo9EvYlzAHaoUmy8UnHclxpi7lGFMyjb+vp0q3UY8dJmNPkWzCukN",
-	"DnxvzqSkU00e3n/wNYGYJkwCsRivFJPDBUuGkgVCT9Pvnj7pHfU1gQ8Bgr3uk4Mnh72T/qHvMUXNQD1x",
+	"fQxDQ+y8CY1irwmh9b1lxEOxzE5Uo9HPYlzAHaoUmy8UnHclxpi7lGFMyjb+vp0q3UY8dJmNPkWzCukN",
+	"DnxvzqSkU00ePnz0NYGYJkwCsRivFJPDBUuGkgVCT9Pvnj7pHfU1gQ8Bgr3uk4Mnh72T/qHvMUXNQD1x",
 	"/8D3lFA0LtCZL42JW0NCo08xSTmP+BS+YQv9BaNhxKcEz/DRKVCZdlw6WF3gtiy4LW4Jb0UvP08tzGjw",
 	"IzOW/aaExVwdQzomCWNDOD19EKcnRweHJycHB/2TbQhzoVFKiwnDQKRceYPDXj9DoUkUM7mSis3zPed3",
 	"Viw5C4fj1TYI67MZCq7p4ITGkumrrVTEp8ifqJp5A2//jib7cTTev00Tuu9QiS+WLdntnZ48OTnsHz45",
-	"6Z50fe+OJdFkZajGQRcPAx4onAQidsIsh+v1T04OT7u9k5MTPIKYqaqD6g96h4ODJ39Un0o2ptnl/CWD",
-	"9S4EkFdAd5fDu7neYI6Re4B1Gm52u2bIOBLSsszDfu8o6IZsrzs+7u09Gfe6e/3g6HjvNOiyPu2FB5PD",
+	"6Z50fe+OJdFkZajGQRcPAx4onAQidsIsh+v1T04OT7u9k5MTPIKYqaqD6g96h4ODJ79Xn0o2ptnl/DmD",
+	"9S4EkNdAd5fDu7neYI6Re4B1Gm52u2bIOBLSsszDfu8o6IZsrzs+7u09Gfe6e/3g6HjvNOiyPu2FB5PD",
 	"oxpOC4/Vc9p+gdM+eVK4LfnaKm67C81eQayQaRAwFrIQZNvLlG8X7ktUczc8sa0MFgu1cVXr5Ewl0XTK",
-	"Er1nK4joLb87B3JWZCyLaHjHEkM4TjrdzkGn25B6MB6CvOoNvJlSCznY3zcUs2PUqU4g5lvhcVaBIofh",
+	"Er1nK4joLb8/B3JWZCyLaHjHEkM4TjrdzkGn25B6MB6CvOoNvJlSCznY3zcUs2PUqU4g5lvhcVaBIofh",
 	"Ke0GPbZ3POmO9w4nR0/2TieHvb3+pDc5HvfYE9rrwmN3jOsLPpQrHlTTyKMTs9w4mkeo7BkefdQ3ugnw",
 	"qpmQSnMquDX4VUgVNVTgMLsI+NNCiFjz6gwvlZEG4LhyPafX9T29tmF2SoyGq03ihEoolwuR6J3QVImG",
-	"QkQqWWKWoonf/3cnFzOWsE4sAhrj8SOPushZVE7YSpd60qV0w6U+1Aiy0JfqUAunBkhaEvBC2dMy5VaV",
-	"TzMFb+C9D2XvA2HJYp8li87dPLz1tqqDWjqdiDgEBN9/ft7dv5vvLxLQGfAQPSY/9Vrh4AMUglY4OGdz",
+	"QkQqWWKWoonf/3MnFzOWsE4sAhrj8SOPushZVE7YSpd60qV0w6U+1Aiy0JfqUAunBkhaEvBC2dMy5VaV",
+	"TzMFb+B9CGXvI2HJYp8li87dPLz1tqqDWjqdiDgEBN9/ft7dv5vvLxLQGfAQPSY/9Vrh4AMUglY4OGdz",
 	"YO8nRyenpweHR6f9TRqF7/EoQDBGCwBv77Tf6Xb6nV5XQxkAdQiAmtNA7687OOoOjo4Hp3TQHQ+6AVB3",
 	"tRTJrTfwAEYaegux1MKZwUjB0Q4h0iRgBrERrhqa++fd/Uvzo5aJJGN84xZbmSy0PBnDMgxTby5yLWnC",
-	"kf2//wDi04zRkCVwwV9c0ylcdCaDJFoYG8X1jBEx/sgC9Z0khuj5ZCISMno52bugKpiNOmAkAMTxBt6N",
-	"17vxADp/plGS61iarM4pGGhWCz1QqkSTXr2MX0VA8YVV79eCChETspxRRZZUkjkNWafVK7743oImdM6U",
-	"2e050uqziSHuxbeeKSISQvWPRM0iSTTl6QDiegPvz5Qlq/xgMrIPc7mrmIhkDseuSdEeqFF+xe7NWp6x",
-	"iRGeiovB75uvY4zz3GchaSJFBThGoGUG8OtIn4SCU5kygu+qXRHO565kTj/9yvhUS55HWt5dXwTYEF8+",
-	"B3WgYs5MnqiZtacl7/VZnQlB7s3mi8KNiFSeeR7x7HPle0I2XwgwWLxiq3VQXtBbJgklCVswFekvCeVy",
-	"yRLEbg3YSZRIRQRn5hcWZvDF65ov3nnbnn5dzcr7R0cNVj6B21x9BUeaOmRHjwSBUAmfAhrHLCG3XCwl",
-	"iVSHjP45IpEklK/qF25oR92Kjw+rlvirlkbWF/hSsbnUa6OIlFSRuZCqDitBpim8OFPpesgWPkXzdA6f",
-	"ugA38zFbUsQV07KiXtNrmLS8pDc8XiGoONMrY59ooOCrSBK9jrrFwT+1x3i8/RgvU15/eYw9oN3VsYa5",
-	"+mldybzd3L9JOmU/JmK+DsKfRZpIMknEPCd9RDOfRKQ8ZCEJxZITJQDMM5EmT4k5R/hmzKYRyPYWaY2o",
-	"T+aCqxmJOPnt+rzuFPRb70NAYTtAwJ6tNhOwcfGy/kfCJt7A+3/2cw/LPv4q9wuTZm+5jubsD8ErcO/l",
-	"2eszwLEB0co5oTzETUufLGdRMCMU2ImQgJq/XZ/7hMZSEMXiWIMqShzoKZCIa+CUC+St7jFuQNSd+bjE",
+	"kf1/+Aji04zRkCVwwV9c0ylcdCaDJFoYG8X1jBEx/oMF6jtJDNHzyUQkZPRqsndBVTAbdcBIAIjjDbwb",
+	"r3fjAXT+TKMk17E0WZ1TMNCsFnqgVIkmvXoZv4iA4gur3q8FFSImZDmjiiypJHMask6rV3zxvQVN6Jwp",
+	"s9tzpNVnE0Pci289U0QkhOofiZpFkmjK0wHE9QbenylLVvnBZGQf5nJXMRHJHI5dk6I9UKP8it2btTxj",
+	"EyM8FReD3zdfxxjnuc9C0kSKCnCMQMsM4NeRPgkFpzJlBN9VuyKcz13JnH76hfGpljyPtLy7vgiwIb56",
+	"DupAxZyZPFEza09L3uuzOhOC3JvNF4UbEak88zzi2efK94RsvhBgsHjNVuugvKC3TBJKErZgKtJfEsrl",
+	"kiWI3RqwkyiRigjOzC8szOCL1zVfvPO2Pf26mpX3j44arHwCt7n6Co40dciOHgkCoRI+BTSOWUJuuVhK",
+	"EqkOGf1zRCJJKF/VL9zQjroVHx9WLfEXLY2sL/CVYnOp10YRKakicyFVHVaCTFN4cabS9ZAtfIrm6Rw+",
+	"dQFu5mO2pIgrpmVFvaY3MGl5SW95vEJQcaZXxj7RQMFXkSR6HXWLg39qj/F4+zFeprz+8hh7QLurYw1z",
+	"9dO6knm7uX+VdMpeJmK+DsKfRJpIMknEPCd9RDOfRKQ8ZCEJxZITJQDMM5EmT4k5R/hmzKYRyPYWaY2o",
+	"T+aCqxmJOPn1+rzuFPRb70NAYTtAwJ6tNhOwcfGy/lfCJt7A+7/2cw/LPv4q9wuTZm+5jubsd8ErcO/V",
+	"2ZszwLEB0co5oTzETUufLGdRMCMU2ImQgJq/Xp/7hMZSEMXiWIMqShzoKZCIa+CUC+St7jFuQNSd+bjE",
 	"8PIjTxfVB87FsnaJ4j4HadS+epR3ZK4WGO97n/amYs/Mkb9kTdPY8OKi1aztlfuCzI5J9UyEUaXvLhBc",
-	"Ma5Q013EEYpm+x8lymeZpPf57+CW+9L0FrmbzMCQ8/zMDfEGcFG2A0TRTUEXiwrD+pOWS7UL2bRY12fS",
-	"fLWOa+QrOz4qXRhVHogqv0ON9t8SrFe5dacKrpcsEHcsWV3NGFOtwNp4HcVX1C3DNWs3P1pjPpYHObDF",
-	"ZCIjBRTaMf7SIGBSDm/ZCo+N8bvB2e9Xw7Pz8xdXV8NXL/41fKkV/HEa3GpAoPlUFi1Y8qBkMIhFcGtO",
-	"0Tvo2i/mIgRtQMwXcUR5oNeySNgk+mQML/uwuCBhapivy1nU1YvzyxfXztpa3HsHknWgzozWzeAskTQP",
-	"FzENiiahpiZm92G0K4jJxOoe5gtuFqjXnBubW79qg506M3MM53SxyLwCidCTRlLEWpvUQGsDbIRlNaQd",
-	"W2pzjG5sMC3ZFBdUyqVIQkC8JNH6ykwkkpExVYolKyIV1a+otD6qWTofLxJ87emPg5PjwfPu4KQ3ODkZ",
-	"HJ4PnjwfHB8NTs8G/R8HL84GZ93B+dHg6EyP6R0Nzg4Gz34cHP446D0b9J8Nus8GJ/1B/3zwvDc4ej44",
-	"PtdjnnUHP3YH3bNB92Sjm3SzgbLpsVjAVx0LeisWgss1YcDYJVrejEyZql6THVpiyPdm4+u6KjAjLQ5W",
-	"GLeqpjbD9mFMyRi1aXw2zgligIW9efXfC2TrMRxfA3OuXDfN/SWAdWBYbfYboZBd3iNj0d8XfGAErNZs",
-	"FYkkmQrOOh4GfJwFAVs8Hqb9IsYt4IOjK4HyUYxL8LgfirxNxDhm8w3bXeCI/6zUUkAOA343SeMYghkU",
-	"jWIrZDvRO0RwkjsryEzEoSS9LhET/X/Q8PSGJhGLQeDMBXbNTwIxnzMeUqNKvf+MYRJGMczDHCSdMy0v",
-	"emWR/0CL/F8+ZMrqFknH9Vkfdk81R1XgjLiO5kzvV+ON2bLRiNOEDzRPHRiADXKwND5wexoVh35GEjZJ",
-	"JY3BkUAmNIrTBNE2l0gfl0wWJN/7isvrqJxHiPhkGamZSBWJlCRW4AJ7k9KEACR6MMzq36328dXJar6l",
-	"RyOp/26gNobkR6aulylvA66U18Ip5URZ56CJb0GIATg+irHcCfU1cvTjXttcWL+XeL8OHaMuVaPQV7+N",
-	"ZrGPdhX/i4BvPbjk10iqNlABK4Bic3TmN97s2juruRc40sSEGHMzMeZm6RMRh0wq9FJ2HDBXmZJpGIKP",
-	"k8ZvE7FgiQKLswlbWDhfOSZUVThtM7a0vDgmczYfs0R+RySnCzkTSqJbg94yTpSYMjVjSYdcz6IsbgFZ",
-	"MpNEK76dXBQYCxEzyjVOuyFcNc6ChNHwDcRUor1mzcQfspiBOdOEOGdxDcUtrb+8sMmiKb/bP6x4E/sU",
-	"xGnIhus+AelgR0snNjhAX+KjvS64QM0ImiQgqrk+jBe4hLL3Qup5IiCRW+GV5XJsRNxfcRQub7igCY1j",
-	"FhcA2y3jCWIjsEXBkU1QRSg4lZ6SLvnBurDNHf9OEgx4IzSO0aVUcAYX3MHddXewNUK1hnjZdbJpU1d6",
-	"CLI7SqyDhYyFuJXZnuaUr/S/kSIz/RHvyj324zpwaBy/mYAwv+mcruwTWnoHTNGz7snbaLEnFkgM9sCi",
-	"xxJzF0q5Vfe9d9/wFlSgf8HS9h4R40M2CUZQeEW7EVBjNME6hDFbf/ZHY2NPac1fTLpIkIX5rDs+3TXj",
-	"C+sXnSW5lSj5Wqbb5iWfw/jn2fAvpZy4pph37jykka94bX638mHCaDBjIahiJuSyIWxhv88jeVsF2TyP",
-	"rpmTuZhXtxaANpaMK/ID4eyOJaBpN5ozd8R9Xv+x5msb8P754aQ5phJ16KEeRhPWCiCxgJyNlKsobv6U",
-	"yampXH8pNbAqsgkiOm2MCOBDc2gnBS9dce7XJshn/SGTk1Ox3EKEe9XvNrVwK5ZewchStP9akBJuGp3w",
-	"T0nmh9WM0kTe2OCPZvCwJpgmC8ShX4qu/vKeN8RLQPpJ1PLKVaQcNReWL9lknUSGFYlMfik6JD8Ch0yU",
-	"kTODXpH6+evk1JItiw8FPMzu7BayvTteg1zgsXmNE5ZxH6UC+Uhj7uF7YAjcqohcMhoSTaFXahbxabVO",
-	"0ZaIbqMqRCQkCjsk4xFAuUwkFNjG/e1xSOWgi/UAxowoBjMRBUxi0LfgDPB1hLImsCdiOJlPlppewEOQ",
-	"GBDHFCNctTQNsaGuBHp8dHRwvFkALSFJadH12OLGxWxEl+KmX5goTRO0ObLcdASGttG6gDl6mkV22mcy",
-	"APlkBIE2+o8lY7fxykwDsXjxCsLmi+iqtf1VHoozVGLIPkVSRXw6NPEXjRTJ+6P9TvRfE17UUGx7DsNb",
-	"aQtfT8POBMSGe4nk7Tlcl5YbKmWouyHJfn1cLNh6NXeBu2liO8m7C7CCSFAPafHO6U1uCmh2MuM/lzNd",
-	"S+Bssb2qKLMywXnF2AKVccR0fZmkmDOMYY0Fn6Ic3IgzvTAvvMzeV1DoDvrr3MqVnLdSz0eybGgBeDvT",
-	"eS3GIlyRgHICF4EBHhioZbGzbGXIcjVTWisw4Lz1eB3llnACJiNGvw7z7wklH8WYzOmKSBXFMWJj0c5w",
-	"fLKRxrdAozmjMk0QN5vdxwvzxHNzvyr0wpcckM4kYWgK/tOL65E1GVmJ/CmhyG2XM8YJF8DuMRfJvKJT",
-	"QRqb7wxZQouNmQdaUZl7GqcKJSbuyxQsW2y+xTccYtzbbbGZ7PQUjlyDA/NUTJbN40pUP2ImAzMUWxSV",
-	"r68gTGWFPdYSzIS4ZSGJOGE0mGVORFgmUIdO/Qm7szse/C02Qj0SD9c+hvSkhZlRP/U7PtQKQ7LqJZ/X",
-	"DESMk0iB8utrYCxFEm7aen70TvxebTJGCbsyi3MJt46rpJCUj+GIhjUH+O5CkvHKCADKxnOB6XeaiCUH",
-	"uTMXEWz+BJnRkHBBEiHmA2QZBjd5DLPFLBv7ncwSaMbGqk4TRsYsFktigyeb4Ull7ZctKTDuI8/hiUcz",
-	"GjcSAFCgb46uv+P4VphaLHGzSSTUQjwLUhXdMSJjoSQRd8w9bY0gyKTL7HmbQFhlxvbbK2LnEHHcTnmP",
-	"whqLnZmTKEHGWj2lfFqg3ppx4282UXjreQo1Y0mVGqy/z95o3C5LLemY2X37fs1ZUBwDSgqEXjOYqWgs",
-	"tb6NKecszAPstjkhHJNh69i94rlm0zQ8yksmjTO+eGbucprdjPLC1gS0M3BjLUUah2TMTFhHliwLfrPE",
-	"/BzMhJAYZJVnujvGrHXCXYBmHUyc2baDZ3eGNRcPHtW2Zl90Ie5Yyzua3YzGeyu8rIzhQIvsx4bHU72z",
-	"slMJMgk0jXuflV0EB4VnTH0fKojCudbHcKIqcYEqrZvG0XSmiKR3UARLaBrhZijSzJGDOkOHjKZ0MQJ2",
-	"SyCM/4YDL4ZHuVAELD5IaEK68vMYr1gozMuUpJApjjU41A232lmHjNQyCthooG+OCDSeEPimNFsk3YRz",
-	"FEjVUnRuOFiqEVxTutAapH68GkpFY1OpcgBdLEbkzzRiMmD4tmnKpEKJhMaxBHFCw2wE1f1GeL8pMW4d",
-	"/4brOYb25EcQSilh04yGPhmJySSOOBsROUuV+wrID9ZSj5qxG27DRIqbsxUFMWXPfZHne2bmyl0/z4xc",
-	"LS4LSLohlO4oA+pf//rXv/YuLvaeP3cYGdWiWLDGwbpFla1blcC6diGe09Wbye+Qz5dfBZPXBwoo/qFS",
-	"JvGvJQu5/VvN0sT8OUkiE7BLVZqYrMB18OSGsHYm2HzvcYzuOJucDPnKVCnw3pKYKrQHFUFsI2Jyy0uV",
-	"+397Ir1Ll2B0mQBH/Ku8qPIkI3lrEq0uIKI7P8+EYV6Z7yGgKs/mRZKI5Nw8WUHUbiMeamrgBDDb8GWi",
-	"H0PJn4YhC32jsyZMC4ZgA7FLAWGW0xir/dAYXGEpp6maadExgAhKcCyOozBk+lJyoYYTkfIQfWCTOAoU",
-	"+sXyPC0TxI05W7GQMAn7FDAWyjyJC1LsUsk861T2fO9uPpxipvrdfDhO5Qr/yiuALRI2AWo+1NtlYblM",
-	"JaxwKBcIYOviSzkEFJgB9tuQ8YiFBddcaaTzQ0jndAqjlRDDmCZTGEAVG0I4klkKvaNRDE9XnuqayfNh",
-	"vg83BRh9GfgZTFX6C/D1h9R6NfQ4/TEfs347C3OU7wyqIAe9bQZqx4zb2yQvaJBFf6bM/GxyEIuZzQ1l",
-	"lpx2Ft7/pP3rLdCauSvWTUrt7D1rZ9JOYYVtg6WxjeLa3meXx9WsxxJlaZlrRquVYsVQjYir40OvCg63",
-	"WInHHXnQrxxpaqd9rjLv0bBmFSbodJIZ+KDwV8O1yRntHx3XBmcsZyLGuBRrEIxAbrvlYsnX40uKARNX",
-	"P5/pufVbbqPFAhww1EQRVwRviITVb9EqXDndItOELcl41WijJay4ZVmogib2Od0GMGeLqcWWKxsJU4MU",
-	"RSwqVOL+3ORU7Gk3OcAMbm2B4C6r+c6zGJtMQMfS3wuaqAj4bc5P0JYcVjIMUy655IG2NZPXDC9JxCSR",
-	"gkxo4hfq6WiGYaShsFMJoYDygMVDk8rF3DifdqHX6+7ZlFVGNr0WyuaBOCXKGobltQ/k0wJVc9L6ixiD",
-	"CNbOGlgX05fVAaj4EbPstq7mlR4GxE+x4XiVF5Zev15kJpZkngYzTYYshMtewYaUr1gd+3PViKxcdnMj",
-	"TrGs9pbsPRyXF+ytA+SmmL1CgF3zODnW4GCuYNwXW2u7UlpHdhAKfRVNGaR1I/c9Q+zWo+WaYXhF3Ny9",
-	"5QfQGwCRLdycE/YzglVCJwd3CpSliqxm93Fd+jBK0sZQg0yb2hiLWtoVzJyPr1nWK3N/LaXPyiUZdPWw",
-	"Tq5nImIY6E1xzEBtwvrcdaR/F2ZKyHd+NNtkhv8OAP5MWYrMMi9Dn1Wo9r1Mb0OOg38b0UdDO5Kyhhn+",
-	"mqnx1SrTulZfkfZT9PYyRhT7pKwFiqQSEkzEkhORhCx5Sm7ZSmZZZaMfRsbO477XcQcayDj3yBt4c7p4",
-	"j0v4kK9kLeqhos6aCejQRPvdhfwuc+opIW61/qd5gW89LGgqDdE0NyoGK418x89krPFoFEDHCHgmIyVZ",
-	"PFkXzMxbqxcISSxLLfK6MRYVMrvQr1Eu22rCfVgYUd7yIZlOpyDCDKsitooZdGU4ZSL0yngrZvSOkUmk",
-	"0GOkRGe7xGjhtbb8dShsWGzVbbtwIlAebjRoYSQgIzkTicKPckSmgkmLaIXZwCv9t7QptFPq3e1udZbo",
-	"sRc49Bvq82vY8iYI0iRhPKhK/7FRbBvDTh3Xyhew/FVZIwELYD7jMAGPKsXIRq6YsY1Xy2TViTUm3Ms6",
-	"j74zdUX/MlE+DctDFvxQ2cs+bITULjiuA/dt3st6xmoDq9o5L7a5Le7ho3CXC9NXrbbsFG9HoBCF7Gkj",
-	"DRm4wQEERoyFmg3K8QT4bBQWnzI+/nVC1DByZCce8gdc3bdiyZI1wQrSSsRkAmxDLkAHrhSUnAI0pVSI",
-	"H8/J6eHRk3XAtJaibVGaz2uZr3jnZUGm8gkUxZNVRoh83aZQTVU8ScQXqSJUEYz3A/JiS85rtUj6RGqN",
-	"l0obyN8pGMers7zKNXCqiVvm0xgNMKYhoFxjGcZ7kQScy1wsfTJ2ku4bxpNcFtZQJaq71XUqtctcqPtO",
-	"klhMTZVvNATCs8YAuCEXbJ3dmuo8a+cbfcKgO7eCd426v02vgF/tm5zcKoNbvtXAHAhUUh/HllASXdca",
-	"djWSIMPKKME2xuxC66/6vFGhchtxg1lN+7DKhZno1FYzlsk7et7wLf468KpgX0LftROo5kg20HhACryp",
-	"IkulTm6sAE7p2jzciVSe0S2P9bky4T9mE2UsbZo4RKC8QZyq1uE0CdGXUQv41VpSE1tgEeLWLLgpbAFy",
-	"fQZOFAmErGyG/D3jhP8OzqzcDpVXO3OObjsWly06bgE0/afmB5V8d60ucQvRjU7ZMGFBtIiy6iruGb5N",
-	"x3EUEDpl5JatyD9GdMp6nU5n9L0WeRzlXr+aRJIwHiSrhSrEXKIZMmE0pOO4Qcyl7y2TSLE8NldfCvZJ",
-	"Ncir+VIJZTfuv02G6IwFt8PMgr81XthtLHjfmONC48G1iCnZH5F/GDXye5+M/pIq3JtQqZhUIyISMuKC",
-	"s2qpYzfla7JCSyVZCbyc6ITk4PXBVhbhhrBvR+91GyXWODulEgmdMl+LWmJCRjmwR8VIug2MaEv8eWuP",
-	"y1Z4FXo4fm4Q/35bogGFXo9QuVtO1GKdChQtf05+zv3SevImktVCsZNyAparOV0RuLOaKmD2yVbY5EWY",
-	"K06cur5keAXGIyYMjEWRNBqXjfl6auyKblectQzOTZuuojlOi8z1JlAm1kxrG7bNKY2NpaDCsOOWV99u",
-	"RTYRHFvsyL9bn38caUVkvILwrA7JkWYAykqHyIMBscWyfYJ1232CddZ9krApdO4q1H33yVrVdf0VUKah",
-	"EreM+ySgw0CvfwIhWz5RsST/GGnojb73SVbfnfxjNNUMilMeQO5zXu199D2cZ1YbvkM0fg/ITEi9QJEo",
-	"3yhyeiN6ydEdVQxXAxcd+gzKDnnFVpjHMGZkGt0xDjoZ43eD12cXL0bkH3nbErQgvvrt8mx4+eLtm6uX",
-	"128u/zVE+nn2+9Vw9D38qcE4eHt2/XPW2wi1nacEMwIg1O2WLRSRjMYMKy5aBIS3//Of/6wy3Pe7FVyq",
-	"2E51jQ9TTeyqiN99CN2XUofW8tte0GCGSaOWcZtYEw25iBMp0ACvn84brRx0C9kjB8dH90kfsWKUvTAf",
-	"NnL0XRjOLgttbR/JY+V0EniADd02B9CXCKv3G+N5GMnbiqC6coPdz/dBlWIj3nsLNjsRP+6Rot9cFTBn",
-	"hFWc2sRfPCTI4955wa1EkGoD5BYpwG1F0QqCL/lbeK4VEPNSU1v31Cz2o2Ya52bb9hetNveaLd9dtM08",
-	"LrR8bvW60Lzs3njSIAhlK8Bzg11jDDfxKWsrXyOZFj83UM2NaWU7yObamMLlUoV21PttqiSQbmi0a2QI",
-	"ZKtjGtx2SJm8m5axeriWcAxtd7+FqMjK6Omss3ITujhvYHYvpxJoNCiurzJudrMzdW0vjcInmiXibut+",
-	"6J54Zac0gMoGFLBkrR0WvLljCegW0qTb5vGyiAu2ay0RFVEQTgugbbU/4Evyg9adTPjluwuU3yapLLg+",
-	"HMUk7yjUdHowNsJjLCRiMqlReOiEqa0Vhq5wVI3ZBoC+GwnPtB56bPEOeUM7/LBdXzlbkncXHfK70XaN",
-	"TUP/JW3WMCBMh5yhCySjG0GcSsUSLRVqbcjQjUIL6qqKUnKYt4tuVDoKX9NQ9KKKBllPp2bjW1Aw27C8",
-	"yVhsYt5k5L2roKz3ymqg5W+3Sqyp/FinZALoAu8sYIZNL+VmlG0yq4RWohuFkG0hCRUExNQnHkYh4ypL",
-	"x9hESV4xtiC//fbyOfYfvTg7JzQMEyYlOrqqkl0K3dSbHKWxFw4XIo4w+3Q7mymEwm6zUdeExjat7euI",
-	"d+v+w0hI0zW/Kqy72Ff/cxV7r/nB4vdmMgePl9/jO6vyN23LpPRghqestiAar7ymXcUcIBMJB7Vm9NxQ",
-	"6cvWdJjTFQTGdcgZv+FsvlArEkdSmYbShKfzMUsw16ankR7NaIBkXbDUYcVcyPIty08mZbeFp88pzNTi",
-	"KbfYUYvH8qIijR8qnWr2YluFL5s038rGE32biEkUF0JDNIKENNEYMWWcJbQ6Wf5SVLn0R3cRW7JkBAYm",
-	"2SEjjGAcYU7vXLNFPwsU1WcIpWehfA18vuF57Q39M0bfSCeb3uhd9hU4CX6n36cRgCqRjG64Rq1QuOU6",
-	"C6nguFJ9B0pR1vo7O0311tMK7/R90lnap57cs95zfeRAxOG6ycZBJjVB4JuqMm8tcxwLVRm8d20LF1hb",
-	"bVYJxmRCjFks+FQSDKZtmIyxAB9AbUhFVt9AIV4OyJipJWPc8XrbqgoxlSprSFFcgkgx79e8H+lY42SQ",
-	"y5RnySAqiaZTlIu2PHJtRlbmVNhp8rSKLXkSlynfiaCe8scU0i2gmmcN5IlzWf7AhkwBB6wukcxrxcwp",
-	"T2to5FWmMFUl8kh0NIDkZzXICEs5ad1SMT7AWA+RzFmCxRGA4/UPsUybf8MpRIKYaH6faHYoKmjdn2kE",
-	"DWBBooS89poyFw8oDXMvc+SOyhllTdFraxpduY0tmity51BhCHImbInIrD8Q1dqdFmw0g9GMrEPO4pho",
-	"sgLT26YdiXVezVOI2IkrgknbqD5aThsmbMo+rWPWBVXgwqR8ZbKHeaY9+FmdqhVX9JPez0+i0qlaFd2Y",
-	"JjK6Y9sVgat0vIe7geSSncn+2E6+Ic0xHatKtYbKJGizbrDZs9xMU3DeUI2UyR2ryEOji2hoehhVHfFH",
-	"kQAHmkdcJFmzI+CRkdT4pxIaKC1Rg1OzNI6GodTIa36D2TReg581YfS2MtLEjQ+ozZrMxP4gVxQ223BK",
-	"ikVhkkUumzaaxMqypkBjjThhg1shzaC51OAcxxYrpBnoF05xHYBmkVUbroJkJfo42SLVPIYS0AKQEMU0",
-	"uEV7ZQiSMcjL8jZajIA+SSgNmXK3qIv+1XMSXipZRha0V5EUhS5mza18Mvr550G3C0arrKVZ1ux/AV26",
-	"9UP/5x/vu70P77t7px/+//777t7Bh+8H3e5/eE3DY9xKoe2IPVbapnPBp+s5botIQw/KAY/yeMBRbtWr",
-	"KE5EkzhiUrUKe4ypavdIlZ31asWDTCwqaWgo9NiKZFqAVcmK4LdPMSjd1psAcQRc1HeMQ+kaueJBHqNg",
-	"0WTBeIhHokXrVS5ZVeGLaZnXJmaPKjY1oX4tiy1VGP+2P1bO3bWv32AiuabTCzQUfr29GW9Ny6cUgr/l",
-	"U2DcaWBwqwedfq9v6oDgbJVwNP1721SGwXhpoyLWB0RPEsbqHlY2FQOrmmcJGdUzaQl9iAMq2LNIGPZL",
-	"xoK5mNihZpTbWLeE+URGPGAmHcTubJR7jeScxjFLOuS1qTweSRImYrFg4SC7okoILM0A+o6hTVmt30DM",
-	"6y2vJkSZ1WTIsPlCgx3Dy219aCheCKwDoDWDvBkNVNjtUz2M/ZnSWAsTyGYs/avxJrmlJKtyZZYz8QPE",
-	"nektC9OSGikyVRgbx03TpWZCocGtn1HWrtBJt+cRZsmDef9ZKm8xZrC5MJHKKsi7jf6STRhYm5BYqKyT",
-	"Yq00QPvimRcxeNM1/DlTS7aX6n1TtNFUSpE1turaSuU2ezMW6rvtSQ9VSqGJQKuP17db3YWpI6Nere0d",
-	"G2uKX2uUgFgCe9Kj3ZX9qNdY3DX5G0ww1+KW8bZsbweRY4/RT69hsNK9237eiYcmEySigUokjBpkEiwq",
-	"NYMAWAyRjIfyKZaAjwq9MUwUeMiaRn9rivOAvdWUHhc1Fh1Au53cWsDfxzNRXieUy4VIlGtApKkSmjxN",
-	"As/3ZkLREKjVuFpmrqiHX5O/KUgoMBga7YVwiHdXCxA9Asq5KBqss6QEzJIEha9yBbKy9+ckEfO23ovx",
-	"1hASeBn0NH2GxVftMZZFLalIqseiWf4p9g4C0whoxQahowQrsDSWFOD9LxWbV2GFEtX1x6BCbSboEYZF",
-	"Vd3KaZZvNQNWlqG5daVX6RxldB7JGQubP1NCYThM2KBzVBZkeTJn9p4qZC8cnWss9O7mXmWPVjxAkGdj",
-	"lKPI89IxQqNvqAcsJuS363MXcWFaxxwPCy/3SMyKHqtZPXbDga9huCaP7Vx00biuSMxP0TO9A6cOoL2l",
-	"WnAwRn0i0/mchdjSIe+P1cS7VGTyP0XPwKKR87VKge3dhZ8Jbb7pJAIJMBZ+TiqWmEAm2ADZwnhFZpSH",
-	"4HaAX/DpavshhITWwAUNL2ICRaDx0swb5jG7bfIKkiO2x0Ip3fTVQXM4VSRmNI+0shpT03xsy/srBY6s",
-	"ZKdWjyBpjvIVmYukWh52MGFLqhzu8ztbIpvl2RyCB8wnM7GEZClT5Qk0E9jyUyJNABH7pKDae7NtgpO0",
-	"Zk1ub+Ww5YFh5fyaGJKF0ynJvSXjvCZpGIWQEQjVlDBhDINufNLtnGqJL9LaGdOEo7lHtk7tg7Q1rfOK",
-	"BIkRpOtMaGK6rRcUQHCwGPLUuDAgvnkI2nWdJpzJ4W5ZHNW2V++mXKTf68u9DojNX4VkJc3WsF0QVfrK",
-	"oxsBUXFGw4ZY4PKqdTR4dwH3B6JSIyWty63KjlAVeS69Ir1xaXLVnSsgewlSOcLWcjvNStfNrMAtRwMg",
-	"abgqc2vxvkI8jFvgN+JE6htMYwIMt0NGFkhw6ob7vbuQ1v5yxxBCKOE4MCoysL8nP/q3YQf/Q8L/HiT8",
-	"70Pdvi1JMqadtiUjNnmcjfr4nXxq3EJYliQPh5IrHjSyEBSTiytSYl9clPvj1WRN78SAZLKn19cxU2oh",
-	"B/v7MyHV+4HW3T8Ul3XU629PtWuYzFcO/S0FVj8M4hWuu/sDDLpTtEgZM7j4Kz72NXqX1hcgeA3hX5rc",
-	"zOktI9QyzEepMlDw6xR7+XX9OveVZkDWRJC308U2cFsysFY8aFHTBIZnYYgN+29mHuWK9D/w7hUyJYpb",
-	"xGq7WRW3vOGz7VVo/G9JstIHY6xVik6b+3Zy/2sp7qfCgDNL5+NFUnnxr34+2+sfHdu1WQrxnSSFoggR",
-	"JzP2CUsGihRCUaFzfj5Gi3Qmo5/QKdWXnIyK5A+KE2A8llRs/p0kNFUzkUSaKDfqYljyGVhLy2/X52um",
-	"lqwvqXXxK+m2OdRXwvoP0a0G2muTZqXKNW9uPKNs4I56eaaSJfdy8BfbBW7rD/32zdW1Sb96+9u1rQ65",
-	"NOZWzREtumBge14+EPi7EddFHIIdwPiGMzshZ8uyH7iA9S1ToKuN6Bmnc4C2QXj4NafzLUpv2qIxScqz",
-	"TmaVLZbrahoUi+tl+LxGMbvkB5Jy0yqpUiTb3CYnzA3o5hVHfYfkHvW30VuYAJZr09CymfpdZ6bDk20z",
-	"fRRjnKiQKpfNdljiBNums4kQMKWNrXT7yLaY7csm/Hi418XKqY/ndyl2JWibkRUsUtmkiVBRxz1/+5ss",
-	"ZD627GWRoWYzGBZ2iDUuKmoNZk78MqUzoiEWFKq0ZQte3XDFNs+2BgiSyZnNLVJTpxRpbX5n0ySX7Ql0",
-	"NZJwqTgLem0co9N3EoPkpkKEmdjdbINzNq9sTN+m+qdN+1tXtOeUU+hDDAhPoLqT4Tt3873DfrsADB4F",
-	"98W71y/P19CueCtevzyXeRZqowQYp2xxVbx4a0yWjPFWbpz7xJuvSZpOKvZ6ANQ9u7TUiy6/z1ZQI1Qk",
-	"UNEY7TD6C+P3HYNFRrHAsM17VtaA0JBCnEg5q9Qkmxrhwz11ByaW2BncK9BMA35ns/kJbif1j9lazkak",
-	"10VjPqjnXLFTft67bf2Yazz6JlJjM8es7cUGe9sO3p1w/yJv/lpCgCZV6ytftGHSxZv58q1sd/hzGlTT",
-	"X0z9375VPD09Tf7Q9o1fsklVeP67C8ePtTQ8fQmuS8VC6KhcV/j+66ewb05SL9X8bdvsYOXWd25c1hlq",
-	"FLv1ibdVJc5KEperFRUm8gsLqtuts9W8tGgioYUualG+p2ZRgm130wQmnkQT+FfLNJWhEL9nSent4Pft",
-	"uqyudZZw1rIOO5AFgjSJ1OpKL8ToAowmKCPD6oBT41fZBDOlFt6XL4Dpk4oYoFdpQsktYwuJWS977y4c",
-	"S9e7iyVNWEa3Ta0iYmoVyQ65nkXSFES9gcABm8eVpR+DyQaTUSgPnbx2U3yIxrfS1Gq94Tf8n+QFJCYG",
-	"NI4JZyyUhBLcFIFan6YsDcVPxKTLT0Qci6XEigv6lYmI2dMbToz3EhLjI8GxVQImkYD/TI+TJOUhS8jo",
-	"0x58HHX0Ot4A6E1tTTBnj1fQaMMn/WMSzKjeJrOWEikSpQdk4dZoXIkSvYY5vYUyAK/h5XpCbMg9IDE0",
-	"suKMpAtTDPT/1Sv8AZcAkbkw/vLHc3JwcHDqExn9Zb4D80OH/MZxdTluw6+m1hLAwPkJFgvOIidLyBSF",
-	"0o9FUy4SaPVkWydIWMoZ1rdAA5MkI7grYF/yScpjJqXj/EPdYwFFkkcOS9S7IuQMfsEaGhA8xZbQmJHN",
-	"jYFpBEaSkXkvmqe0bGGVBrsIPfTFNZ2OOsbGZRqLS6cnLT4CUED4vpzsQbrpSK83FNguFONIJ4SLsQhX",
-	"hMUy67Cih/0Dvjjs9b+HNY1ehmy+EIrxYLX3iq1GRHBCrcltbqooJWzBFJAiW6zUZkCbDcCarI8PHSQY",
-	"emNM+uTaBk3cshWu3uY/wiqdglr5vbHt0CO9BNMGhfzDtj353kxDRoEI2UjfO31XBUeMT5WMQkZG+3e9",
-	"kZ/1fDNXbUBG+zNGYzX7a+ST0T4kTeGfYsE4XUSdFZ3HI4D1aH/OVBIFcmTDc22XuTlGhb9NxJypGUsl",
-	"5nzHUcC4BH5qhJSLt7/u9TtdTTyT2PFuLZfLzlz8FcUx7Yhkun/x9tf9fqe777TsAKrmOemPXq/ThRwY",
-	"XKg38A463c4BZvBhHuL+XW8fE9L3sLAHRCFgFfuMfLwMvYGnLwJmdv+EAyE5n86Zpga1Lol8yL4mA94X",
-	"f+s4MGg2GXiOAif6OORCcIn8od/tYmsbrkxNfbpYxFEAe9n/aOT0LK0x44DvP5hMlzltluIOgAAJG1hN",
-	"WWCD+y4mpmKKT0QcOn1iitXcq16WbWrfNvYBhpjO5zRZeQNPv9lMbpWwrA2dPU1w4wF5b1FGBbR/WYED",
-	"6Mh1Nt8aCRwa8oqtzNkBwX0mwlU9JOyQiBWAb+wN7tn3toPTmeAcXdM7OI0L9FTakNYmx5GdggP6L/76",
-	"ndz/HIVfUIiBTqJr4szzrPKOrVB3iSTSUP+ID1PJRmQ5i2LmuJI06xPcKKLFo8ZXFY+6BOnD7aD6SXC2",
-	"A9ji/lpCt4DPlSRtytTGDXZbodKbVzvY6U9Mtdxmizvd7qY+h9u5SOtq/biZnDlKATq52ZSUs6VtQ2oa",
-	"aCUF5MzbbK1jIXoeH0RwJiD3PAal+QbogV0ZH5PM7M/ZfMwSVw4o8bU8zk8LOVp204xu/exKAsOFmfc+",
-	"YFy3ae0EmsBAC2ENULrVIjWG12M/WA0ora1wsfw73Mva4xuYtw0+3/O6V/L98d+C479ZYLu+9ZvY344B",
-	"lyk/CwK22A2zf2bQwVzEFmix/TLmYbFb5PCXNlix3YEULxP4Karjur/DFkJ5rnqxXDJ4JfToP1OWF1wY",
-	"rJV2tlm9mWC9tSzB1i0AJpqVbxlqy1A1G32Z8mYDXS/P58oasQmJwjoQFfKdKgFTFUOk31Q1W9Y/sZnu",
-	"Amhzhc80AbYRkc8mGAHQdPwzNsGSz2sR1mB1QGMbSABQCQlMQz4xxdTI6JatfoDSEyMtzC5gSh+CzKEy",
-	"19jJqcg0ufeeiljyw1TEkO9WBSvrSclB5bakLkSMOlVu3v+fHz785w+df/5Hpec4s4b2u+veuH8jdRcQ",
-	"Z7u6axMoOFtm6i4YESGqaRhxLMazMw04i9kukV/z/f24chVJ3qqGFZWuWAS3LByRMVwE+3mYchXFGKJW",
-	"pZxRWyDVlEzdppu9NFUCv7luxoktWNjkHFooZzU7bIH0xfix6m3aoS6u407b3pCq23Gd1Y7flY7YDtxf",
-	"URgtlIrZIsFcZWMfy5jYQlJoIBepJGXkB7SbM07HMQuhgk4dnzdjCvxmW0X3fyuWYQ94O9fI0OaR7KTS",
-	"QbXSjcl/eqi1dBM7yM0cpgx2oQc5CtmUYxWnGcWKURO2vOFZ2Sbpm6nYp4CxULrFqEw4QADKKhcaetA2",
-	"nfIViQUN0d1Qb829ypPyv5V6lxeMvb9N186xc7NuVs1an91YiFvj4aWqBUJt1/2yJ9ubfDdKCc7xfnsj",
-	"bgGW0+iO5bAEO0tzgLaQIuoh0G2LXDs09Dq1MHZPlB5g7q23wt6fUDzcELuBQnybQ8zMsRvIAxjAH49G",
-	"7IsgSJOE8WCLxPXGGbd2dqXEqljY4nbQtDXLaIww2zxvOcrFsk72MQVqcmmhSShvnYkDOzhXilG9brtM",
-	"iZ3JQp/dWhRev9s/3uv197q9ayiTO+h2/7N7Ouh2UUBuJjTlZ1QnMNkuC9InUmjRU9lyShCHlJnqMoTE",
-	"2iamqskOTeaBmEd8imvBsvh/M1rW9NJ0TDB9pbMjOqexltESDCY5Ojo8+t43afDRfCESpTWAhMh0rB8b",
-	"Q9Jqh7zhjLA7xhVZsOSGayDZeiM+Bms5lRIBiwiYBfIoIhADJyIxjjOsd3DDNVV5dyFNfU0KFKZDzrh5",
-	"G0a06UG/vXzuYyUCWz8Ot2EaF9xwKCUAyY5EzsQS4pgwC+y1flkcMYkpcBCbdNjtmnpdQAlGeg+jKpmS",
-	"fdJA+S9Da0oJJRqIUovNc4GVUFvSooPj410TI8U+qX17fAVK5D178dPL14N352e/vnj9/OzyJrnh715c",
-	"Xr1883rQ73T1x7eXb56/fD7Y299/lSbU/v/Fa/3bi9fPi88WtlSGVSUhsst6mgVNMYTgRjJkaUYChXIj",
-	"CSryLmjT9UayRKAGbgbJvz+RGiSmddFD/HilQ4MgPS5sFeAxW8lC1TssGrCuSyQpfww98ds68S5T7uJH",
-	"pQ9vB2LaAFLLsZdo1aE8E+LWaZqFxV7Q6ZyHSuRRjwRiko3jxERKLnB/6+cGr65QgArid3PRB/vuw3FH",
-	"evpu75fnf7w6+F8n//vw+vRd/+L42ZPXR+e9y+45HLDbMMY2eCv0xaqf4JljREsWhEfTmYJOacV2dd7g",
-	"xBTmMj3dTI+CL/e0U0GjYyR3eZi6KZvwMKnRhYXTuM4GwJukhPcHvQ9ZjoVHk2AW3bGKXR/3y9s+wNYM",
-	"VZ1666FcylF7772GrhJaVPmRjZOUJiufnC2SKPbJLylnPrnSlw+6/GlN57W4gw8DLEUANYK4gBpsB72O",
-	"9+Ehp2DaTVewnpfO/aCGHOyEf7A4xtBkjFzXLArCofXfDqHAl2PA8u75SB0VmZsuTzWU3Y3IckpxOR2N",
-	"IITFOKOwRJntg7wiS8rdoK1cdIRfA8pNXDgxkeYRx15WWHwLWinpp23wOLS24qxDzrLI7DwDIYPjeAWi",
-	"Kkxp46W1puqbhrujbPOdXsdp47FO5jRsHupR2G7IbH/Zm5HKb0QoDwyh3LbA5/ULNC9esnFrCt2WVL3Q",
-	"0vI96Qk0SHsMop6bAu5xatvR4iHn6hfWtP2Ev+5R7tqPdF2IQcV0nBWQJC6WWS81KCydFXrGy93ZnRnQ",
-	"loQsLAQL8j9cqrSNQWvte7/oAWtEr0qBvY142Dha6BcxfqXHb4w+Ym2mM4UCNntXsS2k7ToLuskmRysN",
-	"FApKO/WzVnqEWwWG7SrcrG0M1n8FD/EvYrzdLazRvhhKtDMr5ke8MPZqwscHiWx6hsxvV+eN+kWMv14s",
-	"C/T/bXMgdbT1oxjvLHJFT7YbuD/E5JId1j7arGpNwNj3cQ8qY+HQDnlBgxkZfRTjkTG8BjRJIAWV/CLG",
-	"muz/cvXm9cBtQqxuOFaOhYB5lmT1xzKTb2Y0+yjGtrfsU/2FMaWphNH5DWc81BI3wfABReIIjc3JivSO",
-	"iOmUbCzBaKjnnAWQkEnj6I5VWW1x7l/EGC2gXjOrJGx9D58tWibhl4HeyA0PqaID8vnLDb+PidFAfAe4",
-	"9yPkSv/t0G8QUB5giZEdGvrOLAM1uIQviTVHVbaotctYswCSGZUk0AyShSRd3HC0xkdKsnjylGS9tAx6",
-	"EqnAKSCxLjbm7mo45r3k53R1w/H1pvOx9N3G8HO6MqvLO8NXxarAkEri2cBu+IsY79BueCZvEY2IEkQq",
-	"sdiMTs2YRxYSHm3x4166A/875+BmgFhtFyNc6D5SgFlSPBeLEIWvdxtfZguajmwh3RGhUKLSqZwdYa6G",
-	"bzPgE8pDMSe3bPUUq36D8cWG1LP5Qq2wUioWp3LuuynCLglVimr9xZakMMn5bs9cIpYciA4K82MMZjY+",
-	"Tiyhr+gt40BEOjWBaZduksTXD0pzXn+vgLT8+R0Ho4nEHAFWW8hh1ADlNtOdrcJr4UjaR+Dkj+8whKot",
-	"CL4Gd18D6iBhgcb11Z6cMQTuLrl9HJsKJwvGZbl4fu4qUiK4JbdiEVGySMQ0ofO83AU43J2KNZGSRItu",
-	"YyrZAO20hsrAz3q+W7aStgCjhiAknv8+E1CiGyMUIuzUCrcfZdSaYEULnysAz72uqzvBgy172I3P29P/",
-	"gZ+dnP30grx4fX75r7fXL56TH1/++gJ+vOGdTueGw98vXj+vH+a1YGyFrdRYu/SPPoSIUCLpZCfRPb8n",
-	"kcIUFFwBvmVnpGWgib6wXfR3h/8X4NYGDC5wIbD5WRamBU2o+INS6kQkc5ZoRqV1saybsMZUn3ChosCm",
-	"p2n0hmYeH8UYu06YotyajekZtQz9UXNQLpb6Oy4UuWWLisQdvf83dyzZNWv7xoT4GmOkHZoDh3xvtMmL",
-	"8W6QgrPqk+3g919DsoXNNRFrEQqPZCFLWLHEJ5yk+Wq3ouzPps1PRZGpyDI0mO87SaDFBg+xipW+a9hb",
-	"dkDoDbcqrc2hA1s/VVBKKpLko4g4Cx09VqZBgL0mMPsOK2HdcKjoJWKIu5hRHpqWSk+xx8wykszPMviw",
-	"WNQtW/lG/NazY2hofdaFOeJvJNniu2vE2kewQ2ZvbHsF6rifOV8f4Z2Yg9UEd8ZoaMpX/Cpw6XXvMkP3",
-	"s3HmZQ+6OFcQzUnzFZrVkUhtv0ZbLAT4zNbUkHOwlWBlOmPWMcwt5bJDrkUazDAM7N1F3hrdTB/WJZLk",
-	"GPvNMkh+FMmUOcC9L0D9DQpOzbVcR0FNUlTeqwrpjQYkXH2T9uXo0pS7vZpvOEbdAgGSkkBQKVjSHHJT",
-	"CMPIa+IhbdHkDpV9fLUNK+ZY1846yhDJc09Zib7WF2Y42tKX42GM8W9BPjo7VEIbIuTX0T7x1dsCD68Q",
-	"jx4SeXjDbeghIno1C4c4XIunqvAWJNxEJDe8gPiaZtGVJFJU8lATIPY3ZKEthUM3+O5u3u1Zy7qtg5Fp",
-	"IOBm15BcSzTp9f54minnpf7LSDyiOWsTjGc21zQKD8hRZ0fxuNiJkO1N4mg6UwXM2d3lsvck5VuUDD2g",
-	"LXq1Kzjj5qc/PLriMuVOdMW/gyaU8gZaUMqlY8diUfKYYQMJIkWGivrjg9Fwu+U15V8vbEC/7EubM6rl",
-	"synfIY9NHXJYCt54wCk8hNOivXTTuWH0gPfQm1No+QllfU0Nf2Pq2hJxd1aI5QtmIgpsLXgIEXzf8/v+",
-	"gX/oH/nH/hP/5IOfx6i/P+j5x33/9MDv9Q/93tGR3zs59vu9J37/UA8UnJlwwPc9/6DnHxwff8Bi+/D0",
-	"E7936Pd7fv/EPzjyD/v+4al/dPzhi7ugRSKwVYcmdzykUAXfhBiW2N3BoHv4R7nGMVY5boat5kDqrKrw",
-	"605MqSi250b1SBrbYRTMSLZ30NIoVHF30Nng1YPICrSFjsWGyJbrrFz4zDZxzuq4/yU4K6WYagFRC4C2",
-	"SIURL274X2jwSGgYQn/CpSC/XZ/bjtQQA5PGMUvcrs16EOo8kL6ox95wbDhMV8j7sXEukbfRQlqzqubK",
-	"BQMOJHLqd0YBg7xGHIFfdMjPeVM/qHUL3g2ICrVzVYmX+pfrDHyNYioLLXaKUcabKrxt6XxY11eougm3",
-	"m0Sp8gxKIhISU+ie6qZSkjeTQs9Desf0wyn3CxlhGtKRtMB63PzLtW1k2QpmK77NzXQSUrWCm+/sSUWa",
-	"as2ildjBkp1WnXYJGnpZP7Lal2fdQGvQo6J9Z23EbK6S5U1Csz6WymaG1C1lOROtA2fLqgCbm2xLkMm2",
-	"JNBCkmFNMv/xScu+h19fenW7U/W6vjdJGPMGfd/T1GWICTQZ8LIyP853bbNDKtMAsPTM4ATy7BrVIYB2",
-	"oqF+xK/egv5r6x4MRat540HlG7t6kU7/W+9MRnT/WtyuRLE72UYRpjGLt6R7u+ZgWFSRzT1ClYSMv2ad",
-	"rLM7GyVrVYRyzv0wAUDcsi0K7jUO+Xf0ocHWtmMAAqmkPSr2ST1SlJiyEM8OG7/YUNeo2nj3UklsLqIl",
-	"zJlYckxyiWybFRA2Tbf0KY04iFmV3jXrrgbznp81/jbT5JUmgoSpulgtgPZDMovRh5dTlCeWonSRovyR",
-	"08FFtGBxBJxTAywrT+21w41mCWG9dttAaITrhNHZRpOtbqaFPzcAhm9DWG7ThA6tat/i33uBc13BwH5V",
-	"md6uF9XZXVk2ZfCu6W0qkMatjrSXNqLKmMitjyW/ZIJXhTLdiVvnRnwjZ9klLOMeMHqIQSSVdMrqWweY",
-	"oqXW24UVcSwXHgs1I4yHkiQiRVdAqpY0Cd2SOVruuOEm6AxRPQsrhYA1rLyt/9aHGgluek8AJQzEnEmk",
-	"6APSP7zhyJhh+m530OuCctg/AmKJSzX+URMAp/LXYOQVZ9DSymhJmpTC3lhI5oxyCCoohs1PTXTAStqs",
-	"RBrAI3pCrQIzVyvLm4slrEN+pFHMQhtGDy23svp/QO9hohueeXSKu1jPT5QzijG9eld6Oq2xkOsZu+F2",
-	"VVPBENBECVguaGaoGqIq3ztQMwLmolxfK+iPVSr2lKnfJNavbYdt8NSPWt9sIH/A4GvReChY45+tmk8d",
-	"zdkfcF0fLOGACm14Rvdg76DIDzCneLwC9XSVtwN+/9nTN8bhN93DMi+ZRuMhoJQ3ODju+h5ghP3m1HzG",
-	"9o2LRNxFMhKchUPos+cNDvunh6fHT/qn+tGE0eyHXvfJwZPD3kn/0PfQVCO9QbdzevLkqEI/WN8SRhvY",
-	"2Y4Ojk+edE97fQ36ii3167Z03C1vqXf0tfa0Buq6PWn1R9RvRwlFIQPI2dfp2lHpRT3OvmoOwrujPJIz",
-	"FpaWVl5YN19Xt3JdpdV03UWU399t7nhAAlIjdwAnygyAAkh/ZvqLsOfVw5nsz2JJYsGnWT8DE8cGgT8m",
-	"by/6K2+LSWwbbcuMkWE+SM/DnQbyrpbvnov5nO5JpsmXZk3QV0FiSbvD3kn3e8z0gExCzdageaimMG54",
-	"OLvhgKcdggYvW1pOLqBQ/Ywx6xBWmi8he5yIZJ7GFJmGtN0cbzjVSk0iFjNWX0Tuvxl/wEJveIp5JqUl",
-	"/H4U+hrqfkaF8r+GsQho7Buq6dtb65tGDM5d9bNb7K9dUz+/or57JX1zV+9XIg66o/sgX8wYDa3Mg0mx",
-	"GuF2VfgNoqOgxBu8EvDPQc0d3zljxdlsXTEW+//eWXoGCNstMRakj2R4yU4sx4Psq93GMl9n+C1XPLBS",
-	"csTvGIfYeBu+h4m4T8lIDxtCoMeIKBbHeXf3SJJQC9A1VhcD228SAWXffa/cOPPw7hLjzsIwt61uP+L6",
-	"C92yx0uxd4tt9Op0Q0ysZAAss76ZS36U39BgMBd37J5grA+prd1ZtzGe7DBbsPHevkVbzYqEXhMPB9Un",
-	"MstBXZ/Me9ODh5RmrycEX/mAs2LsuyIDA02Yd9xJUU+5U7L9bUshXGqZrsjeimVUayDfUMrC+kt7pqzY",
-	"FmmrUKzpHm0R2xRuyiS0itZ2WTPRgCbJCs3Fd1cLiJ1RdOr0uAuoYlORrAaaOdT2ucPaMmGp0x1CcLCp",
-	"152i02ad7pwolIN7NLgrJyNLkcMAwkpiNlFFLKkLDYh4EKchG07LkRF/o65J365VrbkPZJ7jeHbPylfl",
-	"YepNabat4anFXX+9SNXSe5vbjtYerNReSwDfXSxraeLdH+RDnDiVp/+YjYXXsOd/Ogw7HYZLuFJmsJvx",
-	"pbKipH4RC9IE4n/ef/bGjGoE0mr9h2zmKrW2kF2PRaE6Tq6CCa2tbCdsOSDjIfQBdaIyF4lQLDDhhcV4",
-	"SlkzWy5uGPXaju+s9SHOIVPdqTckkmHZ5DJ5deYqdnRen+h37N4WkhmUGHt3AVVaTHPoCB1oUFFrfc48",
-	"Gqx6q2MhbsGitR5EZKsRCBOl4YQTdYqhhhhOVCGw5I06Ck34bOFNScYryEh05oNY+yrZh5FFxAIw5ixF",
-	"cgsmOK2zvLtwnobA/fWntcBgy7aCEZ2ivgMYx9U62IzHoSIYEfXtRaoA6u7CbdZQ5fklzKrqGidt/YZy",
-	"w+ao8vF6N0CGFDFNwA+LZWkxzCaY0WQa8anzIrRNVi1QmFJpceyeLfryv3z48n8DAAD//w==",
+	"Ma5Q013EEYpm+39IlM8ySe/z38Et96XpLXI3mYEh5/mZG+It4KJsB4iim4IuFhWG9Sctl2oXsmmxrs+k",
+	"+Wod18hXdnxUujCqPBBVfoca7b8lWK9y604VXC9ZIO5YsrqaMaZagbXxOoqvqFuGa9ZufrTGfCwPcmCL",
+	"yURGCii0Y/ylQcCkHN6yFR4b43eDs9+uhmfn5y+uroavX/xr+Eor+OM0uNWAQPOpLFqw5EHJYBCL4Nac",
+	"onfQtV/MRQjagJgv4ojyQK9lkbBJ9MkYXvZhcUHC1DBfl7Ooqxfnly+unbW1uPcOJOtAnRmtm8FZImke",
+	"LmIaFE1CTU3M7sNoVxCTidU9zBfcLFCvOTc2t37VBjt1ZuYYzulikXkFEqEnjaSItTapgdYG2AjLakg7",
+	"ttTmGN3YYFqyKS6olEuRhIB4SaL1lZlIJCNjqhRLVkQqql9RaX1Us3Q+XiT42tOXg5PjwfPu4KQ3ODkZ",
+	"HJ4PnjwfHB8NTs8G/ZeDF2eDs+7g/GhwdKbH9I4GZweDZy8Hhy8HvWeD/rNB99ngpD/onw+e9wZHzwfH",
+	"53rMs+7gZXfQPRt0Tza6STcbKJseiwV81bGgt2IhuFwTBoxdouXNyJSp6jXZoSWGfG82vq6rAjPS4mCF",
+	"catqajNsH8aUjFGbxmfjnCAGWNjb1/9ZIFuP4fgamHPlumnuLwGsA8Nqs98IhezyHhmL/r7gAyNgtWar",
+	"SCTJVHDW8TDg4ywI2OLxMO1nMW4BHxxdCZQ/xLgEj/uhyLtEjGM237DdBY7470otBeQw4HeTNI4hmEHR",
+	"KLZCthO9QwQnubOCzEQcStLrEjHR/wcNT29oErEYBM5cYNf8JBDzOeMhNarUh88YJmEUwzzMQdI50/Ki",
+	"Vxb5D7TI/+VjpqxukXRcn/Vh91RzVAXOiOtozvR+Nd6YLRuNOE34QPPUgQHYIAdL4wO3p1Fx6GckYZNU",
+	"0hgcCWRCozhNEG1zifRxyWRB8r2vuLyOynmEiE+WkZqJVJFISWIFLrA3KU0IQKIHw6z+3WofX52s5lt6",
+	"NJL67wZqY0h+ZOp6mfI24Ep5LZxSTpR1Dpr4FoQYgOMPMZY7ob5Gjn7ca5sL6/cS79ehY9SlahT66rfR",
+	"LPbRruL/EPCtB5f8EknVBipgBVBsjs78xptde2c19wJHmpgQY24mxtwsfSLikEmFXsqOA+YqUzINQ/Bx",
+	"0vhdIhYsUWBxNmELC+crx4SqCqdtxpaWF8dkzuZjlsjviOR0IWdCSXRr0FvGiRJTpmYs6ZDrWZTFLSBL",
+	"ZpJoxbeTiwJjIWJGucZpN4SrxlmQMBq+hZhKtNesmfhDFjMwZ5oQ5yyuobil9ZcXNlk05Xf7hxVvYp+C",
+	"OA3ZcN0nIB3saOnEBgfoK3y01wUXqBlBkwRENdeH8QKXUPZeSD1PBCRyK7yyXI6NiPsLjsLlDRc0oXHM",
+	"4gJgu2U8QWwEtig4sgmqCAWn0lPSJT9YF7a5499JggFvhMYxupQKzuCCO7i77g62RqjWEC+7TjZt6koP",
+	"QXZHiXWwkLEQtzLb05zylf43UmSmP+Jducd+XAcOjeO3ExDmN53TlX1CS++AKXrWPXkbLfbEAonBHlj0",
+	"WGLuQim36r737hveggr0L1jaPiBifMwmwQgKr2g3AmqMJliHMGbrz/5obOwprfmLSRcJsjCfdcenu2Z8",
+	"Yf2isyS3EiVfy3TbvORzGP88G/6llBPXFPPOnYc08hWvzW9WPkwYDWYsBFXMhFw2hC3s93kkb6sgm+fR",
+	"NXMyF/Pq1gLQxpJxRX4gnN2xBDTtRnPmjrjP6z/WfG0D3j8/nDTHVKIOPdTDaMJaASQWkLORchXFzZ8y",
+	"OTWV6y+lBlZFNkFEp40RAXxoDu2k4KUrzv3GBPmsP2RyciqWW4hwr/rdphZuxdIrGFmK9l8LUsJNoxP+",
+	"Kcn8sJpRmsgbG/zRDB7WBNNkgTj0S9HVX97zhngJSD+JWl65ipSj5sLyJZusk8iwIpHJL0WH5EfgkIky",
+	"cmbQK1I/f52cWrJl8aGAh9md3UK2d8drkAs8Nq9xwjLuo1QgH2nMPXwPDIFbFZFLRkOiKfRKzSI+rdYp",
+	"2hLRbVSFiIREYYdkPAIol4mEAtu4vz0OqRx0sR7AmBHFYCaigEkM+hacAb6OUNYE9kQMJ/PJUtMLeAgS",
+	"A+KYYoSrlqYhNtSVQI+Pjg6ONwugJSQpLboeW9y4mI3oUtz0CxOlaYI2R5abjsDQNloXMEdPs8hO+0wG",
+	"IJ+MINBG/7Fk7DZemWkgFi9eQdh8EV21tr/KQ3GGSgzZp0iqiE+HJv6ikSJ5f7Tfif5rwosaim3PYXgr",
+	"beHradiZgNhwL5G8PYfr0nJDpQx1NyTZr4+LBVuv5i5wN01sJ3l/AVYQCeohLd45vclNAc1OZvzncqZr",
+	"CZwttlcVZVYmOK8ZW6AyjpiuL5MUc4YxrLHgU5SDG3GmF+aFl9n7CgrdQX+dW7mS81bq+UiWDS0Ab2c6",
+	"b8RYhCsSUE7gIjDAAwO1LHaWrQxZrmZKawUGnLcer6PcEk7AZMTo12H+PaHkDzEmc7oiUkVxjNhYtDMc",
+	"n2yk8S3QaM6oTBPEzWb38cI88dzcrwq98BUHpDNJGJqC//jiemRNRlYif0ooctvljHHCBbB7zEUyr+hU",
+	"kMbmO0OW0GJj5oFWVOaexqlCiYn7MgXLFptv8S2HGPd2W2wmOz2FI9fgwDwVk2XzuBLVS8xkYIZii6Ly",
+	"9RWEqaywx1qCmRC3LCQRJ4wGs8yJCMsE6tCpP2F3dseDv8VGqEfi4drHkJ60MDPqp37Dh1phSFa95POa",
+	"gYhxEilQfn0NjKVIwk1bz4/eid+rTcYoYVdmcS7h1nGVFJLyMRzRsOYA319IMl4ZAUDZeC4w/U4TseQg",
+	"d+Yigs2fIDMaEi5IIsR8gCzD4CaPYbaYZWO/k1kCzdhY1WnCyJjFYkls8GQzPKms/bIlBcZ95Dk88WhG",
+	"40YCAAr0zdH1NxzfClOLJW42iYRaiGdBqqI7RmQslCTijrmnrREEmXSZPW8TCKvM2H57RewcIo7bKe9R",
+	"WGOxM3MSJchYq6eUTwvUWzNu/M0mCm89T6FmLKlSg/X32RuN22WpJR0zu2/frzkLimNASYHQawYzFY2l",
+	"1ncx5ZyFeYDdNieEYzJsHbtXPNdsmoZHecmkccYXz8xdTrObUV7YmoB2Bm6spUjjkIyZCevIkmXBb5aY",
+	"n4OZEBKDrPJMd8eYtU64C9Csg4kz23bw7M6w5uLBo9rW7IsuxB1reUezm9F4b4WXlTEcaJH92PB4qndW",
+	"dipBJoGmcR+ysovgoPCMqe9jBVE41/oYTlQlLlClddM4ms4UkfQOimAJTSPcDEWaOXJQZ+iQ0ZQuRsBu",
+	"CYTx33DgxfAoF4qAxQcJTUhXfh7jFQuFeZmSFDLFsQaHuuFWO+uQkVpGARsN9M0RgcYTAt+UZoukm3CO",
+	"Aqlais4NB0s1gmtKF1qD1I9XQ6lobCpVDqCLxYj8mUZMBgzfNk2ZVCiR0DiWIE5omI2gut8I7zclxq3j",
+	"33A9x9Ce/AhCKSVsmtHQJyMxmcQRZyMiZ6lyXwH5wVrqUTN2w22YSHFztqIgpuy5L/J8z8xcuevnmZGr",
+	"xWUBSTeE0h1lQP3rX//6197Fxd7z5w4jo1oUC9Y4WLeosnWrEljXLsRzuno7+Q3y+fKrYPL6QAHFP1TK",
+	"JP61ZCG3f6tZmpg/J0lkAnapShOTFbgOntwQ1s4Em+89jtEdZ5OTIV+ZKgXeWxJThfagIohtRExuealy",
+	"/29PpHfpEowuE+CIf5UXVZ5kJG9NotUFRHTn55kwzCvzPQRU5dm8SBKRnJsnK4jabcRDTQ2cAGYbvkz0",
+	"Yyj50zBkoW901oRpwRBsIHYpIMxyGmO1HxqDKyzlNFUzLToGEEEJjsVxFIZMX0ou1HAiUh6iD2wSR4FC",
+	"v1iep2WCuDFnKxYSJmGfAsZCmSdxQYpdKplnncqe793Nh1PMVL+bD8epXOFfeQWwRcImQM2HerssLJep",
+	"hBUO5QIBbF18KYeAAjPAfhsyHrGw4JorjXR+COmcTmG0EmIY02QKA6hiQwhHMkuhdzSK4enKUwWzQVgT",
+	"k1GMNWjmLK1zQqtK88Zvs5XmNhkbmwqyYsohZpH+jslOA7/s0Fqqtsg1Fc7XodFQnA1XiQcutHYhsRWg",
+	"v02wrJfH1u3WD3NguXnc6JDCz2Bv1F9AwEZIrWtKj9Mf8zHrJLYwR5nwoR550NvmZXBs8b1NQp/G++jP",
+	"lJmfTSJpMT294RHlDLDw/iftX2+B1szntG4XbGe0WzuTdlYH2DaYi9tYH9o7XvPgqPWAsCy3ds3yuFKs",
+	"GG8TcXV86FXB4RbLKbkjD/qVI00BvM9VNloa1qzCRA5PMistVG9ruDY5o/2j49oIm+VMxBhcZK26EQjf",
+	"t1ws+TpBLEa9XP10pufWb7mNFgvwolETCl5BnEXC6rdoteac+ZBpwpZkvGq00RJW3LIs3kRz7Jz5Apiz",
+	"xdRiy5UNZ6pBiiIWFcqpf25yKva0mxxgBre2QHCX1XznWaBUpmVh/fYFTVQEQlMuFCArCyu5vql5XQoj",
+	"sIWv16xnScQkkYJMaOIXiiJphmFE2rBTCaGA8oDFQ5OPx1zZoF38/LqPPWWV4WlvhLLJPE6duYaxle2j",
+	"MbVU3Jy0/izGIEe3M+nWBWZmxRwqfsRUya2rea2HAfFTbDhe5dXB168XmYklmafBTJMhC+Gya7ch5SuW",
+	"OP9cNSKred7cElesjb4lBRPH5VWX6wC5KfCyECXZPNiRNTiYKxj3xRZMr1S5kB2EQl9FU8tqXUa+Z5zk",
+	"eshjMwyvCH68t/wAkjogsoWbc8J+RrBK6OTgToGyVJHV7D6uSx9G090ovmcq8caA4tKuYOZ8fM2yXpv7",
+	"ayl9VvPKoKuHxY49E9bEQPmNYwa6LxZZryP9u9BcIGn90QzMGf47APgzZSkyy7yXQFZm3Pcy5Rs5Dv5t",
+	"RB8N7UjKGmb4S2aLqVaZ1k0zFblbRZc9Y0SxT8qaEUkqIUtILDkRSciSp+SWrWSWGjj6YWSMde57HZ+u",
+	"gYxzj7yBN6eLD7iEj/lKLqi+UBzKJbUzM4bJapikvK4oJYtjU0nXuFTIJGEFrp/x8yrr01pITUURPxMt",
+	"pJnJ+wv5XeYxVkLcar1U8yjfuu/QDh+i3XdUjIQb+Y4T07h60OKEXjdwe0dKsniyLjCat1YvEDKklloU",
+	"dwN4KnQJoV+jXHbahCuyMKK85UMynU5BtBpWhQMW0zPLcMpE+5U51hm9Y2QSKXRHKtHZLslaeK0tfx0K",
+	"GxZbRQUunPCmhxszWhgvyEjORKLwoxyBAcoiWmE2CHn4W9o62hkb3O1u9cTpsRc49BvaGdaw5W0QpEnC",
+	"DOErMXMbIrkxptnx230Bs3KVqRuwAOYz3jhw11MMm9WkN6jO3wFZsTpry8QSWs/kd6Zo7V8mhKxh7dGC",
+	"kzN72ceNkNqFJODA/f4WTBu115JlbfGJ3cMB5i4Xpq9abTnioh2BQhSyp400ZOBGnhAYMRZqNigHq+Cz",
+	"UVh8ygSQrBOihmFJOwm/eMDVfSeWLFkT+CBnSUwmwDbkAnTzSgHOqW5UyrN5eU5OD4+erAOmtXRvKx59",
+	"XkurxjsvC7KeT6DioqwyjuTrNlWQqoKVIr5IFaGKYDApkBfbz0Cra9InUmviVNoskU7BaF+dQlgusFRN",
+	"3DKH2WiAEl9AucYyDCYkCUQucLH0ydip6NAwWOmysIYqFcIt3VSp9eZC3XeSxGJqSsijgRKeNYbJDYmG",
+	"6+zWlH5aO9/oE0Z0uuXha8wQ2/Qd+NW+yUncM7jlW83QgUAl9XFsHCXRda0bXCMJMqwMQW1jZC/0latP",
+	"ShYqt103mNX0pqtcmAl9bjVjmbyjWxff4q8Drwr2JfRdO4FqjmSj2AekwJsqUqDq5MYK4JSuzcOdW+UZ",
+	"3dprnyurScRsoowFUBOHCJQ3CILWOpwmIfoyagG/WktqYqMsQtyaKzfFxEAi2cAJUYJ4qM2Qv2cQ+t/B",
+	"yZbbx/JSes7RbcfisqXJra6n/9T8oJLvrhW9biG60SkbJiyIFlFWusc9w3fpOI4CQqeM3LIV+ceITlmv",
+	"0+mMvtcij6Pc61eTSBLGg2S1UIWAXjSPJoyGdBw3COj1vWUSKZYHfutLwT6pBklbXyqh7CaVtEk/nrHg",
+	"dph5FrYGo7tdK+8b0F7oarkWjif7I/IPo0Z+75PRX1KFexMqFZNqRERCRlxwVi117KY2UlbFqyQrgfcV",
+	"naMcvFHYJyXckFPg6L1uF84aJ6xUIqFT5mtRS0zIKAf2qBimuYERbUluaO0J2gqvQoPQzw2SK25LNKDQ",
+	"SBTKwsuJWqxTgaJF0kn+ul/OWN6htFoodvKZwHI1pysCd1ZTBUxt2gqbvMJ3xYlT18cNr8Bg14SBsSiS",
+	"RuOyAYVPjV3Rbbm0lh68adNVNMfpv7reYcwEMmptw/bQpbGxFFQYdtza/dut2yayZIt9+zcbixBHWhEZ",
+	"ryD2r0NypBmAstIh8mBAbCV2n2BTAJ9gEX+fJGwKbeEKTQV8slbSX38FlGmoxC3jPgnoMNDrn0A8oE9U",
+	"LMk/Rhp6o+99kjUPIP8YTTWDAmv4yCejvJXA6Hs4z6zxQIdo/B6QmZB6gSJRvlHk9Eb0kqM7qhiuBi46",
+	"NLGUHfKarTBJZszINLpjHHQyxu8Gb84uXozIP/KeOGhBfP3r5dnw8sW7t1evrt9e/muI9PPst6vh6Hv4",
+	"U4Nx8O7s+qescRZqO08JpptAHOUtWygiGY0ZlvO0CAhv/+c//1nlUOh3K7hUsVfvGh+mmthVEb/7ELov",
+	"pfa/5be9oMEMM5It4zYxMBpyESdSoAFeP5138TnoFlKTDo6P7pObZMUoe2E+buTouzCcXRZ6Jj+SJ81p",
+	"U/EAG7rtPKEvEbaGMMbzMJK3FcF+5e7Nn++DKsUuz/cWbHYiftyj/kNzVcCcEZYIaxMX8pDgk3snnbcS",
+	"QaoNkFukALfPSSsIvuLv4LlWQMzrmG3dU7OYlJppnJtte6u02twbtnx/0TatvdBPvNXrQvOye+NJg+CY",
+	"rQDPDXaNMdzEzaytfI1kWvzcQDU35izuIFVwY36gSxXaUe93qZJAuqGLs5EhkK2OaXDbIWXybvoR6+Fa",
+	"wjG03f0WojUro7qztt1N6OK8gdm9nKei0aC4vsp43s3O1LW9NArraJblva21pnvilW34ACobUMCStXZY",
+	"8PaOJaBbSJPLncfxIi7YlshEVERBOP2lthWWgS/JD1p3MmGh7y9QfpuksjpCxG1X1XR6MDbCYywkYjKp",
+	"UXjohKmt5auucFSN2QaAvhsJz/S1emzxDnlDO/ywLYU5W5L3Fx3ym9F2jU1D/yVtSjogTIecoQskoxtB",
+	"nErFEi0Vam3I0I1Cf/OqcmVymPcib1SXDF/TUPSiigZZw7Bm41tQMNsNv8lY7JDfZOS9S+ysN2JroOVv",
+	"t0qsqfxYBGcC6ALvLGCGzV3mZpTtYKyEVqIbhbZtIQkVBMQUvx5GIeMqSxPZREleM7Ygv/766jk2t704",
+	"Oyc0DBMmZSG/rJCEU2jV3+Qojb1wuBBxhKnN29lMIUR3m426JmS3aeFoR7xb9x9GQg7TtC7cHBLGA1Y/",
+	"Yi5qfmiWmAePl9/jO6vyN23LpBph+rCstiAar7ymXcXcJBMJB4WM9NxQRs4WDJnTFQTGdcgZv+FsvlAr",
+	"EkdSmW7lhKfzMUswB6inkR7NaIBkXbDUYTlmSCEvy08mH7yFp8+p+tXiKbeSVovH8oo1jR8qnWr2Ylvi",
+	"MZs038rGE32XiEkUF0JDNIKENNEYMWWcJbS6EsOlqHLpj+4itmTJCAxMskNGGME4woTxuWaLfhYoqs8Q",
+	"6hpDbST4fMPzwi76Z4y+kU6pBqN32VfgJPidfp9GAKpEMrrhGrVC4daCLdQZwJXqO1CK/tbf2Wmqt55W",
+	"eKfvk2bTPiXmnsXE6yMHIg7XTTYOMqkJTt9U8ntrDe1YqMrgvWtbFcPaarMyQyZDY8xiwaeSYDBtwySR",
+	"BfgAakMqsuIZCvFyQMZMLRnjjtfbluyIqVRZt5PiEkSKSeXm/UjHGiepXKY8S1JRSTSdoly05ZFrM7Iy",
+	"18NOk6d7bMnfuEz5TgT1lD+mkG4B1TybIU/oy/IaNmQwOGB1iWReiGhOeVpDI68yhakqwUiiowEkP6tB",
+	"RlgnTOuWivEBxnqIZM4SrLwBHK9/iDUA/RtOIRLERPP7RLNDUUHr/kwj6C4MEiUUTaipofKAukP3Mkfu",
+	"qFZW1nG/tmDWlds1pbkidw7lqyBnwtYfzZpPUa3dacFGMxjNyDrkLI6JJiswve0Ik1jn1TyFiJ24Ipi0",
+	"jeqj5bRhwqbs0zpmXVAFLkzKVyarmWfag58VQVtxRT/p/fwoKp2qVdGNaSKjO7ZdEbhKx3u4G0gu2Zns",
+	"r+i0Oc0x7dBKhazKJGizbrDZs9xMU3DeUI2UyR2ryI+ji2hoGmRVHfEfIgEONI+4SLJOWsAjI6nxTyU0",
+	"UFqiBqdmaRwNQ6mR1/wGs2m8Bj9rwuhtZaSJGx9Qm82Zif1BrihstuGUFIvCJItcNm00iZVlTfXPGnHC",
+	"BrdCmkFzqcE5ji1WSDPQL5ziOgDNIqs2XAXJSvRxskWqeQwloAUgIYppcIv2yhAkY5CX5W20GAF9klB3",
+	"NOVuxSD9q+ckvFSyjCxoryIpCl3Mmlv5ZPTTT4NuF4xWWb88bHILTFkpluiH/s8/PnR7Hz90904//r/9",
+	"D929g4/fD7rd//Kahse4ZWjbEXss407ngk/Xc9wWkYYe1Joe5fGAo9yqV1H5iiZxxKRqFfYYU9XukSo7",
+	"69WKB5lYVNLQUOix5e60AKuSFcFvn2JQuq2DAeIIuKjvGIe6SHLFgzxGwaLJgvEQj0SL1qtcsqrCF9OP",
+	"sU3MHlVsakL9WlbyqjD+bX+snFNsX7/BRHJNpxdoKPx6ezPempZPKQR/y6fAuNPA4FYPOv1e39Qnwdkq",
+	"4WiaQ7epWIPx0kZFrA+IniSM1T2sbCoGlszPEjKqZ9IS+hAHVLBnkTBsxo3VmDGxQ80ot7FuCfOJjHjA",
+	"TDqI3dko9xrJOY1jlnTIG1PWPpIkTMRiwcJBdkWVEFgyAvQdQ5uyQtKBmNdbXk2IMqvJkGHzhQY7hpfb",
+	"4uNQGRNYB0BrBnkzGqiw26d6GPszpbEWJpDNWPpX401y65RW5cosZ+IHiDvTWxam3zlSZKowNo6bjl7N",
+	"hEKDWz+hrF2hk27PI8ySB/PmxlTeYsxgc2EilVWQd7tIJpswsDYhsVDxJ8VCfID2xTMvYvCma/hTppZs",
+	"rwP9tmijqZQia2zVtWXwbfZmLNR325MeqpRCE4FWH69vt7oLU0dGvVrbOzYWrL/WKAGxBPakR7srR1Kv",
+	"sbhr8jeYYK7FLeNt2d4OIsceo1ljw2Cle/eUvRMPTSZIRAOVSBg1yCRYVGoGAbAYIhkP5VPsLxAVGq+Y",
+	"KPCQNY3+1hTnAXurqWsvaiw6gHY7ubWAv49norxOKJcLkSjXgEhTJTR5mgSe782EoiFQq3G1zFzRbKEm",
+	"f1OQUGAwNNoL4RDvrhYgegSUc1E0WGdJCZglCQpf5QpkZRHTSSLmbb0X460hJPAyaJj7DCv72mMsi1pS",
+	"kVSPRbP8U2xMBaYR0IoNQkcJVoZpLCnA+18pNq/CCiWq66JB+eNM0CMMK/a6Fd0s32oGrCxDc+tKr9I5",
+	"yug8kjMWNn+mhMJwmLBB56gsyPJkzuw9VcheODrXWOjdzb3KBsB4gCDPxihHkeelY4Qu8lBsWkzIr9fn",
+	"LuLCtI45HhZebsCZVdRWs3rshgNfL9PLw3Y1eqfRuK5IzI/RM70Dpz6hvaVacDBGfSLT+ZyF2C8kb77W",
+	"xLtUZPI/Rs/AopHztUqB7f2FnwltvmlTAwkwFn5OKpaYQCbYANnCeEVmlIfgdoBf8Olq+yGEhNbABQ0v",
+	"YgIVxvHSzBvmMbs9GAuSI/ZeQyndNG1CczhVJGY0j7SyGlPTfGzL+ysFjqyUqFaPIGmO8hWZi6RaHnYw",
+	"YUuqHO7zO1t/neXZHIIHzCczsYRkKVPlCTQT2PJTIk0AEfukoJVAs22Ck7RmTW7j7rDlgWFbhpoYkoXT",
+	"hsu9JeO8VmoYhZARCNWUMGEMg2580u2caokv0toZ04SjuUe2Tu2DtDWt84oEiRGk60xoYlr5FxRAcLAY",
+	"8tS4YCG+eQjadZ0mnMnhblkc1bYR9KZcpN/qy9AOiM1fhWQlzdawFxVV+sqjGwFRcUbDhljg8qp1NHh/",
+	"AfcHolIjJa3LraYe2lrkufSK9MalyVV3roDsJUjlCFvL7TQrXTezArccDYCk4arMrcX7CvEwbuHhiBOp",
+	"bzCNCTDcDhlZIMGpG+73/kJa+8sdQwihhOPAqMjA/p786N+GHfz/JPzvQcL/PtTt25IkY9ppWzJik8fZ",
+	"qI/fyafGLYRlSfJwKLniQSMLQTG5uCIl9sVFufliTdb0TgxIJnt6fR0zpRZysL8/E1J9GGjd/WNxWUe9",
+	"/vZUu4bJfOXQ31Jg9cMgXuG6uz/AoPVJi5Qxg4u/4GNfozFufQGCNxD+pcnNnN4yQi3DfJQqAwW/TrFR",
+	"ZNevc19pBmRNBHmvZuwxuCUDa8WDFjVNYHgWhtiwuWvmUa5I/wPvXiFTorhFrAKcVXHLu4nbRpjG/5Yk",
+	"K30wxlql6LS5byf3v5bifioMOLN0Pl4klRf/6qezvf7RsV2bpRDfSVIoihBxMmOfsGSgSCEUVQ93xmiR",
+	"zmT0Ezql+pKTUZH8QXECjMeSis2/k4SmaiaSSBPlRi0ySz4Da2n59fp8zdSSNb21Ln4l3R6a+kpY/yG6",
+	"1UB7bdIJV7nmzY1nlA3cUaPYVLLkXg7+Yi/Kbc3H3729ujbpV+9+vbbVIZfG3Ko5okUXDGzPywcCfzfi",
+	"uohDsAMY33BmJ+RsWfYDF7C+ZQp0tRE943QO0DYID7/kdL5F6U1bNCZJedYmr7J/d11Ng2JxvQyf1yhm",
+	"l/xAUm76cFWKZJvb94S5Ad284qjvkNyj/jZ6CxPAcm0aWjZTv+vMdHiybaY/xBgnKqTKZbMdljjBtuls",
+	"IgRMaWMr3SbFLWb7sgk/Hu51sXLq4/ldit0S2mZkBYtUNmluVNRxz9/9KguZjy17bGSo2QyGhR1ijYuK",
+	"WoOZE79M6YxoiAWFKm3Zglc3grGd2a0BgmRyZnOL1NQpRVqb39k0yWV7Al2NJFwqzoJeG8fo9J3EILmp",
+	"EGEmdjfb4JzNRfLAFls27W9d0Z5TTqHJNSA8gepOhu/czfcO++0CMHgU3Bfv3rw6X0O74q148+pc5lmo",
+	"jRJgnLLFVfHirTFZMsZbuXHuE2++Jmk6qdjrAVD37B5TL7pgv0dwx9DMDqO/MH7fMVhkFAsM27xnZQ3s",
+	"8ejGiZSzSk2yqRE+3FN3YGKJncG9As004Hc2m5/gdlL/mC3vbER6XTTmg3rhFXqbOj3l1o+5xqNvIjU2",
+	"c8zaHnGwt+3g3Qn3L/LmryUEaFK1vvJFGyZdvJmv3sl2hz+nQTX9xdT/7VvF09PT5A9t3/glm1SF57+/",
+	"cPxYS8PTl+C6VCyEdt11he+/fgr75iT1Us3fts0OVm5958ZlnaFGsVufeFtV4qwkcblaUWEiv7Cgut06",
+	"W81LiyYS+jOjFuV7ahYl2NM5TWDiSTSBf7VMUxkK8VuWlN4Oft+u++taZwlnLeuwA1kgSJNIra70Qowu",
+	"wGiCMjKsDjg1fpVNMFNq4X35Apg+qYgBep0mlNwytpCY9bL3/sKxdL2/WNKEZXTb1CoiplaR7JDrWSRN",
+	"QdQbCByweVxZ+jGYbDAZhfLQyWs3xYdofCtNrdYbfsP/SV5AYmJA45hwxkJJKMFNEaj1acrSUPxETLr8",
+	"RMSxWEqsuKBfmYiYPb3hxHgvITE+EhxbJWASCfjP9DhJUh6yhIw+7cHHUUev4y2A3tTWBHP2eAWNNnzS",
+	"PybBjOptMmspkSJRekAWbo3GlSjRa5jTWygD8AZerifEbu8DEkMjK85IujDFQP9vvcIfcAkQmQvjL1+e",
+	"k4ODg1OfyOgv8x2YHzrkV46ry3EbfjW1lgAGzk+wWHAWOVlCpiiUfiyacpFAqyfbOkHCUs6wvgUamCQZ",
+	"wV0B+5JPUh4zKR3nH+oeCyiSPHJYot4VIWfwC9bQgOAptoSGkWxuDEwjMJKMzHvRPKVlC6s02EXooS+u",
+	"6XTUMTYu07VeOr1y8RGAAsL31WQP0k1HWZNxKUwc6YRwMRbhirBYZh1W9LB/wBeHvf73sKbRq5DNF0Ix",
+	"Hqz2XrPViAhOqDW5zU0VpYQtmAJSZIuV2gxoswFYk/XxoYMEQ2+MSZ9c26CJW7bC1dv8R1ilU1Arvze2",
+	"136kl2DaoJB/2LYn35tpyCgQIRvpe6fvquCI8amSUcjIaP+uN/KzXnTmqg3IaH/GaKxmf418MtqHpCn8",
+	"UywYp4uos6LzeASwHu3PmUqiQI5seK7tfjfHqPB3iZgzNWOpxJzvOAoYl8BPjZBy8e6XvX6nq4lnEjve",
+	"reVy2ZmLv6I4ph2RTPcv3v2y3+90952WHUDVPCf90et1upADgwv1Bt5Bp9s5wAw+zEPcv+vtY0L6Hhb2",
+	"gCgErGKfkY9XoTfw9EXAzO4fcSAk59M509Sg1iWRD9nXZMD74m8dBwbNJgPPUeBEH4dcCC6RP/S7XWxt",
+	"w5WpqU8XizgKYC/7fxg5PUtrzDjgh48m02VOm6W4AyBAwgZWUxbY4L6LiamY4hMRh06fmGI196qXZZva",
+	"t419gCGm8zlNVt7A0282k1slLGtDZ08T3HhA3luUUQHtX1bgADpync23RgKHhrxmK3N2QHCfiXBVDwk7",
+	"JGIF4Bt7g3v2ve3gdCY4R9f0Dk7jAj2VNqS1yXFkp+CA/ou/fif3P0fhFxRioMPpmjjzPKu8YyvUXSKJ",
+	"NNQ/4sNUshFZzqKYOa4kzfoEN4po8ajxVcWjLkH6cDuofhSc7QC2uL+W0C3gcyVJmzK1cYPdVqj09vUO",
+	"dvojUy232eJOt7upz+F2LtK6Wj9uJmeOUoBObjYl5Wxp25CaBlpJATnzNlvrWIiexwcRnAnIPY9Bab4B",
+	"emBXxsckM/tzNh+zxJUDSnwtj/PTQo6W3TSjWz+7ksBwYea9DxjXbVo7gSYw0EJYA5RutUiN4fWmzS8N",
+	"brW2wsXy73Ava49vYN42+HzP617J98d/C47/doHt+tZvYn87Blym/CwI2GI3zP6ZQQdzEVugxfbLmIfF",
+	"bpHDX9lgxXYHUrxM4Keojuv+DlsI5bnqxXLJ4JXQo/9MWV5wYbBW2tlm9WaC9dayBFu3AJhoVr5lqC1D",
+	"1Wz0ZcqbDXS9PJ8ra8QmJArrQFTId6oETFUMkX5T1WxZ/8RmugugzRU+0wTYRkQ+m2AEQNPxz9gESz5X",
+	"tlE3xjaQAKASEpiGfGKKqZHRLVv9AKUnRlqYXcCUPgSZQ2WusZNTkWlyHzwVseSHqYgh360KVtaTkoPK",
+	"bUldiBh1qtx8+D8/fPzvHzr//K9Kz3FmDe13171x/0bqLiDOdnXXJlBwtszUXTAiQlTTMOJYjGdnGnAW",
+	"s10iv+b7+3HlKpK8VQ0rKl2xCG5ZOCJjuAj28zDlKooxRK1KOaO2QKopmbpNN3tlqgR+c92ME1uwsMk5",
+	"tFDOanbYAumL8WPV27RDXVzHnba9IVW34zqrHb8rHbEduL+iMOrclQE2uXqwMFoK+wGL73ilsuZYPgmZ",
+	"6XoJ90pPShN7ESNlontlOvfJWt9kjEwkCVWsQ66YkmQEy46wdBZEaKBxOxeBRiHV/4Yjy8CYycXClovk",
+	"bV5zRr9dJFg6mcZgPcZlqzThGNpRxHuEWRH1dyBxt5WXfxbjHcrLl4yGGc6ij6Ih5t6DTg+w2EhYq8Ku",
+	"d8+GZC14bGUUPqSxmGUE7gqpINE9jvOsTvxt1SHnpki2qef61PbIJj2/2+1Wq8YvcJGZEL8bnv65UGlF",
+	"H/XxXq+/1+1d954Mut1B9+h3D+PyvG7v5+e/vz74Xyf/+/D69H3/4vjZkzdH573L7gssO7yS3sB7ZRs/",
+	"OoF1Jg+uVArXVOOCPnkEE8srNYGBx5IFUo1mpNUFVJ30kdFX6eNihT4PhXmQuzW4O0kRS0j0BL+nqQX8",
+	"qFJIoQjXFt3wKhv7WG6aFjpYA41TJSkjP6BHknE6jlkItcnqNCgzpiDJb+uV8W8ljNsD3i6PZ2jzSB4o",
+	"6aBaCfnznx7qh9okaOcGZNNgwG3qbUKlKMf6eDOKtfgmbHnDs4J40jdTsU8BY6F0y/yZQKsAuAIXGnpK",
+	"03fKVyQWNERHbr2f7Covd/KtDGd5Ke77e8vsHDt3mGV9AvTZjYW4NbEzVLVAqO1WtezJ9s60jfqXc7zf",
+	"3j1WgOU0umM5LIEzNwdoC/2sHgLdtsi1QxeaU2Vo90TpAY60ev/W/QnFw11cGyjEtznEzNG1gTyAa/Hx",
+	"aMS+CII0SRgPtkhcb51xa2dXSlmNhS0bCu2ws1zxCOt45M2cuVjWyT6m9FcuLTRJkqgzHmNv/Eoxqtdt",
+	"l4P2cXdKjFPlx9VhoAD5oNv97+7poNtto0TkZ7RJhdCShPSJFFr0VLZQHUR4Zk6QDCGxapSpF7VD5SIQ",
+	"84hPcS2oZf3NaFnTS9MxaUqVOnh0TmMtoyUYpnd0dHj0vW8KjETzhUiU1gASItOxfmwM5QDQssLuGFdk",
+	"wZIbroFkKzn5GAbr1KAFLCJgcM1VWBADJyIxIQlYSeaGa6ry/kKaysUUKEyHnHHzNowV1oN+ffXcxxov",
+	"tjInbsPowTccirRAGjmRM7GECFHMr32jXxZHTGJyMUR9Hna7phIiUIKR3sOoSqZknzRQ/sfQmjWbHdcE",
+	"G80idS/bQIsOjo93TYwU+6T27fEVKJH37MWPr94M3p+f/fLizfOzy5vkhr9/cXn16u2bQb/T1R/fXb59",
+	"/ur5YG9//3WaUPv/F2/0by/ePC8+W9hSGVaVhMgu62kWjsoQghvJkKUZCZQgjySoyLugTdcbyRKB6uIZ",
+	"JP/+RGqQmKZwuzNKX4OFmAtbX33MVrJQTxTLsazrEknKH0NP/LbhEZcpd/GjMjpiB2LaAMz62KW56lCe",
+	"CXHrtCPEMloYzpMHoeXx5ASyPTKLPph4F7i/9XODV1coQAXxu7noAwHueNybjbPncMBuKy7bOrPQcbB+",
+	"gmeOES1ZEB5NZwp6UBYbgXqDE1Py0HTLNN1fvtzTTgUt5JHc5QlApiDNw6RGFxZOS1CbWmTSvT4c9D5m",
+	"2WseTYJZdMcqdn3cL2/7AJveVPVAr4dyKfv3g/cG+vVoUeUlGycpTVY+OVskUeyTn1POfHKlLx/0T9Wa",
+	"zhtxBx8GWOQFqq9xAdUtD3od7+NDTsE08q9gPa+c+0ENOdgJ/2BxjF4UzAnSLAoSTfTfDqHAl2MqyO75",
+	"SB0VmZv+eTWU3Y11dYocOr3iIDjQuPmx+KPtML8iS8rdcNhcdIRfA8pNxg0xOTwRxy6BWNYQmtTpp21a",
+	"DjQN5KxDzrKclzy3K4PjeAWiKkxpM1G0puqbVuajbPOdXsdpkLRO5jRsHupR2G7IbH/Zm5HKb0QoDwyh",
+	"3LbA5/ULNC9esnFrCt2WVL3Q0vI96Qm0nnwMop6bAu5xatvR4iHn6hfWtP2Ev+5R7tqPdF2I7sdExxWQ",
+	"JC6WWZdKKNmfldDHy93ZnRnQFtstLARbnTxcqrQtl2vtez/rAWtEr0qBvY142DgO82cxfq3Hb4zrZG2m",
+	"MyVYNntXseGu7ecNuskmRysNFApKO/WzVnqEW4Xc7iqQt2106/8ED/HPYrzdLazRvhikuTMr5h94YezV",
+	"hI8PEtn0DJnfrs4b9bMYf70oQeis3uZA6mjrH2K8s5hAPdlu4P4Qk0t2WPtos6o1AWNH3T2oOYhDO+QF",
+	"DWZk9IcYj4zhNaBJAsn95Gcx1mT/56u3bwZue3d1w7EmN6QisSSr7JiZfDOj2R9ibCN1nuovjClNJYzO",
+	"bzjjoZa4CYYPKBJHaGxOVqR3REwPemMJRkM95yyAVHcaR3esymqLc/8sxmgB9ZpZJWHre/hs0TIJvwz0",
+	"Rm54SBUdkM9fbvh9TIwG4jvAvZdQheJvh36DgPIAizft0NB3ZhmowSV8Saw5qrLtAlzGmgWQzKgkgWaQ",
+	"EB53w9EaHynJ4slTknUpNOhpww0ldhzAqggajmSEsBuROV3dcHy96SkvfTKyAIXfzepsSLmsjFWBIZXE",
+	"86uHiZ7JW0QjogSRSiw2o1Mz5pEl20Rb/LiX7sD/5OoGGSBW28UIF7qPFGCWFM/FIkTh693Gl9lS0SNb",
+	"onxEKBT/dXoSRJgF59vaIgnloZiTW7Z6iv0UwPhik5XYfKFWWIMay/459920t5CEKkW1/mKL/ZiyJ243",
+	"ciKWHIgOCvNjTBMxPk5sTqLoLeNARDo1gWmXbvrZ1w9Kc15/r4C0/PkdB6OJxBwB1rHJYdQA5TbTna3C",
+	"a+FI2kfg5I/vMISqLQi+BndfA+pgTiOuaLRrh14pRwBrJqFdlcUTopZRwLDdVIdcLfRVhybOaAuOOJGK",
+	"LWRu7bUSgWHU2LwEbjfOL41JRZFZmqiBlVa/k2TOpMR+OJkRfUklNHMO/ay/NEbfKwGrMIkJjD8sE8VC",
+	"9lHJRXM+FiarIThubd+GRrzsQm+CcS3kaEb25dsLOS8TxrKeNZhLARXf/JKf9GHEZpCwQPOA1Z6cMSQ6",
+	"u5SCIQ1GS7wLxmW5XU/uQlUiuCW3YhFRskjENKHzvMAWBKI4NfI0fmqVZkwlG6D/wnBf+FnPd8tW0pZ8",
+	"1pQFSt38NhPQFAQjdyLsDQ9cEXW3miBeC58rAM+92Jg7wYMt3tj/19vT/0H8CTn78QV58eb88l/vrl88",
+	"Jy9f/fICfrzhnU7nhsPfL948rx/mtRD4ClupsQLrH30InaJE0slOot5+SyKFSa+4AnzL7m6BFoYgMWe3",
+	"+H9hEgKhF5wjnYEt3JJcrYBBjUHU3iYimbNEC3AsARxFmo0JjFyoKLAJ8Rq9ISPtDzF2MtBQvNMzak7y",
+	"h5YsuVjq7zTfuGWLilRhvf+3dyzZNQ3/xgLKNeYOODSnlH3VEm3y8v8btMOs3nU7+P3P0Phgc03UPYTC",
+	"I1mOE1YsKg4nab7arYr3k2ksWFHWMrIMDeb7ThJo6sVDlAH1XcMcywGhN9wKdjZrH3xgVEHxykiSP0TE",
+	"WejYd2QaBNjdCvP9sfbmDYcaoiKGeKQZ5aFp4vgUpcRlJG0ualae8patfKOW6tkxZLo+G8kc8TfS+PDd",
+	"NereI9jnsze2vQJ13M+cr4/wTszBaoI7YzQ0BbN+Ebj0uneZofvZOPOyB12cK4hypvkKzepIpLZfoy2W",
+	"M3xma8rUOdgQsRauMXca5pZy2SHXIg1mGB5pE4axmyW2SqxLsMox9ptlVr0UyZQ5wL0vQP0Nin/NtVxH",
+	"QU1SVN4dE+mNBiRcfZMO6diYKLedsfRTNxyj0YEASUkg2BoszA65KYQn5VV4kbZocodGMHy1DbfnWEnX",
+	"OpARyXMPcom+1peCOtrSCexhjPFvQT46OzTONETIr2OVwVdvC8i9Qjx6SETuDbchuYjo1Swc4tMtnqrC",
+	"W5BwE5Hc8ALia5pFV5JIUclDTeDk35CFthQO3aDUu3m3Zz1OtvJWpoFA+ImG5FoCVq/3+9NMOUfLVdbz",
+	"GolHNGdtglTN5ppGpwI56uwoTh17H7O9SRxNZ6qAObu7XPaepHyLkqEHtEWvdiXu3LoND486uky5E3X0",
+	"76AJpbyBFpRy6dixWJQ8ZjhNgkiRoaL++GA03O6RSPnXC6fRL/vS5oxq+WzKd8hjU4ccloKaHnAKD+G0",
+	"aC/ddG4YVfPggkKFJuPQSMB0DTKmri2RqGeFGNdgJqLAdp+B0NkPPb/vH/iH/pF/7D/xTz76ee7Gh4Oe",
+	"f9z3Tw/8Xv/Q7x0d+b2TY7/fe+L3D/VAwZkJk/3Q8w96/sHx8Uds7wNPP/F7h36/5/dP/IMj/7DvH576",
+	"R8cfv7gLWiQCm4NpcsdDCn13TOhtid0dDLqHv5e7KmBfhWbYag6kzqoKv+7ElIpie25Uj6SxHUbBjGR7",
+	"By2NQt8YB50NXj2IrGj4QXpgbcTXddagBDuCmIBhqKD0l+CslHqtBUQtANriLUa8uOF/ocEjoWEIHZGX",
+	"gvx6fY6TYtzXJI1jlpjsXnzJUhidB9J69dgbDtJKSFfI+7FVP5G30UJas6rmygUDDiQ4S+MAjOQNxxH4",
+	"RYf8lLcRhur64N0wrj0cWSVe6l+uM/A1ijUuNPUrRt9vqim7pddyXSfDNfNZvk2TXKzyzGIiEhJT6Nfu",
+	"phiTt5NCl2V6x/TDKfcLmZIa0pG0wHrcvOS1bWRZPGYrflbKLU/U1gpuvrMnFenbNYtWYgdLdpqD2yVo",
+	"6GUdUGtfnvUfr0GPiobhtZHkuUqWtyXPOmcrmzFVt5TlTLQOKC+rAmxuspBBJtuSWA7JtzVFLo5PWnZa",
+	"/vrSq9sPs9f1vUnCmDfo+56mLkNMLMuAl5W/cr5rmzVVmR6DJZkGJ5B/2qg+BzQwD/UjfvUW9F9b92Ao",
+	"Ws0bDyrf2NWLdDrue2cyovvX4nYliv1QN4owjVm8Jd3bNQfDoops7hGqh2T8lVrKkN3ZKFmrrpVz7ocJ",
+	"AOKWbVFwr3HIv6MPDba2HQMQSCXtUbFP6pGiJ5WFeHbY+MWGel/VxrtXSmI7My1hzsSSY/JXZBu7gbDJ",
+	"IRQDqp+AmFXpXbPuajDvYUSBRl0zTV6BJUiYqothBGg/JOO+XCf1iaUoXaQov+d0cBEtWBwB59QAyxpi",
+	"eO1wo1miZK/dNhAa4TphdLbRZKubaeFPDYDh2xCW2zShQ6vat/j3XuBcVzCwQ2amt+tFdXZXrlAZvGt6",
+	"mwqkcasj7ZWNqDImcutjyS+Z4FWhTHfi1rkR38hZdgnLuAeMHmIQSSWdsvpmRbbktPF2YaUoy4XHQs0I",
+	"46EkiUjRFZCqJU1Ct5SUljtuuAk6Q1TPwq0hYA17fei/9aFGgptuV0AJMSgUKPqA9A9vODJmmL7bHfS6",
+	"oBz2j4BY4lKdcM0FlSp/DUZecQZNNI2WpEkp7I2FZM4oh6CCYjrJ1EQHrKTN1qUBPKIn1Cowc7WyvJ1p",
+	"wjrkJY1iFmZRq3N9B7KoRSy1nnJ1wzOPTnEX63m7ckYx1l3vSk+nNRZyPWM33K5qKmwYrRKwXNDMUDVE",
+	"Vb53oGYEzEW5vlbQH6tU7ClTv8r7lFOHp15qfbOB/AGDr0XjoWCNf7ZqPnU0Z7/DdX2whAMqtOEZ3YO9",
+	"gyI/wFz78QrUUy3+OxXGeegK4t3DMi+ZRuMhoJQ3ODju+h5ghP3m1HzGhtGLRNxFMhKchUPo7OsNDvun",
+	"h6fHT/qn+tGE0eyHXvfJwZPD3kn/0PfQVCO9QbdzevLkqEI/WN8SRhvY2Y4Ojk+edE97fQ36ii3167Z0",
+	"3C1vqXf0tfa0Buq6PWn1R9RvRwlFITPO2dfp2lHpRT3OvmoOwrujPJIzU7o/X1p5Yd18Xd3KdZVW03UX",
+	"UX5/t7njAQlIjdwBnCgzANpIfGP6i7DL5sOZ7E9iCdXtsxr0Jo4NAn9MPmv0V96IGxtTOMwYGeaD9Dzc",
+	"aSDvavnuuZjP6Z5kmnxp1gSdnCSWejzsnXS/xwwoyLDVbA3alWsK44aHsxsOeNohaPCyJRflAlrjzBiz",
+	"DmGl+RKyx4lI5mlMkWlI2z/6hlOt1CRiMWP1xRX/w/gDFkDEU8wzjC3h96PQ11D3MyqU/zWMRUBj31BN",
+	"395a37RgcO6qn91if+2a+vkV9d0r6Zu7er/SiYqOY+aDfDFjNLQyDyaLa4TbVUFEbAGiNVV4JeCfg5o7",
+	"vnPGirPZumIs9v/Z2asGCNstMRakj2R4yU4sx4Psq93GMl9n+C1XPLBScsTvGIfYeBu+hwnqT8lIDxtC",
+	"oMcI0spkFrYZSRJqAbrG6mJg+00ioOy775Uzah7eXcLoWRjmttXtR1x/oVt2lSt2i7Ot5Z3+y4mVDIBl",
+	"1rePy4/yGxoM5uKO3ROM9SG1tTvrNsaTHWbRNt7bt2jkXZHobuLhoCpLZjmo68x9b3rwkJYF9YTgKx9w",
+	"1qRgV2RgoAnzjns36yl3Srb/Bp3kiuytmDZbA/mGUhbWJdsz5fa2SFuFImb3aMTcpqBZJqFVNNPN2pcH",
+	"NElWaC6+u1pA7IyiU6erbkAVm4pkNdDMobazLtZcCku9dRGCg03ddRWdNuut60ShHNyjpW45GVmKHAYQ",
+	"VhKziSpiSV1oQMSDOA3ZcFqOjPgbdRP7ds3xzX0g8xzHs3tWvioPU29Ks20NTy3u+utFqpbe29x2tPZg",
+	"pfZaAvjuYllLE+/+IB/ixKk8/YF54W7ZIU66hj3fqjXbWzh86X359kX79YJIuljHlTKD3YwvlZVW9YtY",
+	"kCYQ//PhszdmVCOQVus/ZjNXqbWF7HqsvdJxchVMaK1f9ajlgIyH0HncicpcJEKxwIQXFuMpZc1subhh",
+	"1Gs73p2iDJn1qTQbD4lkWE68TF6duUw9W1TwKib6DbsahmQGpffeX0D1IlQItRZfaMRanDOPBqve6liI",
+	"W7BorQcR2WoEwkRpOOFEnWKoIYYTVQgseQObQnNKW5AWiuzMKHePBmLtq2QfRhYRC8CYsxTJLZjgtM7y",
+	"/sJ5GgL315/WAoMtZwxGdIr6DmAcV+tgMx6HimBE1LcXqQKouwu3WUOV55dkjWQ1Ttr6DdmjTgGDqsDV",
+	"OjdAhhQxTcAPi+WaMcwmmNFkGvGp8yK0TVYtUJgSgnHsni368r98/PL/BQAA//8=",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -48,6 +48,8 @@ var operations = map[string][]Role{
 
 	"listBackupImages":  readers,
 	"getBackupImage":    readers,
+	"listExpiredImages": readers,
+	"verifyBackupImage": {Backup, Restorer, Operator},
 	"deleteBackupImage": operators,
 
 	"listRestores":  readers,
@@ -59,6 +61,7 @@ var operations = map[string][]Role{
 	"listRepositories":   readers,
 	"getRepository":      readers,
 	"createRepository":   operators,
+	"maintainRepository": operators,
 	"takeOverRepository": operators,
 	"recoverySheet":      operators,
 

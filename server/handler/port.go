@@ -17,6 +17,7 @@ type Planner interface {
 	Timeslots
 	Runs
 	Restores
+	Upkeep
 	Repositories
 	Usages
 }
@@ -71,6 +72,16 @@ type Restores interface {
 	CreateRestore(ctx context.Context, r backup.Restore) (backup.Restore, error)
 	CheckRestore(ctx context.Context, r backup.Restore) ([]string, error)
 	DeleteRestore(ctx context.Context, id string) error
+}
+
+// Upkeep looks after what is stored.
+type Upkeep interface {
+	// Collect frees what no image of the repository needs.
+	Collect(ctx context.Context, repositoryID string, dryRun bool) (backup.Job, error)
+	// VerifyImage reads an image whole.
+	VerifyImage(ctx context.Context, id string) (backup.Job, error)
+	// ExpiryPlan lists the images whose time is over.
+	ExpiryPlan(ctx context.Context) ([]backup.Expired, error)
 }
 
 // Repositories makes and takes over repositories.

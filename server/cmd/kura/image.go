@@ -13,6 +13,9 @@ type imageCmd struct {
 	List   imageList   `cmd:"" help:"List images, the newest first."`
 	Show   imageShow   `cmd:"" help:"Show an image with its disks."`
 	Delete imageDelete `cmd:"" help:"Delete images: those named, or those of a VM and a time."`
+
+	Verify  imageVerify  `cmd:"" help:"Read an image whole and compare every byte with its checksum."`
+	Expired imageExpired `cmd:"" help:"List the images whose time is over: what the server deletes next, and what stays."`
 }
 
 // imageFilter chooses images.

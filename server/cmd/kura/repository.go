@@ -15,6 +15,7 @@ type repositoryCmd struct {
 	Show     repositoryShow     `cmd:"" help:"Show a repository."`
 	Create   repositoryCreate   `cmd:"" help:"Make a repository, or attach one that is there."`
 	Takeover repositoryTakeover `cmd:"" help:"Make this installation the one that writes to a repository."`
+	Maintain repositoryMaintain `cmd:"" help:"Free what no image needs, now."`
 
 	RecoverySheet repositoryRecoverySheet `cmd:"" help:"Write down what opens a repository without the server: its password and the keys of its storage."`
 }

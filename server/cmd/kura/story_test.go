@@ -168,6 +168,18 @@ func TestTheMainJobFromTheCommandLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if r := h.kura(0, "image", "verify", id, "--wait"); !strings.Contains(r.errout, "succeeded") {
+		t.Errorf("image verify printed\n%s%s", r.out, r.errout)
+	}
+	if r := h.kura(0, "image", "show", id); !strings.Contains(r.out, "verified:") {
+		t.Errorf("a verified image is shown as\n%s", r.out)
+	}
+	if r := h.kura(0, "repository", "maintain", "default", "--dry-run", "--wait"); !strings.Contains(r.out, "Nothing was changed.") {
+		t.Errorf("repository maintain printed\n%s%s", r.out, r.errout)
+	}
+	if r := h.kura(0, "image", "expired"); !strings.Contains(r.out, "No images.") {
+		t.Errorf("image expired printed %s%s, want none", r.out, r.errout)
+	}
 	if err := h.lab.SetPower(h.Context(), name, true); err != nil {
 		t.Fatal(err)
 	}
