@@ -177,7 +177,7 @@ func TestTheMainJobFromTheCommandLine(t *testing.T) {
 	if r := h.kura(0, "repository", "maintain", "default", "--dry-run", "--wait"); !strings.Contains(r.out, "Nothing was changed.") {
 		t.Errorf("repository maintain printed\n%s%s", r.out, r.errout)
 	}
-	if r := h.kura(0, "image", "expired"); !strings.Contains(r.out, "No images.") {
+	if r := h.kura(0, "image", "expired"); !strings.Contains(r.out+r.errout, "No images.") {
 		t.Errorf("image expired printed %s%s, want none", r.out, r.errout)
 	}
 	if err := h.lab.SetPower(h.Context(), name, true); err != nil {
