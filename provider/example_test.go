@@ -54,7 +54,7 @@ func TestEveryExampleIsApplied(t *testing.T) {
 		}
 	})
 	t.Setenv("TF_VAR_vcenter_password", l.Password())
-	protect := examples(t, l, "/provider/", "kura_vcenter", "kura_backup_group", "kura_backup_schedule", "kura_virtual_machines", "kura_server", "kura_repository", "kura_timeslots", "/functions/")
+	protect := examples(t, l, "/provider/", "kura_vcenter", "kura_backup_group", "kura_backup_schedule", "kura_virtual_machines", "kura_server", "kura_repository", "kura_timeslots", "kura_usage", "/functions/")
 	p := newProgram(t, protect)
 	p.apply()
 	unchanged(t, p)

@@ -137,6 +137,7 @@ func (p *kura) DataSources(context.Context) []func() datasource.DataSource {
 		func() datasource.DataSource { return &repositoryDataSource{} },
 		func() datasource.DataSource { return &serverDataSource{} },
 		func() datasource.DataSource { return &timeslotsDataSource{} },
+		func() datasource.DataSource { return &usageDataSource{} },
 		func() datasource.DataSource { return &virtualMachinesDataSource{} },
 	}
 }
