@@ -249,6 +249,7 @@ type UsageTx interface {
 	// EachUsage calls each for every image that counts between the two
 	// instants, in no order. each must not use the transaction.
 	EachUsage(ctx context.Context, from, to time.Time, each func(UsageEntry) error) error
-	// ForgetUsage takes out the entries that ended by that instant.
+	// ForgetUsage takes out the entries of images that are gone and ended by
+	// that instant.
 	ForgetUsage(ctx context.Context, before time.Time) error
 }

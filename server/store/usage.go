@@ -79,9 +79,10 @@ func (t *tx) EachUsage(ctx context.Context, from, to time.Time, each func(backup
 	return nil
 }
 
-// ForgetUsage takes out what ended before that instant.
+// ForgetUsage takes out what ended by that instant. An image that is still
+// there, waiting for a newer one, keeps its entry: it may yet be given more time.
 func (t *tx) ForgetUsage(ctx context.Context, before time.Time) error {
-	if _, err := t.exec(ctx, "DELETE FROM usage WHERE project = $1 AND until <= $2", t.project, before); err != nil {
+	if _, err := t.exec(ctx, "DELETE FROM usage WHERE project = $1 AND until <= $2 AND NOT EXISTS (SELECT 1 FROM image WHERE id = image_id)", t.project, before); err != nil {
 		return fmt.Errorf("forget usage: %w", err)
 	}
 	return nil

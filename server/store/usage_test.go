@@ -48,6 +48,8 @@ func TestTheAccountOfUsageFollowsAnImageAndOutlivesIt(t *testing.T) {
 		update(t, db, func(ctx context.Context, tx backup.Tx) error { return tx.UpdateImage(ctx, i) })
 		want.Gaps, want.Until = []backup.HourSpan{{From: noon.Add(2 * time.Hour), To: noon.Add(5 * time.Hour)}}, noon.Add(9*time.Hour)
 		check("one that was given more time after its date")
+		update(t, db, func(ctx context.Context, tx backup.Tx) error { return tx.ForgetUsage(ctx, noon.AddDate(9, 0, 0)) })
+		check("one that is still there when the account of its time is forgotten")
 		c.pass(time.Minute)
 		wantError(t, tryUpdate(t, db, func(ctx context.Context, tx backup.Tx) error {
 			return errors.Join(tx.DeleteImage(ctx, "i"), tx.DeleteImage(ctx, "nothing"))
