@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,6 +33,10 @@ type placement struct {
 	networks, portgroups map[string]bool
 }
 
+// creating is held while a model is made: vcsim fills in variables of its
+// package then.
+var creating sync.Mutex
+
 // createModel makes the data centre, without VMs.
 func (l *Lab) createModel() error {
 	m := simulator.VPX()
@@ -40,7 +45,10 @@ func (l *Lab) createModel() error {
 	m.ServiceContent.About.InstanceUuid = l.config.UUID
 	m.ServiceContent.About.FullName = "Kura lab, VMware vCenter Server " + m.ServiceContent.About.Version
 	l.model = m
-	if err := m.Create(); err != nil {
+	creating.Lock()
+	err := m.Create()
+	creating.Unlock()
+	if err != nil {
 		return fmt.Errorf("create the lab's inventory: %w", err)
 	}
 	l.service = m.Service
