@@ -136,14 +136,10 @@ func (d *timeslotsDataSource) Read(ctx context.Context, req datasource.ReadReque
 func (m timeslotsModel) params(now time.Time, diags *diag.Diagnostics) api.ListTimeslotsParams {
 	p := api.ListTimeslotsParams{VCenterID: m.VCenterID.ValueString(), TimeZone: m.TimeZone.ValueString(), Who: m.Who.ValueBool(), Limit: 1000, From: now.Add(-time.Hour)}
 	if !m.From.IsNull() {
-		t, more := m.From.ValueRFC3339Time()
-		diags.Append(more...)
-		p.From = t
+		p.From = instantOf(m.From, diags)
 	}
 	if !m.To.IsNull() {
-		t, more := m.To.ValueRFC3339Time()
-		diags.Append(more...)
-		p.To = t
+		p.To = instantOf(m.To, diags)
 		return p
 	}
 	days := standardDays

@@ -110,14 +110,10 @@ func (d *usageDataSource) Read(ctx context.Context, req datasource.ReadRequest, 
 func (m usageModel) params(diags *diag.Diagnostics) api.GetUsageParams {
 	p := api.GetUsageParams{GroupBy: textOf[api.UsageGroupBy](m.GroupBy)}
 	if !m.From.IsNull() {
-		t, more := m.From.ValueRFC3339Time()
-		diags.Append(more...)
-		p.From = t
+		p.From = instantOf(m.From, diags)
 	}
 	if !m.To.IsNull() {
-		t, more := m.To.ValueRFC3339Time()
-		diags.Append(more...)
-		p.To = t
+		p.To = instantOf(m.To, diags)
 	}
 	return p
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hashicorp/terraform-plugin-framework-timetypes/timetypes"
 	"github.com/hashicorp/terraform-plugin-framework/attr"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/types"
@@ -149,3 +150,10 @@ func text(v string) types.String {
 func textOf[T ~string](v types.String) T { return T(v.ValueString()) }
 
 func sorted[M ~map[string]V, V any](m M) []string { return slices.Sorted(maps.Keys(m)) }
+
+// instantOf reads a time that is known and not null.
+func instantOf(v timetypes.RFC3339, diags *diag.Diagnostics) time.Time {
+	t, more := v.ValueRFC3339Time()
+	diags.Append(more...)
+	return t
+}

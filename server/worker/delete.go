@@ -10,15 +10,7 @@ import (
 // delete takes an image out of its repository and then out of the catalogue.
 func (a *attempt) delete(ctx context.Context) (ending, error) {
 	a.begin(ctx, "deleting the image")
-	var image backup.Image
-	var record backup.RepositoryRecord
-	err := a.Store.View(ctx, func(tx backup.Tx) (err error) {
-		if image, err = tx.Image(ctx, a.job.ImageID); err != nil {
-			return err
-		}
-		record, err = tx.Repository(ctx, image.RepositoryID)
-		return err
-	})
+	image, record, err := a.storedImage(ctx)
 	if backup.CodeOf(err) == backup.NotFound {
 		return ending{state: backup.JobSucceeded}, nil // an earlier attempt did it
 	}
@@ -34,4 +26,16 @@ func (a *attempt) delete(ctx context.Context) (ending, error) {
 	}
 	ctx = context.WithoutCancel(ctx)
 	return ending{state: backup.JobSucceeded, also: func(tx backup.Tx) error { return tx.DeleteImage(ctx, image.ID) }}, nil
+}
+
+// storedImage reads the job's image, and the repository that it is in.
+func (a *attempt) storedImage(ctx context.Context) (i backup.Image, r backup.RepositoryRecord, err error) {
+	err = a.Store.View(ctx, func(tx backup.Tx) (err error) {
+		if i, err = tx.Image(ctx, a.job.ImageID); err != nil {
+			return err
+		}
+		r, err = tx.Repository(ctx, i.RepositoryID)
+		return err
+	})
+	return i, r, err
 }

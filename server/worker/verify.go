@@ -10,15 +10,7 @@ import (
 // verify reads an image whole and notes what it has found.
 func (a *attempt) verify(ctx context.Context) (ending, error) {
 	a.begin(ctx, "reading the image")
-	var image backup.Image
-	var record backup.RepositoryRecord
-	err := a.Store.View(ctx, func(tx backup.Tx) (err error) {
-		if image, err = tx.Image(ctx, a.job.ImageID); err != nil {
-			return err
-		}
-		record, err = tx.Repository(ctx, image.RepositoryID)
-		return err
-	})
+	image, record, err := a.storedImage(ctx)
 	if backup.CodeOf(err) == backup.NotFound || err == nil && image.Status == backup.ImageExpired {
 		return ending{state: backup.JobSkipped, message: "The image was deleted."}, nil
 	}
