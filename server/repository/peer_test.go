@@ -3,6 +3,7 @@ package repository_test
 import (
 	"crypto/ed25519"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -62,25 +63,33 @@ var peers = map[string]func(testing.TB) peer{
 	repository.KindSFTP: newSSHServer,
 }
 
-const versitygwFolder = "../../tools/peers/versitygw"
+// programs are the programs of others that tests call, by their packages.
+var programs = map[string]string{
+	"kopia":     "github.com/kopia/kopia",
+	"versitygw": "github.com/versity/versitygw/cmd/versitygw",
+}
 
-// versitygw is the S3 server's program, built where make has not done so.
-var versitygw = sync.OnceValues(func() (string, error) {
-	program, err := filepath.Abs("../../build/peers/versitygw")
+var building sync.Mutex
+
+// program is the path of one of the programs, built where make has not done so.
+func program(name string) (string, error) {
+	building.Lock()
+	defer building.Unlock()
+	path, err := filepath.Abs("../../build/peers/" + name)
 	if err != nil {
 		return "", err
 	}
-	if _, err := os.Stat(program); err == nil {
-		return program, nil
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
 	}
-	half := program + "." + strconv.Itoa(os.Getpid())
-	c := exec.Command("go", "-C", versitygwFolder, "build", "-o", half, "github.com/versity/versitygw/cmd/versitygw")
+	half := path + "." + strconv.Itoa(os.Getpid())
+	c := exec.Command("go", "-C", "../../tools/peers/"+name, "build", "-o", half, programs[name])
 	c.Stderr = os.Stderr
 	if err := c.Run(); err != nil {
-		return "", err
+		return "", fmt.Errorf("build %s: %w", name, err)
 	}
-	return program, os.Rename(half, program)
-})
+	return path, os.Rename(half, path)
+}
 
 const (
 	s3User = "kura-test"
@@ -104,7 +113,7 @@ func newBucket(t testing.TB, locks bool) *bucket {
 	socket := must(os.MkdirTemp("", "kura-s3-"))(t) //nolint:usetesting // a test's folder has a longer name than sockets may have
 	t.Cleanup(func() { removeAll(t, socket) })
 	socket = filepath.Join(socket, "s")
-	c := exec.Command(must(versitygw())(t), "--port", socket, "--access", s3User, "--secret", s3Pass,
+	c := exec.Command(must(program("versitygw"))(t), "--port", socket, "--access", s3User, "--secret", s3Pass,
 		"--quiet", "posix", "--versioning-dir", versions, data)
 	out := &lines{}
 	c.Stdout, c.Stderr = out, out
