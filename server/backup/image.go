@@ -21,6 +21,7 @@ type Image struct {
 	RunID           string            `json:"run_id,omitempty"`
 	JobID           string            `json:"job_id,omitempty"`
 	RepositoryID    string            `json:"repository_id,omitempty"`
+	CopyOf          string            `json:"copy_of,omitempty"` // id of the image that this is a copy of
 	StartedAt       time.Time         `json:"started_at"` // of the backup; retention runs from here (seed N52)
 	EndedAt         time.Time         `json:"ended_at"`
 	PointInTime     time.Time         `json:"point_in_time"`         // when the vSphere snapshot was made: the state of the disks (seed N6)
@@ -36,6 +37,11 @@ type Image struct {
 	FullCompareAt   time.Time         `json:"last_full_compare_at,omitzero"` // when all its disks were last compared in full
 	Labels          map[string]string `json:"labels,omitempty"`
 	Ref             string            `json:"ref,omitempty"` // the repository's own name of it; not in the image itself
+
+	// What is known of an image only here, not in itself.
+	HeldUntil          time.Time `json:"-"` // by the last of its holds; zero = not held. The store keeps it beside them
+	ExtendedUntil      time.Time `json:"-"` // the end that a user gave it; zero = none. In the far future = never
+	StorageLockedUntil time.Time `json:"-"` // until then the storage refuses to delete what it needs; zero = not known
 }
 
 // ImageShare makes an image another job's as well: schedules of one VM that are
@@ -158,6 +164,7 @@ type ImageFilter struct {
 	RunID         string
 	VCenterID     string
 	RepositoryID  string
+	Copies        CopyChoice
 	Status        ImageStatus
 	CreatedAfter  time.Time // PointInTime at or after
 	CreatedBefore time.Time // PointInTime before

@@ -41,10 +41,17 @@ func deletion(ctx context.Context, tx Tx, i Image) (Job, error) {
 	return activeJob(ctx, tx, JobFilter{Kind: KindDelete, VMID: i.VMID}, i.ID)
 }
 
-// notLocked gives [Locked] while the image is locked, and for a day after the
-// clock has leapt: it may not open a lock before its time.
+// notLocked gives [Locked] while the image is locked or held, and for a day
+// after the clock has leapt: it may not open a lock before its time.
 func notLocked(ctx context.Context, tx Tx, i Image) error {
-	until := i.LockedUntil
+	if i.Held(tx.Now()) && !i.HeldUntil.Before(i.LockedUntil) {
+		text, err := holdText(ctx, tx, i)
+		if err != nil {
+			return err
+		}
+		return Errorf(Locked, "", "%s", text)
+	}
+	until := maxTime(i.LockedUntil, i.HeldUntil)
 	if !until.IsZero() && !tx.Now().Before(until) {
 		look, err := tx.ClockLook(ctx)
 		if err != nil {
@@ -53,7 +60,7 @@ func notLocked(ctx context.Context, tx Tx, i Image) error {
 		until = look.at(tx.Now()).HeldUntil
 	}
 	if tx.Now().Before(until) {
-		return Errorf(Locked, "", "Image %s is locked until %s: nobody can delete it before.", i.ID, until.UTC().Format("2006-01-02 15:04 UTC"))
+		return Errorf(Locked, "", "Image %s is locked until %s: nobody can delete it before.", i.ID, instantText(until))
 	}
 	return nil
 }
@@ -118,6 +125,9 @@ func retain(ctx context.Context, tx Tx, s Schedule) error {
 			ends, err := longest(ctx, tx, i, s.ID, ExpiresAt(i.StartedAt, s.RetentionOn(DateOf(i.StartedAt.In(loc)))))
 			if err != nil {
 				return err
+			}
+			if !i.ExtendedUntil.IsZero() {
+				ends = laterEnd(ends, neverAsZero(i.ExtendedUntil))
 			}
 			if !ends.IsZero() && ends.Before(i.LockedUntil) {
 				ends = i.LockedUntil

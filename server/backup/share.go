@@ -119,7 +119,10 @@ func ShareImage(ctx context.Context, tx Tx, j Job, imageID string) error {
 			i.Labels[name] = value
 		}
 	}
-	return tx.UpdateImage(ctx, i)
+	if err := tx.UpdateImage(ctx, i); err != nil {
+		return err
+	}
+	return PlanCopies(ctx, tx, j, i)
 }
 
 // keepFor makes i end no sooner than the share asks for.
@@ -150,6 +153,14 @@ func LockedUntil(expires time.Time) time.Time {
 		return forGood
 	}
 	return expires
+}
+
+// neverAsZero turns the end of what never ends into the zero time.
+func neverAsZero(t time.Time) time.Time {
+	if t.Equal(forGood) {
+		return time.Time{}
+	}
+	return t
 }
 
 // ShareWithWaiting gives the image that the job has just made to the jobs that

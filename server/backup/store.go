@@ -199,9 +199,19 @@ type ImageTx interface {
 	// ImageShares lists whose image it is besides its maker's, its maker's own
 	// share first; empty = it is its maker's only.
 	ImageShares(ctx context.Context, imageID string) ([]ImageShare, error)
+	// ImageHolds lists the holds of an image, those that are over included.
+	ImageHolds(ctx context.Context, imageID string) ([]Hold, error)
+	Hold(ctx context.Context, id string) (Hold, error)
+	// InsertHold and DeleteHold keep Image.HeldUntil, which UpdateImage leaves as
+	// it is, and the account of usage.
+	InsertHold(ctx context.Context, h Hold) error
+	DeleteHold(ctx context.Context, h Hold) error
 	// SaveImageShare adds a share or replaces that of the same job. Lists by
 	// schedule, group or run find the image for each of its shares.
 	SaveImageShare(ctx context.Context, s ImageShare) error
+	// Copies lists the copies of those images that are there, and the jobs that
+	// have not made one: by original and repository, older ones first.
+	Copies(ctx context.Context, ids []string) ([]Copy, error)
 }
 
 // RestoreTx keeps restores.
@@ -222,15 +232,23 @@ type RepositoryTx interface {
 	Repositories(ctx context.Context, p Page) ([]RepositoryRecord, string, error)
 	InsertRepository(ctx context.Context, r *RepositoryRecord) error
 	UpdateRepository(ctx context.Context, r *RepositoryRecord) error
+	// SaveRepositoryNotes stores what a server notes by itself: how the last
+	// check ended and when a recovery sheet was given out. It leaves
+	// Meta.Version as it is.
+	SaveRepositoryNotes(ctx context.Context, r RepositoryRecord) error
+	// DeleteRepository gives [InUse], naming them, while schedules, images that
+	// are not deleted or jobs that are not over need it.
+	DeleteRepository(ctx context.Context, id string) error
 }
 
 // UpkeepTx keeps what ends images and looks after repositories.
 type UpkeepTx interface {
 	// EndedImages lists images of any status but expired whose time is over at
-	// that instant and whose lock, too: by their end, from after on.
+	// that instant, and their lock and holds, too: by their end, from after on.
 	EndedImages(ctx context.Context, at time.Time, after ImageEnd, limit int) ([]Image, error)
 	// HasNewerImage says whether the VM has a later image of status good, or
-	// partial where that is enough, in any repository.
+	// partial where that is enough: in any repository, copies left out; of a copy,
+	// whether there is a later one of either kind in its own repository.
 	HasNewerImage(ctx context.Context, i Image, partial bool) (bool, error)
 	// LongestUnread lists images of the repository that are good or partial,
 	// those first that were not read for longest, and counts all of them.

@@ -81,12 +81,13 @@ func (e UsageEntry) Deleted(now time.Time) UsageEntry {
 	return e
 }
 
-// usageEnd is when an image is counted no more by its date.
+// usageEnd is when an image is counted no more by its date. A hold is a wish of
+// the user's: its hours count.
 func usageEnd(i Image) time.Time {
-	if i.ExpiresAt.IsZero() {
+	if i.ExpiresAt.IsZero() || i.HeldUntil.Equal(forGood) {
 		return time.Date(9999, time.December, 31, 23, 0, 0, 0, time.UTC)
 	}
-	return hourUp(i.ExpiresAt)
+	return hourUp(maxTime(i.ExpiresAt, i.HeldUntil))
 }
 
 // Hours is how many of the hours between two whole hours count.

@@ -43,6 +43,9 @@ func imageColumns(i *backup.Image) columns {
 		{"full_compare_at", millis{&i.FullCompareAt}},
 		{"labels", asJSON{&i.Labels}},
 		{"ref", &i.Ref},
+		{"held_until", millis{&i.HeldUntil}},
+		{"extended_until", millis{&i.ExtendedUntil}},
+		{"storage_locked_until", millis{&i.StorageLockedUntil}},
 	}
 }
 
@@ -111,7 +114,7 @@ func (t *tx) InsertImage(ctx context.Context, i backup.Image) error {
 }
 
 func (t *tx) UpdateImage(ctx context.Context, i backup.Image) error {
-	if err := t.change(ctx, images, imageColumns(&i).without("id", "project"), i.ID); err != nil {
+	if err := t.change(ctx, images, imageColumns(&i).without("id", "project", "held_until", "storage_locked_until"), i.ID); err != nil {
 		return err
 	}
 	if _, err := t.exec(ctx, "DELETE FROM image_label WHERE image_id = $1", i.ID); err != nil {

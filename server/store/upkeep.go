@@ -9,14 +9,14 @@ import (
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
 
-// EndedImages lists images whose time is over and that are not locked, those
-// that ended first at the beginning.
+// EndedImages lists images whose time is over and that are neither locked nor
+// held, those that ended first at the beginning.
 func (t *tx) EndedImages(ctx context.Context, at time.Time, after backup.ImageEnd, limit int) ([]backup.Image, error) {
 	var sample backup.Image
 	var all []backup.Image
 	err := t.rows(ctx, "SELECT "+imageColumns(&sample).names("")+` FROM image WHERE project = $1 AND expires_at > 0 AND status <> 'expired'
-		AND expires_at <= $2 AND locked_until <= $3 AND (expires_at, id) > ($4, $5) ORDER BY expires_at, id LIMIT `+strconv.Itoa(limit),
-		[]any{t.project, at, at, after.At, after.ID}, func(scan func(...any) error) error {
+		AND expires_at <= $2 AND locked_until <= $3 AND held_until <= $4 AND (expires_at, id) > ($5, $6) ORDER BY expires_at, id LIMIT `+strconv.Itoa(limit),
+		[]any{t.project, at, at, at, after.At, after.ID}, func(scan func(...any) error) error {
 			var i backup.Image
 			if err := scan(imageColumns(&i).dest()...); err != nil {
 				return err
