@@ -86,8 +86,11 @@ func (c *collector) run(ctx context.Context) error {
 	}
 	m := newMarker(c.w)
 	err := c.task(ctx, maintenance.TaskSnapshotGarbageCollection, func() (maintenancestats.Kind, error) {
-		var err error
-		if c.out.Images, err = m.markAll(ctx, c.pins, c.baseLost(ctx)); err != nil {
+		err := c.manifests.update(ctx, c.w.ContentReader())
+		if err != nil {
+			return nil, fmt.Errorf("list images: %w", err)
+		}
+		if c.out.Images, err = m.markAll(ctx, c.manifests.snapshots(), c.pins, c.baseLost(ctx)); err != nil {
 			return nil, err
 		}
 		return nil, c.markUnused(ctx, m)
@@ -99,7 +102,7 @@ func (c *collector) run(ctx context.Context) error {
 		return c.count(ctx)
 	}
 	*m = marker{} // gives its memory back
-	for _, step := range []func(context.Context) error{c.giveUp, c.sweepPacks, c.rewrite, c.compact, c.count} {
+	for _, step := range []func(context.Context) error{c.giveUp, c.sweepPacks, c.rewrite, c.gatherManifests, c.compact, c.count} {
 		if err := c.stillOwned(ctx); err != nil {
 			return err
 		}

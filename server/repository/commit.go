@@ -111,24 +111,22 @@ func (i *imageWriter) commit(ctx context.Context, m backup.Manifest, l layout) (
 	if err := i.keep(ctx, s.RootObjectID()); err != nil {
 		return "", err
 	}
-	older, err := i.r.byImageID(ctx, m.Image.ID)
-	if err != nil {
-		return "", err
+	if err := i.r.manifests.update(ctx, i.r.repo.ContentReader()); err != nil {
+		return "", fmt.Errorf("find image %s: %w", m.Image.ID, err)
 	}
+	older := i.r.manifests.of(m.Image.ID)
 	id, err := snapshot.SaveSnapshot(ctx, i.w, s)
 	if err != nil {
 		return "", fmt.Errorf("save snapshot: %w", err)
-	}
-	for _, o := range older {
-		if err := i.w.DeleteManifest(ctx, o); err != nil {
-			return "", fmt.Errorf("replace image: %w", err)
-		}
 	}
 	if err := i.r.store.missing(ctx); err != nil {
 		return "", unreachable(i.r.store.location(), err).Because(err)
 	}
 	if err := i.r.stillOwned(ctx); err != nil {
 		return "", err
+	}
+	if err := dropManifests(ctx, i.w, older); err != nil {
+		return "", fmt.Errorf("replace image: %w", err)
 	}
 	return i.land(ctx, id)
 }
@@ -145,7 +143,7 @@ func (i *imageWriter) land(ctx context.Context, id manifest.ID) (string, error) 
 	if i.r.repo.Refresh(ctx) != nil {
 		return "", err
 	}
-	if _, lerr := snapshot.LoadSnapshot(ctx, i.r.repo, id); lerr != nil {
+	if s, _ := i.r.find(ctx, string(id)); s == nil {
 		return "", err
 	}
 	i.r.cfg.Log.WarnContext(ctx, "image landed although the flush failed", "image", i.draft.ImageID, "error", err)

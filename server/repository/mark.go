@@ -222,23 +222,12 @@ func (m *marker) entry(b []byte) error {
 // markAll marks what the images, what others have stored and what running
 // backups build upon need. What cannot be read ends it: without its lists
 // nobody knows what it needs, and nothing may be taken away.
-func (m *marker) markAll(ctx context.Context, pins []pinned, log func(pinned, error)) (images int, err error) {
-	ids, err := snapshot.ListSnapshotManifests(ctx, m.r, nil, nil)
-	if err != nil {
-		return 0, fmt.Errorf("list images: %w", err)
-	}
-	for _, id := range ids {
-		s, err := snapshot.LoadSnapshot(ctx, m.r, id)
-		if err != nil {
-			return images, fmt.Errorf("read image %s: %w", id, err)
-		}
-		if s.Tags[tagKind] == kindImage {
+func (m *marker) markAll(ctx context.Context, there []*stored, pins []pinned, log func(pinned, error)) (images int, err error) {
+	for _, s := range there {
+		if s.kind == kindImage {
 			images++
-			err = m.image(ctx, s.RootObjectID())
-		} else {
-			err = m.stranger(ctx, s)
 		}
-		if err != nil {
+		if err := m.snapshot(ctx, s); err != nil {
 			return images, unreadable(s, err)
 		}
 	}
@@ -260,12 +249,31 @@ func (m *marker) markAll(ctx context.Context, pins []pinned, log func(pinned, er
 	return images, nil
 }
 
+func (m *marker) snapshot(ctx context.Context, s *stored) error {
+	if s.kind != kindImage {
+		all, err := s.parse()
+		if err != nil {
+			return err
+		}
+		return m.stranger(ctx, all)
+	}
+	root, err := s.root()
+	if err != nil {
+		return err
+	}
+	return m.image(ctx, root)
+}
+
 // unreadable names the image for whose sake nothing can be collected.
-func unreadable(s *snapshot.Manifest, err error) error {
+func unreadable(s *stored, err error) error {
 	if !lost(err) {
-		return fmt.Errorf("read image %s: %w", s.Tags[tagImage], err)
+		return fmt.Errorf("read image %s: %w", s.image, err)
+	}
+	name := ""
+	if all, perr := s.parse(); perr == nil {
+		name = all.Description
 	}
 	return backup.Errorf(backup.RepositoryDamaged, "",
 		"Image %s of VM %q is damaged in such a way that nobody knows which blocks it needs, so no space can be freed. Delete that image, or put the lost files back.",
-		s.Tags[tagImage], s.Description).Because(err)
+		s.image, name).Because(err)
 }

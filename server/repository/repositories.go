@@ -57,14 +57,15 @@ type slot struct {
 
 // opened is a repository that is open.
 type opened struct {
-	repo     repo.DirectRepository
-	store    storage
-	kind     string
-	settings map[string]string
-	password backup.Secret
-	readOnly bool
-	owner    string // the installation, if it is another one
-	uniqueID string
+	repo      repo.DirectRepository
+	manifests catalogue
+	store     storage
+	kind      string
+	settings  map[string]string
+	password  backup.Secret
+	readOnly  bool
+	owner     string // the installation, if it is another one
+	uniqueID  string
 }
 
 var _ backup.Repositories = (*Repositories)(nil)

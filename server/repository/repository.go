@@ -2,8 +2,6 @@ package repository
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -51,24 +49,6 @@ func (r *repository) Image(ctx context.Context, ref string) (backup.ImageReader,
 	return r.openImage(ctx, s)
 }
 
-// snapshot finds the snapshot that an image is.
-func (r *repository) snapshot(ctx context.Context, ref string) (*snapshot.Manifest, error) {
-	s, err := snapshot.LoadSnapshot(ctx, r.repo, manifest.ID(ref))
-	if errors.Is(err, snapshot.ErrSnapshotNotFound) {
-		if err := r.refresh(ctx); err != nil {
-			return nil, err
-		}
-		s, err = snapshot.LoadSnapshot(ctx, r.repo, manifest.ID(ref))
-	}
-	if errors.Is(err, snapshot.ErrSnapshotNotFound) || err == nil && s.Tags[tagKind] != kindImage {
-		return nil, backup.Errorf(backup.NotFound, "", "There is no image %s in the repository at %s.", ref, r.store.location())
-	}
-	if err != nil {
-		return nil, explainRead(ctx, r.store, "find image", err)
-	}
-	return s, nil
-}
-
 // Images lists the manifests of all images. One that cannot be read is listed
 // as damaged, with what its snapshot says of it: a lost file must not hide the
 // images that are whole.
@@ -76,16 +56,16 @@ func (r *repository) Images(ctx context.Context) ([]backup.Manifest, error) {
 	if err := r.refresh(ctx); err != nil {
 		return nil, err
 	}
-	ids, err := snapshot.ListSnapshotManifests(ctx, r.repo, nil, map[string]string{tagKind: kindImage})
-	if err != nil {
+	if err := r.manifests.update(ctx, r.repo.ContentReader()); err != nil {
 		return nil, explainRead(ctx, r.store, "list images", err)
 	}
-	all := make([]backup.Manifest, len(ids))
+	there := slices.DeleteFunc(r.manifests.snapshots(), func(s *stored) bool { return s.kind != kindImage })
+	all := make([]backup.Manifest, len(there))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(listers)
-	for i, id := range ids {
+	for i, s := range there {
 		g.Go(func() error {
-			s, err := snapshot.LoadSnapshot(gctx, r.repo, id)
+			s, err := s.parse()
 			if err != nil {
 				return explainRead(gctx, r.store, "read image", err)
 			}
@@ -145,7 +125,9 @@ func (r *repository) Delete(ctx context.Context, ref string) error {
 		return err
 	}
 	err = repo.WriteSession(ctx, r.repo, repo.WriteSessionOptions{Purpose: "delete image"},
-		func(ctx context.Context, w repo.RepositoryWriter) error { return w.DeleteManifest(ctx, s.ID) })
+		func(ctx context.Context, w repo.RepositoryWriter) error {
+			return dropManifests(ctx, w, []manifest.ID{s.ID})
+		})
 	return explain(ctx, r.store, "delete image", err)
 }
 
@@ -174,15 +156,6 @@ func readAll(ctx context.Context, r repo.Repository, id object.ID) ([]byte, erro
 		err = cerr
 	}
 	return b, err
-}
-
-// byImageID finds the snapshots that carry an image's id.
-func (r *repository) byImageID(ctx context.Context, id string) ([]manifest.ID, error) {
-	ids, err := snapshot.ListSnapshotManifests(ctx, r.repo, nil, map[string]string{tagImage: id, tagKind: kindImage})
-	if err != nil {
-		return nil, fmt.Errorf("find image %s: %w", id, err)
-	}
-	return ids, nil
 }
 
 // settle gives a write that must not be left half done its own time.
