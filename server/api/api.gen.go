@@ -644,14 +644,25 @@ type BackupImage struct {
 	// ExpiresAt Absent = never.
 	ExpiresAt time.Time `json:"expires_at,omitempty,omitzero"`
 	GroupID   string    `json:"group_id,omitempty,omitzero"`
-	ID        string    `json:"id"`
-	JobID     string    `json:"job_id,omitempty,omitzero"`
+
+	// Held Whether a hold keeps it, whatever its retention says.
+	Held bool `json:"held,omitempty,omitzero"`
+
+	// HeldUntil When its last hold ends. Absent while it is held = until that is released.
+	HeldUntil time.Time `json:"held_until,omitempty,omitzero"`
+
+	// Holds Only where a single image is asked for.
+	Holds []ImageHold `json:"holds,omitempty,omitzero"`
+	ID    string      `json:"id"`
+	JobID string      `json:"job_id,omitempty,omitzero"`
 
 	// Labels Free text for the user's own order; keys without `=`.
 	Labels            Labels    `json:"labels"`
 	LastFullCompareAt time.Time `json:"last_full_compare_at,omitempty,omitzero"`
-	LockedUntil       time.Time `json:"locked_until,omitempty,omitzero"`
-	Message           string    `json:"message,omitempty,omitzero"`
+
+	// LockedUntil Nobody can delete it before.
+	LockedUntil time.Time `json:"locked_until,omitempty,omitzero"`
+	Message     string    `json:"message,omitempty,omitzero"`
 
 	// PointInTime The state of the disks.
 	PointInTime time.Time `json:"point_in_time"`
@@ -665,10 +676,13 @@ type BackupImage struct {
 	Sizes ImageSizes `json:"sizes"`
 
 	// StartedAt Of the backup; retention runs from here.
-	StartedAt  time.Time   `json:"started_at"`
-	Status     ImageStatus `json:"status"`
-	VCenterID  string      `json:"vcenter_id"`
-	VerifiedAt time.Time   `json:"verified_at,omitempty,omitzero"`
+	StartedAt time.Time   `json:"started_at"`
+	Status    ImageStatus `json:"status"`
+
+	// StorageLockedUntil Until then the storage itself refuses to delete what the image needs: in a repository with object lock, which extends it daily.
+	StorageLockedUntil time.Time `json:"storage_locked_until,omitempty,omitzero"`
+	VCenterID          string    `json:"vcenter_id"`
+	VerifiedAt         time.Time `json:"verified_at,omitempty,omitzero"`
 
 	// VirtualMachine A VM as it was when it was noted down.
 	VirtualMachine VirtualMachineRef `json:"virtual_machine"`
@@ -861,12 +875,29 @@ type ExtendedRetention struct {
 	WeekDayOfMonth *WeekDayOfMonth `json:"week_day_of_month,omitempty"`
 }
 
+// HoldReleased defines model for HoldReleased.
+type HoldReleased struct {
+	// ExpiresAt Absent = never.
+	ExpiresAt time.Time `json:"expires_at,omitempty,omitzero"`
+
+	// Held Whether another hold keeps it.
+	Held      bool      `json:"held"`
+	HeldUntil time.Time `json:"held_until,omitempty,omitzero"`
+	ImageID   string    `json:"image_id"`
+
+	// Message What becomes of the image.
+	Message string `json:"message"`
+}
+
 // ImageDisk defines model for ImageDisk.
 type ImageDisk struct {
 	// Capacity Bytes.
-	Capacity int64  `json:"capacity"`
-	Key      int32  `json:"key"`
-	Label    string `json:"label"`
+	Capacity int64 `json:"capacity"`
+
+	// Changed Bytes of the blocks that differ from the image before; in a first image, that are not zero.
+	Changed int64  `json:"changed,omitempty,omitzero"`
+	Key     int32  `json:"key"`
+	Label   string `json:"label"`
 
 	// Read Bytes taken from the source.
 	Read int64 `json:"read"`
@@ -879,11 +910,46 @@ type ImageDisk struct {
 	Stored int64 `json:"stored"`
 }
 
+// ImageExtension Exactly one of the two.
+type ImageExtension struct {
+	ExpiresAt time.Time `json:"expires_at,omitempty,omitzero"`
+
+	// RetentionDays Whole days from the start of the backup, 0 = never.
+	RetentionDays *int `json:"retention_days,omitempty"`
+}
+
+// ImageHold defines model for ImageHold.
+type ImageHold struct {
+	CreatedAt time.Time `json:"created_at,omitempty,omitzero"`
+
+	// CreatedBy Name of the token.
+	CreatedBy string `json:"created_by,omitempty,omitzero"`
+	ID        string `json:"id,omitempty,omitzero"`
+	ImageID   string `json:"image_id,omitempty,omitzero"`
+	Reason    string `json:"reason,omitempty,omitzero"`
+
+	// Until Absent = until it is released.
+	Until time.Time `json:"until,omitempty,omitzero"`
+}
+
+// ImageHoldList defines model for ImageHoldList.
+type ImageHoldList struct {
+	Items []ImageHold `json:"items"`
+}
+
 // ImageSizes Bytes.
 type ImageSizes struct {
+	// Changed Of the blocks that differ from the image before; in a first image, that are not zero.
+	Changed int64 `json:"changed"`
+
+	// Provisioned The disks' capacity.
 	Provisioned int64 `json:"provisioned"`
-	Read        int64 `json:"read"`
-	Stored      int64 `json:"stored"`
+
+	// Read Taken from the source.
+	Read int64 `json:"read"`
+
+	// Stored What the repository grew by: compressed, and only what no other image had.
+	Stored int64 `json:"stored"`
 }
 
 // ImageStatus defines model for ImageStatus.
@@ -1427,7 +1493,9 @@ type UsageGroupBy string
 
 // UsageItem defines model for UsageItem.
 type UsageItem struct {
-	EndsAt time.Time `json:"ends_at,omitempty,omitzero"`
+	// ChangedBytes Of the blocks that differed from the image before.
+	ChangedBytes int64     `json:"changed_bytes"`
+	EndsAt       time.Time `json:"ends_at,omitempty,omitzero"`
 
 	// GiBHours GiB of provisioned disks times hours, summed over the images.
 	GiBHours float64 `json:"gib_hours"`
@@ -1468,6 +1536,9 @@ type UsageItem struct {
 
 // UsageSum `total`: all images, each once, also where it is in several items. `vanished`: those of VMs that have left their vcenter.
 type UsageSum struct {
+	// ChangedBytes Of the blocks that differed from the image before.
+	ChangedBytes int64 `json:"changed_bytes"`
+
 	// GiBHours GiB of provisioned disks times hours, summed over the images.
 	GiBHours float64 `json:"gib_hours"`
 
@@ -1779,6 +1850,12 @@ type ListBackupImagesParams struct {
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
+// HoldBackupImageParams defines parameters for HoldBackupImage.
+type HoldBackupImageParams struct {
+	// IdempotencyKey Makes a repetition answer what the first one answered.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // VerifyBackupImageParams defines parameters for VerifyBackupImage.
 type VerifyBackupImageParams struct {
 	// IdempotencyKey Makes a repetition answer what the first one answered.
@@ -2058,6 +2135,12 @@ type UpdateBackupGroupJSONRequestBody = BackupGroup
 // BackupGroupJSONRequestBody defines body for BackupGroup for application/json ContentType.
 type BackupGroupJSONRequestBody = BackupOptions
 
+// ExtendBackupImageJSONRequestBody defines body for ExtendBackupImage for application/json ContentType.
+type ExtendBackupImageJSONRequestBody = ImageExtension
+
+// HoldBackupImageJSONRequestBody defines body for HoldBackupImage for application/json ContentType.
+type HoldBackupImageJSONRequestBody = ImageHold
+
 // CreateBackupScheduleJSONRequestBody defines body for CreateBackupSchedule for application/json ContentType.
 type CreateBackupScheduleJSONRequestBody = BackupSchedule
 
@@ -2248,7 +2331,7 @@ type ClientInterface interface {
 
 	// DeleteBackupImage Delete an image
 	//
-	// Refused with `locked` before `locked_until` and with `in_use` while a restore reads it.
+	// Refused with `locked` before `locked_until` and while a hold keeps it, and with `in_use` while a restore reads it.
 	//
 	// Corresponds with DELETE /v1/backup-images/{id} (the `DeleteBackupImage` operationId).
 	DeleteBackupImage(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2257,6 +2340,54 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/backup-images/{id} (the `GetBackupImage` operationId).
 	GetBackupImage(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExtendBackupImageWithBody Let an image end later
+	//
+	// Under the retention profile `general` only; a hold keeps an image under each. The image never ends sooner by this, and a change of its schedule's retention takes nothing of it back. A lock that lasts until the image expires goes on doing so.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /v1/backup-images/{id} (the `ExtendBackupImage` operationId).
+	ExtendBackupImageWithBody(ctx context.Context, id ID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExtendBackupImage Let an image end later
+	//
+	// Under the retention profile `general` only; a hold keeps an image under each. The image never ends sooner by this, and a change of its schedule's retention takes nothing of it back. A lock that lasts until the image expires goes on doing so.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /v1/backup-images/{id} (the `ExtendBackupImage` operationId).
+	ExtendBackupImage(ctx context.Context, id ID, body ExtendBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListImageHolds List what keeps an image
+	//
+	// Corresponds with GET /v1/backup-images/{id}/holds (the `ListImageHolds` operationId).
+	ListImageHolds(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// HoldBackupImageWithBody Keep an image
+	//
+	// Until an instant, or until the hold is released, whatever the image's retention says. An image may have several holds: the last one counts. A held image counts in usage.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/backup-images/{id}/holds (the `HoldBackupImage` operationId).
+	HoldBackupImageWithBody(ctx context.Context, id ID, params *HoldBackupImageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// HoldBackupImage Keep an image
+	//
+	// Until an instant, or until the hold is released, whatever the image's retention says. An image may have several holds: the last one counts. A held image counts in usage.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/backup-images/{id}/holds (the `HoldBackupImage` operationId).
+	HoldBackupImage(ctx context.Context, id ID, params *HoldBackupImageParams, body HoldBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReleaseImageHold Release a hold
+	//
+	// The image has its retention back. One whose time is over goes with the next expiry, within minutes; the answer says so.
+	//
+	// Corresponds with DELETE /v1/backup-images/{id}/holds/{hold_id} (the `ReleaseImageHold` operationId).
+	ReleaseImageHold(ctx context.Context, id ID, holdID string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// VerifyBackupImage Read an image whole
 	//
@@ -2888,7 +3019,7 @@ func (c *Client) ListBackupImages(ctx context.Context, params *ListBackupImagesP
 
 // DeleteBackupImage Delete an image
 //
-// Refused with `locked` before `locked_until` and with `in_use` while a restore reads it.
+// Refused with `locked` before `locked_until` and while a hold keeps it, and with `in_use` while a restore reads it.
 //
 // Corresponds with DELETE /v1/backup-images/{id} (the `DeleteBackupImage` operationId).
 func (c *Client) DeleteBackupImage(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2908,6 +3039,114 @@ func (c *Client) DeleteBackupImage(ctx context.Context, id ID, reqEditors ...Req
 // Corresponds with GET /v1/backup-images/{id} (the `GetBackupImage` operationId).
 func (c *Client) GetBackupImage(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetBackupImageRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExtendBackupImageWithBody Let an image end later
+//
+// Under the retention profile `general` only; a hold keeps an image under each. The image never ends sooner by this, and a change of its schedule's retention takes nothing of it back. A lock that lasts until the image expires goes on doing so.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /v1/backup-images/{id} (the `ExtendBackupImage` operationId).
+func (c *Client) ExtendBackupImageWithBody(ctx context.Context, id ID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExtendBackupImageRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExtendBackupImage Let an image end later
+//
+// Under the retention profile `general` only; a hold keeps an image under each. The image never ends sooner by this, and a change of its schedule's retention takes nothing of it back. A lock that lasts until the image expires goes on doing so.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /v1/backup-images/{id} (the `ExtendBackupImage` operationId).
+func (c *Client) ExtendBackupImage(ctx context.Context, id ID, body ExtendBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExtendBackupImageRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListImageHolds List what keeps an image
+//
+// Corresponds with GET /v1/backup-images/{id}/holds (the `ListImageHolds` operationId).
+func (c *Client) ListImageHolds(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListImageHoldsRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// HoldBackupImageWithBody Keep an image
+//
+// Until an instant, or until the hold is released, whatever the image's retention says. An image may have several holds: the last one counts. A held image counts in usage.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/backup-images/{id}/holds (the `HoldBackupImage` operationId).
+func (c *Client) HoldBackupImageWithBody(ctx context.Context, id ID, params *HoldBackupImageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewHoldBackupImageRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// HoldBackupImage Keep an image
+//
+// Until an instant, or until the hold is released, whatever the image's retention says. An image may have several holds: the last one counts. A held image counts in usage.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/backup-images/{id}/holds (the `HoldBackupImage` operationId).
+func (c *Client) HoldBackupImage(ctx context.Context, id ID, params *HoldBackupImageParams, body HoldBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewHoldBackupImageRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReleaseImageHold Release a hold
+//
+// The image has its retention back. One whose time is over goes with the next expiry, within minutes; the answer says so.
+//
+// Corresponds with DELETE /v1/backup-images/{id}/holds/{hold_id} (the `ReleaseImageHold` operationId).
+func (c *Client) ReleaseImageHold(ctx context.Context, id ID, holdID string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReleaseImageHoldRequest(c.Server, id, holdID)
 	if err != nil {
 		return nil, err
 	}
@@ -4492,6 +4731,188 @@ func NewGetBackupImageRequest(server string, id ID) (*http.Request, error) {
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewExtendBackupImageRequest calls the generic ExtendBackupImage builder with application/json body
+func NewExtendBackupImageRequest(server string, id ID, body ExtendBackupImageJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewExtendBackupImageRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewExtendBackupImageRequestWithBody constructs an http.Request for the ExtendBackupImage method, with any body, and a specified content type
+func NewExtendBackupImageRequestWithBody(server string, id ID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/backup-images/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListImageHoldsRequest constructs an http.Request for the ListImageHolds method
+func NewListImageHoldsRequest(server string, id ID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/backup-images/%s/holds", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewHoldBackupImageRequest calls the generic HoldBackupImage builder with application/json body
+func NewHoldBackupImageRequest(server string, id ID, params *HoldBackupImageParams, body HoldBackupImageJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewHoldBackupImageRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewHoldBackupImageRequestWithBody constructs an http.Request for the HoldBackupImage method, with any body, and a specified content type
+func NewHoldBackupImageRequestWithBody(server string, id ID, params *HoldBackupImageParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/backup-images/%s/holds", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewReleaseImageHoldRequest constructs an http.Request for the ReleaseImageHold method
+func NewReleaseImageHoldRequest(server string, id ID, holdID string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "hold_id", holdID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/backup-images/%s/holds/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -7016,7 +7437,7 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteBackupImageWithResponse Delete an image
 	//
-	// Refused with `locked` before `locked_until` and with `in_use` while a restore reads it.
+	// Refused with `locked` before `locked_until` and while a hold keeps it, and with `in_use` while a restore reads it.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7029,6 +7450,58 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/backup-images/{id} (the `GetBackupImage` operationId).
 	GetBackupImageWithResponse(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*GetBackupImageResponse, error)
+
+	// ExtendBackupImageWithBodyWithResponse Let an image end later
+	//
+	// Under the retention profile `general` only; a hold keeps an image under each. The image never ends sooner by this, and a change of its schedule's retention takes nothing of it back. A lock that lasts until the image expires goes on doing so.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/backup-images/{id} (the `ExtendBackupImage` operationId).
+	ExtendBackupImageWithBodyWithResponse(ctx context.Context, id ID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ExtendBackupImageResponse, error)
+
+	// ExtendBackupImageWithResponse Let an image end later
+	//
+	// Under the retention profile `general` only; a hold keeps an image under each. The image never ends sooner by this, and a change of its schedule's retention takes nothing of it back. A lock that lasts until the image expires goes on doing so.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/backup-images/{id} (the `ExtendBackupImage` operationId).
+	ExtendBackupImageWithResponse(ctx context.Context, id ID, body ExtendBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*ExtendBackupImageResponse, error)
+
+	// ListImageHoldsWithResponse List what keeps an image
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/backup-images/{id}/holds (the `ListImageHolds` operationId).
+	ListImageHoldsWithResponse(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*ListImageHoldsResponse, error)
+
+	// HoldBackupImageWithBodyWithResponse Keep an image
+	//
+	// Until an instant, or until the hold is released, whatever the image's retention says. An image may have several holds: the last one counts. A held image counts in usage.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/backup-images/{id}/holds (the `HoldBackupImage` operationId).
+	HoldBackupImageWithBodyWithResponse(ctx context.Context, id ID, params *HoldBackupImageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*HoldBackupImageResponse, error)
+
+	// HoldBackupImageWithResponse Keep an image
+	//
+	// Until an instant, or until the hold is released, whatever the image's retention says. An image may have several holds: the last one counts. A held image counts in usage.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/backup-images/{id}/holds (the `HoldBackupImage` operationId).
+	HoldBackupImageWithResponse(ctx context.Context, id ID, params *HoldBackupImageParams, body HoldBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*HoldBackupImageResponse, error)
+
+	// ReleaseImageHoldWithResponse Release a hold
+	//
+	// The image has its retention back. One whose time is over goes with the next expiry, within minutes; the answer says so.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/backup-images/{id}/holds/{hold_id} (the `ReleaseImageHold` operationId).
+	ReleaseImageHoldWithResponse(ctx context.Context, id ID, holdID string, reqEditors ...RequestEditorFn) (*ReleaseImageHoldResponse, error)
 
 	// VerifyBackupImageWithResponse Read an image whole
 	//
@@ -8026,6 +8499,198 @@ func (r GetBackupImageResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetBackupImageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ExtendBackupImageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BackupImage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ExtendBackupImageResponse) GetJSON200() *BackupImage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ExtendBackupImageResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ExtendBackupImageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExtendBackupImageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExtendBackupImageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExtendBackupImageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListImageHoldsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ImageHoldList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListImageHoldsResponse) GetJSON200() *ImageHoldList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListImageHoldsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListImageHoldsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListImageHoldsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListImageHoldsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListImageHoldsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type HoldBackupImageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *ImageHold
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r HoldBackupImageResponse) GetJSON201() *ImageHold {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r HoldBackupImageResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r HoldBackupImageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r HoldBackupImageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r HoldBackupImageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r HoldBackupImageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ReleaseImageHoldResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *HoldReleased
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReleaseImageHoldResponse) GetJSON200() *HoldReleased {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ReleaseImageHoldResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReleaseImageHoldResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReleaseImageHoldResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReleaseImageHoldResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReleaseImageHoldResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10411,7 +11076,7 @@ func (c *ClientWithResponses) ListBackupImagesWithResponse(ctx context.Context, 
 
 // DeleteBackupImageWithResponse Delete an image
 //
-// Refused with `locked` before `locked_until` and with `in_use` while a restore reads it.
+// Refused with `locked` before `locked_until` and while a hold keeps it, and with `in_use` while a restore reads it.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -10435,6 +11100,94 @@ func (c *ClientWithResponses) GetBackupImageWithResponse(ctx context.Context, id
 		return nil, err
 	}
 	return ParseGetBackupImageResponse(rsp)
+}
+
+// ExtendBackupImageWithBodyWithResponse Let an image end later
+//
+// Under the retention profile `general` only; a hold keeps an image under each. The image never ends sooner by this, and a change of its schedule's retention takes nothing of it back. A lock that lasts until the image expires goes on doing so.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/backup-images/{id} (the `ExtendBackupImage` operationId).
+func (c *ClientWithResponses) ExtendBackupImageWithBodyWithResponse(ctx context.Context, id ID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ExtendBackupImageResponse, error) {
+	rsp, err := c.ExtendBackupImageWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExtendBackupImageResponse(rsp)
+}
+
+// ExtendBackupImageWithResponse Let an image end later
+//
+// Under the retention profile `general` only; a hold keeps an image under each. The image never ends sooner by this, and a change of its schedule's retention takes nothing of it back. A lock that lasts until the image expires goes on doing so.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/backup-images/{id} (the `ExtendBackupImage` operationId).
+func (c *ClientWithResponses) ExtendBackupImageWithResponse(ctx context.Context, id ID, body ExtendBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*ExtendBackupImageResponse, error) {
+	rsp, err := c.ExtendBackupImage(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExtendBackupImageResponse(rsp)
+}
+
+// ListImageHoldsWithResponse List what keeps an image
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/backup-images/{id}/holds (the `ListImageHolds` operationId).
+func (c *ClientWithResponses) ListImageHoldsWithResponse(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*ListImageHoldsResponse, error) {
+	rsp, err := c.ListImageHolds(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListImageHoldsResponse(rsp)
+}
+
+// HoldBackupImageWithBodyWithResponse Keep an image
+//
+// Until an instant, or until the hold is released, whatever the image's retention says. An image may have several holds: the last one counts. A held image counts in usage.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/backup-images/{id}/holds (the `HoldBackupImage` operationId).
+func (c *ClientWithResponses) HoldBackupImageWithBodyWithResponse(ctx context.Context, id ID, params *HoldBackupImageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*HoldBackupImageResponse, error) {
+	rsp, err := c.HoldBackupImageWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseHoldBackupImageResponse(rsp)
+}
+
+// HoldBackupImageWithResponse Keep an image
+//
+// Until an instant, or until the hold is released, whatever the image's retention says. An image may have several holds: the last one counts. A held image counts in usage.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/backup-images/{id}/holds (the `HoldBackupImage` operationId).
+func (c *ClientWithResponses) HoldBackupImageWithResponse(ctx context.Context, id ID, params *HoldBackupImageParams, body HoldBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*HoldBackupImageResponse, error) {
+	rsp, err := c.HoldBackupImage(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseHoldBackupImageResponse(rsp)
+}
+
+// ReleaseImageHoldWithResponse Release a hold
+//
+// The image has its retention back. One whose time is over goes with the next expiry, within minutes; the answer says so.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/backup-images/{id}/holds/{hold_id} (the `ReleaseImageHold` operationId).
+func (c *ClientWithResponses) ReleaseImageHoldWithResponse(ctx context.Context, id ID, holdID string, reqEditors ...RequestEditorFn) (*ReleaseImageHoldResponse, error) {
+	rsp, err := c.ReleaseImageHold(ctx, id, holdID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReleaseImageHoldResponse(rsp)
 }
 
 // VerifyBackupImageWithResponse Read an image whole
@@ -11655,6 +12408,138 @@ func ParseGetBackupImageResponse(rsp *http.Response) (*GetBackupImageResponse, e
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest BackupImage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseExtendBackupImageResponse parses an HTTP response from a ExtendBackupImageWithResponse call
+func ParseExtendBackupImageResponse(rsp *http.Response) (*ExtendBackupImageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExtendBackupImageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BackupImage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListImageHoldsResponse parses an HTTP response from a ListImageHoldsWithResponse call
+func ParseListImageHoldsResponse(rsp *http.Response) (*ListImageHoldsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListImageHoldsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ImageHoldList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseHoldBackupImageResponse parses an HTTP response from a HoldBackupImageWithResponse call
+func ParseHoldBackupImageResponse(rsp *http.Response) (*HoldBackupImageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &HoldBackupImageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest ImageHold
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseReleaseImageHoldResponse parses an HTTP response from a ReleaseImageHoldWithResponse call
+func ParseReleaseImageHoldResponse(rsp *http.Response) (*ReleaseImageHoldResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReleaseImageHoldResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest HoldReleased
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -13381,6 +14266,18 @@ type ServerInterface interface {
 	// GetBackupImage Get an image
 	// (GET /v1/backup-images/{id})
 	GetBackupImage(w http.ResponseWriter, r *http.Request, id ID)
+	// ExtendBackupImage Let an image end later
+	// (PATCH /v1/backup-images/{id})
+	ExtendBackupImage(w http.ResponseWriter, r *http.Request, id ID)
+	// ListImageHolds List what keeps an image
+	// (GET /v1/backup-images/{id}/holds)
+	ListImageHolds(w http.ResponseWriter, r *http.Request, id ID)
+	// HoldBackupImage Keep an image
+	// (POST /v1/backup-images/{id}/holds)
+	HoldBackupImage(w http.ResponseWriter, r *http.Request, id ID, params HoldBackupImageParams)
+	// ReleaseImageHold Release a hold
+	// (DELETE /v1/backup-images/{id}/holds/{hold_id})
+	ReleaseImageHold(w http.ResponseWriter, r *http.Request, id ID, holdID string)
 	// VerifyBackupImage Read an image whole
 	// (POST /v1/backup-images/{id}:verify)
 	VerifyBackupImage(w http.ResponseWriter, r *http.Request, id ID, params VerifyBackupImageParams)
@@ -14037,6 +14934,143 @@ func (siw *ServerInterfaceWrapper) GetBackupImage(w http.ResponseWriter, r *http
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetBackupImage(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ExtendBackupImage operation middleware
+func (siw *ServerInterfaceWrapper) ExtendBackupImage(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ExtendBackupImage(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListImageHolds operation middleware
+func (siw *ServerInterfaceWrapper) ListImageHolds(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListImageHolds(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// HoldBackupImage operation middleware
+func (siw *ServerInterfaceWrapper) HoldBackupImage(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params HoldBackupImageParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.HoldBackupImage(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReleaseImageHold operation middleware
+func (siw *ServerInterfaceWrapper) ReleaseImageHold(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "hold_id" -------------
+	var holdID string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "hold_id", mux.Vars(r)["hold_id"], &holdID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "hold_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReleaseImageHold(w, r, id, holdID)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -16316,6 +17350,14 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}", wrapper.GetBackupImage).Methods(http.MethodGet)
 
+	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}", wrapper.ExtendBackupImage).Methods(http.MethodPatch)
+
+	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}/holds", wrapper.ListImageHolds).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}/holds", wrapper.HoldBackupImage).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}/holds/{hold_id}", wrapper.ReleaseImageHold).Methods(http.MethodDelete)
+
 	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}:verify", wrapper.VerifyBackupImage).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/backup-images:expired", wrapper.ListExpiredImages).Methods(http.MethodGet)
@@ -16833,6 +17875,166 @@ type GetBackupImagedefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetBackupImagedefaultApplicationProblemPlusJSONResponse) VisitGetBackupImageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ExtendBackupImageRequestObject struct {
+	ID   ID `json:"id"`
+	Body *ExtendBackupImageJSONRequestBody
+}
+
+type ExtendBackupImageResponseObject interface {
+	VisitExtendBackupImageResponse(w http.ResponseWriter) error
+}
+
+type ExtendBackupImage200JSONResponse BackupImage
+
+func (response ExtendBackupImage200JSONResponse) VisitExtendBackupImageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ExtendBackupImagedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ExtendBackupImagedefaultApplicationProblemPlusJSONResponse) VisitExtendBackupImageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListImageHoldsRequestObject struct {
+	ID ID `json:"id"`
+}
+
+type ListImageHoldsResponseObject interface {
+	VisitListImageHoldsResponse(w http.ResponseWriter) error
+}
+
+type ListImageHolds200JSONResponse ImageHoldList
+
+func (response ListImageHolds200JSONResponse) VisitListImageHoldsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListImageHoldsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListImageHoldsdefaultApplicationProblemPlusJSONResponse) VisitListImageHoldsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type HoldBackupImageRequestObject struct {
+	ID     ID `json:"id"`
+	Params HoldBackupImageParams
+	Body   *HoldBackupImageJSONRequestBody
+}
+
+type HoldBackupImageResponseObject interface {
+	VisitHoldBackupImageResponse(w http.ResponseWriter) error
+}
+
+type HoldBackupImage201JSONResponse ImageHold
+
+func (response HoldBackupImage201JSONResponse) VisitHoldBackupImageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type HoldBackupImagedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response HoldBackupImagedefaultApplicationProblemPlusJSONResponse) VisitHoldBackupImageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReleaseImageHoldRequestObject struct {
+	ID     ID     `json:"id"`
+	HoldID string `json:"hold_id"`
+}
+
+type ReleaseImageHoldResponseObject interface {
+	VisitReleaseImageHoldResponse(w http.ResponseWriter) error
+}
+
+type ReleaseImageHold200JSONResponse HoldReleased
+
+func (response ReleaseImageHold200JSONResponse) VisitReleaseImageHoldResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReleaseImageHolddefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ReleaseImageHolddefaultApplicationProblemPlusJSONResponse) VisitReleaseImageHoldResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -18694,6 +19896,18 @@ type StrictServerInterface interface {
 	// GetBackupImage Get an image
 	// (GET /v1/backup-images/{id})
 	GetBackupImage(ctx context.Context, request GetBackupImageRequestObject) (GetBackupImageResponseObject, error)
+	// ExtendBackupImage Let an image end later
+	// (PATCH /v1/backup-images/{id})
+	ExtendBackupImage(ctx context.Context, request ExtendBackupImageRequestObject) (ExtendBackupImageResponseObject, error)
+	// ListImageHolds List what keeps an image
+	// (GET /v1/backup-images/{id}/holds)
+	ListImageHolds(ctx context.Context, request ListImageHoldsRequestObject) (ListImageHoldsResponseObject, error)
+	// HoldBackupImage Keep an image
+	// (POST /v1/backup-images/{id}/holds)
+	HoldBackupImage(ctx context.Context, request HoldBackupImageRequestObject) (HoldBackupImageResponseObject, error)
+	// ReleaseImageHold Release a hold
+	// (DELETE /v1/backup-images/{id}/holds/{hold_id})
+	ReleaseImageHold(ctx context.Context, request ReleaseImageHoldRequestObject) (ReleaseImageHoldResponseObject, error)
 	// VerifyBackupImage Read an image whole
 	// (POST /v1/backup-images/{id}:verify)
 	VerifyBackupImage(ctx context.Context, request VerifyBackupImageRequestObject) (VerifyBackupImageResponseObject, error)
@@ -19146,6 +20360,126 @@ func (sh *strictHandler) GetBackupImage(w http.ResponseWriter, r *http.Request, 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetBackupImageResponseObject); ok {
 		if err := validResponse.VisitGetBackupImageResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ExtendBackupImage operation middleware
+func (sh *strictHandler) ExtendBackupImage(w http.ResponseWriter, r *http.Request, id ID) {
+	var request ExtendBackupImageRequestObject
+
+	request.ID = id
+
+	var body ExtendBackupImageJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ExtendBackupImage(ctx, request.(ExtendBackupImageRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExtendBackupImage")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ExtendBackupImageResponseObject); ok {
+		if err := validResponse.VisitExtendBackupImageResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListImageHolds operation middleware
+func (sh *strictHandler) ListImageHolds(w http.ResponseWriter, r *http.Request, id ID) {
+	var request ListImageHoldsRequestObject
+
+	request.ID = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListImageHolds(ctx, request.(ListImageHoldsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListImageHolds")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListImageHoldsResponseObject); ok {
+		if err := validResponse.VisitListImageHoldsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// HoldBackupImage operation middleware
+func (sh *strictHandler) HoldBackupImage(w http.ResponseWriter, r *http.Request, id ID, params HoldBackupImageParams) {
+	var request HoldBackupImageRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	var body HoldBackupImageJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.HoldBackupImage(ctx, request.(HoldBackupImageRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "HoldBackupImage")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(HoldBackupImageResponseObject); ok {
+		if err := validResponse.VisitHoldBackupImageResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ReleaseImageHold operation middleware
+func (sh *strictHandler) ReleaseImageHold(w http.ResponseWriter, r *http.Request, id ID, holdID string) {
+	var request ReleaseImageHoldRequestObject
+
+	request.ID = id
+	request.HoldID = holdID
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ReleaseImageHold(ctx, request.(ReleaseImageHoldRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ReleaseImageHold")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ReleaseImageHoldResponseObject); ok {
+		if err := validResponse.VisitReleaseImageHoldResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -20425,305 +21759,323 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L39c9u21jD4r2C4z0xv70PLkvwRW5nOruMkbZo6yWu76Xsb55UgEpJYU4BKgFbUbP73HZwDkCBFSqQt",
-	"J33u3f7QWBIIAgcH5/vjsxeI+UJwxpX0Bp899onOFzGDv5/R4DZd/JiIdKE/3tE4ZfqPIGFUsXBIlTfw",
-	"+t3+8V6vt9c/uO6eDrrdQbf7u+d7UegNvG7v5+e/vz74Xyf/+/D69H3/4vjZkzdH573L7jPP9zidM2/g",
-	"TUUcer6XMMmSOxYOJaN6JSe+J1nMAiUS/UpFp9IbfPjsBVSxqUhW3sAbw/JKM3356Ht3AeOKJcPNazjz",
-	"vvheugi3bOXLF98A4tWcTlkREDPKp2wYMsUCFQnuDbxgrDzfCwSXkVSMB3qhQULlzPO9MJK3dhcLGkRq",
-	"5Q2OT570Tg+fHD85OPa9W7byBv1ut+t7MR2z2Bt4P9EkJPpB0gMo0dAb9I573eNeHx6RSiQs9AaH3f7x",
-	"0UHv5FADgPGwvKeD7nXvyaB7OjiE42GfFlHCpDumv9c9gTEHg15fj5nqgx9uP8jNI154vveHGG+Z50fP",
-	"bFkj3hffW4iIq2HEhyqCsy1t42DQ7/0O8FgIGSnEh5BNaBpr8Ccp3/K+l57vyWDGwjRmW4ae66HRX3gl",
-	"Fom4i2QkuIZ54eyaHI3+jiaq5mws3KWiKpWA0EJfjabo7Ht3UaJSGg/nNJhFHFB080PP9fFxqSgP2DBN",
-	"YfBRt3d0Ou4Fe08mfbbXDY8O907owXivN+4Gx/Rg0g97GhXnAkbfzfcO+/kdZMnC+5JfmSsD4uKtqbwc",
-	"TYhKSKN4hQgSpgnVV244E2kivUFPYz0dxxrgKkmZRnGF9yBhinG8nh8+eyFdyaGYDJeM3XqDD55MeUhX",
-	"3kd9gmbcUI/xBkfH+i7t5hZoJJrTT8OQxXRl13zsgo3waDpT8UrDkn1SQ43DxdvZu+72ERb/DUDZgP+l",
-	"nQAxzciqRkF7r2BGjXPpfE5hlhd3LFmRkK4IVQR+JmcyovvX4nYlOp7v6SeHfwmNXl7+i+d7KV8kQlNC",
-	"fQxDQ+y8CY1irwmh9b1lxEOxzE5Uo9HPYlzAHaoUmy8UnHclxpi7lGFMyjb+vp0q3UY8dJmNPkWzCukN",
-	"DnxvzqSkU00ePnz0NYGYJkwCsRivFJPDBUuGkgVCT9Pvnj7pHfU1gQ8Bgr3uk4Mnh72T/qHvMUXNQD1x",
-	"/8D3lFA0LtCZL42JW0NCo08xSTmP+BS+YQv9BaNhxKcEz/DRKVCZdlw6WF3gtiy4LW4Jb0UvP08tzGjw",
-	"IzOW/aaExVwdQzomCWNDOD19EKcnRweHJycHB/2TbQhzoVFKiwnDQKRceYPDXj9DoUkUM7mSis3zPed3",
-	"Viw5C4fj1TYI67MZCq7p4ITGkumrrVTEp8ifqJp5A2//jib7cTTev00Tuu9QiS+WLdntnZ48OTnsHz45",
-	"6Z50fe+OJdFkZajGQRcPAx4onAQidsIsh+v1T04OT7u9k5MTPIKYqaqD6g96h4ODJ79Xn0o2ptnl/DmD",
-	"9S4EkNdAd5fDu7neYI6Re4B1Gm52u2bIOBLSsszDfu8o6IZsrzs+7u09Gfe6e/3g6HjvNOiyPu2FB5PD",
-	"oxpOC4/Vc9p+gdM+eVK4LfnaKm67C81eQayQaRAwFrIQZNvLlG8X7ktUczc8sa0MFgu1cVXr5Ewl0XTK",
-	"Er1nK4joLb8/B3JWZCyLaHjHEkM4TjrdzkGn25B6MB6CvOoNvJlSCznY3zcUs2PUqU4g5lvhcVaBIofh",
-	"Ke0GPbZ3POmO9w4nR0/2TieHvb3+pDc5HvfYE9rrwmN3jOsLPpQrHlTTyKMTs9w4mkeo7BkefdQ3ugnw",
-	"qpmQSnMquDX4VUgVNVTgMLsI+NNCiFjz6gwvlZEG4LhyPafX9T29tmF2SoyGq03ihEoolwuR6J3QVImG",
-	"QkQqWWKWoonf/3MnFzOWsE4sAhrj8SOPushZVE7YSpd60qV0w6U+1Aiy0JfqUAunBkhaEvBC2dMy5VaV",
-	"TzMFb+B9CGXvI2HJYp8li87dPLz1tqqDWjqdiDgEBN9/ft7dv5vvLxLQGfAQPSY/9Vrh4AMUglY4OGdz",
-	"YO8nRyenpweHR6f9TRqF7/EoQDBGCwBv77Tf6Xb6nV5XQxkAdQiAmtNA7687OOoOjo4Hp3TQHQ+6AVB3",
-	"tRTJrTfwAEYaegux1MKZwUjB0Q4h0iRgBrERrhqa++fd/Uvzo5aJJGN84xZbmSy0PBnDMgxTby5yLWnC",
-	"kf1/+Aji04zRkCVwwV9c0ylcdCaDJFoYG8X1jBEx/oMF6jtJDNHzyUQkZPRqsndBVTAbdcBIAIjjDbwb",
-	"r3fjAXT+TKMk17E0WZ1TMNCsFnqgVIkmvXoZv4iA4gur3q8FFSImZDmjiiypJHMask6rV3zxvQVN6Jwp",
-	"s9tzpNVnE0Pci289U0QkhOofiZpFkmjK0wHE9QbenylLVvnBZGQf5nJXMRHJHI5dk6I9UKP8it2btTxj",
-	"EyM8FReD3zdfxxjnuc9C0kSKCnCMQMsM4NeRPgkFpzJlBN9VuyKcz13JnH76hfGpljyPtLy7vgiwIb56",
-	"DupAxZyZPFEza09L3uuzOhOC3JvNF4UbEak88zzi2efK94RsvhBgsHjNVuugvKC3TBJKErZgKtJfEsrl",
-	"kiWI3RqwkyiRigjOzC8szOCL1zVfvPO2Pf26mpX3j44arHwCt7n6Co40dciOHgkCoRI+BTSOWUJuuVhK",
-	"EqkOGf1zRCJJKF/VL9zQjroVHx9WLfEXLY2sL/CVYnOp10YRKakicyFVHVaCTFN4cabS9ZAtfIrm6Rw+",
-	"dQFu5mO2pIgrpmVFvaY3MGl5SW95vEJQcaZXxj7RQMFXkSR6HXWLg39qj/F4+zFeprz+8hh7QLurYw1z",
-	"9dO6knm7uX+VdMpeJmK+DsKfRJpIMknEPCd9RDOfRKQ8ZCEJxZITJQDMM5EmT4k5R/hmzKYRyPYWaY2o",
-	"T+aCqxmJOPn1+rzuFPRb70NAYTtAwJ6tNhOwcfGy/lfCJt7A+7/2cw/LPv4q9wuTZm+5jubsd8ErcO/V",
-	"2ZszwLEB0co5oTzETUufLGdRMCMU2ImQgJq/Xp/7hMZSEMXiWIMqShzoKZCIa+CUC+St7jFuQNSd+bjE",
-	"8PIjTxfVB87FsnaJ4j4HadS+epR3ZK4WGO97n/amYs/Mkb9kTdPY8OKi1aztlfuCzI5J9UyEUaXvLhBc",
-	"Ma5Q013EEYpm+39IlM8ySe/z38Et96XpLXI3mYEh5/mZG+It4KJsB4iim4IuFhWG9Sctl2oXsmmxrs+k",
-	"+Wod18hXdnxUujCqPBBVfoca7b8lWK9y604VXC9ZIO5YsrqaMaZagbXxOoqvqFuGa9ZufrTGfCwPcmCL",
-	"yURGCii0Y/ylQcCkHN6yFR4b43eDs9+uhmfn5y+uroavX/xr+Eor+OM0uNWAQPOpLFqw5EHJYBCL4Nac",
-	"onfQtV/MRQjagJgv4ojyQK9lkbBJ9MkYXvZhcUHC1DBfl7Ooqxfnly+unbW1uPcOJOtAnRmtm8FZImke",
-	"LmIaFE1CTU3M7sNoVxCTidU9zBfcLFCvOTc2t37VBjt1ZuYYzulikXkFEqEnjaSItTapgdYG2AjLakg7",
-	"ttTmGN3YYFqyKS6olEuRhIB4SaL1lZlIJCNjqhRLVkQqql9RaX1Us3Q+XiT42tOXg5PjwfPu4KQ3ODkZ",
-	"HJ4PnjwfHB8NTs8G/ZeDF2eDs+7g/GhwdKbH9I4GZweDZy8Hhy8HvWeD/rNB99ngpD/onw+e9wZHzwfH",
-	"53rMs+7gZXfQPRt0Tza6STcbKJseiwV81bGgt2IhuFwTBoxdouXNyJSp6jXZoSWGfG82vq6rAjPS4mCF",
-	"catqajNsH8aUjFGbxmfjnCAGWNjb1/9ZIFuP4fgamHPlumnuLwGsA8Nqs98IhezyHhmL/r7gAyNgtWar",
-	"SCTJVHDW8TDg4ywI2OLxMO1nMW4BHxxdCZQ/xLgEj/uhyLtEjGM237DdBY7470otBeQw4HeTNI4hmEHR",
-	"KLZCthO9QwQnubOCzEQcStLrEjHR/wcNT29oErEYBM5cYNf8JBDzOeMhNarUh88YJmEUwzzMQdI50/Ki",
-	"Vxb5D7TI/+VjpqxukXRcn/Vh91RzVAXOiOtozvR+Nd6YLRuNOE34QPPUgQHYIAdL4wO3p1Fx6GckYZNU",
-	"0hgcCWRCozhNEG1zifRxyWRB8r2vuLyOynmEiE+WkZqJVJFISWIFLrA3KU0IQKIHw6z+3WofX52s5lt6",
-	"NJL67wZqY0h+ZOp6mfI24Ep5LZxSTpR1Dpr4FoQYgOMPMZY7ob5Gjn7ca5sL6/cS79ehY9SlahT66rfR",
-	"LPbRruL/EPCtB5f8EknVBipgBVBsjs78xptde2c19wJHmpgQY24mxtwsfSLikEmFXsqOA+YqUzINQ/Bx",
-	"0vhdIhYsUWBxNmELC+crx4SqCqdtxpaWF8dkzuZjlsjviOR0IWdCSXRr0FvGiRJTpmYs6ZDrWZTFLSBL",
-	"ZpJoxbeTiwJjIWJGucZpN4SrxlmQMBq+hZhKtNesmfhDFjMwZ5oQ5yyuobil9ZcXNlk05Xf7hxVvYp+C",
-	"OA3ZcN0nIB3saOnEBgfoK3y01wUXqBlBkwRENdeH8QKXUPZeSD1PBCRyK7yyXI6NiPsLjsLlDRc0oXHM",
-	"4gJgu2U8QWwEtig4sgmqCAWn0lPSJT9YF7a5499JggFvhMYxupQKzuCCO7i77g62RqjWEC+7TjZt6koP",
-	"QXZHiXWwkLEQtzLb05zylf43UmSmP+Jducd+XAcOjeO3ExDmN53TlX1CS++AKXrWPXkbLfbEAonBHlj0",
-	"WGLuQim36r737hveggr0L1jaPiBifMwmwQgKr2g3AmqMJliHMGbrz/5obOwprfmLSRcJsjCfdcenu2Z8",
-	"Yf2isyS3EiVfy3TbvORzGP88G/6llBPXFPPOnYc08hWvzW9WPkwYDWYsBFXMhFw2hC3s93kkb6sgm+fR",
-	"NXMyF/Pq1gLQxpJxRX4gnN2xBDTtRnPmjrjP6z/WfG0D3j8/nDTHVKIOPdTDaMJaASQWkLORchXFzZ8y",
-	"OTWV6y+lBlZFNkFEp40RAXxoDu2k4KUrzv3GBPmsP2RyciqWW4hwr/rdphZuxdIrGFmK9l8LUsJNoxP+",
-	"Kcn8sJpRmsgbG/zRDB7WBNNkgTj0S9HVX97zhngJSD+JWl65ipSj5sLyJZusk8iwIpHJL0WH5EfgkIky",
-	"cmbQK1I/f52cWrJl8aGAh9md3UK2d8drkAs8Nq9xwjLuo1QgH2nMPXwPDIFbFZFLRkOiKfRKzSI+rdYp",
-	"2hLRbVSFiIREYYdkPAIol4mEAtu4vz0OqRx0sR7AmBHFYCaigEkM+hacAb6OUNYE9kQMJ/PJUtMLeAgS",
-	"A+KYYoSrlqYhNtSVQI+Pjg6ONwugJSQpLboeW9y4mI3oUtz0CxOlaYI2R5abjsDQNloXMEdPs8hO+0wG",
-	"IJ+MINBG/7Fk7DZemWkgFi9eQdh8EV21tr/KQ3GGSgzZp0iqiE+HJv6ikSJ5f7Tfif5rwosaim3PYXgr",
-	"beHradiZgNhwL5G8PYfr0nJDpQx1NyTZr4+LBVuv5i5wN01sJ3l/AVYQCeohLd45vclNAc1OZvzncqZr",
-	"CZwttlcVZVYmOK8ZW6AyjpiuL5MUc4YxrLHgU5SDG3GmF+aFl9n7CgrdQX+dW7mS81bq+UiWDS0Ab2c6",
-	"b8RYhCsSUE7gIjDAAwO1LHaWrQxZrmZKawUGnLcer6PcEk7AZMTo12H+PaHkDzEmc7oiUkVxjNhYtDMc",
-	"n2yk8S3QaM6oTBPEzWb38cI88dzcrwq98BUHpDNJGJqC//jiemRNRlYif0ooctvljHHCBbB7zEUyr+hU",
-	"kMbmO0OW0GJj5oFWVOaexqlCiYn7MgXLFptv8S2HGPd2W2wmOz2FI9fgwDwVk2XzuBLVS8xkYIZii6Ly",
-	"9RWEqaywx1qCmRC3LCQRJ4wGs8yJCMsE6tCpP2F3dseDv8VGqEfi4drHkJ60MDPqp37Dh1phSFa95POa",
-	"gYhxEilQfn0NjKVIwk1bz4/eid+rTcYoYVdmcS7h1nGVFJLyMRzRsOYA319IMl4ZAUDZeC4w/U4TseQg",
-	"d+Yigs2fIDMaEi5IIsR8gCzD4CaPYbaYZWO/k1kCzdhY1WnCyJjFYkls8GQzPKms/bIlBcZ95Dk88WhG",
-	"40YCAAr0zdH1NxzfClOLJW42iYRaiGdBqqI7RmQslCTijrmnrREEmXSZPW8TCKvM2H57RewcIo7bKe9R",
-	"WGOxM3MSJchYq6eUTwvUWzNu/M0mCm89T6FmLKlSg/X32RuN22WpJR0zu2/frzkLimNASYHQawYzFY2l",
-	"1ncx5ZyFeYDdNieEYzJsHbtXPNdsmoZHecmkccYXz8xdTrObUV7YmoB2Bm6spUjjkIyZCevIkmXBb5aY",
-	"n4OZEBKDrPJMd8eYtU64C9Csg4kz23bw7M6w5uLBo9rW7IsuxB1reUezm9F4b4WXlTEcaJH92PB4qndW",
-	"dipBJoGmcR+ysovgoPCMqe9jBVE41/oYTlQlLlClddM4ms4UkfQOimAJTSPcDEWaOXJQZ+iQ0ZQuRsBu",
-	"CYTx33DgxfAoF4qAxQcJTUhXfh7jFQuFeZmSFDLFsQaHuuFWO+uQkVpGARsN9M0RgcYTAt+UZoukm3CO",
-	"Aqlais4NB0s1gmtKF1qD1I9XQ6lobCpVDqCLxYj8mUZMBgzfNk2ZVCiR0DiWIE5omI2gut8I7zclxq3j",
-	"33A9x9Ce/AhCKSVsmtHQJyMxmcQRZyMiZ6lyXwH5wVrqUTN2w22YSHFztqIgpuy5L/J8z8xcuevnmZGr",
-	"xWUBSTeE0h1lQP3rX//6197Fxd7z5w4jo1oUC9Y4WLeosnWrEljXLsRzuno7+Q3y+fKrYPL6QAHFP1TK",
-	"JP61ZCG3f6tZmpg/J0lkAnapShOTFbgOntwQ1s4Em+89jtEdZ5OTIV+ZKgXeWxJThfagIohtRExuealy",
-	"/29PpHfpEowuE+CIf5UXVZ5kJG9NotUFRHTn55kwzCvzPQRU5dm8SBKRnJsnK4jabcRDTQ2cAGYbvkz0",
-	"Yyj50zBkoW901oRpwRBsIHYpIMxyGmO1HxqDKyzlNFUzLToGEEEJjsVxFIZMX0ou1HAiUh6iD2wSR4FC",
-	"v1iep2WCuDFnKxYSJmGfAsZCmSdxQYpdKplnncqe793Nh1PMVL+bD8epXOFfeQWwRcImQM2HerssLJep",
-	"hBUO5QIBbF18KYeAAjPAfhsyHrGw4JorjXR+COmcTmG0EmIY02QKA6hiQwhHMkuhdzSK4enKUwWzQVgT",
-	"k1GMNWjmLK1zQqtK88Zvs5XmNhkbmwqyYsohZpH+jslOA7/s0Fqqtsg1Fc7XodFQnA1XiQcutHYhsRWg",
-	"v02wrJfH1u3WD3NguXnc6JDCz2Bv1F9AwEZIrWtKj9Mf8zHrJLYwR5nwoR550NvmZXBs8b1NQp/G++jP",
-	"lJmfTSJpMT294RHlDLDw/iftX2+B1szntG4XbGe0WzuTdlYH2DaYi9tYH9o7XvPgqPWAsCy3ds3yuFKs",
-	"GG8TcXV86FXB4RbLKbkjD/qVI00BvM9VNloa1qzCRA5PMistVG9ruDY5o/2j49oIm+VMxBhcZK26EQjf",
-	"t1ws+TpBLEa9XP10pufWb7mNFgvwolETCl5BnEXC6rdoteac+ZBpwpZkvGq00RJW3LIs3kRz7Jz5Apiz",
-	"xdRiy5UNZ6pBiiIWFcqpf25yKva0mxxgBre2QHCX1XznWaBUpmVh/fYFTVQEQlMuFCArCyu5vql5XQoj",
-	"sIWv16xnScQkkYJMaOIXiiJphmFE2rBTCaGA8oDFQ5OPx1zZoF38/LqPPWWV4WlvhLLJPE6duYaxle2j",
-	"MbVU3Jy0/izGIEe3M+nWBWZmxRwqfsRUya2rea2HAfFTbDhe5dXB168XmYklmafBTJMhC+Gya7ch5SuW",
-	"OP9cNSKred7cElesjb4lBRPH5VWX6wC5KfCyECXZPNiRNTiYKxj3xRZMr1S5kB2EQl9FU8tqXUa+Z5zk",
-	"eshjMwyvCH68t/wAkjogsoWbc8J+RrBK6OTgToGyVJHV7D6uSx9G090ovmcq8caA4tKuYOZ8fM2yXpv7",
-	"ayl9VvPKoKuHxY49E9bEQPmNYwa6LxZZryP9u9BcIGn90QzMGf47APgzZSkyy7yXQFZm3Pcy5Rs5Dv5t",
-	"RB8N7UjKGmb4S2aLqVaZ1k0zFblbRZc9Y0SxT8qaEUkqIUtILDkRSciSp+SWrWSWGjj6YWSMde57HZ+u",
-	"gYxzj7yBN6eLD7iEj/lKLqi+UBzKJbUzM4bJapikvK4oJYtjU0nXuFTIJGEFrp/x8yrr01pITUURPxMt",
-	"pJnJ+wv5XeYxVkLcar1U8yjfuu/QDh+i3XdUjIQb+Y4T07h60OKEXjdwe0dKsniyLjCat1YvEDKklloU",
-	"dwN4KnQJoV+jXHbahCuyMKK85UMynU5BtBpWhQMW0zPLcMpE+5U51hm9Y2QSKXRHKtHZLslaeK0tfx0K",
-	"GxZbRQUunPCmhxszWhgvyEjORKLwoxyBAcoiWmE2CHn4W9o62hkb3O1u9cTpsRc49BvaGdaw5W0QpEnC",
-	"DOErMXMbIrkxptnx230Bs3KVqRuwAOYz3jhw11MMm9WkN6jO3wFZsTpry8QSWs/kd6Zo7V8mhKxh7dGC",
-	"kzN72ceNkNqFJODA/f4WTBu115JlbfGJ3cMB5i4Xpq9abTnioh2BQhSyp400ZOBGnhAYMRZqNigHq+Cz",
-	"UVh8ygSQrBOihmFJOwm/eMDVfSeWLFkT+CBnSUwmwDbkAnTzSgHOqW5UyrN5eU5OD4+erAOmtXRvKx59",
-	"XkurxjsvC7KeT6DioqwyjuTrNlWQqoKVIr5IFaGKYDApkBfbz0Cra9InUmviVNoskU7BaF+dQlgusFRN",
-	"3DKH2WiAEl9AucYyDCYkCUQucLH0ydip6NAwWOmysIYqFcIt3VSp9eZC3XeSxGJqSsijgRKeNYbJDYmG",
-	"6+zWlH5aO9/oE0Z0uuXha8wQ2/Qd+NW+yUncM7jlW83QgUAl9XFsHCXRda0bXCMJMqwMQW1jZC/0latP",
-	"ShYqt103mNX0pqtcmAl9bjVjmbyjWxff4q8Drwr2JfRdO4FqjmSj2AekwJsqUqDq5MYK4JSuzcOdW+UZ",
-	"3dprnyurScRsoowFUBOHCJQ3CILWOpwmIfoyagG/WktqYqMsQtyaKzfFxEAi2cAJUYJ4qM2Qv2cQ+t/B",
-	"yZbbx/JSes7RbcfisqXJra6n/9T8oJLvrhW9biG60SkbJiyIFlFWusc9w3fpOI4CQqeM3LIV+ceITlmv",
-	"0+mMvtcij6Pc61eTSBLGg2S1UIWAXjSPJoyGdBw3COj1vWUSKZYHfutLwT6pBklbXyqh7CaVtEk/nrHg",
-	"dph5FrYGo7tdK+8b0F7oarkWjif7I/IPo0Z+75PRX1KFexMqFZNqRERCRlxwVi117KY2UlbFqyQrgfcV",
-	"naMcvFHYJyXckFPg6L1uF84aJ6xUIqFT5mtRS0zIKAf2qBimuYERbUluaO0J2gqvQoPQzw2SK25LNKDQ",
-	"SBTKwsuJWqxTgaJF0kn+ul/OWN6htFoodvKZwHI1pysCd1ZTBUxt2gqbvMJ3xYlT18cNr8Bg14SBsSiS",
-	"RuOyAYVPjV3Rbbm0lh68adNVNMfpv7reYcwEMmptw/bQpbGxFFQYdtza/dut2yayZIt9+zcbixBHWhEZ",
-	"ryD2r0NypBmAstIh8mBAbCV2n2BTAJ9gEX+fJGwKbeEKTQV8slbSX38FlGmoxC3jPgnoMNDrn0A8oE9U",
-	"LMk/Rhp6o+99kjUPIP8YTTWDAmv4yCejvJXA6Hs4z6zxQIdo/B6QmZB6gSJRvlHk9Eb0kqM7qhiuBi46",
-	"NLGUHfKarTBJZszINLpjHHQyxu8Gb84uXozIP/KeOGhBfP3r5dnw8sW7t1evrt9e/muI9PPst6vh6Hv4",
-	"U4Nx8O7s+qescRZqO08JpptAHOUtWygiGY0ZlvO0CAhv/+c//1nlUOh3K7hUsVfvGh+mmthVEb/7ELov",
-	"pfa/5be9oMEMM5It4zYxMBpyESdSoAFeP5138TnoFlKTDo6P7pObZMUoe2E+buTouzCcXRZ6Jj+SJ81p",
-	"U/EAG7rtPKEvEbaGMMbzMJK3FcF+5e7Nn++DKsUuz/cWbHYiftyj/kNzVcCcEZYIaxMX8pDgk3snnbcS",
-	"QaoNkFukALfPSSsIvuLv4LlWQMzrmG3dU7OYlJppnJtte6u02twbtnx/0TatvdBPvNXrQvOye+NJg+CY",
-	"rQDPDXaNMdzEzaytfI1kWvzcQDU35izuIFVwY36gSxXaUe93qZJAuqGLs5EhkK2OaXDbIWXybvoR6+Fa",
-	"wjG03f0WojUro7qztt1N6OK8gdm9nKei0aC4vsp43s3O1LW9NArraJblva21pnvilW34ACobUMCStXZY",
-	"8PaOJaBbSJPLncfxIi7YlshEVERBOP2lthWWgS/JD1p3MmGh7y9QfpuksjpCxG1X1XR6MDbCYywkYjKp",
-	"UXjohKmt5auucFSN2QaAvhsJz/S1emzxDnlDO/ywLYU5W5L3Fx3ym9F2jU1D/yVtSjogTIecoQskoxtB",
-	"nErFEi0Vam3I0I1Cf/OqcmVymPcib1SXDF/TUPSiigZZw7Bm41tQMNsNv8lY7JDfZOS9S+ysN2JroOVv",
-	"t0qsqfxYBGcC6ALvLGCGzV3mZpTtYKyEVqIbhbZtIQkVBMQUvx5GIeMqSxPZREleM7Ygv/766jk2t704",
-	"Oyc0DBMmZSG/rJCEU2jV3+Qojb1wuBBxhKnN29lMIUR3m426JmS3aeFoR7xb9x9GQg7TtC7cHBLGA1Y/",
-	"Yi5qfmiWmAePl9/jO6vyN23LpBph+rCstiAar7ymXcXcJBMJB4WM9NxQRs4WDJnTFQTGdcgZv+FsvlAr",
-	"EkdSmW7lhKfzMUswB6inkR7NaIBkXbDUYTlmSCEvy08mH7yFp8+p+tXiKbeSVovH8oo1jR8qnWr2Ylvi",
-	"MZs038rGE32XiEkUF0JDNIKENNEYMWWcJbS6EsOlqHLpj+4itmTJCAxMskNGGME4woTxuWaLfhYoqs8Q",
-	"6hpDbST4fMPzwi76Z4y+kU6pBqN32VfgJPidfp9GAKpEMrrhGrVC4daCLdQZwJXqO1CK/tbf2Wmqt55W",
-	"eKfvk2bTPiXmnsXE6yMHIg7XTTYOMqkJTt9U8ntrDe1YqMrgvWtbFcPaarMyQyZDY8xiwaeSYDBtwySR",
-	"BfgAakMqsuIZCvFyQMZMLRnjjtfbluyIqVRZt5PiEkSKSeXm/UjHGiepXKY8S1JRSTSdoly05ZFrM7Iy",
-	"18NOk6d7bMnfuEz5TgT1lD+mkG4B1TybIU/oy/IaNmQwOGB1iWReiGhOeVpDI68yhakqwUiiowEkP6tB",
-	"RlgnTOuWivEBxnqIZM4SrLwBHK9/iDUA/RtOIRLERPP7RLNDUUHr/kwj6C4MEiUUTaipofKAukP3Mkfu",
-	"qFZW1nG/tmDWlds1pbkidw7lqyBnwtYfzZpPUa3dacFGMxjNyDrkLI6JJiswve0Ik1jn1TyFiJ24Ipi0",
-	"jeqj5bRhwqbs0zpmXVAFLkzKVyarmWfag58VQVtxRT/p/fwoKp2qVdGNaSKjO7ZdEbhKx3u4G0gu2Zns",
-	"r+i0Oc0x7dBKhazKJGizbrDZs9xMU3DeUI2UyR2ryI+ji2hoGmRVHfEfIgEONI+4SLJOWsAjI6nxTyU0",
-	"UFqiBqdmaRwNQ6mR1/wGs2m8Bj9rwuhtZaSJGx9Qm82Zif1BrihstuGUFIvCJItcNm00iZVlTfXPGnHC",
-	"BrdCmkFzqcE5ji1WSDPQL5ziOgDNIqs2XAXJSvRxskWqeQwloAUgIYppcIv2yhAkY5CX5W20GAF9klB3",
-	"NOVuxSD9q+ckvFSyjCxoryIpCl3Mmlv5ZPTTT4NuF4xWWb88bHILTFkpluiH/s8/PnR7Hz90904//r/9",
-	"D929g4/fD7rd//Kahse4ZWjbEXss407ngk/Xc9wWkYYe1Joe5fGAo9yqV1H5iiZxxKRqFfYYU9XukSo7",
-	"69WKB5lYVNLQUOix5e60AKuSFcFvn2JQuq2DAeIIuKjvGIe6SHLFgzxGwaLJgvEQj0SL1qtcsqrCF9OP",
-	"sU3MHlVsakL9WlbyqjD+bX+snFNsX7/BRHJNpxdoKPx6ezPempZPKQR/y6fAuNPA4FYPOv1e39Qnwdkq",
-	"4WiaQ7epWIPx0kZFrA+IniSM1T2sbCoGlszPEjKqZ9IS+hAHVLBnkTBsxo3VmDGxQ80ot7FuCfOJjHjA",
-	"TDqI3dko9xrJOY1jlnTIG1PWPpIkTMRiwcJBdkWVEFgyAvQdQ5uyQtKBmNdbXk2IMqvJkGHzhQY7hpfb",
-	"4uNQGRNYB0BrBnkzGqiw26d6GPszpbEWJpDNWPpX401y65RW5cosZ+IHiDvTWxam3zlSZKowNo6bjl7N",
-	"hEKDWz+hrF2hk27PI8ySB/PmxlTeYsxgc2EilVWQd7tIJpswsDYhsVDxJ8VCfID2xTMvYvCma/hTppZs",
-	"rwP9tmijqZQia2zVtWXwbfZmLNR325MeqpRCE4FWH69vt7oLU0dGvVrbOzYWrL/WKAGxBPakR7srR1Kv",
-	"sbhr8jeYYK7FLeNt2d4OIsceo1ljw2Cle/eUvRMPTSZIRAOVSBg1yCRYVGoGAbAYIhkP5VPsLxAVGq+Y",
-	"KPCQNY3+1hTnAXurqWsvaiw6gHY7ubWAv49norxOKJcLkSjXgEhTJTR5mgSe782EoiFQq3G1zFzRbKEm",
-	"f1OQUGAwNNoL4RDvrhYgegSUc1E0WGdJCZglCQpf5QpkZRHTSSLmbb0X460hJPAyaJj7DCv72mMsi1pS",
-	"kVSPRbP8U2xMBaYR0IoNQkcJVoZpLCnA+18pNq/CCiWq66JB+eNM0CMMK/a6Fd0s32oGrCxDc+tKr9I5",
-	"yug8kjMWNn+mhMJwmLBB56gsyPJkzuw9VcheODrXWOjdzb3KBsB4gCDPxihHkeelY4Qu8lBsWkzIr9fn",
-	"LuLCtI45HhZebsCZVdRWs3rshgNfL9PLw3Y1eqfRuK5IzI/RM70Dpz6hvaVacDBGfSLT+ZyF2C8kb77W",
-	"xLtUZPI/Rs/AopHztUqB7f2FnwltvmlTAwkwFn5OKpaYQCbYANnCeEVmlIfgdoBf8Olq+yGEhNbABQ0v",
-	"YgIVxvHSzBvmMbs9GAuSI/ZeQyndNG1CczhVJGY0j7SyGlPTfGzL+ysFjqyUqFaPIGmO8hWZi6RaHnYw",
-	"YUuqHO7zO1t/neXZHIIHzCczsYRkKVPlCTQT2PJTIk0AEfukoJVAs22Ck7RmTW7j7rDlgWFbhpoYkoXT",
-	"hsu9JeO8VmoYhZARCNWUMGEMg2580u2caokv0toZ04SjuUe2Tu2DtDWt84oEiRGk60xoYlr5FxRAcLAY",
-	"8tS4YCG+eQjadZ0mnMnhblkc1bYR9KZcpN/qy9AOiM1fhWQlzdawFxVV+sqjGwFRcUbDhljg8qp1NHh/",
-	"AfcHolIjJa3LraYe2lrkufSK9MalyVV3roDsJUjlCFvL7TQrXTezArccDYCk4arMrcX7CvEwbuHhiBOp",
-	"bzCNCTDcDhlZIMGpG+73/kJa+8sdQwihhOPAqMjA/p786N+GHfz/JPzvQcL/PtTt25IkY9ppWzJik8fZ",
-	"qI/fyafGLYRlSfJwKLniQSMLQTG5uCIl9sVFufliTdb0TgxIJnt6fR0zpRZysL8/E1J9GGjd/WNxWUe9",
-	"/vZUu4bJfOXQ31Jg9cMgXuG6uz/AoPVJi5Qxg4u/4GNfozFufQGCNxD+pcnNnN4yQi3DfJQqAwW/TrFR",
-	"ZNevc19pBmRNBHmvZuwxuCUDa8WDFjVNYHgWhtiwuWvmUa5I/wPvXiFTorhFrAKcVXHLu4nbRpjG/5Yk",
-	"K30wxlql6LS5byf3v5bifioMOLN0Pl4klRf/6qezvf7RsV2bpRDfSVIoihBxMmOfsGSgSCEUVQ93xmiR",
-	"zmT0Ezql+pKTUZH8QXECjMeSis2/k4SmaiaSSBPlRi0ySz4Da2n59fp8zdSSNb21Ln4l3R6a+kpY/yG6",
-	"1UB7bdIJV7nmzY1nlA3cUaPYVLLkXg7+Yi/Kbc3H3729ujbpV+9+vbbVIZfG3Ko5okUXDGzPywcCfzfi",
-	"uohDsAMY33BmJ+RsWfYDF7C+ZQp0tRE943QO0DYID7/kdL5F6U1bNCZJedYmr7J/d11Ng2JxvQyf1yhm",
-	"l/xAUm76cFWKZJvb94S5Ad284qjvkNyj/jZ6CxPAcm0aWjZTv+vMdHiybaY/xBgnKqTKZbMdljjBtuls",
-	"IgRMaWMr3SbFLWb7sgk/Hu51sXLq4/ldit0S2mZkBYtUNmluVNRxz9/9KguZjy17bGSo2QyGhR1ijYuK",
-	"WoOZE79M6YxoiAWFKm3Zglc3grGd2a0BgmRyZnOL1NQpRVqb39k0yWV7Al2NJFwqzoJeG8fo9J3EILmp",
-	"EGEmdjfb4JzNRfLAFls27W9d0Z5TTqHJNSA8gepOhu/czfcO++0CMHgU3Bfv3rw6X0O74q148+pc5lmo",
-	"jRJgnLLFVfHirTFZMsZbuXHuE2++Jmk6qdjrAVD37B5TL7pgv0dwx9DMDqO/MH7fMVhkFAsM27xnZQ3s",
-	"8ejGiZSzSk2yqRE+3FN3YGKJncG9As004Hc2m5/gdlL/mC3vbER6XTTmg3rhFXqbOj3l1o+5xqNvIjU2",
-	"c8zaHnGwt+3g3Qn3L/LmryUEaFK1vvJFGyZdvJmv3sl2hz+nQTX9xdT/7VvF09PT5A9t3/glm1SF57+/",
-	"cPxYS8PTl+C6VCyEdt11he+/fgr75iT1Us3fts0OVm5958ZlnaFGsVufeFtV4qwkcblaUWEiv7Cgut06",
-	"W81LiyYS+jOjFuV7ahYl2NM5TWDiSTSBf7VMUxkK8VuWlN4Oft+u++taZwlnLeuwA1kgSJNIra70Qowu",
-	"wGiCMjKsDjg1fpVNMFNq4X35Apg+qYgBep0mlNwytpCY9bL3/sKxdL2/WNKEZXTb1CoiplaR7JDrWSRN",
-	"QdQbCByweVxZ+jGYbDAZhfLQyWs3xYdofCtNrdYbfsP/SV5AYmJA45hwxkJJKMFNEaj1acrSUPxETLr8",
-	"RMSxWEqsuKBfmYiYPb3hxHgvITE+EhxbJWASCfjP9DhJUh6yhIw+7cHHUUev4y2A3tTWBHP2eAWNNnzS",
-	"PybBjOptMmspkSJRekAWbo3GlSjRa5jTWygD8AZerifEbu8DEkMjK85IujDFQP9vvcIfcAkQmQvjL1+e",
-	"k4ODg1OfyOgv8x2YHzrkV46ry3EbfjW1lgAGzk+wWHAWOVlCpiiUfiyacpFAqyfbOkHCUs6wvgUamCQZ",
-	"wV0B+5JPUh4zKR3nH+oeCyiSPHJYot4VIWfwC9bQgOAptoSGkWxuDEwjMJKMzHvRPKVlC6s02EXooS+u",
-	"6XTUMTYu07VeOr1y8RGAAsL31WQP0k1HWZNxKUwc6YRwMRbhirBYZh1W9LB/wBeHvf73sKbRq5DNF0Ix",
-	"Hqz2XrPViAhOqDW5zU0VpYQtmAJSZIuV2gxoswFYk/XxoYMEQ2+MSZ9c26CJW7bC1dv8R1ilU1Arvze2",
-	"136kl2DaoJB/2LYn35tpyCgQIRvpe6fvquCI8amSUcjIaP+uN/KzXnTmqg3IaH/GaKxmf418MtqHpCn8",
-	"UywYp4uos6LzeASwHu3PmUqiQI5seK7tfjfHqPB3iZgzNWOpxJzvOAoYl8BPjZBy8e6XvX6nq4lnEjve",
-	"reVy2ZmLv6I4ph2RTPcv3v2y3+90952WHUDVPCf90et1upADgwv1Bt5Bp9s5wAw+zEPcv+vtY0L6Hhb2",
-	"gCgErGKfkY9XoTfw9EXAzO4fcSAk59M509Sg1iWRD9nXZMD74m8dBwbNJgPPUeBEH4dcCC6RP/S7XWxt",
-	"w5WpqU8XizgKYC/7fxg5PUtrzDjgh48m02VOm6W4AyBAwgZWUxbY4L6LiamY4hMRh06fmGI196qXZZva",
-	"t419gCGm8zlNVt7A0282k1slLGtDZ08T3HhA3luUUQHtX1bgADpync23RgKHhrxmK3N2QHCfiXBVDwk7",
-	"JGIF4Bt7g3v2ve3gdCY4R9f0Dk7jAj2VNqS1yXFkp+CA/ou/fif3P0fhFxRioMPpmjjzPKu8YyvUXSKJ",
-	"NNQ/4sNUshFZzqKYOa4kzfoEN4po8ajxVcWjLkH6cDuofhSc7QC2uL+W0C3gcyVJmzK1cYPdVqj09vUO",
-	"dvojUy232eJOt7upz+F2LtK6Wj9uJmeOUoBObjYl5Wxp25CaBlpJATnzNlvrWIiexwcRnAnIPY9Bab4B",
-	"emBXxsckM/tzNh+zxJUDSnwtj/PTQo6W3TSjWz+7ksBwYea9DxjXbVo7gSYw0EJYA5RutUiN4fWmzS8N",
-	"brW2wsXy73Ava49vYN42+HzP617J98d/C47/doHt+tZvYn87Blym/CwI2GI3zP6ZQQdzEVugxfbLmIfF",
-	"bpHDX9lgxXYHUrxM4Keojuv+DlsI5bnqxXLJ4JXQo/9MWV5wYbBW2tlm9WaC9dayBFu3AJhoVr5lqC1D",
-	"1Wz0ZcqbDXS9PJ8ra8QmJArrQFTId6oETFUMkX5T1WxZ/8RmugugzRU+0wTYRkQ+m2AEQNPxz9gESz5X",
-	"tlE3xjaQAKASEpiGfGKKqZHRLVv9AKUnRlqYXcCUPgSZQ2WusZNTkWlyHzwVseSHqYgh360KVtaTkoPK",
-	"bUldiBh1qtx8+D8/fPzvHzr//K9Kz3FmDe13171x/0bqLiDOdnXXJlBwtszUXTAiQlTTMOJYjGdnGnAW",
-	"s10iv+b7+3HlKpK8VQ0rKl2xCG5ZOCJjuAj28zDlKooxRK1KOaO2QKopmbpNN3tlqgR+c92ME1uwsMk5",
-	"tFDOanbYAumL8WPV27RDXVzHnba9IVW34zqrHb8rHbEduL+iMOrclQE2uXqwMFoK+wGL73ilsuZYPgmZ",
-	"6XoJ90pPShN7ESNlontlOvfJWt9kjEwkCVWsQ66YkmQEy46wdBZEaKBxOxeBRiHV/4Yjy8CYycXClovk",
-	"bV5zRr9dJFg6mcZgPcZlqzThGNpRxHuEWRH1dyBxt5WXfxbjHcrLl4yGGc6ij6Ih5t6DTg+w2EhYq8Ku",
-	"d8+GZC14bGUUPqSxmGUE7gqpINE9jvOsTvxt1SHnpki2qef61PbIJj2/2+1Wq8YvcJGZEL8bnv65UGlF",
-	"H/XxXq+/1+1d954Mut1B9+h3D+PyvG7v5+e/vz74Xyf/+/D69H3/4vjZkzdH573L7gssO7yS3sB7ZRs/",
-	"OoF1Jg+uVArXVOOCPnkEE8srNYGBx5IFUo1mpNUFVJ30kdFX6eNihT4PhXmQuzW4O0kRS0j0BL+nqQX8",
-	"qFJIoQjXFt3wKhv7WG6aFjpYA41TJSkjP6BHknE6jlkItcnqNCgzpiDJb+uV8W8ljNsD3i6PZ2jzSB4o",
-	"6aBaCfnznx7qh9okaOcGZNNgwG3qbUKlKMf6eDOKtfgmbHnDs4J40jdTsU8BY6F0y/yZQKsAuAIXGnpK",
-	"03fKVyQWNERHbr2f7Covd/KtDGd5Ke77e8vsHDt3mGV9AvTZjYW4NbEzVLVAqO1WtezJ9s60jfqXc7zf",
-	"3j1WgOU0umM5LIEzNwdoC/2sHgLdtsi1QxeaU2Vo90TpAY60ev/W/QnFw11cGyjEtznEzNG1gTyAa/Hx",
-	"aMS+CII0SRgPtkhcb51xa2dXSlmNhS0bCu2ws1zxCOt45M2cuVjWyT6m9FcuLTRJkqgzHmNv/Eoxqtdt",
-	"l4P2cXdKjFPlx9VhoAD5oNv97+7poNtto0TkZ7RJhdCShPSJFFr0VLZQHUR4Zk6QDCGxapSpF7VD5SIQ",
-	"84hPcS2oZf3NaFnTS9MxaUqVOnh0TmMtoyUYpnd0dHj0vW8KjETzhUiU1gASItOxfmwM5QDQssLuGFdk",
-	"wZIbroFkKzn5GAbr1KAFLCJgcM1VWBADJyIxIQlYSeaGa6ry/kKaysUUKEyHnHHzNowV1oN+ffXcxxov",
-	"tjInbsPowTccirRAGjmRM7GECFHMr32jXxZHTGJyMUR9Hna7phIiUIKR3sOoSqZknzRQ/sfQmjWbHdcE",
-	"G80idS/bQIsOjo93TYwU+6T27fEVKJH37MWPr94M3p+f/fLizfOzy5vkhr9/cXn16u2bQb/T1R/fXb59",
-	"/ur5YG9//3WaUPv/F2/0by/ePC8+W9hSGVaVhMgu62kWjsoQghvJkKUZCZQgjySoyLugTdcbyRKB6uIZ",
-	"JP/+RGqQmKZwuzNKX4OFmAtbX33MVrJQTxTLsazrEknKH0NP/LbhEZcpd/GjMjpiB2LaAMz62KW56lCe",
-	"CXHrtCPEMloYzpMHoeXx5ASyPTKLPph4F7i/9XODV1coQAXxu7noAwHueNybjbPncMBuKy7bOrPQcbB+",
-	"gmeOES1ZEB5NZwp6UBYbgXqDE1Py0HTLNN1fvtzTTgUt5JHc5QlApiDNw6RGFxZOS1CbWmTSvT4c9D5m",
-	"2WseTYJZdMcqdn3cL2/7AJveVPVAr4dyKfv3g/cG+vVoUeUlGycpTVY+OVskUeyTn1POfHKlLx/0T9Wa",
-	"zhtxBx8GWOQFqq9xAdUtD3od7+NDTsE08q9gPa+c+0ENOdgJ/2BxjF4UzAnSLAoSTfTfDqHAl2MqyO75",
-	"SB0VmZv+eTWU3Y11dYocOr3iIDjQuPmx+KPtML8iS8rdcNhcdIRfA8pNxg0xOTwRxy6BWNYQmtTpp21a",
-	"DjQN5KxDzrKclzy3K4PjeAWiKkxpM1G0puqbVuajbPOdXsdpkLRO5jRsHupR2G7IbH/Zm5HKb0QoDwyh",
-	"3LbA5/ULNC9esnFrCt2WVL3Q0vI96Qm0nnwMop6bAu5xatvR4iHn6hfWtP2Ev+5R7tqPdF2I7sdExxWQ",
-	"JC6WWZdKKNmfldDHy93ZnRnQFtstLARbnTxcqrQtl2vtez/rAWtEr0qBvY142DgO82cxfq3Hb4zrZG2m",
-	"MyVYNntXseGu7ecNuskmRysNFApKO/WzVnqEW4Xc7iqQt2106/8ED/HPYrzdLazRvhikuTMr5h94YezV",
-	"hI8PEtn0DJnfrs4b9bMYf70oQeis3uZA6mjrH2K8s5hAPdlu4P4Qk0t2WPtos6o1AWNH3T2oOYhDO+QF",
-	"DWZk9IcYj4zhNaBJAsn95Gcx1mT/56u3bwZue3d1w7EmN6QisSSr7JiZfDOj2R9ibCN1nuovjClNJYzO",
-	"bzjjoZa4CYYPKBJHaGxOVqR3REwPemMJRkM95yyAVHcaR3esymqLc/8sxmgB9ZpZJWHre/hs0TIJvwz0",
-	"Rm54SBUdkM9fbvh9TIwG4jvAvZdQheJvh36DgPIAizft0NB3ZhmowSV8Saw5qrLtAlzGmgWQzKgkgWaQ",
-	"EB53w9EaHynJ4slTknUpNOhpww0ldhzAqggajmSEsBuROV3dcHy96SkvfTKyAIXfzepsSLmsjFWBIZXE",
-	"86uHiZ7JW0QjogSRSiw2o1Mz5pEl20Rb/LiX7sD/5OoGGSBW28UIF7qPFGCWFM/FIkTh693Gl9lS0SNb",
-	"onxEKBT/dXoSRJgF59vaIgnloZiTW7Z6iv0UwPhik5XYfKFWWIMay/459920t5CEKkW1/mKL/ZiyJ243",
-	"ciKWHIgOCvNjTBMxPk5sTqLoLeNARDo1gWmXbvrZ1w9Kc15/r4C0/PkdB6OJxBwB1rHJYdQA5TbTna3C",
-	"a+FI2kfg5I/vMISqLQi+BndfA+pgTiOuaLRrh14pRwBrJqFdlcUTopZRwLDdVIdcLfRVhybOaAuOOJGK",
-	"LWRu7bUSgWHU2LwEbjfOL41JRZFZmqiBlVa/k2TOpMR+OJkRfUklNHMO/ay/NEbfKwGrMIkJjD8sE8VC",
-	"9lHJRXM+FiarIThubd+GRrzsQm+CcS3kaEb25dsLOS8TxrKeNZhLARXf/JKf9GHEZpCwQPOA1Z6cMSQ6",
-	"u5SCIQ1GS7wLxmW5XU/uQlUiuCW3YhFRskjENKHzvMAWBKI4NfI0fmqVZkwlG6D/wnBf+FnPd8tW0pZ8",
-	"1pQFSt38NhPQFAQjdyLsDQ9cEXW3miBeC58rAM+92Jg7wYMt3tj/19vT/0H8CTn78QV58eb88l/vrl88",
-	"Jy9f/fICfrzhnU7nhsPfL948rx/mtRD4ClupsQLrH30InaJE0slOot5+SyKFSa+4AnzL7m6BFoYgMWe3",
-	"+H9hEgKhF5wjnYEt3JJcrYBBjUHU3iYimbNEC3AsARxFmo0JjFyoKLAJ8Rq9ISPtDzF2MtBQvNMzak7y",
-	"h5YsuVjq7zTfuGWLilRhvf+3dyzZNQ3/xgLKNeYOODSnlH3VEm3y8v8btMOs3nU7+P3P0Phgc03UPYTC",
-	"I1mOE1YsKg4nab7arYr3k2ksWFHWMrIMDeb7ThJo6sVDlAH1XcMcywGhN9wKdjZrH3xgVEHxykiSP0TE",
-	"WejYd2QaBNjdCvP9sfbmDYcaoiKGeKQZ5aFp4vgUpcRlJG0ualae8patfKOW6tkxZLo+G8kc8TfS+PDd",
-	"NereI9jnsze2vQJ13M+cr4/wTszBaoI7YzQ0BbN+Ebj0uneZofvZOPOyB12cK4hypvkKzepIpLZfoy2W",
-	"M3xma8rUOdgQsRauMXca5pZy2SHXIg1mGB5pE4axmyW2SqxLsMox9ptlVr0UyZQ5wL0vQP0Nin/NtVxH",
-	"QU1SVN4dE+mNBiRcfZMO6diYKLedsfRTNxyj0YEASUkg2BoszA65KYQn5VV4kbZocodGMHy1DbfnWEnX",
-	"OpARyXMPcom+1peCOtrSCexhjPFvQT46OzTONETIr2OVwVdvC8i9Qjx6SETuDbchuYjo1Swc4tMtnqrC",
-	"W5BwE5Hc8ALia5pFV5JIUclDTeDk35CFthQO3aDUu3m3Zz1OtvJWpoFA+ImG5FoCVq/3+9NMOUfLVdbz",
-	"GolHNGdtglTN5ppGpwI56uwoTh17H7O9SRxNZ6qAObu7XPaepHyLkqEHtEWvdiXu3LoND486uky5E3X0",
-	"76AJpbyBFpRy6dixWJQ8ZjhNgkiRoaL++GA03O6RSPnXC6fRL/vS5oxq+WzKd8hjU4ccloKaHnAKD+G0",
-	"aC/ddG4YVfPggkKFJuPQSMB0DTKmri2RqGeFGNdgJqLAdp+B0NkPPb/vH/iH/pF/7D/xTz76ee7Gh4Oe",
-	"f9z3Tw/8Xv/Q7x0d+b2TY7/fe+L3D/VAwZkJk/3Q8w96/sHx8Uds7wNPP/F7h36/5/dP/IMj/7DvH576",
-	"R8cfv7gLWiQCm4NpcsdDCn13TOhtid0dDLqHv5e7KmBfhWbYag6kzqoKv+7ElIpie25Uj6SxHUbBjGR7",
-	"By2NQt8YB50NXj2IrGj4QXpgbcTXddagBDuCmIBhqKD0l+CslHqtBUQtANriLUa8uOF/ocEjoWEIHZGX",
-	"gvx6fY6TYtzXJI1jlpjsXnzJUhidB9J69dgbDtJKSFfI+7FVP5G30UJas6rmygUDDiQ4S+MAjOQNxxH4",
-	"RYf8lLcRhur64N0wrj0cWSVe6l+uM/A1ijUuNPUrRt9vqim7pddyXSfDNfNZvk2TXKzyzGIiEhJT6Nfu",
-	"phiTt5NCl2V6x/TDKfcLmZIa0pG0wHrcvOS1bWRZPGYrflbKLU/U1gpuvrMnFenbNYtWYgdLdpqD2yVo",
-	"6GUdUGtfnvUfr0GPiobhtZHkuUqWtyXPOmcrmzFVt5TlTLQOKC+rAmxuspBBJtuSWA7JtzVFLo5PWnZa",
-	"/vrSq9sPs9f1vUnCmDfo+56mLkNMLMuAl5W/cr5rmzVVmR6DJZkGJ5B/2qg+BzQwD/UjfvUW9F9b92Ao",
-	"Ws0bDyrf2NWLdDrue2cyovvX4nYliv1QN4owjVm8Jd3bNQfDoops7hGqh2T8lVrKkN3ZKFmrrpVz7ocJ",
-	"AOKWbVFwr3HIv6MPDba2HQMQSCXtUbFP6pGiJ5WFeHbY+MWGel/VxrtXSmI7My1hzsSSY/JXZBu7gbDJ",
-	"IRQDqp+AmFXpXbPuajDvYUSBRl0zTV6BJUiYqothBGg/JOO+XCf1iaUoXaQov+d0cBEtWBwB59QAyxpi",
-	"eO1wo1miZK/dNhAa4TphdLbRZKubaeFPDYDh2xCW2zShQ6vat/j3XuBcVzCwQ2amt+tFdXZXrlAZvGt6",
-	"mwqkcasj7ZWNqDImcutjyS+Z4FWhTHfi1rkR38hZdgnLuAeMHmIQSSWdsvpmRbbktPF2YaUoy4XHQs0I",
-	"46EkiUjRFZCqJU1Ct5SUljtuuAk6Q1TPwq0hYA17fei/9aFGgptuV0AJMSgUKPqA9A9vODJmmL7bHfS6",
-	"oBz2j4BY4lKdcM0FlSp/DUZecQZNNI2WpEkp7I2FZM4oh6CCYjrJ1EQHrKTN1qUBPKIn1Cowc7WyvJ1p",
-	"wjrkJY1iFmZRq3N9B7KoRSy1nnJ1wzOPTnEX63m7ckYx1l3vSk+nNRZyPWM33K5qKmwYrRKwXNDMUDVE",
-	"Vb53oGYEzEW5vlbQH6tU7ClTv8r7lFOHp15qfbOB/AGDr0XjoWCNf7ZqPnU0Z7/DdX2whAMqtOEZ3YO9",
-	"gyI/wFz78QrUUy3+OxXGeegK4t3DMi+ZRuMhoJQ3ODju+h5ghP3m1HzGhtGLRNxFMhKchUPo7OsNDvun",
-	"h6fHT/qn+tGE0eyHXvfJwZPD3kn/0PfQVCO9QbdzevLkqEI/WN8SRhvY2Y4Ojk+edE97fQ36ii3167Z0",
-	"3C1vqXf0tfa0Buq6PWn1R9RvRwlFITPO2dfp2lHpRT3OvmoOwrujPJIzU7o/X1p5Yd18Xd3KdZVW03UX",
-	"UX5/t7njAQlIjdwBnCgzANpIfGP6i7DL5sOZ7E9iCdXtsxr0Jo4NAn9MPmv0V96IGxtTOMwYGeaD9Dzc",
-	"aSDvavnuuZjP6Z5kmnxp1gSdnCSWejzsnXS/xwwoyLDVbA3alWsK44aHsxsOeNohaPCyJRflAlrjzBiz",
-	"DmGl+RKyx4lI5mlMkWlI2z/6hlOt1CRiMWP1xRX/w/gDFkDEU8wzjC3h96PQ11D3MyqU/zWMRUBj31BN",
-	"395a37RgcO6qn91if+2a+vkV9d0r6Zu7er/SiYqOY+aDfDFjNLQyDyaLa4TbVUFEbAGiNVV4JeCfg5o7",
-	"vnPGirPZumIs9v/Z2asGCNstMRakj2R4yU4sx4Psq93GMl9n+C1XPLBScsTvGIfYeBu+hwnqT8lIDxtC",
-	"oMcI0spkFrYZSRJqAbrG6mJg+00ioOy775Uzah7eXcLoWRjmttXtR1x/oVt2lSt2i7Ot5Z3+y4mVDIBl",
-	"1rePy4/yGxoM5uKO3ROM9SG1tTvrNsaTHWbRNt7bt2jkXZHobuLhoCpLZjmo68x9b3rwkJYF9YTgKx9w",
-	"1qRgV2RgoAnzjns36yl3Srb/Bp3kiuytmDZbA/mGUhbWJdsz5fa2SFuFImb3aMTcpqBZJqFVNNPN2pcH",
-	"NElWaC6+u1pA7IyiU6erbkAVm4pkNdDMobazLtZcCku9dRGCg03ddRWdNuut60ShHNyjpW45GVmKHAYQ",
-	"VhKziSpiSV1oQMSDOA3ZcFqOjPgbdRP7ds3xzX0g8xzHs3tWvioPU29Ks20NTy3u+utFqpbe29x2tPZg",
-	"pfZaAvjuYllLE+/+IB/ixKk8/YF54W7ZIU66hj3fqjXbWzh86X359kX79YJIuljHlTKD3YwvlZVW9YtY",
-	"kCYQ//PhszdmVCOQVus/ZjNXqbWF7HqsvdJxchVMaK1f9ajlgIyH0HncicpcJEKxwIQXFuMpZc1subhh",
-	"1Gs73p2iDJn1qTQbD4lkWE68TF6duUw9W1TwKib6DbsahmQGpffeX0D1IlQItRZfaMRanDOPBqve6liI",
-	"W7BorQcR2WoEwkRpOOFEnWKoIYYTVQgseQObQnNKW5AWiuzMKHePBmLtq2QfRhYRC8CYsxTJLZjgtM7y",
-	"/sJ5GgL315/WAoMtZwxGdIr6DmAcV+tgMx6HimBE1LcXqQKouwu3WUOV55dkjWQ1Ttr6DdmjTgGDqsDV",
-	"OjdAhhQxTcAPi+WaMcwmmNFkGvGp8yK0TVYtUJgSgnHsni368r98/PL/BQAA//8=",
+	"7L0Lc9u2tjD6VzC8Zya7+9CyJD9iK9O513HSNm2d5LPd9NuN80kQCUmsKUAlQCtqbv77N1gLIEGKlEhb",
+	"TnL2OXv2NJZE4rGwsN6PT14g5gvBGVfSG3zy2Ec6X8QM/n5Og9t08WMi0oX+eEfjlOk/goRRxcIhVd7A",
+	"63f7x3u93l7/4Lp7Ouh2B93uH57vRaE38Lq9n1/88cvB/zr534fXp+/6F8fPn74+Ou9ddp97vsfpnHkD",
+	"byri0PO9hEmW3LFwKBnVKznxPcliFiiR6CkVnUpv8P6TF1DFpiJZeQNvDMsrjfT5g+/dBYwrlgw3r+HM",
+	"++x76SLcspXPn30DiFdzOmVFQMwon7JhyBQLVCS4N/CCsfJ8LxBcRlIxHuiFBgmVM8/3wkje2l0saBCp",
+	"lTc4PnnaOz18evz04Ng344Xe4PTw4Gnv5LDb9b1btvIG/a7+M6ZjFnsD7yeahEQPRnoAORp6g95xr3vc",
+	"68MwUolEj3LY7R8fHfRODjVQGA/L+zzoXveeDrqng0M4MvZxESVMus/097on8MzBoNfXz0w1Mgy3H+7m",
+	"J156vvenGG8Z50fPbFkj42ffW4iIq2HEhyqC8y5t42DQ7/0B8FgIGSnEkZBNaBrrI0lSvmW+Hzzfk8GM",
+	"hWnMtjx6rh+N/sZrUnVqi0TcRTISXH9fOOMmx6W/o4mqOS97FlJRlUpAfKGvUFO09727KFEpjYdzGswi",
+	"Dqi8+aUX+ki5VJQHbJim8PBRt3d0Ou4Fe08nfbbXDY8O907owXivN+4Gx/Rg0g97Gj3nAp6+m+8d9vO7",
+	"ypKF9zm/WlcG7MXbVXmJmhCfkEbxCpEmTBOqr+ZwJtJEeoOevgl0HGuAqyRlGu0V3o2EKcbxGr//5IV0",
+	"JYdiMlwydusN3nsy5SFdeR/0CZrnhvoZb3B0rO/Xbm6GRqw5/TgMWUxXds3HLtgIj6YzFa80LNlHNdR4",
+	"XbyxvetuH2HxnwCUDXeitBMguhn51Sho7xqMqHEunc8pjPLyjiUrEtIVoYrAz+RMRnT/WtyuRMfzPf3m",
+	"8G+h0cvLf/F8L+WLRGiKqY9haIiiN6FR7DUhyL63jHgoltmJajT6WYwLuEOVYvOFgvOuxBhzlzKMSdnG",
+	"37dTqtuIhy5T0qdoViG9wYHvzZmUdKpJxvsPQCCmCZNAQMYrxeRwwZKhZIHQw/S7p097R31NSUKAYK/7",
+	"9ODpYe+kf+h7TFHzoB64f+B7SigaF+jM58YEryGh0aeYpJxHfArfsIX+gtEw4lOCZ/joFKhMOy4drC5w",
+	"ZRbcFreEt6KXn6cWejT4kWnLflPCYq6OIR2ThLEhnJ4+iNOTo4PDk5ODg/7JNoS50CilxYlhIFKuvMFh",
+	"r5+h0CSKmVxJxeb5nvM7K5achcPxahuE9dkMBdd0cEJjyfTVViriU0C5BVUzb+Dt39FkP47G+7dpQvcd",
+	"KvHZsiW7vdOTpyeH/cOnJ92Tru/dsSSarAzVOOjiYcALhZNAxE6Y5XC9/snJ4Wm3d3JygkcQM1V1UP1B",
+	"73Bw8PSP6lPJnml2OX/OYL0LoeQXoLvL4d1cbzDHyD3AOg03u13zyDgS0rLMw37vKOiGbK87Pu7tPR33",
+	"unv94Oh47zTosj7thQeTw6MaTguv1XPafoHTPn1auC352ipuuwvNXkGskGkQMBayEGTgy5RvVwJKVHM3",
+	"PLGtXBYLtXFV6+RMJdF0yhK9ZyuI6C2/OwdyVmQsi2h4xxJDOE463c5Bp9uQejAeggzrDbyZUgs52N83",
+	"FLNj1K5OIOZb4XFWgSKH4SntBj22dzzpjvcOJ0dP904nh729/qQ3OR732FPa68Jrd4zrCz6UKx5U08ij",
+	"E7PcOJpHqBQaHn3UNzoM8KqZkEpzKrg1+FVIFTVU4DC7CPjTQohY8+oML5WRBuC4cn2o1/U9vbZhdkqM",
+	"hqtN4oRKKJcLkeid0FSJhkJEKllilqKJ3/93JxczlrBOLAIa4/Ejj7rIWVRO2EqXetKldMOlPtQIstCX",
+	"6lALpwZIWhLwQtnTMuVW1VAzBW/gvQ9l7wNhyWKfJYvO3Ty89baqiFo6nYg4BATff3He3b+b7y8S0Bnw",
+	"ED0mP/Za4eADFIJWODhnc2DvJ0cnp6cHh0en/U0ahe/xKEAwRgsAb++03+l2+p1eV0MZAHUIgJrTQO+v",
+	"OzjqDo6OB6d00B0PugFQd7UUya038ABGGnoLsdTCmcFIwdFeIdIkYAaxEa4amvvn3f1L86OWiSRjfOMW",
+	"W5k2tDwZwzIMU28uci1pwpH9v/8A4tOM0ZAlcMFfXtMpXHQmgyRaGFvG9YwRMf6TBeqJJIbo+WQiEjJ6",
+	"Ndm7oCqYjTpgOADE8Qbejde78QA6f6VRkutYmqzOKRhyVgv9oFSJJr16Gb+KgOKEVfNrQYWICVnOqCJL",
+	"KsmchqzTaorPvregCZ0zZXZ7jrT6bGKIe3HWM0VEQqj+kahZJImmPB1AXG/g/ZWyZJUfTEb2YSx3FROR",
+	"zOHYNSnaAzXKr9i9WctzNjHCU3Ex+H3zdYxxnPssJE2kqADHCLTMAH4d6ZNQcCpTRnCu2hXheO5K5vTj",
+	"r4xPteR5pOXd9UWArfHVC1AHKsbM5ImaUXta8l4f1RkQ5N5svCjciEjlkecRzz5XzhOy+UKAweIXtloH",
+	"5QW9ZZJQkrAFU5H+klAulyxB7NaAnUSJVERwZn5hYQZfvK754p3Z9vR0NSvvHx01WPkEbnP1FRxp6pAd",
+	"PRIEQiV8Cmgcs4TccrGUJFIdMvrniESSUL6qX7ihHXUrPj6sWuKvWhpZX+ArxeZSr40iUlJF5kKqOqwE",
+	"maYwcabS9ZAtfIzm6Rw+dQFu5mO2pIgrpmVFvabXMGh5SW94vEJQcaZXxj7SQMFXkSR6HXWLg39qj/F4",
+	"+zFeprz+8hh7QLurYw1z9cO6knm7sX+TdMp+SMR8HYQ/iTSRZJKIeU76iGY+iUh5yEISiiUnSgCYZyJN",
+	"nhFzjvDNmE0jkO0t0hpRn8wFVzMScfLb9XndKehZ70NAYTtAwJ6vNhOwcfGy/kfCJt7A+3/2c0/MPv4q",
+	"9wuDZrNcR3P2h+AVuPfq7PUZ4NiAaOWcUB7ipqVPlrMomBEK7ERIQM3frs99QmMpiGJxrEEVJQ70FEjE",
+	"NXDKBfJW9xg3IOrOfFxiePmRp4vqA+diWbtEcZ+DNGpfPco7MlcLjPe9j3tTsWfGyCdZ0zQ2TFy0mrW9",
+	"cp+R2TGpnoswqvTxBYIrxhVquos4QtFs/0+J8lkm6X36Ftx3n5veIneTGRhynp+5Id4ALsp2gCi6Kehi",
+	"UWFYf9pyqXYhmxbr+kyar9ZxjXxhx0elC6PKA1Hld6jR/luC9Sq37lTB9ZIF4o4lq6sZY6oVWBuvozhF",
+	"3TJcs3bzozXmY3mQA1tMJjJSQKEd4y8NAibl8Jat8NgYvxuc/X41PDs/f3l1Nfzl5b+Gr7SCP06DWw0I",
+	"NJ/KogVLHpQMBrEIbs0pegdd+8VchKANiPkijigP9FoWCZtEH43hZR8WFyRMDfN1OYu6enl++fLaWVuL",
+	"e+9Asg7UmdG6GZwlkubhIqZB0STU1MTsvox2BTGZWN3DfMHNAvWac2Nz66k22KkzM8dwTheLzCuQCD1o",
+	"JEWstUkNtDbARlhWQ9qxpTbH6MYG05JNcUGlXIokBMRLEq2vzEQiGRlTpViyIlJRPUWl9VHN0vl4keC0",
+	"pz8MTo4HL7qDk97g5GRweD54+mJwfDQ4PRv0fxi8PBucdQfnR4OjM/1M72hwdjB4/sPg8IdB7/mg/3zQ",
+	"fT446Q/654MXvcHRi8HxuX7meXfwQ3fQPRt0Tza6STcbKJseiwV81bGgt2IhuFwTBoxdouXNyJSp6jXZ",
+	"R0sM+d5sfF1XBWakxcEK41bV0OaxfXimZIza9Hz2nBPEAAt788t/L5Ctx3B8Ccy5ct0095cA1oFhtdmv",
+	"hEJ2eY+MRd8u+MAIWK3ZKhJJMhWcdTwM+DgLArZ4PEz7WYxbwAefrgTKn2Jcgsf9UORtIsYxm2/Y7gKf",
+	"+M9KLQXkMOB3kzSOIZhB0Si2QrYTvUMEJ7mzgsxEHErS6xIx0f8FDU9vaBKxGATOXGDX/CQQ8znjITWq",
+	"1PtPGCZhFMM8zEHSOdPyolcW+Q+0yP/5Q6asbpF0XJ/1YfdUc1QFzojraM70fjXemC0bjThN+EDz1IEB",
+	"2CAHS+MDt6dRcehnJGGTVNIYHAlkQqM4TRBtc4n0cclkQfK9r7i8jsp5hIhPlpGaiVSRSEliBS6wNylN",
+	"CECiB8Os/t1qH1+crOZbejSS+u8GamNIfmTqepnyNuBKeS2cUk6UdQ6a+BaEGIDjTzGWO6G+Ro5+3Gub",
+	"C+v3Eu/XoWPUpWoU+uK30Sz20a7ifxHwrQeX/BpJ1QYqYAVQbI7O/MabXZuzmnuBI01MiDE3E2Nulj4R",
+	"ccikQi9lxwFzlSmZhiH4OGn8NhELliiwOJuwhYXzlWNCVYXTNs+WlhfHZM7mY5bIJ0RyupAzoSS6Negt",
+	"40SJKVMzlnTI9SzK4haQJTNJtOLbyUWBsRAxo1zjtBvCVeMsSBgN30BMJdpr1kz8IYsZmDNNiHMW11Dc",
+	"0vrkhU0WTfnd/mHFTOxjEKchG677BKSDHS2d2OAAfYWv9rrgAjVP0CQBUc31YbzEJZS9F1KPEwGJ3Aqv",
+	"LL9jI+L+ik/h8oYLmtA4ZnEBsN0yniA2AlsUHNkEVYSCU+kZ6ZLvrQvb3PEnkmDAG6FxjC6lgjO44A7u",
+	"rruDrRGqNcTLrpNNm7rSjyC7o8Q6WMhYiFuZ7WlO+Ur/Gyky0x/xrtxjP64Dh8bxmwkI85vO6cq+oaV3",
+	"wBQ96p68jRZ7YoHEYA8seiwxd6GUg3Xfe/cVb0EF+hcsbe8RMT5kg2AEhVe0GwE1RhOsQxiz9Wd/NDb2",
+	"lNb82aSLBFmYz7rj010zTli/6CwZrkTJ1zLiNi/5HJ5/kT3+uZQ71xTzzp2XNPIVr83vVj5MGA1mLARV",
+	"zIRcNoQt7PdFJG+rIJvn1jVzMhdz7dYC0MaScUW+J5zdsQQ07UZj5o64T+s/zkBX/7QGGGCVhIKST24Z",
+	"W2jC4UNAkp4dBJ7MSUckXclq5qnHH6ZcRXHlLBwGiqlUOBPjoewQs9PlLIqZpleRJHoc8j2BkZDQRXoB",
+	"MaMSY6GawQJsFjWhOcsZS5imnxGf6nn1yULMkrxlIZkIAHlzpPgJ/NbrSFFzEDbF4NPDmaEGJ1gthvox",
+	"mrBWKBgLyJKpObPXYizCFQkoJyDTwPnkEX/NpjApT5WbLWVzVgWeQcCtDeGB69p86qTgRC3tzcRgrb9k",
+	"UqYqlltIQKj63WaDbsWXK3iylIyxhqi4aYyReObcwCTlJjDKxuY0g4e1kDVZID5qUoDolA03o8pv5q5q",
+	"2RtODV7SF57Fk1zuFhaRsmBHvHmcsVAOSMQxMtKcGmrwJthQz2/jlzBqAcQbiGVoDgI3rqR8ghuCcyDX",
+	"KWpJ3yvy25prZpdsss6Pw4qsOb8UipQjlMOTylctw4Uiq/XXebflkRa7C7cqI1dbZITdCTYocjy2YOPE",
+	"AN1Hg0WhpbGo4ntgdd6q9V4yGhLNkFdqFvFpNQ9uyz+20UgiEhKFGZv+HumwCbsDR4y/PeitHOGzzpIz",
+	"Eh/MRBQwiRkGgjPA1xEqNiALESM2+YaHAxHhUtE4phhOrVU3CER21Z3jo6OD483aTglJSouuxxY3CGsj",
+	"uhQ3/dKEBJsI4ZEV3UZg1R2tazOjZ1kYsX0nA5BPRkAJ9R9Lxm7jlRkGAj/jFeRoFNGVLhbxKo/7Giox",
+	"ZB8jqSI+HZpgn0ZWi/uj/U6MLSaWraGO8AIeb6WafjlzTqaNNNxLJG/P4bq03FCpHIIb/+7XB2GDY0Fz",
+	"F7ibJpCYvLsAk5sEWwQt3jm9yU3R804Zhk/ltOoSOFtsryqksUxwfgElJ5M/wEIkxZxhwHQs+JQ11wBe",
+	"mgkvs/kK1oOD/jq3ctW0rdTzkcxoWqDaznSqdABpoZYFarOVIcvVTGmtmoUz6/E6yi3hBEz6lZ4Oiz0Q",
+	"Sv4UYzKnKyJVFMeIjUWj1vHJRhrfAo3mjMo0Qdxsdh8vzBsvzP2qMEK8QvHYZPxoCv7jy+uRtU9a/eIZ",
+	"oVYpZpxwAeweE9/MFJ0K0th8Z8gSWmzMvNCKytzTElqoZ3JfpmDZYvMtvuGQUNFui81kp2dw5BocmBRl",
+	"UroeV6L6AdNmmKHYoqhKfgFhKqsis5bNKMQtC7Wqx2gwyzzWsEygDp36E3ZHd8JFthik9ZN4uPY1pCct",
+	"bNr6rd/xpVYYkpXKqTGHgSrva2AsRRJu2np+9E6waG3mTwm7MvdGCbeOq6SQlI/hiIY1B/juQpLxyggA",
+	"ygYPgp9hmoglB7kzFxFssg6Z0ZBwQRIh5gNkGQY30R4XxSx79onMsrXGxoVDE0bGLBZLYiN1m+FJZaGh",
+	"LflW7isv4I1H81A0EgBQoG+Orr/j860wtVhPaZNIqIV4FqQqumNExkJJIu6Ye9oaQZBJl9nzNoGwymfi",
+	"t1fEziG8vZ3yHoU19kczJlGCjLV6CnXenPulGTf+ZrPSt56nUDOWVKnBYIe3Mxof31JLOmZ0386vOQuK",
+	"Y0BJgdBrBjMVjaXWtzHlnIV5NOc2j5djAG0dKFo812yYhkd5yaSJ/CiembucZjejvLA1Ae0MjIpLkcYh",
+	"GTMTQ5QZK8FJm5ifg5kQEiP68rIKjjFrnXAXoFkHE2e07eDZnWHNxYNHta3ZiS7EHWt5R7Ob0XhvhcnK",
+	"GA60yH5seDzVOyt7MCFtRdO491ktUPDNeMbU96GCKJxrfQwHqhIXqNK6aRxNZ4pIegcV1wSa1PN0WJp5",
+	"DVFn6JDRlC5GwG4J5IzccODF8CoXioDFBwlNSFd+HlAYC4VJwJIUyhJgwRd1w6121iEjtYwCNhromyMC",
+	"jScEvimNFkm3ugEKpGopOjccLNUIrildaA1Sv14NpaKxqVSmgi4WI/JXGjEZMJxtmjKpUCKhcSxBnNAw",
+	"G0EpyRHeb0qMk8q/4XqMoT35EcTtStg0o6FPRmIyiSPORkTOUuVOAcnoWupRM3bDbUxScXO2fCXmh7oT",
+	"eb5nRq7c9YvMyNXisoCkG0KdmDKg/vWvf/1r7+Ji78ULh5FRLYoFaxysW1TZulXZ0msX4gVdvZn8Dsmj",
+	"+VUwSaSggOIfKmUS/1qykNu/1SxNzJ+TJDLR4VSliUlBXQdPbghrZ4LN9x7H6Fy0mfCQHE+VglABElOF",
+	"9qAiiG34VW55qYo12V61waVL8PSaG5l/kYkqTzKStyar7wLSB/LzTBgmMfoeAqrybF4miUjOzZsVRO02",
+	"4qGmBk60vI2VJ/o1lPxpGLLQNzprwrRgCDYQuxQQZjmNsbQUjcEVlnKaqpkWHQMI1wUf4TgKQ6YvJRdq",
+	"OBEpD9EHNomjQKFfLE8KNBkDmCAYCwmDsI8BY6HMMwYhnzOVzLP+dM/37ubDKZZFuJsPx6lc4V95ublF",
+	"wiZAzYd6uyws10SFFQ7lAgFsXXwph+gV84D9NmQ8YmHBNVd60vkhpHM6haeVEMOYJlN4gCo2hNg3sxR6",
+	"R6MY3q48VTAbhDUBQMXAlmbO0jqXuqo0b/w+W4Hz17KxqSArphxiFunvmOw08MsOraVqi1xT4XwdGg3F",
+	"2XCVeOBCaxcSWwH62wTLenls3W79MAeWWzQAHVL4GeyN+guIVQmpdU3p5/TH/Jl1ElsYo0z4UI886G3z",
+	"Mji2+N4moU/jffRXyszPJmu5WAuh4RHlDLAw/9P201ugNfM5rdsF2xnt1s6kndUBtg3m4jbWh/aO159E",
+	"HF6agLBt9Gc3gXVbYuc46PTFCLomQXINiWOW7P9pY4BVBX8ds0DM0cGVubs6lSVvCkTDTmg2ns9SdRp5",
+	"XOR6LGiWVr9mB14pVozlirg6PvSqsDKrrl85SGbd1tzXWE3CaDJhia0eZcOM0F/1DOOMjD6jf/BNOHXC",
+	"gJv8zRLRcGW3WOPNffKgX/mkqcr5qcqWT2u3hukM2TawpGTDtckZ7R8d18aVLWcixpA6a/3H6MtbLpZ8",
+	"HUWK0VFXP53psfUst9FiAd5WavJTKpi4SOpPT1nrihP4NU3YkoxXjTZaQt1blsUlackuF9IAzNliavEY",
+	"uKJ8MDe02m2F0tBeONrm7fkdj5KupIMq644fP3f8tHTntCHl1WCFCNmW8VQ7CA/JamLWuujMUYlbxhu5",
+	"Xxp6412SvfXh/O5sDxKpCcDM+BpGTUf3ipneeHq7kFw3BEs3FludANp6plKVkRDWh9h+Bc5R6A5T5XkA",
+	"e8STgrurwbDVzOT6IWykhnr/Xk+3B8T2VtBauxb2jZOPKsIFQVkJATuj4X2ovAu9jLTbY95O5K+ySOjM",
+	"8Ij9cxY0URHYEXI9GSl2WKkIm54jpcg623hk7RiSiEkiBZnQxC8UpdRcw1h5wk61DER5wOKhqYfAXFmw",
+	"Xf7iethZyipF5ddC2WTq1lH/98iGSZI2aWY/izGYltp5OWtE6I3yNZaq2LqaX/RjIOcpNhyv8u4s6zSK",
+	"zMSSzNNgpsm0hXA52qnh7Sy2mPlU9UTWc6a5c6rYm2ZLCQx8Lu96UQfITZkVhTSI5tkMrMHBXMFzn23D",
+	"mkoyhuwyFPoqmlqiO0sdWM8CaIbhFfkA91apQZMDRLZwc07YzwhWCZ0c3ClQliqymt3HdRXQGH83WrQy",
+	"K/HGjKHSrmDkzaqpvZgOpc9qjhp09bDZhGcifRnYg+OYgTkYm9zUkf5diERQNOjRfK4Z/jsA+CtlKbLN",
+	"vJdT1ubF9zJ7NHIc/NtoeRrakebqlRD5NXNPVEv5696Kitz5YhQbY0Sxj8p61kgqIUtbLDkRSciSZ+SW",
+	"rWRWmmH0/choNu68TpiTgYxzj7yBN6eL97iED/lKLqi+UBzKVbbTW8JkNUxSXlcUnMWx6WRgogzIJGEF",
+	"rp/x8yp5fC3KtKKIsgmg1czk3YV8kgVRKSFutcajeZRvI1rQNR2iK3RUDA4f+U5cj4l+QCcMyloQCYZJ",
+	"XutSt5m1eoGQob5kCSvEtFaYTYSeRrnstAlXZGFEecuXZDqdgmg1rIqQL5bHKMMps2KszLHO6B0jk0hh",
+	"hI4Sne0yrYXX2vLXobBhsVVU4MKJ+H24fb+FPZ+M5EwkCj/KEfhkLKIVRgMF4Zs0/7ezv7vb3Rqcop+9",
+	"wEe/oul9DVveBEGaJMwQvhIzt1kDG9N8nFCWz+BprbJOAxbAeCZABSLYKGaSaNIbVCfogqxYbdw34fU2",
+	"WOeJaRrwt4mqbmgCKcT9ZJN92AipXUgCDtzvbx2xgewtWdaWMJF7xIS4y4Xhq1ZbDkJsR6AQhexpIw0Z",
+	"uMGYBJ4YCzUblOM38d0oLL5lYirXCVHDSN2dRCQ+4Oq+FUuWrAl8kMYrJhNgG3IBunmlAOdUlyylnv5w",
+	"Tk4Pj55WmNbaSve24uSntbI2eOdlQdbzCVS8llXGkXzdpgpllRUt4otUEaoI5lcAebH9pLS6Jn0itSZO",
+	"pU2c7BT82NU1AsoFLquJWxZDMhqgxBdQrrEM4+tJAsF8XCx9MnYqajWM370srKFKhXBLZ9Ya71CoeyJJ",
+	"LKamhQ/a9OBd44PZUElgnd2a0ptr5xt9xCQHtz1PjRlim74Dv9qZnFx2g1u+1QwdCFRSH8fGURJd17rx",
+	"NpIgw8qsjDaezkJf33rftVC5m67BqKY3cOXCTDZQqxHL5B0jnXAWfx14VbAvoe/aCVRzJJvYNSAF3lSR",
+	"FVwnN1YAp3RtHh7vUR7RrX37qbKaV8wmylgANXGIQHmDvCCtw2kSwiSmR1VrSU1slEWIW3PlpjBRyK0e",
+	"OFG7ECK8GfL3zMv6FuJOcvtYXsrYObrtWFy2NLnVjfWfmh9U8t21piMtRDc6ZcOEBdEiykonumf4Nh3H",
+	"UUDolJFbtiL/GNEp63U6ndF3WuRxlHs9NYkkYTxIVgtVyHGx3kQa0nHcIMfF95ZJpFju89SXgn1UDZyh",
+	"nyuh7OZZtvEgz1hwO8w8C9u9xU7X8Ht7nN2u4msR6rI/Iv8wauR3Phn9LVW4N6FSMalGRCRkxAVn1VLH",
+	"bmpTZlVUqzyEGAfCwRuFferCDU5xR+91u6DXOFlNTSBfi1piQkY5sEfFzIUNjGhLvl9rT1BDN75p0P6p",
+	"Qb7hbYkGFBq5Q1seOVGLdSpQtEg6+dD3S6POO8RXC8VOii9YruZ0ReDOaqqAoWtbYZN3WKk48UIdJ1vD",
+	"TWHVNR7CB9C4bIz9M2NXdFtergVDbNp0Fc1x+t+vd3g1sf1a29DPaZ5LY2MpqDDsuL2Ttlu3TUjNFvv2",
+	"7zbsKo60IjJeQTh8h+RIMwBlpUPkwYDYTjg+waZMPsEmSj5J2BTa8haaOvlkraWS/goo0xDiXXwS0GGg",
+	"1z+BEHmfqFiSf4w09Ebf+SRr3kT+MZpqBgXW8JFPRnkrp9F3cJ5Z46cO0fg9IDMh9QJFonyjyOmN6CVH",
+	"d1QxXA1cdGgiLjvkF7bCvNExI9PojnHQyRi/G7w+u3g5Iv/IexKiBfGX3y7Phpcv3765enX95vJfQ6Sf",
+	"Z79fDUffwZ8ajIO3Z9c/ZY1LUdt5hhEImFpwyxaKSEZjhuXULQLC7P/85z+rHAr9bgWXMh3/a4jgW6qJ",
+	"XRXxuw+hsyXJVjUBYS9pMMuLGurBTLifhlzEiRRogNdv510UD7qFsLCD46P7pOtaMcpemA8bOfouDGdu",
+	"If1H86Q5bcIeYEO3nb/0JcLWXMZ4HkbytiL+HXUp46msVkO3owrcVrarULqHiR/3KInUXBUwZ4QlWtvE",
+	"hTwk+OTedVjuEUnYUgpw+8y1guAr/hbeawXEvKrp1j01i0mpGca52ba3XavNvWbLdxdtK70Y6n6P6UIz",
+	"2b3xpEFwzFaA5wa7xhhu4mbWVl6bK7CBam5M499B9vzGlHmXKrSj3m9TJYF0azJUSKEAl3qHlMk7BlZC",
+	"mREt4Rja7n4LgemViU6KZgxmO12cNzC7l1M3NRoU11eZurDZmbq2l0ZhHc0Kn2xrbe6eeGUbZIDKBhSw",
+	"ZK0dFry5YwnoFtKUN8lTFhAXoDIXDTUKrB+s099zW601+JJ8r3UnExb67gLlt0kqqyNE3HahTYcHYyO8",
+	"xkIiJpMahYdOmNpa0fEKn6ox2wDQdyPhmb6ijy3eIW9ohx8Xpv4hZ0vy7qJDfjfarrFpQFVxW6UF86/I",
+	"GbpAMroRxKlULNFSodaGDN1ImLltCyGqaAaVQ8Xmizgz3m4t1YnTNBS9qKJB1rC12fMtKNhExGHToTVM",
+	"mj1576pz641wG2j5260Sayq/TTrR6AJzFjDDlvPgTmqKKTCUStYotG0LSaggIKb5yDAKGVdZrt4mSvIL",
+	"Ywvy22+vXkhA1Iuzc0LDEOL9a1oDFFC52VHawuMLEUdY7WM7mymE6G6zUdeE7DZt3OGId+v+w0jIYZrW",
+	"hZtDDZWA1T8xFzU/NMtVh9fL8/jOqvxN2zK5ZlhRQ1ZbEI1XXtOuYnKaiYSD2n56bKisamtozekKAuM6",
+	"5IzfcDZfqBWJI4k0kq8IT+djm3vT00iPZjRAsi5Y6jB5DaqqlOUnUyKlhafPKYTZ4i23uGSL1/Iibo1f",
+	"Kp1qNrGtepwNmm9l44m+TcQkiguhIRpBQppojJgyzhJaXZzoUlS59Ed3EVuyZAQGJtkhI4xgHGENlblm",
+	"i34WKKrPEBoXQLlA+HzD81pn+meMvpFO9SKjd9kpcBD8Ts+nEYAqkYxuuEatULjl0Quld3Cl+g6Uor/1",
+	"d3aY6q2nFd7p+6TZtE+J2djMpb61SH3kQMThusnGQSY1wembenpsbZIRC1UZvHdtC0VZW21Wec9kaIxZ",
+	"LPhUEiVatLxYgA+gNqQiqyelEC8HZMzUkpk2Fuj1tlWsoHNNVtmpsASRYp0VMz/SscZJKpcpz5JUVBJN",
+	"pygXbXnl2jxZmethh8nTPbbkb1ymfCeCesofU0i3gGqezZAn9GV5DRsyGBywukQyr803pzytoZFXmcJU",
+	"lWAk0dEAkp/VICMsnal1S8X4AGM9RDJnCSZ/AsfrH2JZXP+GU4gEyZK5NTsUFbTurzQKbj1jOIQ6QjVl",
+	"xR5Qiu9e5sgdlY/EPiebakheuV3rmity51DREXImbEnurPkn1dqdFmw0g9GMrEPO4phosgLDyzwRGJ1X",
+	"89T0uVrX29qoPlpOGyZsyj6uY9YFVeDCpHxlCjjwTHvws7qgK67oR72fH0WlU7UqujFNZHTHtisCV+l4",
+	"D3cDySU7k/0VnTanOaYdbam2Y5kEbdYNNnuWm2kKzgzVSJncsYr8OLqIhqZBadUR/ykS4EDziIsk62QK",
+	"PDKSGv9UQgOlJWpMqy4+R8NQ+ll5mjmMpvEa/KwJo7eVkSZufEBtNmcm9ge5orDZhlNSLAqDLHLZtNEg",
+	"VpY1BbFrxAkb3AppBi26ROXHscUKaR70C6e4DkCzyKoNV0GyEn2cbJFqHkMJaAFIiGKKFQ2gLAgUSuuQ",
+	"kbyNFiOgTxJKcafcLaKnf/WchJdKlpEF7VUkRaGLWXMrn4x++mnQ7YLRKutX7HX7g24XmLJSLNEv/Z9/",
+	"vO/2Przv7p1++P/777t7Bx++G3S7/+E1DY9xK7O3I/bY2YTOBZ+u57gtIg09aL8wyuMBR7lVr6KuC03i",
+	"iEnVKuwxpqrdK1V21qsVDzKxqKShodBjK8BqAVYlK4LfPsOgdFvyB8QRcFHfMQ6lAuWKB3mMgkWTBeMh",
+	"HokWrVe5ZFWFL6YfdpuYParY1IT6tSxuWWH82/5aOafYTr/BRHJNpxdoKPxyezPempZvKQR/y7fAuNPA",
+	"4FYPOj2vb0ox4WiVcIzmDGJiW5QNw3hpoyLWB0RPEsbqXlY2FQO7yGQJGdUjaQl9iA9UsGeRMOh7ZBoU",
+	"YGKHmlFuY90S5hMZ8YCZdBC7s1HuNZJzGscs6ZDXptNLJEmYiMWChYPsiiohsGQE6DuGNmW9FaDGW530",
+	"ZUKU6+rMsPlCgx3Dy20/DigWDawDoDWDvBkNVNjtM/0Y+yulsRYmkM1Y+lfjTXJLd1flyixn4nuIO9Nb",
+	"FiA4S0ORqcLYOG5adjYTCg1u/YSydoVOuj2PMEseNJX4aak/bDNhIpVVkHe7eCebMLA2IbFQ3CzF2rSA",
+	"9sUzL2Lwpmv4U6aWbG+N8KZoo6mUImts1bWdYWz2ZizUk+1JD1VKoYlAq4/Xt1vdhakjo16t7R0be7hc",
+	"a5SAWAJ70qPdlSOp11jcNfkbTDDX4pbxr1DI7TFqejYMVrp3T/878dBkgkQ0UImEUYNMgkWlZhAAiyGS",
+	"8VA+w2pcUaEXmYkCD1nT6G9NcR6wt5pWL6LGogNot5NbC/j7eCbK64RyuRCJcg2INFVCk6dJ4PneTCga",
+	"ArUaV8vMFf2HavI3BQkFBkOjvRAO8e5qAaJHQDkXRYN1lpSAWZKg8FWuQFbW9Z4kYt7WezHeGkICk/2o",
+	"H36Oxe7tMZZFLalIqp9Fs/wzrHcJphHQig1CRwlWhmksKcD8rxSbV2GFEtV10aAjQCboEYZF7N2KbpZv",
+	"NQNWlqG5daVX6RxldB7JGQubv1NCYThM2KBzVBZkeTJnNk8VsheOzjUWendzz69CWTxAkGdjlKPIi9Ix",
+	"UuhDJyS4jn+7PncRF4Z1zPGw8HJP6qzJhJrVYzcc+LregeUBtmQyrZeL1DJhVcHIplm/PGxXEHYajetq",
+	"0/wYPdeAcwokWuKg5RXjSyAync9ZiJ278jaoTZxaRdnix+g5GFJydloJsXcXfiYr+qZhHOTd2GNzMsDE",
+	"BBLQBsiNxisyozwEbwf8gm936stk18AF7T1iAr0+8K7OGx6P2w25ILBiF1RUDkz7RLTCU0ViRvMAL6uo",
+	"NU0DtyJHpZyTFWvWWhnk6lG+InORVIvhDiZswWvc5xPbCYXlSSSCB8wnM7GEHC1TXAoUItjyMyJN3BL7",
+	"qGzZ44bFSuvW9LtVuSB7pd2BYYOkmtCVhVMX2b0l47wadRiFkIgIRZwwTw1jfXzS7ZxqQTPSSiHT9Kq5",
+	"I7hO24RsOa1qiwRpIGQJTWgCcYMlvRP8OoYqNq6TiDMPQamvU8Az8d+txgOn22aqTSlQX7ZgbJFFrqPB",
+	"uwu4PxAMGylpPX01ZdjWAt6lV6Q3Lk2uunMFZPdLjKYEuRyBa5mu5ujr1l5g2qMBkDhcpbnFeH8hLMct",
+	"9R5xIvWNpjEBvt8hIws0wALDhN9dSGsGumMIMRS0HJh9E3z022SL/zZc6X84ybfBSb4dIvttUUZj6Gpb",
+	"QGOT/90o00/kM+MkwyIteXCYXPGgkb2kmGpdkSD88qLcnbkmh3wn5jSTS76+jplSCznY358Jqd4PFiJR",
+	"H4rLOur1tyceNkxtLAdCl8LMHwbxCkfm/QEGvdFaJNAZXPwVX/sSnfPryzG8hmA4TX7m9JYRavn2o9Rc",
+	"KHi5ip2ku36dM08zJGswyfLPTRPiLfloKx60qPACj2dBmQ27v2f+9YpkSPB1FvJGilvEmshZTTukkJZp",
+	"ZIJVQJNkpQ/G2O4UnTb3dOXe6FIUVIU5a5bOx4uk8uJf/XS21z86tmuzFOKJJIUSEREnM/YRCyiKFAJz",
+	"9ePOM1qyNPUNCJ1SfcnJqEj+oFQDRqdJxeZPJKGpmokk0kS5UQ/tkgfF2p1+uz5fMzxlXfFtwIOSbpNt",
+	"fSWsNxWdjKBUN2mVr1xj78Yzyh7cUSf5VLLkXuEOxWbVlQ444xEQEzJ6++bq2iSjvf3t2tbKXBrjs+aI",
+	"Fl2QbefFFIHfG61BxCGYJ4ynPLOacrYse8ULWN8yIbzapZBxOgdoG4SHX3M636IQqS2hk6Q866Obl8+C",
+	"KCxE0boKD8VSgxk+r1HMLnT4MY06K0W0zf39wtydYKY46jsk96i/jd7CALBcm5SXjdTvOiMdnmwb6U8x",
+	"xoEKiYPZaIclTrBtOJsWAkPaSNOc97Qa7fMm/Hi4D8rKqY/nhSr2jmibnxYsUtmkq11R5z1/+5ss5IG2",
+	"7DiSoWYzGBZ2iBU/KiovZiENZUpnREMsr1RpYhe8ui3O75pXRCqzg5BMzmxuKJs6hVlrs12bpvxsTyes",
+	"kYRLpWrQh+XYwp5IDBmcChFmYnezDc7Z3MS53b8Wqk2CXFe855TTKQsJIjyBWleG79zN9w777cJReBTc",
+	"F+9evzpfQ7virXj96lzmObmN0oGcIs5V0fOtMVkyxlt5l+4Tfb8maTqJ6evhYPfspVMvumBDaPAS0cwu",
+	"o78wXvAxWGgUCwzbvGedEWwC7UbNlHNsTeqtET7cU3dgYomdwb0CzTTgdzabn+B2Uv+YXVhtfH5dbOqD",
+	"mqAWmp87zUTXj7kmvqHYcLeGY9Y2B4W9bQfvTrh/kTd/KSFAk6r1lS/aMOnizXz1VrY7/DkNqukvFkLY",
+	"vlU8PT1M/tL2jV+ySVWywrsLx722NDx9CR5VxUISmhKkVaGQXz6hf3PKfqkCctvWDyu32nXjItdQsdmt",
+	"1rytRnNWoLlcu6kwkF9YUN1una3mhVYTqYBWghble2oWQV77RKQJDDyJJvCvlmkqA0N+z1L028Hv67WH",
+	"X+uz4axlHXYgCwRpEqnVlV6I0QUYTVBGhtUBp8avsgFmSi28z58B0ycVEVG/pAk1bc8hB2jv3YVj6Xp3",
+	"saQJy+i2qdxETOUm2SHXs0ia8rA3EM9gs9qyZGww2WBqDuWhk+VvSjHR+FaayrU3/Ib/k7yENM2AxjHh",
+	"jIWSUIKbMp1+iYmLhE/EFA+YiDgWS9NDWU+ZiJg9u+HEOFGhTEAkODaOwJQa8Kfp5yRJecgSMvq4Bx9H",
+	"Hb2ONwB6U2kUzNnjFbQd8Un/mAQzqrfJrKVEikTpB7LgczSuRIlew5zeQlGE1zC5HhD4mByQGNp6cUbS",
+	"hSmN+v/qFX6PS4A4ZXj+8odzcnBwcOoTGf1tvgPzQ4f8xnF1OW7Dr6byFMDA+QkWC84jJ2fKlMjSr0VT",
+	"LhJofGUbSUhYyhlW+0ADkyQjuCtgX/JJymMmpeMMRN1jASWjRw5L1Lsi5Ax+wYoiEErGltA+k82NgWkE",
+	"RpKRmRfNU1q2sEqDXYR+9OU1nY46xsaVMKiZKJ0m6fgKQAHh+2qyB8m3I73eUGBTV4yqnRAuxiJcERbL",
+	"rN+Mfuwf8MVhr/8drGn0KmTzhVCMB6u9X9hqRAQn1Jrc5qamVMIWTAEpsqVbbT642QCsyfr80EGCEUHG",
+	"pE+ubSzHLVvh6m02KKzSKS+W3xv4hsaQ7kZMUxjyD9sE5jszDBkFImQjfe/0XRUcMT5VMgoZGe3f9UZ+",
+	"1pnPXLUBGe3PGI3V7O+RT0b7kEKGf4oF43QRdVZ0Ho8A1qP9OVNJFMiRDVa2vQDnGCP/NhFzpmYslZgB",
+	"H0cB4xL4qRFSLt7+utfvdDXxTGLHu7VcLjtz8XcUx7Qjkun+xdtf9/ud7r7TwASomuckg3q9ThcygnCh",
+	"3sA76HQ7B5jPiFmZ+3e9fUzP38MyJ/rLKdb0z8jHq9AbePoiYJ77j/gglCqgc6apQa1LIn9kX5MB77O/",
+	"9TkwaDZ58BwFTvRxyIXgEvlDv9vFRj9cmQ4DdLGIowD2sv+nkdOzJM+MA77/YPJ+5rRZwj8AAiRsYDVl",
+	"gQ3uu5iY+jE+EXHodM0p1ravmizb1L5tcwQMMZ3PabLyBp6e2QxulbCsKZ89TXDjAXlvUVQGtH9ZgQPo",
+	"yHU23xoJHBryC1uZswOC+1yEq3pI2EciVgC+sTe4Z9/bDk5ngHN0Te/gNC7QU2kDfJscR3YKDug/++t3",
+	"cv9TFH5GIQb6va6JMy+yOkS2Xt8lkkhD/SM+TCUbkeUsipnjStKsT3CjiBaPGqcqHnUJ0ofbQfWj4GwH",
+	"sMX9tYRuAZ8rSdqUqY0b7LZCpTe/7GCnPzLVcpst7nS7m/oCbucirat85Oa15igF6OTmllLOlrYpq2kn",
+	"lhSQM286to6F6Hl8EMGZgNzzGJTmK6AH9qh8TDKzP2fzMUtcOaDE1/K4Py3kaNlNM7r1sysJDBdm3PuA",
+	"cd2mtRNoAgMthDVAIVuL1Bj1b5oe0+BWaytcLL+Fe1l7fAMz2+DTPa97Jd8ffxMc/80Cmxeu38T+dgy4",
+	"TPlZELDFbpj9c4MO5iK2QIvtlzEPk90ih7+ywYvtDqR4mcBPUR1u/gQbKuWZ+8Xi0eCV0E//lbK8/MRg",
+	"rdC1zXHOBOutRRq2bgEw0ax8y6O2KFezpy9T3uxB18vzqbJibkKisA5EheyvSsBUxRDpmapGy7pJNtNd",
+	"AG2u8J0mwDYi8tkEIwCaPv8c4uArwANN5Y2xDSQAqAsFpiGfmNJyZHTLVt9DIY6RFmYXMKQPQedQp2zs",
+	"pHpkmtx7T0Us+X4qYsj+q4KV9aTkoHIbdBciRp2aP+//z/cf/vP7zj//o9JznFlD+911b9y/kboLiLNd",
+	"3bV5HJwtM3UXjIgQ1TSMOJYm2pkGnMVwl8iv+f5+XLmKJG9Vw4pKVyyCWxaOTEKI/TxMuYpiDFFDdYyi",
+	"PRCt0ZHCQPcqvY3aSrKmtuw2te2VKaf41dU2TmxlxyZH1EJvq9lhi/tQDC2r3qZ91L0GuNO2l6fq4lxn",
+	"RfZ3pT62A/dj64+gfa1dld/A9YBpH6aYHDEF5sjIFHbG6M1nxQtid2ecF4wGMzQZ47cYH854KIkUgrME",
+	"vRORxGtFjX3bxg05jffzdSgwZZtKpfik6Z5yBm3jbL06qSSB2+wIR6bqB5kK1IVDoceQYv2mso+K8bCM",
+	"xwXBuDlJL5Y09wYHx8efW8kDL/VqwGr8ueijyxoT/s8NQ5bj3DCoogCFFdqTtloGsw+VpDaK/7DTn+Cx",
+	"Ly8LZJPXSQLXkKQXhyWL9zPbRp30ut0OeWOLVJmawvpfvTcWmjtlW/jGjEIrmR1JC+B6KpKSb4RQZtHJ",
+	"RTqpYaFXChEbGDCWEx0gjA6YfNgfK2SDFmibhI6XZxaBbX+DLKsWDs4pvojO7ZQr/RaZMT0dvIlfkohj",
+	"hYx1+qZHKlK3XdsN2pBHjM7yztIwyjIgV4wmpN/tH0Okgopib+D1u/2ne93DvW7vutsdwP//8NrfjWZU",
+	"tNduF24anV7o8V6vDwvtD/q40DzVbqwRfhEtWBxhfSx9JN3ezy/++OXgf53878Pr03f9i+PnT18fnfcu",
+	"u289t2tf/XMvMdPja8CymsbsgixAb5iWtKCpFceh6Puf9D/DLSpELsnMINjLvbsog2jCuYREdwi4sOQT",
+	"BA6jTptkZJBFVr71w88jniomn7kpM5ocVEonhqDkh/BQRuOWQ8uR9+S693TQPRj0+hp5NXnJgpaa4mPW",
+	"2mEr7Aaap1gBjSqSr4LAKrBKRWME1WC5NHS3CkchYGfMoNJloRXfLpDWTGxk4/toVu2ZlDU/LShEpRmL",
+	"isFqr0zuNhm2tiR8uUGbGsoVJm/neg2wsfCDTd6l5AKIKxmvVNaQ2CchC5LVQpm+y3pQmlh1X6Mb5BDK",
+	"dO4TE96SlfM2+U8koYp1yBVTkoxg2RGWKwa2jiE0uS4xCqn+Nxzl9xorQGCb+1yEWlI9u0iwXQ2NIUYF",
+	"l63ShGMAefF+I8x2zp/bWuV/FuMdWuUvGQ1z4RwiodrS8+bWoAFSkrDWUZYVNsiwwKHKxq2EbMCYfCCg",
+	"TkFxsTjOS9rgb6sOOTeNiYxm6gjUfrfbrXbAvcRFZq6C3WgLdeS8B+S8O+ge/bFV5niJrV60tuq9ss32",
+	"nfQdU32j1H7EVECG3uQEq2pV+hsGHksWSDWaUXMXUJs0G2vdhMUKfR4KGfBuw3qc1Ot1Zv+ots5C4eMt",
+	"Hqir7NnHCgZr4elp4NfSfIl8j3GPjNNxzEKoB13npzHPFPwF2/oT/luZ/O0Bb7f6Z2jzSHFu0kG1EvLn",
+	"Pz002m2TOT8PUzFN3UzFaorNdMBJSjnWJNfypxKCTNjyhmdFyKVvhmIfA8ZC6ZZWN+kcAXAFLjT0lKbv",
+	"lK9ILGiI4aL10XhXeYnJr+Wez9sf3T8mz46x87C8rDebPruxELcmQp+qFgi1XevL3mwfsrfRleMc79cP",
+	"wivAchrdsRyWwJmbA7SFq6ceAt22yLXDQD2nsuvuidIDwvXqo+juTygeHki3gUJ8nUPMwuk2kAcIYHw8",
+	"GrEvgiBNEsaDLRLXG+e5tbMrFcaJhW3VMGbTKK9IFWH1wGe2uAfhYlkn+5hyy7m00CQVuy5EBazF1WJU",
+	"r9uu0sWH3SkxTonTkj0VjJX/2T0ddLttlIj8jDapEFqSkD76J3PvCOSRZaFWGUJiyVxTLHeHykUg5uCZ",
+	"BFQBLesbo2VNL03HFEOo1MGjcxprGS3BZKCjo8Oj73xT1jCaL0SitAaQEJmO9WtjKDqGlhV2x7giC5bc",
+	"cA0kW8bWz+t9mr4fgEWOTwZUWBADJyIxgc9Yv/KGa6ry7kKabjEUKAy4Y3A2GwMiyW+vXvhYWdJ2Q8Bt",
+	"GD34hkNpSChWReRMLCEPDav4vNaTxRGTWMIIcssOu11TfR4owUjvYVQlU7KPGij/ZWjNms2OK2nNInWT",
+	"baBFB8fHuyZGin1U+/b4CpTIe/7yx1evB+/Oz359+frF2eVNcsPfvby8evXm9aDf6eqPby/fvHj1YrC3",
+	"v/9LmlD735ev9W8vX78ovlvYUhlWlYTILutZlvTGEIIbyZClGeCyDSMJKvIuaNP1RrJEoKNTBslvn0gN",
+	"EtOIe3dG6WsTmWJ7Wo3ZShZ6OGDRxwp3TsofQ0/8ukHYlyl38aMyBnsHYtoAzPpwkpWH8lyIW6cFPBbv",
+	"xaSBPNUlz1olkFOeWfTBxLvA/a2fG0xdoQDd0w8OabR43JuNs+dwwG77Y2zgP/hU6PJeP8Bzx4iWLAiP",
+	"pjMFff/LkUonpt77EJuimo6bn+9ppzqHo9p1CJMtNWBhAYUfsO6CLWBgikq8P+h9yGpkeDQJZtEdq9j1",
+	"cb+87QNsNFo2Zm+GcqnG0HvvNfRI1aLKD2ycpDRZ+eRskUSxT35OOfPJlb5887EpS/Ba3MGHAZaShEgQ",
+	"LqC0/0Gv4314yClcMqnvdgXreeXcD2rIwU74B4tj9KJg5QHNoiDcT//tEAqcHD3gu+cjdVRkbnqW11B2",
+	"N6POKa3u9OeGFCQTTIyV7pXxMK3IknI36S4XHeHXgHIb92gqBUQcO7NjMXVoDK7ftsn/0Kidsw45yzLr",
+	"8woSGRzHKxBVYUib7641VegGEXEyyjbf6XWcprTrZE7D5qEehV3GCzk+kAak8isRygNDKLct8EX9As3E",
+	"SzZuTaHbkqqXWlq+Jz2Bdv+PQdRzU8A9Tm07WjzkXP3Cmraf8Jc9yl37ka4LOcRYTmUFJImLpW+JC7RJ",
+	"y9qW4eXu7M4MaGMgCwvB9pIPlyr/FOPN9r2f9QNrRK9Kgb2NeNg42+tnMf5FP78xe4y1Gc4UetzsXYWm",
+	"vxgnY3WTTY5WGigUlHbqZ630CLdK7NtVumDbHLr/Ch7in8V4u1tYo30xFWxnVsw/8cLYqwkfHySy6REy",
+	"v12dN+pnMf5yCUd6ss9tDqSOtv4pxjtLL9KD7QbuDzG5ZIe1jzarWhPwFURf7UFlc3y0Q17SYEZGf4rx",
+	"yBheA5okUEKM/CzGmuz/fPXm9cApUUXVDcdOQFDwgCVZ/fjM5JsZzf4UYxupA8G2xpSmEkbnN5zxEGLp",
+	"MXxAkThCY3OyIr0jgsUApbEEo6GecxZAECuNoztWZbXFsX8WY7SAes2skrD1PXy3aJmEXwZ6Izc8pIoO",
+	"yKfPN/w+JkYD8R3g3g9Q6+6bQ79BQHmAJWJ3aOg7swzU4BJOEmuOqmxvNJexZgEkMypJoBkkhMfdcLTG",
+	"R0qyePKMiHLSjQk3lJhtg4l0Go5khLAbkTld3XCcnuB30icjC1D43azOZqfKylgVeKSSeH7xMNEzeYto",
+	"RJQgUonFZnRqxjyylP5oix/30n3wv3MNtQwQq+1ihAvdRwowS4rnYhGi8PVu48tsQ5qRbYQ0IhRajDid",
+	"0CKsteHbCoYJ5aGYk1u2wjwONL7YkghsvlAr7HSDxcWd+26a6klClaJaf7ElRU1xRUgwi2OsFyqWHIgO",
+	"CvNjzDgvJOYpess4EJFOTWDapVvk4ssHpTnT3ysgLX9/x8FoIjFHgNUycxg1QLnNdGer8Fo4kvYROPnr",
+	"OwyhaguCL8Hd14A6mNOIKxrt2qFXyhHAyqxoV2XxhKhlFDDstdshVwt91TGdCGzBESdSsYXMrb1WIjCM",
+	"Glsmwu3G8aUxqSgySxM1sNLqE0lMFpUkKjOiL6kkk4TZpNI8+l4JWIVJTGD8YZkoFrKPSi6a87EwWQ3B",
+	"cWu7wzXiZRd6E4xrIUczss9fX8j5IWEs65RpayOwUCvjBT/pw4jNIGGB5gGrPTljSHR2KQVDGoyWeBeM",
+	"y3KT0NyFqkRwS27FIqJkkYhpQud5GV8IRHEqcWv81CrNmEo2QP+F4b7wsx7vlq1kViBCiQQKav4+E5BW",
+	"jZE7kQLuCFwRdbeaIF4LnysAz73YmDvAgy3eWvHzBt6e/h/En5CzH1+Sl6/PL//19vrlC/LDq19fwo83",
+	"vNPp3HD4++XrF/WPeS0EvsJWaqzA+kcfQqcokXSyk6i335NIYf0cXAHOsrtboIUhSMzZLf5fmIRAaHzt",
+	"SGdgC7ckVytgUMkctbeJSOYs0QIcSwBHkWZjAiMXKgpsnrBGb8hI+1OMnQw0FO/0iJqT/KklSy6W+jvN",
+	"N27ZoqLqkN7/mzuW7JqGf2UB5RpzBxyaU8q+aok2eZOxDdph1lWnHfz+a2h8sLkm6h5C4ZEsxwkrti6C",
+	"kzRf7VbF+8m0M68onh9ZhgbjPZEEWgfzEGVAfdcwx3JA6A23gp0tAAY+MChkAtLVnyLiLHTsOzINAuyh",
+	"i6XDsML/DYdOBaZmyIzy0LSOf4ZS4jKSLC8/hkXwb9nKN2qpHh1DpuuzkcwRfyWND+d+UKGNVvb5bMa2",
+	"V6CO+5nz9RHeiTnYDtRGoKEpy/urwKXXzWUe3c+eM5M96OJcQZQzzVdoVkcitf0abbGc4TtbU6bOwYaI",
+	"HTeMudMwt5TLDrkWaTDD8EibMIw99LEhe12CVY6xXy2z6geRTJkD3PsC1N+g+Ndcy3UU1CRF5T35kd5o",
+	"QMLVN+mQjo2JcltMRL91wzEaHQiQlLZMEC2Qm0J4Ut7rA2mLJndoBMOpbbg9x34d1oGMSJ57kEv0tb7g",
+	"7NGW8hMPY4zfBPno7NA40xAhv4xVBqfeFpB7hXj0kIjcG25DchHRq1k4xKdbPFWFWZBwE5Hc8ALia5pl",
+	"au5U8VATOPkNstCWwqEblHo37/asx8nW9800EAg/0ZBcS8Dq9f54linnaLnCsEcr/KhoztoEqZrNNY1O",
+	"BXLU2VGcOtjqE7Y3iaPpTBUwZ3eXy96TlG9RMvQDbdGrXSFtt27Dw6OOLlPuRB39O2hCKW+gBaVcOnYs",
+	"FiWPGU6TIFJkqKg/PhgNt3skUv7lwmn0ZJ/bnFEtn035Dnls6pDDUlDTA07hIZwW7aWbzg2jah5cUIgu",
+	"omGxXZnpTWpMXVsiUc8KMa7BTESB7XEJobPve37fP/AP/SP/2H/qn3zw89yN9wc9/7jvnx74vf6h3zs6",
+	"8nsnx36/99TvH+oHBWcmTPZ9zz/o+QfHxx+wiSi8/dTvHfr9nt8/8Q+O/MO+f3jqHx1/+OwuyBQ0RnLH",
+	"QwrdPU3obYndHQy6h3+Ue7dh97Zm2GoOpM6qCr/uxJSKYntuVI+krWUezPKCe6ClUehO6aCzwasHkRUN",
+	"P0gPrI34us7aIGLfQRMwDBWU/haclVKvtYCoBUBbvMWIFzf8bzR4JDQMYyaJWgry2/U5DopxX5M0jlli",
+	"sntxkqXI66XigDccpJWQrpD3S3oHKY630UJasypWvnUMOJDgLI0DMJI33NTGhS865CfYGCYHJwxjeaxr",
+	"D5+sEi/1L9cZ+BrFGhdahz9Kgb9NnTScbZrkYpVnFhORYPHlYooxeTMx5w7vQU7TmE1T7hcyJTWks5LD",
+	"j5yXvLaNLIvHbMXPSrnlidpawc139rQifbtm0UrsYMmvzl6fQc5PvgQNPYMOT2oDufX4w78xaL4SPY4P",
+	"G8xuIslzlSyLyMczFXFovOZU1S5lOROtA8rLqgCbmyxkkMm2JJZD8m1NkYvjk3aJ5V9BenW77ve6vjdJ",
+	"GPMGfd/T1GWIiWUZ8LLyV853bbOmKtNjsCTT4ATyTxvV5/A9rcTrV/zqLei/tu7BULSaGQ8qZ+zqReYY",
+	"P/DOZET3r8XtSmOeQzo3ijCNWbwl3ds1B8OiimzuEaqHZPyVWsqQ3dkoWauulXPuhwkA4pZtUXCv8ZF/",
+	"Rx8abG07BiCQStqjYh/VI0VPKgvx7LDxi00FiCuNd6+UxKbJWsKciSXH5K/Ito8GYRO7fED1ExCzKr1r",
+	"1l0N5j2MKHAqX+cVWIKEqboYRoD2QzLuy3VSn1qKkhVEz+igU61dAyxru+e1w40vW3re2UaTrW6mhT81",
+	"AIZvQ1hu04QOrWrf4t97gXNdwcA+/JnerhfV2V25QmXwrultKpDGrY60Vzaiyva4MT6W/JIJXhXKdCdu",
+	"nRvxlZxll7CMe8DoIQaRFEvM17VE5WtNMRxFcSzUDDsSJSJFV0CqljQJ3VJSWu644SboDFE9C7eGgDXs",
+	"KKj/1ocaCW566gIlxKBQoOgD0j+84ciYYfhud9DrgnLYP3I6fzjhmgsqVT4NRl5xBq36jZakSSnsjYVk",
+	"ziiHoIJiOsnURAespM3WpQG8ogfUKjBztbIIfbPYwo/8QKOYhVnU6lzfgSxqEUutp1zd8MyjU9zFet6u",
+	"nFGMdde70sNpjYVcz9gNt6uCfgkQRqsELBc0M246PukvegdqRsBclOtrBf2xSsWeMvWbvE85dXjrB61v",
+	"NpA/4OFr0fhRsMY/XzUfOpqzP+C6PljCARXa8Izuwd5BkR9grj00KwmpFv8dZQRrUQzHK6WnPukeHXSP",
+	"D7Qepe+Sw4nKHUZ8bxqNh4Bs3uDguGtbSZhvTs1nCYrXIhF3kYwEz2c67J8enh4/7Z/qVxNGsx963acH",
+	"Tw97J/1D30MjjvQG3c7pydOjCs1hfbMYh2BHOzo4PnnaPe31QW1ps9l+3WaPu+XN9o6+1G7XDqFut1pl",
+	"EvXbUUJRyKarB4mz49O149XLfZwd1xyed0d5JGfYCKC06G5hseWldvOVditXWlpf111WeUXd5o4NJFA1",
+	"cg12c7IGRhvpb0yLEO6zCzHnJ7GE6vlZjXsTJweBRSZfNvrbWlWjBBtfOMweGfKD9EjcaSDvavn6uZjP",
+	"6Z5kmjxq1gf9aCWWkjzsnXS/wwwryODVbJPRQEuDrBB+zm444HSHoEHNlnSUC+jiOWPMOpyV5nvIfici",
+	"macxRaZk4nUpv+FUK02JWMxYffHG/2b8Bwss4inmGcyWsfhR6Guo+xnFyv8axiKgsW8orG/vsW9aPDh3",
+	"1c9usb92Tf38ivrulfTNXfULNOF+hRoVHcfMB2lmxmhoJSxMTdfot6vyi9hwROvFMCVgo4OoO76Bxma0",
+	"2ZZj/AP/vXNlDRC2230sSB/JzJOdWI4H2Ve7jZy+zvBbrniQ9c/id4xDJL4NFsR0+GdkpB8bQljJCJLY",
+	"ZBYkGkkSanG9xsZjYPtV4q3s3PfKUDUv7y499SwMc0vu9iOuv9AtO2UX21wD6Za+o85pzRflBGCg9X2v",
+	"86P8iuaJubhj9wRjfQBv7c66jfFkhzm7jff2ZbodbE2rN9F3UAMms1OsIxH2Sbg3PXhIg4R6QvCFDzhr",
+	"ibArMjDQhPnBiXGlejcrHuyUbH8DfeuK7K2YpFsD+YZSFlZB2zPF/bZIW4WSae2Frlbl0zIJrXiB3/B4",
+	"BVXyQVMKaJJgC3dyd7WASB1Fpz6xkcSjgCo2FclqoJnDqEMu2QIYog91VG1pDKzwBJEemSRmITiYijjU",
+	"sK2MaKDTgsBuhLdCUMNRr1+IeTmoiHmZ04+v8NV+N/uZJgldVYUenMVS5DCAIJaYTVQRS+oCESIexGnI",
+	"htNyHMY31LtsC0UroKEWPXdC3FCGxbHJPMfx7J6Vr8rD1JvSaFuDYYu7/nJxsaV5m1uS1l6s1F5LAN9d",
+	"5Gxp4N0f5ENcRpWnPzAT7pYd4qBr2PO1GsG9gcOX3uev3yJAL4iki3VcKTPYzfhSWddVT8SCNIFoo/ef",
+	"vDGjGoG0Wv8hG7myv7eby4+VXjpOZoQJ5PWrXrUckPFwISKunBjQRSIUC0wwYzF6U9aMlosbRr22z7tD",
+	"lCGzPpRm4yGRDIuXl8mrM5apnosKXsVAv2MPxZDMoNDfuwuolYQKodbiC21fi2PmsWfVWx0LcQsWrfWQ",
+	"JVv7QJiYECd4qVMMbMTgpQqBJW+XU2iFacvfQkmfGeXu0UBkf5Xsw8giYgEYc5YiuQUTnNZZ3l04b0Oa",
+	"wPrbWmCwxZPBpE5R3wGM42odbMb/UBH6iPr2IlXYdt5ZuM1Rqjy/JGtbq3HSVovIXnXKJVSFydY5BTKk",
+	"iGkCXl8sDo1BPcGMJtOIT52J0DZZtUBhChbGsXu2GDnw+cPn/xsAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -51,6 +51,10 @@ var operations = map[string][]Role{
 	"listExpiredImages": readers,
 	"verifyBackupImage": {Backup, Restorer, Operator},
 	"deleteBackupImage": operators,
+	"extendBackupImage": operators,
+	"listImageHolds":    readers,
+	"holdBackupImage":   backers,
+	"releaseImageHold":  operators,
 
 	"listRestores":  readers,
 	"getRestore":    readers,

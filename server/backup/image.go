@@ -22,7 +22,7 @@ type Image struct {
 	JobID           string            `json:"job_id,omitempty"`
 	RepositoryID    string            `json:"repository_id,omitempty"`
 	CopyOf          string            `json:"copy_of,omitempty"` // id of the image that this is a copy of
-	StartedAt       time.Time         `json:"started_at"` // of the backup; retention runs from here (seed N52)
+	StartedAt       time.Time         `json:"started_at"`        // of the backup; retention runs from here (seed N52)
 	EndedAt         time.Time         `json:"ended_at"`
 	PointInTime     time.Time         `json:"point_in_time"`         // when the vSphere snapshot was made: the state of the disks (seed N6)
 	ExpiresAt       time.Time         `json:"expires_at,omitzero"`   // zero = never
@@ -84,6 +84,7 @@ type ImageDisk struct {
 	Label         string `json:"label"`
 	Capacity      int64  `json:"capacity"`
 	Read          int64  `json:"read"`             // bytes taken from the source
+	Changed       int64  `json:"changed"`          // bytes of the blocks that differ from the base's; without a base, those that are not zero
 	Stored        int64  `json:"stored"`           // bytes that the repository grew by
 	SHA256        string `json:"sha256,omitempty"` // of the whole disk, zeros included; "" = not known
 	UUID          string `json:"uuid,omitempty"`   // backing UUID
@@ -91,11 +92,12 @@ type ImageDisk struct {
 	SkippedReason string `json:"skipped_reason,omitempty"`
 }
 
-// Sizes are the three sizes of an image in bytes (seed N49).
+// Sizes are the sizes of an image in bytes (seed N49).
 type Sizes struct {
 	Provisioned int64 `json:"provisioned"`
 	Read        int64 `json:"read"`
-	Stored      int64 `json:"stored"`
+	Changed     int64 `json:"changed"`
+	Stored      int64 `json:"stored"` // of the disks, the small files and their index
 }
 
 // Consistency is how the guest takes part in a backup.

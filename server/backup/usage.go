@@ -157,6 +157,7 @@ func (u *Usage) add(e UsageEntry, hours int64) {
 	u.Hours += hours
 	u.Sizes.Provisioned += e.Sizes.Provisioned
 	u.Sizes.Read += e.Sizes.Read
+	u.Sizes.Changed += e.Sizes.Changed
 	u.Sizes.Stored += e.Sizes.Stored
 	u.size.add(e.Sizes.Provisioned, hours)
 }

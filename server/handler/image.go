@@ -3,28 +3,35 @@ package handler
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/api"
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
 
-func imageOut(i backup.Image, repositories names) api.BackupImage {
+// imageOut tells an image as it is now.
+func imageOut(i backup.Image, repositories names, now time.Time) api.BackupImage {
 	labels := api.Labels{}
 	for k, v := range i.Labels {
 		labels[k] = v
 	}
-	return api.BackupImage{
+	out := api.BackupImage{
 		ID:             i.ID,
 		VirtualMachine: api.VirtualMachineRef{ID: i.VMID, Name: i.VMName, MOID: i.VMMOID, InstanceUUID: i.VMInstanceUUID},
 		VCenterID:      i.VCenterID, ScheduleID: i.ScheduleID, GroupID: i.GroupID, RunID: i.RunID, JobID: i.JobID,
 		StartedAt: utc(i.StartedAt), EndedAt: utc(i.EndedAt), PointInTime: utc(i.PointInTime), ExpiresAt: utc(i.ExpiresAt), LockedUntil: utc(i.LockedUntil),
 		Status: api.ImageStatus(i.Status), Consistency: api.Consistency(i.Consistency), ChangeDetection: api.ChangeDetection(i.ChangeDetection), Message: i.Message,
 		Disks: each(i.Disks, func(d backup.ImageDisk) api.ImageDisk {
-			return api.ImageDisk{Key: d.Key, Label: d.Label, Capacity: d.Capacity, Read: d.Read, Stored: d.Stored, SHA256: d.SHA256, SkippedReason: d.SkippedReason}
+			return api.ImageDisk{Key: d.Key, Label: d.Label, Capacity: d.Capacity, Read: d.Read, Changed: d.Changed, Stored: d.Stored, SHA256: d.SHA256, SkippedReason: d.SkippedReason}
 		}),
-		Sizes:      api.ImageSizes(i.Sizes),
+		Sizes:      api.ImageSizes{Provisioned: i.Sizes.Provisioned, Read: i.Sizes.Read, Changed: i.Sizes.Changed, Stored: i.Sizes.Stored},
 		VerifiedAt: utc(i.VerifiedAt), LastFullCompareAt: utc(i.FullCompareAt), Repository: repositories.of(i.RepositoryID), Labels: labels,
+		Held: i.Held(now), StorageLockedUntil: utc(i.StorageLockedUntil),
 	}
+	if out.Held {
+		out.HeldUntil = utc(i.HoldEnd())
+	}
+	return out
 }
 
 // ListBackupImages implements the operation.
@@ -56,7 +63,7 @@ func (h *handler) ListBackupImages(ctx context.Context, q api.ListBackupImagesRe
 			return err
 		}
 		repositories, err := repositoryNames(ctx, tx)
-		list.Items = each(found, func(i backup.Image) api.BackupImage { return imageOut(i, repositories) })
+		list.Items = each(found, func(i backup.Image) api.BackupImage { return imageOut(i, repositories, tx.Now()) })
 		list.NextCursor = next
 		return err
 	})
@@ -81,8 +88,7 @@ func (h *handler) GetBackupImage(ctx context.Context, q api.GetBackupImageReques
 		if err != nil {
 			return err
 		}
-		repositories, err := repositoryNames(ctx, tx)
-		out = imageOut(i, repositories)
+		out, err = wholeImage(ctx, tx, i)
 		return err
 	})
 	return api.GetBackupImage200JSONResponse(out), err

@@ -97,7 +97,7 @@ func TestImagesAreFoundByWhatTheyAre(t *testing.T) {
 	var ids []string
 	for i, vm := range []int{0, 0, 1} {
 		image := r.image(r.vms[vm], func(img *backup.Image) {
-			img.Sizes = backup.Sizes{Provisioned: 3, Read: 2, Stored: 1}
+			img.Sizes = backup.Sizes{Provisioned: 4, Read: 3, Changed: 2, Stored: 1}
 			if i == 1 {
 				img.Status, img.Labels = backup.ImagePartial, map[string]string{"tier": "x=y"}
 			}
@@ -127,7 +127,7 @@ func TestImagesAreFoundByWhatTheyAre(t *testing.T) {
 		var got []string
 		for _, i := range a.JSON200.Items {
 			got = append(got, i.ID)
-			if i.Repository != "default" || i.Sizes != (api.ImageSizes{Provisioned: 3, Read: 2, Stored: 1}) {
+			if i.Repository != "default" || i.Sizes != (api.ImageSizes{Provisioned: 4, Read: 3, Changed: 2, Stored: 1}) {
 				t.Errorf("%s: image = %+v, want its repository's name and its sizes", name, i)
 			}
 		}

@@ -65,6 +65,9 @@ type Runs interface {
 	BackupVM(ctx context.Context, id string, o backup.RunOptions) (backup.Run, error)
 	CancelJob(ctx context.Context, id string) (backup.Job, error)
 	DeleteImage(ctx context.Context, id string) (backup.Job, error)
+	HoldImage(ctx context.Context, h backup.Hold) (backup.Hold, error)
+	ReleaseHold(ctx context.Context, imageID, holdID string) (backup.Released, error)
+	ExtendImage(ctx context.Context, id string, e backup.Extension) (backup.Image, error)
 }
 
 // Restores starts and forgets restores.

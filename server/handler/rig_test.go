@@ -79,7 +79,7 @@ func (l *lines) reset() {
 	l.buf.Reset()
 }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB, change ...func(*backup.Planner)) *rig {
 	t.Helper()
 	r := &rig{t: t, tokens: map[auth.Role]string{}, clock: &clock{now: time.Date(2026, 12, 1, 0, 30, 0, 0, time.UTC)}, log: &lines{}}
 	db, err := store.Open(context.Background(), store.Config{
@@ -95,8 +95,12 @@ func newRig(t testing.TB) *rig {
 	})
 	r.db = db
 	log := slog.New(slog.NewTextHandler(r.log, nil))
+	planner := &backup.Planner{Store: db, Repositories: places{}, Installation: "01JDZK3Q8X4T9V2M6B7N5C1R0A"}
+	for _, c := range change {
+		c(planner)
+	}
 	h, err := handler.New(handler.Config{
-		Planner: &backup.Planner{Store: db, Repositories: places{}, Installation: "01JDZK3Q8X4T9V2M6B7N5C1R0A"}, Store: db, Tokens: db, Replies: db,
+		Planner: planner, Store: db, Tokens: db, Replies: db,
 		Auth:    auth.New(auth.Config{Store: db, Now: r.clock.Now, Log: log}),
 		Version: "1.2.3", Installation: "01JDZK3Q8X4T9V2M6B7N5C1R0A", Now: r.clock.Now, Log: log,
 		Ready:   func(context.Context) error { return r.ready },

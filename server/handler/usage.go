@@ -44,7 +44,7 @@ func (h *handler) usage(ctx context.Context, p api.GetUsageParams) (api.Usage, e
 			out := api.UsageItem{
 				ID: i.ID, Name: i.Name, Vanished: i.Vanished, StartsAt: i.From, EndsAt: i.To,
 				Images: s.Images, ImageHours: s.ImageHours, GiBHours: s.GiBHours,
-				ProvisionedBytes: s.ProvisionedBytes, ReadBytes: s.ReadBytes, StoredBytes: s.StoredBytes, Savings: s.Savings,
+				ProvisionedBytes: s.ProvisionedBytes, ReadBytes: s.ReadBytes, ChangedBytes: s.ChangedBytes, StoredBytes: s.StoredBytes, Savings: s.Savings,
 			}
 			if loc != nil && !i.From.IsZero() {
 				out.StartsAtLocal = i.From.In(loc)
@@ -66,14 +66,14 @@ func usageZone(name string) (*time.Location, error) {
 func usageSum(u backup.Usage) api.UsageSum {
 	return api.UsageSum{
 		Images: u.Images, ImageHours: u.Hours, GiBHours: u.GiBHours(),
-		ProvisionedBytes: u.Sizes.Provisioned, ReadBytes: u.Sizes.Read, StoredBytes: u.Sizes.Stored, Savings: u.Savings(),
+		ProvisionedBytes: u.Sizes.Provisioned, ReadBytes: u.Sizes.Read, ChangedBytes: u.Sizes.Changed, StoredBytes: u.Sizes.Stored, Savings: u.Savings(),
 	}
 }
 
 // usageHead names the columns; programs rely on them.
 var usageHead = []string{
 	"group_by", "id", "name", "starts_at", "starts_at_local", "ends_at", "vanished",
-	"images", "image_hours", "gib_hours", "provisioned_bytes", "read_bytes", "stored_bytes", "savings",
+	"images", "image_hours", "gib_hours", "provisioned_bytes", "read_bytes", "stored_bytes", "savings", "changed_bytes",
 }
 
 func usageTable(u api.Usage) ([]byte, error) {
@@ -90,6 +90,7 @@ func usageTable(u api.Usage) ([]byte, error) {
 			string(u.GroupBy), i.ID, harmless(i.Name), timeCell(i.StartsAt), timeCell(i.StartsAtLocal), timeCell(i.EndsAt), vanished,
 			strconv.FormatInt(i.Images, 10), strconv.FormatInt(i.ImageHours, 10), decimal(i.GiBHours),
 			strconv.FormatInt(i.ProvisionedBytes, 10), strconv.FormatInt(i.ReadBytes, 10), strconv.FormatInt(i.StoredBytes, 10), decimal(i.Savings),
+			strconv.FormatInt(i.ChangedBytes, 10),
 		})
 	}
 	err := w.WriteAll(lines)

@@ -25,7 +25,7 @@ func countedImages(r *rig) {
 		r.image(vm, func(i *backup.Image) {
 			i.StartedAt = time.Date(2026, 4, 1, 0, 0, 0, 0, tokyo).AddDate(0, 0, 10*n)
 			i.ExpiresAt = backup.ExpiresAt(i.StartedAt, 1)
-			i.Sizes = backup.Sizes{Provisioned: 40 << 30, Read: 4 << 30, Stored: 1 << 30}
+			i.Sizes = backup.Sizes{Provisioned: 40 << 30, Read: 4 << 30, Changed: 2 << 30, Stored: 1 << 30}
 		})
 	}
 }
@@ -37,7 +37,7 @@ func TestUsageOfADayInTokyoIsToldInUTC(t *testing.T) {
 	const asked = "from=2026-03-31T00:00:00Z&to=2026-04-02T00:00:00Z&group_by=day&time_zone=Asia/Tokyo"
 	a := r.do(call{method: "GET", path: "/v1/usage?" + asked, role: auth.Viewer})
 	got := into[api.Usage](r, a, 200)
-	item := api.UsageItem{Images: 1, ProvisionedBytes: 40 << 30, ReadBytes: 4 << 30, StoredBytes: 1 << 30, Savings: 0.975}
+	item := api.UsageItem{Images: 1, ProvisionedBytes: 40 << 30, ReadBytes: 4 << 30, ChangedBytes: 2 << 30, StoredBytes: 1 << 30, Savings: 0.975}
 	march, april := item, item
 	march.ImageHours, march.GiBHours, april.ImageHours, april.GiBHours = 9, 360, 15, 600
 	midnight := time.Date(2026, 3, 31, 0, 0, 0, 0, time.UTC)
@@ -45,7 +45,7 @@ func TestUsageOfADayInTokyoIsToldInUTC(t *testing.T) {
 	april.StartsAt, april.EndsAt = march.EndsAt, midnight.AddDate(0, 0, 2)
 	march.StartsAtLocal, april.StartsAtLocal = march.StartsAt, april.StartsAt // the same instants
 	want := api.Usage{From: midnight, To: april.EndsAt, GroupBy: api.UsageGroupByDay, Items: []api.UsageItem{march, april},
-		Total: api.UsageSum{Images: 1, ImageHours: 24, GiBHours: 960, ProvisionedBytes: 40 << 30, ReadBytes: 4 << 30, StoredBytes: 1 << 30, Savings: 0.975}}
+		Total: api.UsageSum{Images: 1, ImageHours: 24, GiBHours: 960, ProvisionedBytes: 40 << 30, ReadBytes: 4 << 30, ChangedBytes: 2 << 30, StoredBytes: 1 << 30, Savings: 0.975}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("usage (-want +got):\n%s", diff)
 	}
@@ -53,9 +53,9 @@ func TestUsageOfADayInTokyoIsToldInUTC(t *testing.T) {
 		t.Errorf("answer %s, want the beginning of the day in Tokyo", a.body)
 	}
 	table := r.do(call{method: "GET", path: "/v1/usage.csv?" + asked, role: auth.Viewer})
-	const lines = "group_by,id,name,starts_at,starts_at_local,ends_at,vanished,images,image_hours,gib_hours,provisioned_bytes,read_bytes,stored_bytes,savings\r\n" +
-		"day,,,2026-03-31T00:00:00Z,2026-03-31T09:00:00+09:00,2026-04-01T00:00:00Z,,1,9,360,42949672960,4294967296,1073741824,0.975\r\n" +
-		"day,,,2026-04-01T00:00:00Z,2026-04-01T09:00:00+09:00,2026-04-02T00:00:00Z,,1,15,600,42949672960,4294967296,1073741824,0.975\r\n"
+	const lines = "group_by,id,name,starts_at,starts_at_local,ends_at,vanished,images,image_hours,gib_hours,provisioned_bytes,read_bytes,stored_bytes,savings,changed_bytes\r\n" +
+		"day,,,2026-03-31T00:00:00Z,2026-03-31T09:00:00+09:00,2026-04-01T00:00:00Z,,1,9,360,42949672960,4294967296,1073741824,0.975,2147483648\r\n" +
+		"day,,,2026-04-01T00:00:00Z,2026-04-01T09:00:00+09:00,2026-04-02T00:00:00Z,,1,15,600,42949672960,4294967296,1073741824,0.975,2147483648\r\n"
 	if got := string(table.body); table.status != 200 || table.header.Get("Content-Type") != "text/csv" || got != lines {
 		t.Errorf("%d %s:\n%s\nwant text/csv:\n%s", table.status, table.header.Get("Content-Type"), got, lines)
 	}

@@ -119,7 +119,7 @@ func TestAScheduleComesBackAsItWasStoredWithItsSeats(t *testing.T) {
 			},
 			WindowHours: 2, DurationHours: 3, MaxDelayHours: 6, RetentionDays: 31, Extended: []backup.ExtendedRetention{{Weekdays: []time.Weekday{0}, RetentionDays: 62}},
 			ApplyToExisting: true, Lock: true, Consistency: backup.ConsistencyApp, Disks: backup.DiskChoice{ExcludeLabels: []string{"Hard disk 2"}}, Unprotectable: backup.UnprotectedSkip,
-			RepositoryID: "r", Labels: map[string]string{"a": "b"}, DeletionProtect: true, Seats: 5, StartTimeChosen: true, EarliestHour: 1, LatestHour: 23,
+			RepositoryID: "r", CopyTo: []backup.CopyTarget{{RepositoryID: "s", RetentionDays: 31}}, Labels: map[string]string{"a": "b"}, DeletionProtect: true, Seats: 5, StartTimeChosen: true, EarliestHour: 1, LatestHour: 23,
 		}
 		update(t, db, func(ctx context.Context, tx backup.Tx) error {
 			return tx.InsertSchedule(ctx, &s, []backup.SeatsBooked{{VCenterID: v.ID, Seats: 2}, {VCenterID: w.ID, Seats: 3}})
@@ -207,7 +207,7 @@ func TestImagesAreListedNewestFirstByEachFilter(t *testing.T) {
 		image := backup.Image{
 			Project: backup.DefaultProject, VCenterID: "v", VMMOID: "vm-1", VMInstanceUUID: "u", JobID: "j", StartedAt: start, EndedAt: start.Add(time.Minute), ExpiresAt: start.Add(time.Hour),
 			LockedUntil: start, Consistency: backup.ConsistencyApp, ChangeDetection: backup.DetectCBT, Message: "m", Disks: []backup.ImageDisk{{Key: 2000, Label: "l", Capacity: 1 << 50, SHA256: "s"}},
-			Sizes: backup.Sizes{Provisioned: 3, Read: 2, Stored: 1}, VerifiedAt: start, FullCompareAt: start, Ref: "ref", // seed:N49
+			ExtendedUntil: start, StorageLockedUntil: start.Add(time.Hour), Sizes: backup.Sizes{Provisioned: 4, Read: 3, Changed: 2, Stored: 1}, VerifiedAt: start, FullCompareAt: start, Ref: "ref", // seed:N49
 		}
 		for i := range 250 {
 			image.ID, image.PointInTime = fmt.Sprintf("i%03d", i), start.Add(time.Duration(i/2)*time.Hour)

@@ -25,7 +25,7 @@ func (t *tx) holdsWhere(ctx context.Context, column, value string) ([]backup.Hol
 	var all []backup.Hold
 	var sample backup.Hold
 	err := t.rows(ctx, "SELECT "+holdColumns(&sample, &sample.Until).names("")+" FROM image_hold WHERE "+column+` = $1
-		AND image_id IN (SELECT id FROM image WHERE project = $2) ORDER BY id`, []any{value, t.project}, func(scan func(...any) error) error {
+		AND image_id IN (SELECT id FROM image WHERE project = $2) ORDER BY created_at, id`, []any{value, t.project}, func(scan func(...any) error) error {
 		var h backup.Hold
 		if err := scan(holdColumns(&h, &h.Until).dest()...); err != nil {
 			return err

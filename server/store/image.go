@@ -26,6 +26,7 @@ func imageColumns(i *backup.Image) columns {
 		{"run_id", &i.RunID},
 		{"job_id", &i.JobID},
 		{"repository_id", &i.RepositoryID},
+		{"copy_of", &i.CopyOf},
 		{"started_at", millis{&i.StartedAt}},
 		{"ended_at", millis{&i.EndedAt}},
 		{"point_in_time", millis{&i.PointInTime}},
@@ -38,6 +39,7 @@ func imageColumns(i *backup.Image) columns {
 		{"disks", asJSON{&i.Disks}},
 		{"provisioned", &i.Sizes.Provisioned},
 		{"bytes_read", &i.Sizes.Read},
+		{"bytes_changed", &i.Sizes.Changed},
 		{"bytes_stored", &i.Sizes.Stored},
 		{"verified_at", millis{&i.VerifiedAt}},
 		{"full_compare_at", millis{&i.FullCompareAt}},
@@ -65,6 +67,14 @@ func (t *tx) Images(ctx context.Context, f backup.ImageFilter) ([]backup.Image, 
 	}
 	q.equal("vcenter_id", f.VCenterID)
 	q.equal("repository_id", f.RepositoryID)
+	switch f.Copies {
+	case backup.CopiesAll:
+	case backup.CopiesNone:
+		q.where("copy_of = ''")
+	case backup.CopiesAlone:
+		// Not NOT EXISTS, for which PostgreSQL would read the whole table first.
+		q.where("(copy_of = '' OR COALESCE((SELECT o.status FROM image o WHERE o.id = image.copy_of), 'expired') = 'expired')")
+	}
 	q.equal("status", string(f.Status))
 	if !f.CreatedAfter.IsZero() {
 		q.where("point_in_time >= ?", f.CreatedAfter)

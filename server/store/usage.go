@@ -20,6 +20,7 @@ func usageColumns(e *backup.UsageEntry) columns {
 		{"repository_id", &e.RepositoryID},
 		{"provisioned", &e.Sizes.Provisioned},
 		{"bytes_read", &e.Sizes.Read},
+		{"bytes_changed", &e.Sizes.Changed},
 		{"bytes_stored", &e.Sizes.Stored},
 		{"since", millis{&e.Since}},
 		{"until", millis{&e.Until}},

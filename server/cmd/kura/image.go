@@ -14,6 +14,9 @@ type imageCmd struct {
 	Show   imageShow   `cmd:"" help:"Show an image with its disks."`
 	Delete imageDelete `cmd:"" help:"Delete images: those named, or those of a VM and a time."`
 
+	Hold   imageHold   `cmd:"" help:"Keep an image, whatever its retention says, or release a hold."`
+	Extend imageExtend `cmd:"" help:"Let an image end later."`
+
 	Verify  imageVerify  `cmd:"" help:"Read an image whole and compare every byte with its checksum."`
 	Expired imageExpired `cmd:"" help:"List the images whose time is over: what the server deletes next, and what stays."`
 }
@@ -97,7 +100,7 @@ func (l *imageList) Run(ctx context.Context, s *session) error {
 
 func showImages(s *session, items []json.RawMessage) error {
 	return showAll(s, "images", items, []string{"START", "END", "SIZE", "DISKS", "STATUS", "VM", "EXPIRES", "ID"}, func(i api.BackupImage) []string {
-		return []string{when(i.StartedAt), when(i.EndedAt), size(i.Sizes.Provisioned), disksOf(i), string(i.Status), i.VirtualMachine.Name, expiry(i), i.ID}
+		return []string{when(i.StartedAt), when(i.EndedAt), size(i.Sizes.Provisioned), disksOf(i), string(i.Status), i.VirtualMachine.Name, keptUntil(i), i.ID}
 	})
 }
 
@@ -152,10 +155,12 @@ func imageRecord(i api.BackupImage) (r record) {
 	r.add("ended", when(i.EndedAt))
 	r.add("expires", expiry(i))
 	r.add("locked until", when(i.LockedUntil))
+	r.add("locked by the storage until", when(i.StorageLockedUntil))
 	r.add("consistency", string(i.Consistency))
 	r.add("change detection", string(i.ChangeDetection))
 	r.add("provisioned", size(i.Sizes.Provisioned))
 	r.add("read", size(i.Sizes.Read))
+	r.add("changed", size(i.Sizes.Changed))
 	r.add("stored", size(i.Sizes.Stored))
 	r.add("repository", i.Repository)
 	r.add("vcenter id", i.VCenterID)
@@ -168,11 +173,18 @@ func imageRecord(i api.BackupImage) (r record) {
 	for _, k := range keys(i.Labels) {
 		r.add("label", k+"="+i.Labels[k])
 	}
-	disks := table{head: []string{"KEY", "LABEL", "SIZE", "READ", "STORED", "SHA-256", "SKIPPED"}}
+	disks := table{head: []string{"KEY", "LABEL", "SIZE", "READ", "CHANGED", "STORED", "SHA-256", "SKIPPED"}}
 	for _, d := range i.Disks {
-		disks.rows = append(disks.rows, []string{fmt.Sprint(d.Key), d.Label, size(d.Capacity), size(d.Read), size(d.Stored), d.SHA256, d.SkippedReason})
+		disks.rows = append(disks.rows, []string{fmt.Sprint(d.Key), d.Label, size(d.Capacity), size(d.Read), size(d.Changed), size(d.Stored), d.SHA256, d.SkippedReason})
 	}
 	r.addTable("disks", disks)
+	if len(i.Holds) > 0 {
+		holds := table{head: []string{"HOLD", "UNTIL", "REASON", "BY", "SINCE"}}
+		for _, h := range i.Holds {
+			holds.rows = append(holds.rows, []string{h.ID, holdEnd(h), h.Reason, h.CreatedBy, when(h.CreatedAt)})
+		}
+		r.addTable("holds", holds)
+	}
 	return r
 }
 
@@ -184,7 +196,7 @@ type imageDelete struct {
 
 // Help is shown below the command's first line.
 func (*imageDelete) Help() string {
-	return "An image that is locked or being restored is refused; the others are deleted all the same, and the exit status is 1. The repository's maintenance gives the space back later.\n\n" +
+	return "An image that is locked, held or being restored is refused; the others are deleted all the same, and the exit status is 1. The repository's maintenance gives the space back later.\n\n" +
 		examples("kura image delete 01JDZK3Q8X4T9V2M6B7N5C1R0E", "kura image delete --vm erp --before 2026-06-01 --dry-run")
 }
 

@@ -26,8 +26,8 @@ func aGroup() string {
 func anImage(id, status string) string {
 	return `{"id":"` + id + `","virtual_machine":{"id":"` + vmA + `","name":"erp"},"vcenter_id":"` + vcenterA + `","started_at":"2026-11-30T17:03:12Z","ended_at":"2026-11-30T17:09:40Z",
 		"point_in_time":"2026-11-30T17:03:21Z","expires_at":"2026-12-08T17:03:12Z","status":"` + status + `","consistency":"crash","change_detection":"cbt",
-		"disks":[{"key":2000,"label":"Hard disk 1","capacity":68719476736,"read":1610612736,"stored":402653184},{"key":2001,"label":"Hard disk 2","capacity":0,"read":0,"stored":0,"skipped_reason":"independent"}],
-		"sizes":{"provisioned":68719476736,"read":1610612736,"stored":402653184},"repository":"default","labels":{"tier":"gold"}}`
+		"disks":[{"key":2000,"label":"Hard disk 1","capacity":68719476736,"read":1610612736,"changed":943718400,"stored":402653184},{"key":2001,"label":"Hard disk 2","capacity":0,"read":0,"changed":0,"stored":0,"skipped_reason":"independent"}],
+		"sizes":{"provisioned":68719476736,"read":1610612736,"changed":943718400,"stored":402653184},"repository":"default","labels":{"tier":"gold"}}`
 }
 
 // seed:W22

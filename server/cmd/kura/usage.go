@@ -68,11 +68,11 @@ func (s *session) showUsage(v api.Usage) error {
 		fmt.Fprintln(s.stdout, "No images were there.")
 		return nil
 	}
-	t := table{head: []string{usageHeads[v.GroupBy], "IMAGES", "HOURS", "GIB HOURS", "DISKS", "READ", "STORED", "SAVED", "LOCAL", "ID"}}
+	t := table{head: []string{usageHeads[v.GroupBy], "IMAGES", "HOURS", "GIB HOURS", "DISKS", "READ", "CHANGED", "STORED", "SAVED", "LOCAL", "ID"}}
 	ids, local := false, false
 	for _, i := range v.Items {
 		ids, local = ids || i.ID != "", local || !i.StartsAtLocal.IsZero()
-		sum := api.UsageSum{Images: i.Images, ImageHours: i.ImageHours, GiBHours: i.GiBHours, ProvisionedBytes: i.ProvisionedBytes, ReadBytes: i.ReadBytes, StoredBytes: i.StoredBytes, Savings: i.Savings}
+		sum := api.UsageSum{Images: i.Images, ImageHours: i.ImageHours, GiBHours: i.GiBHours, ProvisionedBytes: i.ProvisionedBytes, ReadBytes: i.ReadBytes, ChangedBytes: i.ChangedBytes, StoredBytes: i.StoredBytes, Savings: i.Savings}
 		t.rows = append(t.rows, append(usageCells(usageName(v.GroupBy, i), sum), localName(i), i.ID))
 	}
 	t.rows = append(t.rows, append(usageCells("total", v.Total), "", ""))
@@ -117,7 +117,7 @@ func localName(i api.UsageItem) string {
 func usageCells(name string, u api.UsageSum) []string {
 	return []string{
 		name, strconv.FormatInt(u.Images, 10), strconv.FormatInt(u.ImageHours, 10), fmt.Sprintf("%.1f", u.GiBHours),
-		size(u.ProvisionedBytes), size(u.ReadBytes), size(u.StoredBytes), fmt.Sprintf("%.1f %%", 100*u.Savings),
+		size(u.ProvisionedBytes), size(u.ReadBytes), size(u.ChangedBytes), size(u.StoredBytes), fmt.Sprintf("%.1f %%", 100*u.Savings),
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	anItemSize = `"provisioned_bytes":42949672960,"read_bytes":4294967296,"stored_bytes":1073741824,"savings":0.975`
-	noUsage    = `{"images":0,"image_hours":0,"gib_hours":0,"provisioned_bytes":0,"read_bytes":0,"stored_bytes":0,"savings":0}`
+	anItemSize = `"provisioned_bytes":42949672960,"read_bytes":4294967296,"changed_bytes":2147483648,"stored_bytes":1073741824,"savings":0.975`
+	noUsage    = `{"images":0,"image_hours":0,"gib_hours":0,"provisioned_bytes":0,"read_bytes":0,"changed_bytes":0,"stored_bytes":0,"savings":0}`
 )
 
 func aUsage(by, items, total, vanished string) reply {
@@ -25,15 +25,15 @@ func TestUsageIsToldByVMWithTheVanishedOnes(t *testing.T) {
 	}
 	f.on("GET /v1/usage?from=2026-03-31T00%3A00%3A00Z&group_by=vm&to=2026-04-02T00%3A00%3A00Z", aUsage("vm",
 		one(`"id":"`+vmA+`","name":"erp\u001b[2J","vanished":true,`, "25", "1000")+","+one(`"id":"`+vmB+`","name":"web",`, "24", "960.5"),
-		`{"images":2,"image_hours":49,"gib_hours":1960.5,"provisioned_bytes":85899345920,"read_bytes":8589934592,"stored_bytes":2147483648,"savings":0.975}`,
+		`{"images":2,"image_hours":49,"gib_hours":1960.5,"provisioned_bytes":85899345920,"read_bytes":8589934592,"changed_bytes":4294967296,"stored_bytes":2147483648,"savings":0.975}`,
 		one("", "25", "1000")))
 	f.kura("usage", "--from", "2026-03-31", "--to", "2026-04-02").want(t, 0, `2026-03-31 00:00 UTC to 2026-04-02 00:00 UTC, in UTC hours.
 
-VM                           IMAGES  HOURS  GIB HOURS  DISKS     READ     STORED   SAVED   ID
-erp\x1b[2J (gone)            1       25     1000.0     40.0 GiB  4.0 GiB  1.0 GiB  97.5 %  `+vmA+`
-web                          1       24     960.5      40.0 GiB  4.0 GiB  1.0 GiB  97.5 %  `+vmB+`
-total                        2       49     1960.5     80.0 GiB  8.0 GiB  2.0 GiB  97.5 %  -
-of it, of VMs that are gone  1       25     1000.0     40.0 GiB  4.0 GiB  1.0 GiB  97.5 %  -
+VM                           IMAGES  HOURS  GIB HOURS  DISKS     READ     CHANGED  STORED   SAVED   ID
+erp\x1b[2J (gone)            1       25     1000.0     40.0 GiB  4.0 GiB  2.0 GiB  1.0 GiB  97.5 %  `+vmA+`
+web                          1       24     960.5      40.0 GiB  4.0 GiB  2.0 GiB  1.0 GiB  97.5 %  `+vmB+`
+total                        2       49     1960.5     80.0 GiB  8.0 GiB  4.0 GiB  2.0 GiB  97.5 %  -
+of it, of VMs that are gone  1       25     1000.0     40.0 GiB  4.0 GiB  2.0 GiB  1.0 GiB  97.5 %  -
 `, "")
 	r := f.kura("usage", "--from", "2026-03-31", "--to", "2026-04-02", "-o", "json")
 	var got api.Usage
@@ -53,10 +53,10 @@ func TestUsageByDayTellsWhenTheDaysOfUTCBeginInTokyo(t *testing.T) {
 	f.on("GET /v1/usage?group_by=day&time_zone=Asia%2FTokyo", aUsage("day", items, `{"images":1,"image_hours":24,"gib_hours":960,`+anItemSize+`}`, noUsage))
 	f.kura("usage", "--by", "day", "--time-zone", "Asia/Tokyo").want(t, 0, `2026-03-31 00:00 UTC to 2026-04-02 00:00 UTC, in UTC hours.
 
-DAY (UTC)   IMAGES  HOURS  GIB HOURS  DISKS     READ     STORED   SAVED   LOCAL
-2026-03-31  1       9      360.0      40.0 GiB  4.0 GiB  1.0 GiB  97.5 %  Tue 2026-03-31 09:00 +09:00
-2026-04-01  1       15     600.0      40.0 GiB  4.0 GiB  1.0 GiB  97.5 %  Wed 2026-04-01 09:00 +09:00
-total       1       24     960.0      40.0 GiB  4.0 GiB  1.0 GiB  97.5 %  -
+DAY (UTC)   IMAGES  HOURS  GIB HOURS  DISKS     READ     CHANGED  STORED   SAVED   LOCAL
+2026-03-31  1       9      360.0      40.0 GiB  4.0 GiB  2.0 GiB  1.0 GiB  97.5 %  Tue 2026-03-31 09:00 +09:00
+2026-04-01  1       15     600.0      40.0 GiB  4.0 GiB  2.0 GiB  1.0 GiB  97.5 %  Wed 2026-04-01 09:00 +09:00
+total       1       24     960.0      40.0 GiB  4.0 GiB  2.0 GiB  1.0 GiB  97.5 %  -
 `, "")
 }
 
