@@ -15,6 +15,7 @@ type Planner struct {
 	SlotCapacity int              // of a vcenter that names none; 0 = 10
 	Repositories RepositoryMaker  // needed where repositories are made
 	Installation string           // this one's id
+	AgeRecipient string           // to whom recovery sheets are encrypted where nobody is named; "" = to nobody
 	Wake         func()           // called after new jobs were committed; nil = nothing
 
 	seats seatBook

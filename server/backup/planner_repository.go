@@ -15,6 +15,19 @@ type RepositoryMaker interface {
 	// Attach opens one that is there. owner is the installation that may write
 	// to it; "" = this one.
 	Attach(ctx context.Context, r RepositoryRecord) (unique, owner string, err error)
+	// Check refuses, before anything is done, what no repository can be made of.
+	// Errors: Invalid.
+	Check(r RepositoryRecord) error
+	// Probe looks, without writing anything, which repository lies there and
+	// whose it is. Errors: Conflict (none does, or another password opens it),
+	// RepositoryUnreachable.
+	Probe(ctx context.Context, r RepositoryRecord) (unique, owner string, err error)
+	// SetLock makes the storage lock what is written from now on as the settings
+	// say. What is locked stays so.
+	SetLock(ctx context.Context, r RepositoryRecord) error
+	// ChangePassword makes NextPassword the one that opens it. It may be called
+	// again after a failure, wherever that has happened.
+	ChangePassword(ctx context.Context, r RepositoryRecord) error
 	// TakeOver makes this installation the owner.
 	TakeOver(ctx context.Context, r RepositoryRecord) (from string, err error)
 	// RecoverySheet writes down what opens a repository without the database,
@@ -82,6 +95,15 @@ func (p *Planner) makeRepository(ctx context.Context, r RepositoryRecord) (_ Rep
 	return r, err
 }
 
+// repositoryRecord reads a record.
+func (p *Planner) repositoryRecord(ctx context.Context, id string) (r RepositoryRecord, err error) {
+	err = p.Store.View(ctx, func(tx Tx) (err error) {
+		r, err = tx.Repository(ctx, id)
+		return err
+	})
+	return r, err
+}
+
 func (p *Planner) freeName(ctx context.Context, name string) error {
 	return p.Store.View(ctx, func(tx Tx) error {
 		_, err := tx.RepositoryByName(ctx, name)
@@ -95,28 +117,10 @@ func (p *Planner) freeName(ctx context.Context, name string) error {
 	})
 }
 
-// RecoverySheet returns all that opens a repository without this server. Errors:
-// NotFound, Invalid (recipient), RepositoryUnreachable.
-func (p *Planner) RecoverySheet(ctx context.Context, id, recipient string) (Secret, error) {
-	var r RepositoryRecord
-	err := p.Store.View(ctx, func(tx Tx) (err error) {
-		r, err = tx.Repository(ctx, id)
-		return err
-	})
-	if err != nil {
-		return "", err
-	}
-	return p.Repositories.RecoverySheet(r, recipient)
-}
-
 // TakeOverRepository makes this installation the owner of a repository that
 // another one owned. Errors: NotFound, Conflict (read-only), RepositoryUnreachable.
 func (p *Planner) TakeOverRepository(ctx context.Context, id string) (RepositoryRecord, error) {
-	var r RepositoryRecord
-	err := p.Store.View(ctx, func(tx Tx) (err error) {
-		r, err = tx.Repository(ctx, id)
-		return err
-	})
+	r, err := p.repositoryRecord(ctx, id)
 	if err == nil {
 		_, err = p.Repositories.TakeOver(ctx, r)
 	}

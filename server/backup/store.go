@@ -157,6 +157,8 @@ type RunTx interface {
 	// CancelJob asks a running job to stop and ends a queued one. A job that
 	// is over stays as it is.
 	CancelJob(ctx context.Context, id string) (Job, error)
+	// CountJobsNeeding counts the jobs that are not over and need that label.
+	CountJobsNeeding(ctx context.Context, label string) (int, error)
 	// EndJob ends a queued job with a final state. A job that is not queued
 	// stays as it is.
 	EndJob(ctx context.Context, id string, e Ending) error

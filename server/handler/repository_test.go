@@ -30,6 +30,28 @@ func (places) Attach(_ context.Context, r backup.RepositoryRecord) (string, stri
 	return "unique", "", nil
 }
 
+// Check implements [backup.RepositoryMaker].
+func (places) Check(r backup.RepositoryRecord) error {
+	if r.Compression == "lz4" {
+		return backup.Errorf(backup.Invalid, "compression", "There is no compression %q.", r.Compression)
+	}
+	return nil
+}
+
+// Probe implements [backup.RepositoryMaker]. At /mnt/other lies another one.
+func (places) Probe(_ context.Context, r backup.RepositoryRecord) (string, string, error) {
+	if r.Settings["path"] == "/mnt/other" {
+		return "other", "", nil
+	}
+	return r.UniqueID, "", nil
+}
+
+// SetLock implements [backup.RepositoryMaker].
+func (places) SetLock(context.Context, backup.RepositoryRecord) error { return nil }
+
+// ChangePassword implements [backup.RepositoryMaker].
+func (places) ChangePassword(context.Context, backup.RepositoryRecord) error { return nil }
+
 // TakeOver implements [backup.RepositoryMaker].
 func (places) TakeOver(context.Context, backup.RepositoryRecord) (string, error) {
 	return "another-installation", nil

@@ -30,6 +30,21 @@ func (rs *Repositories) LimitDisk(n int64) *atomic.Int64 {
 	return &left
 }
 
+// LimitWrites makes the disks of repositories opened from now on fail after n
+// writes, as if the process had been killed there.
+func (rs *Repositories) LimitWrites(n int) {
+	var left atomic.Int64
+	left.Store(int64(n))
+	rs.onStore = func(s *fileStore) {
+		s.reserve = func(int) error {
+			if left.Add(-1) < 0 {
+				return syscall.EIO
+			}
+			return nil
+		}
+	}
+}
+
 // StockRead reads a file of an image with kopia's own object reader, which is
 // what the stock program restores with.
 func StockRead(ctx context.Context, r backup.Repository, ref, name string) (b []byte, err error) {
@@ -79,11 +94,14 @@ func CommitAs(ctx context.Context, w backup.ImageWriter, m backup.Manifest, vers
 		return "", err
 	}
 	m.FormatVersion = version
-	return i.commit(ctx, m, l)
+	return i.commit(ctx, &m, l)
 }
 
 // FlushEvery makes an image flush after so many bytes.
 func FlushEvery(w backup.ImageWriter, n int64) { w.(*imageWriter).growth.every = n }
+
+// CutLists makes the chunks of changed lists so many bytes long.
+func CutLists(w backup.ImageWriter, n int) { w.(*imageWriter).listChunk = n }
 
 // OpenStorage opens the storage of a record.
 func OpenStorage(ctx context.Context, rs *Repositories, rec backup.RepositoryRecord) (blob.Storage, error) {

@@ -101,22 +101,48 @@ type opening struct {
 	id       string // of the record
 	storage  blob.Storage
 	password backup.Secret
+	next     backup.Secret // where the password is being changed
 	dir      string
 	cache    int64
 	now      func() time.Time
 	log      *slog.Logger
 }
 
-// open opens a kopia repository through a configuration file, which kopia
-// insists on.
+// open opens a kopia repository.
 func (o opening) open(ctx context.Context) (repo.DirectRepository, error) {
+	r, _, _, err := o.openAny(ctx)
+	return r, err
+}
+
+// openAny opens a kopia repository with the password, or with the next one where
+// it is being changed, and tells which it was.
+func (o opening) openAny(ctx context.Context) (repo.DirectRepository, *steady, backup.Secret, error) {
+	s := newSteady(o.storage)
+	used := o.password
+	r, err := o.openWith(ctx, s, used)
+	if err != nil && o.next != "" && ctx.Err() == nil {
+		s.forget()
+		next, nerr := o.openWith(ctx, s, o.next)
+		if nerr == nil {
+			r, used, err = next, o.next, nil
+		}
+	}
+	if err == nil {
+		s.taken()
+	}
+	return r, s, used, err
+}
+
+// openWith opens a kopia repository through a configuration file, which kopia
+// insists on.
+func (o opening) openWith(ctx context.Context, s blob.Storage, password backup.Secret) (repo.DirectRepository, error) {
 	key := filepath.Join(o.dir, o.id)
 	path := key + ".config"
 	if err := o.writeConfig(path, key); err != nil {
 		return nil, fmt.Errorf("write %s: %w", path, err)
 	}
-	defer handovers.offer(key, o.storage)()
-	r, err := repo.Open(ctx, path, o.password.Reveal(), &repo.Options{
+	defer handovers.offer(key, s)()
+	r, err := repo.Open(ctx, path, password.Reveal(), &repo.Options{
 		TimeNowFunc:          o.now,
 		DisableRepositoryLog: true,
 		DoNotWaitForUpgrade:  true,
@@ -137,6 +163,8 @@ func (o opening) writeConfig(path, key string) error {
 			Username:    o.id,
 			Hostname:    clientHost,
 			Description: "kura " + o.id,
+			// A cache on disk may hold the format under the password of before.
+			FormatBlobCacheDuration: -1,
 		},
 		Caching: &content.CachingOptions{},
 	}

@@ -167,17 +167,35 @@ func (rs *Repositories) slot(id string) (*slot, error) {
 
 // fits says whether the opened repository still is the one of the record.
 func (o *opened) fits(rec backup.RepositoryRecord) bool {
-	return o.kind == rec.Kind && maps.Equal(o.settings, rec.Settings) && o.password == rec.Password && o.readOnly == rec.ReadOnly
+	return o.kind == rec.Kind && maps.Equal(o.settings, rec.Settings) && o.readOnly == rec.ReadOnly &&
+		(o.password == rec.Password || rec.NextPassword != "" && o.password == rec.NextPassword)
 }
 
 func (rs *Repositories) opening(rec backup.RepositoryRecord, s storage) opening {
 	return opening{
-		id: rec.ID, storage: s, password: rec.Password, dir: rs.cfg.Dir,
+		id: rec.ID, storage: s, password: rec.Password, next: rec.NextPassword, dir: rs.cfg.Dir,
 		cache: rs.cfg.CacheBytes, now: rs.cfg.Now, log: rs.cfg.Log,
 	}
 }
 
+// openRecord opens the repository of a record; once more where its lock had to
+// be set, which kopia heeds from the opening on.
 func (rs *Repositories) openRecord(ctx context.Context, rec backup.RepositoryRecord) (*opened, error) {
+	o, err := rs.openOnce(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := keepLock(ctx, o, rec)
+	if err == nil && !changed {
+		return o, nil
+	}
+	if err = errors.Join(err, o.repo.Close(context.WithoutCancel(ctx))); err != nil {
+		return nil, err
+	}
+	return rs.openOnce(ctx, rec)
+}
+
+func (rs *Repositories) openOnce(ctx context.Context, rec backup.RepositoryRecord) (*opened, error) {
 	s, err := rs.openStorage(ctx, rec, false)
 	if err != nil {
 		return nil, err
@@ -196,15 +214,15 @@ func (rs *Repositories) openOn(ctx context.Context, rec backup.RepositoryRecord,
 	if _, err := s.GetMetadata(ctx, formatBlob); err != nil {
 		return nil, unreachable(s.location(), err).Because(err)
 	}
-	o := &opened{store: s, kind: rec.Kind, settings: maps.Clone(rec.Settings), password: rec.Password, readOnly: rec.ReadOnly}
+	o := &opened{store: s, kind: rec.Kind, settings: maps.Clone(rec.Settings), readOnly: rec.ReadOnly}
 	if err := rs.claim(ctx, o); err != nil {
 		return nil, explain(ctx, s, "open repository", err)
 	}
-	r, err := rs.opening(rec, s).open(ctx)
+	r, _, used, err := rs.opening(rec, s).openAny(ctx)
 	if err != nil {
 		return nil, explainRead(ctx, s, "open repository", err)
 	}
-	o.repo, o.uniqueID = r, uniqueID(r)
+	o.repo, o.uniqueID, o.password = r, uniqueID(r), used
 	if rec.UniqueID != "" && rec.UniqueID != o.uniqueID {
 		if err := r.Close(ctx); err != nil {
 			rs.cfg.Log.WarnContext(ctx, "closing a wrong repository failed", "path", s.location(), "error", err)

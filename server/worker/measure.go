@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -32,6 +33,11 @@ func (w *Worker) measure(ctx context.Context) error {
 }
 
 func (w *Worker) measureOne(ctx context.Context, r backup.RepositoryRecord) error {
+	if r.NextPassword != "" {
+		if err := w.Planner.FinishPassword(ctx, r.ID); err != nil {
+			w.Log.WarnContext(ctx, "change of a repository's password not finished", "repository", r.Name, "error", err)
+		}
+	}
 	var stored, free int64
 	repo, found := w.Repositories.Repository(ctx, r)
 	if found == nil {
@@ -48,13 +54,16 @@ func (w *Worker) measureOne(ctx context.Context, r backup.RepositoryRecord) erro
 		c.CheckedAt, c.CheckError = w.Now(), ""
 		if found != nil {
 			c.CheckError = because(found)
-			return tx.UpdateRepository(ctx, &c)
+			if c.AwaySince.IsZero() {
+				c.AwaySince = c.CheckedAt
+			}
+			return tx.SaveRepositoryNotes(ctx, c)
 		}
-		c.StoredBytes, c.FreeBytes = stored, free
+		c.AwaySince, c.StoredBytes, c.FreeBytes = time.Time{}, stored, free
 		if c.ImageCount, err = images(ctx, tx, r.ID); err != nil {
 			return err
 		}
-		return tx.UpdateRepository(ctx, &c)
+		return tx.SaveRepositoryNotes(ctx, c)
 	}))
 }
 

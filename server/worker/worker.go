@@ -32,6 +32,7 @@ type Planner interface {
 	FollowGroups(ctx context.Context, vcenterID string, changed bool) ([]backup.Schedule, error)
 	Expire(ctx context.Context) (backup.Expiry, error)
 	PlanUpkeep(ctx context.Context) (int, error)
+	FinishPassword(ctx context.Context, repositoryID string) error
 }
 
 // Config says what a worker works with. Zero durations mean the defaults.
@@ -58,7 +59,12 @@ type Config struct {
 	// VerifyRate is how many bytes per second a reading of an image takes at most;
 	// default 64 MiB, negative = no limit.
 	VerifyRate int64
-	Backoff    time.Duration // before the second try of a failed job, doubled for each further one; default 15 s
+	// CopyRate is how many bytes per second one copy of an image reads at most; 0 = no limit.
+	CopyRate int64
+	// CopyCheckpoint is how much of a copy an attempt that is killed may have
+	// sent in vain; default 4 GiB.
+	CopyCheckpoint int64
+	Backoff        time.Duration // before the second try of a failed job, doubled for each further one; default 15 s
 }
 
 func (c Config) defaulted() Config {
@@ -77,6 +83,9 @@ func (c Config) defaulted() Config {
 	or(&c.Backoff, 15*time.Second)
 	if c.VerifyRate == 0 {
 		c.VerifyRate = 64 << 20
+	}
+	if c.CopyCheckpoint == 0 {
+		c.CopyCheckpoint = 4 << 30
 	}
 	if c.Slots == 0 {
 		c.Slots = 8
