@@ -131,8 +131,9 @@ func ended(ctx context.Context, tx Tx, after ImageEnd, limit int) ([]Expired, er
 // keeper knows why images stay.
 type keeper struct {
 	tx      Tx
-	covered map[string]bool // VMs that enabled schedules back up; nil = not looked yet
-	read    map[string]bool // images that are being restored
+	covered map[string]bool   // VMs that enabled schedules back up; nil = not looked yet
+	read    map[string]bool   // images that are being restored
+	copied  map[string]string // images that are being copied
 }
 
 func (k *keeper) keeps(ctx context.Context, i Image) (string, error) {
@@ -141,6 +142,9 @@ func (k *keeper) keeps(ctx context.Context, i Image) (string, error) {
 	}
 	if k.read[i.ID] {
 		return "It is being restored.", nil
+	}
+	if k.copied[i.ID] != "" {
+		return "It is being copied.", nil
 	}
 	if i.Status == ImageDamaged || !k.covered[i.VMID] {
 		return "", nil
@@ -162,6 +166,9 @@ func (k *keeper) look(ctx context.Context) (err error) {
 		return err
 	}
 	k.read = restores
+	if k.copied, err = copySources(ctx, k.tx, ""); err != nil {
+		return err
+	}
 	k.covered, err = coveredVMs(ctx, k.tx)
 	return err
 }

@@ -16,6 +16,7 @@ const (
 	KindDelete  JobKind = "delete"  // takes an image out of its repository
 	KindCollect JobKind = "collect" // frees what no image of a repository needs
 	KindVerify  JobKind = "verify"  // reads an image whole
+	KindCopy    JobKind = "copy"    // makes a copy of an image in another repository
 )
 
 // JobState is where a job stands.
@@ -45,7 +46,7 @@ type Job struct {
 	VCenterID string
 	VMID      string // "" when the job is about no VM
 	VMName    string // as it was when the job was made
-	ImageID   string // backup: made by it; restore and delete: the one it is about
+	ImageID   string // backup: made by it; restore, verify, copy and delete: the one it is about
 	RestoreID string
 
 	Spec json.RawMessage // BackupSpec, RestoreSpec or null, by Kind
@@ -182,4 +183,5 @@ type BackupSpec struct {
 	Full         bool              `json:"full,omitempty"` // read everything (seed W4)
 	Slot         time.Time         `json:"slot,omitzero"`  // the occurrence's instant; zero for run-now
 	Labels       map[string]string `json:"labels,omitempty"`
+	CopyTo       []CopyTarget      `json:"copy_to,omitempty"`
 }

@@ -40,7 +40,7 @@ func measured(ctx context.Context, tx Tx, s Schedule) (Measured, error) {
 	if err != nil {
 		return Measured{}, err
 	}
-	images, _, err := tx.Images(ctx, ImageFilter{ScheduleID: s.ID, Status: ImageGood, CreatedAfter: tx.Now().AddDate(0, 0, -measuredDays), Page: Page{Limit: measuredBackups}})
+	images, _, err := tx.Images(ctx, ImageFilter{ScheduleID: s.ID, Status: ImageGood, Copies: CopiesNone, CreatedAfter: tx.Now().AddDate(0, 0, -measuredDays), Page: Page{Limit: measuredBackups}})
 	if err != nil {
 		return Measured{}, err
 	}

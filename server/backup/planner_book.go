@@ -223,9 +223,12 @@ func (p *Planner) zone(ctx context.Context, tx Tx, s *Schedule, counts []SeatsBo
 	return nil
 }
 
-// repository puts the id of the repository in place of its name, or of nothing.
+// repository puts the ids of the repositories in place of their names, or of nothing.
 func (p *Planner) repository(ctx context.Context, tx Tx, s *Schedule) error {
 	r, err := FindRepository(ctx, tx, s.RepositoryID)
 	s.RepositoryID = r.ID
-	return at("repository", err)
+	if err != nil {
+		return at("repository", err)
+	}
+	return p.copyTo(ctx, tx, s)
 }

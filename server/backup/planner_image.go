@@ -7,7 +7,7 @@ import (
 
 // DeleteImage takes an image out of the catalogue at once and asks for a job
 // that takes it out of its repository (seed N43). Errors: NotFound, Locked,
-// InUse (a restore reads it).
+// InUse (a restore or a copy reads it).
 func (p *Planner) DeleteImage(ctx context.Context, id string) (Job, error) {
 	var j Job
 	err := p.Store.Update(ctx, func(tx Tx) error {
@@ -19,6 +19,9 @@ func (p *Planner) DeleteImage(ctx context.Context, id string) (Job, error) {
 			return err
 		}
 		if err := notRead(ctx, tx, id); err != nil {
+			return err
+		}
+		if err := notCopied(ctx, tx, i); err != nil {
 			return err
 		}
 		if i.Status == ImageExpired { // asked for before: again only where that has failed
@@ -119,7 +122,7 @@ func retain(ctx context.Context, tx Tx, s Schedule) error {
 			return err
 		}
 		for _, i := range images {
-			if i.Status == ImageExpired {
+			if i.Status == ImageExpired || i.CopyOf != "" { // a copy has a retention of its own
 				continue
 			}
 			ends, err := longest(ctx, tx, i, s.ID, ExpiresAt(i.StartedAt, s.RetentionOn(DateOf(i.StartedAt.In(loc)))))

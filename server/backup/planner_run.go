@@ -259,7 +259,7 @@ func (b *jobBuilder) spec(now time.Time, v VCenter, vm VirtualMachine, o Occurre
 		}
 	}
 	return BackupSpec{ScheduleID: s.ID, GroupID: s.GroupID, Consistency: s.Consistency, Disks: s.Disks, Unprotect: s.Unprotectable,
-		RepositoryID: b.repo.ID, Retention: s.RetentionOn(day), Lock: s.Lock, Slot: o.Start, Labels: labels}
+		RepositoryID: b.repo.ID, Retention: s.RetentionOn(day), Lock: s.Lock, Slot: o.Start, Labels: labels, CopyTo: s.CopyTo}
 }
 
 // keysOf lists what a job on vm counts against while it runs. A VM with more
@@ -296,6 +296,8 @@ func LimitText(name string) string {
 		return "jobs on datastore " + thing + " (limits.jobs_per_datastore)"
 	case "seats":
 		return "running backups of the vcenter (slot_capacity)"
+	case "copy", "copy-from", "copy-to":
+		return "copies at a time of one image, or of one repository"
 	case "run":
 		return "members of the group at a time (max_parallel)"
 	}

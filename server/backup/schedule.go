@@ -28,6 +28,7 @@ type Schedule struct {
 	Disks           DiskChoice
 	Unprotectable   UnprotectedPolicy
 	RepositoryID    string // "" when asked for = the installation's default
+	CopyTo          []CopyTarget
 	Labels          map[string]string
 	DeletionProtect bool
 	Seats           int  // booked in each of its start hours, over the window

@@ -128,14 +128,23 @@ func planCollection(ctx context.Context, tx Tx, r RepositoryRecord, dryRun bool)
 	return j, tx.InsertJob(ctx, j)
 }
 
-// ImagesBeingWritten lists the ids of the images that backup jobs which are not
-// over have said that they write.
+// ImagesBeingWritten lists the ids of the images that jobs which are not over
+// have said that they write.
 func ImagesBeingWritten(ctx context.Context, tx Tx) (map[string]bool, error) {
 	images := map[string]bool{}
-	for f := (JobFilter{Kind: KindBackup, Active: true, Page: Page{Limit: 1000}}); ; {
+	for _, kind := range []JobKind{KindBackup, KindCopy} {
+		if err := beingWritten(ctx, tx, kind, images); err != nil {
+			return nil, err
+		}
+	}
+	return images, nil
+}
+
+func beingWritten(ctx context.Context, tx Tx, kind JobKind, images map[string]bool) error {
+	for f := (JobFilter{Kind: kind, Active: true, Page: Page{Limit: 1000}}); ; {
 		jobs, next, err := tx.Jobs(ctx, f)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, j := range jobs {
 			var note struct {
@@ -145,12 +154,12 @@ func ImagesBeingWritten(ctx context.Context, tx Tx) (map[string]bool, error) {
 				continue
 			}
 			if err := json.Unmarshal(j.Checkpoint, &note); err != nil {
-				return nil, fmt.Errorf("checkpoint of job %s: %w", j.ID, err)
+				return fmt.Errorf("checkpoint of job %s: %w", j.ID, err)
 			}
 			images[note.ImageID] = true
 		}
 		if f.Cursor = next; next == "" {
-			return images, nil
+			return nil
 		}
 	}
 }

@@ -45,7 +45,7 @@ func (s Schedule) Validate(p RetentionProfile) error {
 			return err
 		}
 	}
-	return nil
+	return s.validCopies(p)
 }
 
 func (s Schedule) validChoices() error {

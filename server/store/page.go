@@ -41,6 +41,9 @@ func (q *query) equal(column, value string) {
 	}
 }
 
+// conditions joins them for a WHERE.
+func (q *query) conditions() string { return strings.Join(q.conds, " AND ") }
+
 // in adds the condition that the column has one of the values.
 func (q *query) in(column string, values []string) {
 	marks := make([]string, len(values))

@@ -97,18 +97,23 @@ func lists(now time.Time) map[string]struct {
 			_, _, err := t.Schedules(ctx, backup.ScheduleFilter{Unbooked: true})
 			return err
 		}, "schedule_unbooked"},
-		"active syncs of a vcenter":   {jobs(backup.JobFilter{Active: true, Kind: backup.KindSync, VCenterID: "v"}), "job_active"},
-		"images":                      {images(backup.ImageFilter{}), "image_list"},
-		"images of some days":         {images(backup.ImageFilter{CreatedAfter: now, CreatedBefore: now}), "image_list"},
-		"images by VM":                {images(backup.ImageFilter{VMID: "m"}), "image_vm_time"},
-		"images by VM and repository": {images(backup.ImageFilter{VMID: "m", RepositoryID: "r"}), "image_vm"},
-		"images by name of VM":        {images(backup.ImageFilter{VMName: "n"}), "image_vm_name"},
-		"images by group":             {images(backup.ImageFilter{GroupID: "g"}), "image_group"},
-		"images by schedule":          {images(backup.ImageFilter{ScheduleID: "s"}), "image_schedule"},
-		"images by run":               {images(backup.ImageFilter{RunID: "r"}), "image_run"},
-		"images by vcenter":           {images(backup.ImageFilter{VCenterID: "v"}), "image_vcenter"},
-		"images by repository":        {images(backup.ImageFilter{RepositoryID: "r"}), "image_repository"},
-		"images by status":            {images(backup.ImageFilter{Status: backup.ImageDamaged}), "image_status"},
+		"active syncs of a vcenter":      {jobs(backup.JobFilter{Active: true, Kind: backup.KindSync, VCenterID: "v"}), "job_active"},
+		"images":                         {images(backup.ImageFilter{}), "image_list"},
+		"images of some days":            {images(backup.ImageFilter{CreatedAfter: now, CreatedBefore: now}), "image_list"},
+		"images by VM":                   {images(backup.ImageFilter{VMID: "m"}), "image_vm_time"},
+		"images by VM and repository":    {images(backup.ImageFilter{VMID: "m", RepositoryID: "r"}), "image_vm"},
+		"images by name of VM":           {images(backup.ImageFilter{VMName: "n"}), "image_vm_name"},
+		"images by group":                {images(backup.ImageFilter{GroupID: "g"}), "image_group"},
+		"images by schedule":             {images(backup.ImageFilter{ScheduleID: "s"}), "image_schedule"},
+		"images by run":                  {images(backup.ImageFilter{RunID: "r"}), "image_run"},
+		"images by vcenter":              {images(backup.ImageFilter{VCenterID: "v"}), "image_vcenter"},
+		"images by repository":           {images(backup.ImageFilter{RepositoryID: "r"}), "image_repository"},
+		"images by status":               {images(backup.ImageFilter{Status: backup.ImageDamaged}), "image_status"},
+		"images without needless copies": {images(backup.ImageFilter{Copies: backup.CopiesAlone}), "image_list"},
+		"a newer copy": {func(ctx context.Context, t backup.Tx) error {
+			_, err := t.HasNewerImage(ctx, backup.Image{ID: "i", VMID: "m", CopyOf: "o", RepositoryID: "r", PointInTime: now}, true)
+			return err
+		}, "image_vm"},
 		"images that have ended": {func(ctx context.Context, t backup.Tx) error {
 			_, err := t.EndedImages(ctx, now, backup.ImageEnd{At: now, ID: "i"}, 100)
 			return err

@@ -27,6 +27,7 @@ func scheduleColumns(s *backup.Schedule) columns {
 		{"disks", asJSON{&s.Disks}},
 		{"unprotectable", &s.Unprotectable},
 		{"repository_id", &s.RepositoryID},
+		{"copy_to", asJSON{&s.CopyTo}},
 		{"labels", asJSON{&s.Labels}},
 		{"deletion_protection", &s.DeletionProtect},
 		{"seats", &s.Seats},

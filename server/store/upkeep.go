@@ -37,9 +37,13 @@ func (t *tx) HasNewerImage(ctx context.Context, i backup.Image, partial bool) (b
 	if partial {
 		enough += ", 'partial'"
 	}
+	// A copy is as old as its original, however late it was made.
+	later, args := "(point_in_time, id) > ($3, $4) AND copy_of = ''", []any{t.project, i.VMID, i.PointInTime, i.ID}
+	if i.CopyOf != "" {
+		later, args = "point_in_time > $3 AND repository_id = $4", []any{t.project, i.VMID, i.PointInTime, i.RepositoryID}
+	}
 	var id string
-	found, err := t.row(ctx, "SELECT id FROM image WHERE project = $1 AND vm_id = $2 AND (point_in_time, id) > ($3, $4) AND status IN ("+enough+") LIMIT 1",
-		[]any{t.project, i.VMID, i.PointInTime, i.ID}, &id)
+	found, err := t.row(ctx, "SELECT id FROM image WHERE project = $1 AND vm_id = $2 AND "+later+" AND status IN ("+enough+") LIMIT 1", args, &id)
 	if err != nil {
 		return false, fmt.Errorf("newer images than %s: %w", i.ID, err)
 	}
