@@ -39,7 +39,7 @@ func TestARecoverySheetOpensTheRepositoryWithoutUs(t *testing.T) {
 				name, told[k] = k, v
 			}
 		}
-		from := peer{told["kind"], told, p.road}
+		from := peer{told["kind"], told, p.Road}
 		st := must(stockStorage(ctx, from))(t)
 		config := filepath.Join(t.TempDir(), "kopia.config")
 		must(0, repo.Connect(ctx, config, st, told["password"], &repo.ConnectOptions{

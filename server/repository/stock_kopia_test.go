@@ -15,6 +15,7 @@ import (
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 	"github.com/kura-backup/terraform-provider-kura/server/repository"
+	"github.com/kura-backup/terraform-provider-kura/server/repository/s3test"
 )
 
 // stock is the stock kopia program as a stranger has it: it knows a
@@ -33,7 +34,7 @@ func newStock(t testing.TB, s *site) *stock {
 		must(0, os.WriteFile(path, []byte(text), 0o600))(t)
 		return path
 	}
-	program := must(program("kopia"))(t)
+	program := must(s3test.Program("kopia"))(t)
 	k.env = append(os.Environ(),
 		"PATH="+filepath.Dir(program)+":"+os.Getenv("PATH"), "HOME="+k.dir, "XDG_CACHE_HOME="+filepath.Join(k.dir, "cache"),
 		"KOPIA_CONFIG_PATH="+filepath.Join(k.dir, "kopia.config"), "KOPIA_LOG_DIR="+filepath.Join(k.dir, "log"),

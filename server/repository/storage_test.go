@@ -250,7 +250,7 @@ func TestARemoteStorageMayBeSlow(t *testing.T) {
 		if p.kind == repository.KindSFTP {
 			delay /= 4 // a request takes four answers: open, read, read to the end, close
 		}
-		p.delay.Store(int64(delay))
+		p.Delay.Store(int64(delay))
 		roundTrip(t, s)
 	})
 }
@@ -259,9 +259,9 @@ func TestARemoteStorageMayFailNowAndThen(t *testing.T) {
 	t.Parallel()
 	onEachRemote(t, func(t *testing.T, p peer) {
 		s := siteAt(t, p)
-		p.failEvery.Store(10) // ten times what is promised
+		p.FailEvery.Store(10) // ten times what is promised
 		roundTrip(t, s)
-		if p.failed.Load() == 0 {
+		if p.Failed.Load() == 0 {
 			t.Error("nothing failed, want some")
 		}
 	})
@@ -280,13 +280,13 @@ func TestARemoteStorageMayFailOnce(t *testing.T) {
 			"list": func() error { return st.ListBlobs(t.Context(), "p", func(blob.Metadata) error { return nil }) },
 		} {
 			must(0, st.PutBlob(t.Context(), "p01", repository.Blob(body), blob.PutOptions{}))(t)
-			before := p.failed.Load()
-			p.failEvery.Store(p.count.Load() + 1)
+			before := p.Failed.Load()
+			p.FailEvery.Store(p.Count.Load() + 1)
 			if err := do(); err != nil {
 				t.Errorf("%s after a failure = %v", name, err)
 			}
-			p.failEvery.Store(0)
-			if p.failed.Load() == before && (name != "list" || p.kind == repository.KindS3) { // a list is too short to break a connection
+			p.FailEvery.Store(0)
+			if p.Failed.Load() == before && (name != "list" || p.kind == repository.KindS3) { // a list is too short to break a connection
 				t.Errorf("%s: nothing failed, want one request", name)
 			}
 		}
@@ -302,14 +302,14 @@ func TestARemoteStorageThatHangsIsGivenUp(t *testing.T) {
 		rs.Hurry(time.Millisecond, 1500*time.Millisecond)
 		st := must(repository.OpenStorage(ctx, rs, s.rec))(t)
 		defer st.Close(ctx)
-		p.hang.Store(true)
+		p.Hang.Store(true)
 		_, err := st.GetMetadata(ctx, "p01")
 		if err == nil || errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "does not answer") {
 			t.Errorf("GetMetadata() = %v, want that the storage does not answer", err)
 		}
 		_, err = rs.Repository(ctx, s.rec)
 		wantCode(t, "Repository()", err, backup.RepositoryUnreachable)
-		p.hang.Store(false)
+		p.Hang.Store(false)
 		rs.Hurry(time.Millisecond, time.Minute)
 		must(rs.Repository(ctx, s.rec))(t)
 	})
