@@ -366,11 +366,11 @@ func kuraBackup(b *testing.B, all *repository.Repositories, rec backup.Repositor
 	if err != nil {
 		return err
 	}
-	ref, err := w.Commit(ctx, backup.Manifest{FormatVersion: backup.ManifestVersion, Image: backup.Image{StartedAt: now, PointInTime: now, Disks: []backup.ImageDisk{written}}})
+	image, err := w.Commit(ctx, backup.Manifest{FormatVersion: backup.ManifestVersion, Image: backup.Image{StartedAt: now, PointInTime: now, Disks: []backup.ImageDisk{written}}})
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "last"), []byte(ref), 0o600)
+	return os.WriteFile(filepath.Join(dir, "last"), []byte(image.Ref), 0o600)
 }
 
 func kuraRestore(b *testing.B, all *repository.Repositories, rec backup.RepositoryRecord, dir string) (err error) {

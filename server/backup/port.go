@@ -35,6 +35,10 @@ type Repository interface {
 	// Collect frees what no image needs. One collection at a time may run in the
 	// whole installation. Errors: RepositoryDamaged, Unavailable (clocks differ).
 	Collect(ctx context.Context, c Collection) (Collected, error)
+	// Lock extends the storage's own locks of what images need. What could not be
+	// locked is an error. Errors: Conflict (the repository has no object lock),
+	// NotFound, RepositoryUnreachable.
+	Lock(ctx context.Context, l Locking) (StorageLocked, error)
 	// Space tells the bytes that the storage holds and that are free (-1 = not known).
 	Space(ctx context.Context) (stored, free int64, err error)
 }
@@ -47,19 +51,27 @@ type ImageDraft struct {
 	VMName       string
 	PointInTime  time.Time
 	BaseRef      string // image to compare with; "" = none
+	// Checkpoint is after how many new bytes what was written is made to last,
+	// so that another attempt need not store it again; 0 = the repository's choice.
+	Checkpoint int64
 }
 
 // ImageWriter writes one image.
 type ImageWriter interface {
-	// Disk starts a disk. Several disks may be written at the same time.
+	// HasBase says whether a disk may be written FromBase: the base was found,
+	// holds that disk, in a form that can be read, and is not larger.
+	HasBase(key int32, capacity int64) bool
+	// Disk starts a disk. Several disks may be written at the same time. Errors:
+	// Conflict (FromBase without HasBase).
 	Disk(ctx context.Context, d DiskDraft) (DiskWriter, error)
 	// File adds a small file, such as the NVRAM.
 	File(ctx context.Context, name string, content []byte) error
-	// Commit makes the image visible, whole and durable, and returns its ref.
-	// An image of the same id, left by an attempt that could not say that it had
-	// committed, is replaced by it. All disks must be closed. m.Image.Disks and Sizes.Stored are taken from
-	// what was written. After an error nothing is visible.
-	Commit(ctx context.Context, m Manifest) (ref string, err error)
+	// Commit makes the image visible, whole and durable, and returns it with its
+	// ref. An image of the same id, left by an attempt that could not say that it
+	// had committed, is replaced by it. All disks must be closed. Disks, and of
+	// the sizes Changed and Stored, are taken from what was written. After an
+	// error nothing is visible.
+	Commit(ctx context.Context, m Manifest) (Image, error)
 	// Abort gives the image up. It may be called after Commit and then does nothing.
 	Abort(ctx context.Context)
 }
@@ -71,10 +83,14 @@ type DiskDraft struct {
 	Capacity int64 // bytes
 	UUID     string
 	ChangeID string
+	// FromBase: what is never written of the disk is as in the base's disk of
+	// that key; what the disk has grown by is zero.
+	FromBase bool
 }
 
 // DiskWriter takes a disk's bytes. WriteAt is called with ascending, not
-// overlapping offsets; what is never written is zero. Memory is bounded:
+// overlapping offsets; what is never written is zero, or as in the base where
+// that was asked for. Memory is bounded:
 // WriteAt blocks while the storage is behind.
 type DiskWriter interface {
 	io.WriterAt
@@ -87,6 +103,13 @@ type ImageReader interface {
 	Manifest() Manifest
 	// Disk opens a disk. Errors: NotFound.
 	Disk(ctx context.Context, key int32) (DiskReader, error)
+	// Files names the small files that writers have added.
+	Files() []string
+	// EachChange calls fn with the ranges, ascending and apart, in which the disk
+	// may differ from the disk of that key in the image with the ref since. Behind
+	// the end of that disk, what is not zero differs. Errors: NotFound (that image
+	// or its disk, or their blocks cannot be compared).
+	EachChange(ctx context.Context, since string, key int32, fn func(off, n int64) error) error
 	// File reads a small file. Errors: NotFound.
 	File(ctx context.Context, name string) ([]byte, error)
 	Close() error

@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/kopia/kopia/fs"
+	"github.com/kopia/kopia/repo/compression"
 	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/manifest"
 	"github.com/kopia/kopia/repo/object"
@@ -26,19 +28,19 @@ func objectPrefix(p string) content.IDPrefix { return content.IDPrefix(p) }
 // Commit makes the image visible with one flush. An image of the same id, left
 // by an attempt that was cut short after its commit, is replaced by this one in
 // the same step.
-func (i *imageWriter) Commit(ctx context.Context, m backup.Manifest) (string, error) {
+func (i *imageWriter) Commit(ctx context.Context, m backup.Manifest) (backup.Image, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.ended {
-		return "", errEnded
+		return backup.Image{}, errEnded
 	}
 	l, err := i.complete(&m)
 	if err != nil {
-		return "", err
+		return backup.Image{}, err
 	}
-	ref, err := i.commit(ctx, m, l)
+	m.Image.Ref, err = i.commit(ctx, &m, l)
 	if err != nil {
-		return "", explain(ctx, i.r.store, "commit image", err)
+		return backup.Image{}, explain(ctx, i.r.store, "commit image", err)
 	}
 	i.ended = true
 	for _, d := range i.disks {
@@ -46,7 +48,7 @@ func (i *imageWriter) Commit(ctx context.Context, m backup.Manifest) (string, er
 	}
 	i.close(ctx)
 	i.unpin(context.WithoutCancel(ctx))
-	return ref, nil
+	return m.Image, nil
 }
 
 // complete fills the manifest with what was written. The caller holds mu.
@@ -55,17 +57,19 @@ func (i *imageWriter) complete(m *backup.Manifest) (layout, error) {
 	disks := slices.DeleteFunc(slices.Clone(m.Image.Disks), func(d backup.ImageDisk) bool {
 		return i.disks[d.Key] != nil || d.SkippedReason == ""
 	})
-	m.Image.Sizes.Stored = i.stored.Load()
+	m.Image.Sizes.Changed, m.Image.Sizes.Stored = 0, 0
 	for _, w := range i.disks {
 		if err := w.whole(); err != nil {
 			return l, err
 		}
 		d := w.disk()
-		if n := slices.IndexFunc(m.Image.Disks, func(o backup.ImageDisk) bool { return o.Key == d.Key && o.Read > 0 }); n >= 0 {
-			d.Read = m.Image.Disks[n].Read // the source knows better what it read
+		if n := slices.IndexFunc(m.Image.Disks, func(o backup.ImageDisk) bool { return o.Key == d.Key }); n >= 0 {
+			o := m.Image.Disks[n]
+			d.Read, d.SHA256 = cmp.Or(o.Read, d.Read), cmp.Or(d.SHA256, o.SHA256) // the source knows better what it read
 		}
 		disks = append(disks, d)
 		l.Disks = append(l.Disks, w.layout())
+		m.Image.Sizes.Changed += d.Changed
 		m.Image.Sizes.Stored += d.Stored
 		m.BlockSize = max(m.BlockSize, int(w.size))
 	}
@@ -87,18 +91,18 @@ func (i *imageWriter) complete(m *backup.Manifest) (layout, error) {
 }
 
 // commit writes the image's folder and its snapshot, and flushes.
-func (i *imageWriter) commit(ctx context.Context, m backup.Manifest, l layout) (string, error) {
-	b, err := json.Marshal(document{m, l})
-	if err != nil {
-		return "", fmt.Errorf("encode manifest: %w", err)
+func (i *imageWriter) commit(ctx context.Context, m *backup.Manifest, l layout) (string, error) {
+	if err := i.file(ctx, recipeName, "", []byte(recipe(i.r.store.place(), *m))); err != nil {
+		return "", err
 	}
-	if err := i.file(ctx, recipeName, "", []byte(recipe(i.r.store.place(), m))); err != nil {
+	b, err := i.count(m, l)
+	if err != nil {
 		return "", err
 	}
 	if err := i.file(ctx, manifestName, manifestPrefix, b); err != nil {
 		return "", err
 	}
-	s, err := i.folder(ctx, m)
+	s, err := i.folder(ctx, *m)
 	if err != nil {
 		return "", err
 	}
@@ -130,6 +134,27 @@ func (i *imageWriter) commit(ctx context.Context, m backup.Manifest, l layout) (
 	}
 	return i.land(ctx, id)
 }
+
+// count adds what the small files grew the repository by and returns vm.json,
+// which tells it and so cannot be stored before: it counts by what it would take.
+func (i *imageWriter) count(m *backup.Manifest, l layout) ([]byte, error) {
+	b, err := json.Marshal(document{*m, l})
+	if err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	var packed bytes.Buffer
+	if err := compression.ByName[metaCompression].Compress(&packed, bytes.NewReader(b)); err != nil {
+		return nil, fmt.Errorf("pack manifest: %w", err)
+	}
+	m.Image.Sizes.Stored += i.stored.Load() + int64(packed.Len()) + folderSize
+	if b, err = json.Marshal(document{*m, l}); err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	return b, nil
+}
+
+// folderSize is about what an image's folder and snapshot take.
+const folderSize = 1 << 10
 
 // land flushes. Where the flush fails after the index was written the image is
 // there nevertheless: then that is what is reported.

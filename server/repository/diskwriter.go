@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -19,6 +21,8 @@ type diskWriter struct {
 	i      *imageWriter
 	draft  backup.DiskDraft
 	size   int64           // of a block
+	base   *blockList      // of the same disk in the base image; nil = none
+	tail   int64           // the short block at the end of a base that has grown; -1 = none
 	ctx    context.Context // of the opening: WriteAt brings none
 	cancel context.CancelCauseFunc
 	queue  chan *block
@@ -30,11 +34,13 @@ type diskWriter struct {
 	mu     sync.Mutex // guards the rest
 	next   int64      // end of what was written last
 	cur    *block     // being gathered; nil = none
+	tailed bool       // the tail is on its way
 	closed bool
 
 	// Set before listed is closed.
-	list object.ID // of the blocks
-	err  error     // why the disk is not whole
+	list    object.ID // of the blocks
+	changed int64     // bytes of blocks that are not as in the base
+	err     error     // why the disk is not whole
 }
 
 // block is a block on its way.
@@ -42,17 +48,21 @@ type block struct {
 	n    int64 // number
 	buf  *[]byte
 	fill int64 // bytes of buf that are set
+	gaps []gap // of these bytes, what is as in the base
 	id   object.ID
 	zero bool
 	done chan struct{}
 }
+
+// gap is a range of a block that was not written.
+type gap struct{ from, to int64 }
 
 var _ backup.DiskWriter = (*diskWriter)(nil)
 
 func newDiskWriter(ctx context.Context, i *imageWriter, draft backup.DiskDraft) *diskWriter {
 	ctx, cancel := context.WithCancelCause(ctx)
 	d := &diskWriter{
-		i: i, draft: draft, ctx: ctx, cancel: cancel,
+		i: i, draft: draft, ctx: ctx, cancel: cancel, base: i.bases[draft.Key], tail: -1,
 		size:   blockSizeFor(draft.Capacity, i.base.disk(draft.Key)),
 		queue:  make(chan *block, cap(i.slots)),
 		listed: make(chan struct{}),
@@ -60,6 +70,9 @@ func newDiskWriter(ctx context.Context, i *imageWriter, draft backup.DiskDraft) 
 	d.pool.New = func() any {
 		b := make([]byte, d.size)
 		return &b
+	}
+	if draft.FromBase && draft.Capacity > d.base.layout.Capacity && d.base.layout.Capacity%d.size != 0 {
+		d.tail = d.base.layout.Capacity / d.size
 	}
 	go d.makeList()
 	return d
@@ -97,11 +110,13 @@ func (d *diskWriter) gather(p []byte, off int64) (int, error) {
 		}
 	}
 	if d.cur == nil {
-		d.cur = &block{n: n, buf: d.pool.Get().(*[]byte), done: make(chan struct{})}
+		if err := d.sendTail(n); err != nil {
+			return 0, err
+		}
+		d.cur = d.newBlock(n)
 	}
-	buf := *d.cur.buf
-	clear(buf[d.cur.fill:at])
-	c := copy(buf[at:], p)
+	d.skip(at)
+	c := copy((*d.cur.buf)[at:], p)
 	d.cur.fill = at + int64(c)
 	d.next = off + int64(c)
 	if d.cur.fill == d.size {
@@ -110,12 +125,43 @@ func (d *diskWriter) gather(p []byte, off int64) (int, error) {
 	return c, nil
 }
 
+func (d *diskWriter) newBlock(n int64) *block {
+	return &block{n: n, buf: d.pool.Get().(*[]byte), done: make(chan struct{})}
+}
+
+// skip leaves a gap up to at in the block that is being gathered.
+func (d *diskWriter) skip(at int64) {
+	switch b := d.cur; {
+	case at <= b.fill:
+		return
+	case d.draft.FromBase:
+		b.gaps = append(b.gaps, gap{b.fill, at})
+	default:
+		clear((*b.buf)[b.fill:at])
+	}
+	d.cur.fill = at
+}
+
+// sendTail sends the base's short last block before the blocks behind it: on a
+// disk that has grown it is longer. The caller holds mu.
+func (d *diskWriter) sendTail(next int64) error {
+	if d.tail < 0 || d.tailed || next < d.tail {
+		return nil
+	}
+	d.tailed = true
+	if next == d.tail {
+		return nil
+	}
+	d.cur = d.newBlock(d.tail)
+	return d.send()
+}
+
 // send starts the work on the block that was gathered. It waits for a place.
 func (d *diskWriter) send() error {
 	b := d.cur
-	d.cur = nil
 	length := min(d.size, d.draft.Capacity-b.n*d.size)
-	clear((*b.buf)[b.fill:length])
+	d.skip(length)
+	d.cur = nil
 	select {
 	case d.i.slots <- struct{}{}:
 	case <-d.ctx.Done():
@@ -144,6 +190,9 @@ func (d *diskWriter) store(b *block, bytes []byte) error {
 	if d.ctx.Err() != nil {
 		return nil //nolint:nilerr // what is wrong is known where the context was ended
 	}
+	if err := d.fillGaps(b, bytes); err != nil {
+		return err
+	}
 	if allZero(bytes) {
 		b.zero = true
 		return nil
@@ -157,6 +206,22 @@ func (d *diskWriter) store(b *block, bytes []byte) error {
 	return nil
 }
 
+// fillGaps takes what was not written of a block from the base's.
+func (d *diskWriter) fillGaps(b *block, bytes []byte) error {
+	if len(b.gaps) == 0 {
+		return nil
+	}
+	old, err := d.base.block(d.ctx, b.n)
+	if err != nil {
+		return fmt.Errorf("read block %d of the base image: %w", b.n, err)
+	}
+	for _, g := range b.gaps {
+		n := copy(bytes[g.from:g.to], old[min(g.from, int64(len(old))):])
+		clear(bytes[g.from+int64(n) : g.to])
+	}
+	return nil
+}
+
 // fail keeps the first error and stops the disk.
 func (d *diskWriter) fail(err error) {
 	d.cancel(explain(context.WithoutCancel(d.ctx), d.i.r.store, fmt.Sprintf("store disk %d", d.draft.Key), err))
@@ -166,14 +231,14 @@ func (d *diskWriter) fail(err error) {
 // it only waits for the blocks that are still in work.
 func (d *diskWriter) makeList() {
 	defer close(d.listed)
-	l := newEntryWriter(d.ctx, d.i.w, d.size, d.i.zeroes)
+	l := d.lister()
 	for b := range d.queue {
 		<-b.done
-		if d.ctx.Err() != nil || b.zero {
+		if d.ctx.Err() != nil {
 			continue
 		}
 		off := b.n * d.size
-		err := l.add(off, min(d.size, d.draft.Capacity-off), b.id)
+		err := l.list(off, min(d.size, d.draft.Capacity-off), b.id, b.zero)
 		if err == nil {
 			err = d.i.growth.checkpoint(d.ctx)
 		}
@@ -187,7 +252,26 @@ func (d *diskWriter) makeList() {
 	d.err = context.Cause(d.ctx)
 }
 
-func (d *diskWriter) finishList(l *entryWriter) (err error) {
+// lister makes the list of a disk's blocks, told in ascending order.
+type lister interface {
+	list(off, length int64, id object.ID, zero bool) error
+	// finish returns the list, what the repository grew by for it, and how many
+	// bytes of the disk are not as in the base.
+	finish(ctx context.Context) (list object.ID, stored, changed int64, err error)
+	close() error
+}
+
+func (d *diskWriter) lister() lister {
+	if d.draft.FromBase {
+		return newDifferenceLister(d)
+	}
+	return &wholeLister{
+		entryWriter: newEntryWriter(d.ctx, d.i.w, d.size, d.i.zeroes), growth: d.i.growth, capacity: d.draft.Capacity,
+		base: &comparison{ctx: d.ctx, base: d.base, log: d.i.r.cfg.Log},
+	}
+}
+
+func (d *diskWriter) finishList(l lister) (err error) {
 	defer func() {
 		if cerr := l.close(); err == nil {
 			err = cerr
@@ -196,11 +280,8 @@ func (d *diskWriter) finishList(l *entryWriter) (err error) {
 	if d.ctx.Err() != nil {
 		return nil // what is wrong is known
 	}
-	if err := l.fill(d.draft.Capacity); err != nil {
-		return err
-	}
 	var n int64
-	d.list, n, err = d.i.growth.count(d.ctx, l.finish)
+	d.list, n, d.changed, err = l.finish(d.ctx)
 	d.stored.Add(n)
 	return err
 }
@@ -225,13 +306,22 @@ func (d *diskWriter) end(whole bool) {
 		return
 	}
 	d.closed = true
-	if whole && d.cur != nil {
-		if err := d.send(); err != nil {
+	if whole {
+		if err := d.sendLast(); err != nil {
 			d.fail(err)
 		}
 	}
 	d.cur = nil
 	close(d.queue)
+}
+
+func (d *diskWriter) sendLast() error {
+	if d.cur != nil {
+		if err := d.send(); err != nil {
+			return err
+		}
+	}
+	return d.sendTail(math.MaxInt64)
 }
 
 // abort stops the disk and waits for what is in work.
@@ -245,7 +335,7 @@ func (d *diskWriter) abort() {
 func (d *diskWriter) disk() backup.ImageDisk {
 	return backup.ImageDisk{
 		Key: d.draft.Key, Label: d.draft.Label, Capacity: d.draft.Capacity,
-		Read: d.read.Load(), Stored: d.stored.Load(),
+		Read: d.read.Load(), Changed: d.changed, Stored: d.stored.Load(),
 		UUID: d.draft.UUID, ChangeID: d.draft.ChangeID,
 	}
 }
@@ -263,6 +353,19 @@ func (d *diskWriter) whole() error {
 func (d *diskWriter) layout() diskLayout {
 	return diskLayout{
 		Key: d.draft.Key, File: diskName(d.draft.Key), Capacity: d.draft.Capacity,
-		BlockSize: d.size, Zeroes: d.i.zeroes.ids(),
+		BlockSize: d.size, Zeroes: d.zeroes(),
 	}
+}
+
+// zeroes are the objects of zeroes that the list may name.
+func (d *diskWriter) zeroes() []object.ID {
+	all := d.i.zeroes.ids()
+	if d.draft.FromBase {
+		for _, id := range d.base.layout.Zeroes {
+			if !slices.Contains(all, id) {
+				all = append(all, id)
+			}
+		}
+	}
+	return all
 }

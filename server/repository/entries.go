@@ -31,11 +31,17 @@ const (
 // entryWriter writes the list of a disk's blocks in ascending order and fills
 // the gaps with shared objects of zeroes.
 type entryWriter struct {
-	w         object.Writer
+	w         listObject
 	buf       []byte
 	next      int64 // up to here the disk is listed
 	blockSize int64
 	zeroes    *zeroes
+}
+
+// listObject takes the text of a list and makes an object of it.
+type listObject interface {
+	io.WriteCloser
+	Result() (object.ID, error)
 }
 
 func newEntryWriter(ctx context.Context, w repo.RepositoryWriter, blockSize int64, z *zeroes) *entryWriter {
@@ -117,7 +123,7 @@ func (e *entryWriter) close() error { return e.w.Close() }
 // indirect is the object whose bytes the list's objects hold together.
 func indirect(list object.ID) (object.ID, error) { return object.ParseID("I" + list.String()) }
 
-// entry is one piece of a disk. id lives until the next call of the scanner.
+// entry is one piece of a disk. A scanner's id lives until its next call.
 type entry struct {
 	start, length int64
 	id            []byte
@@ -162,8 +168,17 @@ func (s *entryScanner) next() (entry, bool, error) {
 		b = b[1:]
 		at++
 	}
-	e := entry{at: at}
-	ok := true
+	e, ok := parseEntry(b)
+	if !ok {
+		return entry{}, false, fmt.Errorf("list of blocks at %d holds no entry", at)
+	}
+	e.at = at
+	return e, true, nil
+}
+
+// parseEntry reads one entry's text.
+func parseEntry(b []byte) (e entry, ok bool) {
+	ok = true
 	number := func(name string) (n int64) {
 		rest, found := bytes.CutPrefix(b, []byte(name))
 		i := 0
@@ -178,9 +193,6 @@ func (s *entryScanner) next() (entry, bool, error) {
 	e.length = number(`,"l":`)
 	id, named := bytes.CutPrefix(b, []byte(`,"o":"`))
 	id, closed := bytes.CutSuffix(id, []byte(`"}`))
-	if !ok || !named || !closed {
-		return entry{}, false, fmt.Errorf("list of blocks at %d holds no entry", at)
-	}
 	e.id = id
-	return e, true, nil
+	return e, ok && named && closed
 }

@@ -155,7 +155,7 @@ func take(t testing.TB, r backup.Repository, d backup.ImageDraft, disks ...*disk
 		must(dw.Close(ctx))(t)
 	}
 	m := backup.Manifest{Image: backup.Image{ID: d.ImageID, PointInTime: d.PointInTime, Status: backup.ImageGood}}
-	ref := must(w.Commit(ctx, m))(t)
+	ref := must(w.Commit(ctx, m))(t).Ref
 	return ref, must(r.Image(ctx, ref))(t).Manifest()
 }
 

@@ -62,7 +62,7 @@ func TestAnyAscendingWritesAreReadBack(t *testing.T) {
 			off = end
 		}
 		must(dw.Close(t.Context()))(t)
-		ref := must(w.Commit(t.Context(), backup.Manifest{}))(t)
+		ref := must(w.Commit(t.Context(), backup.Manifest{}))(t).Ref
 		compare(t, s, ref, want)
 		must(0, s.Delete(t.Context(), ref))(t)
 	})
@@ -119,7 +119,7 @@ func TestSeveralDisksAreWrittenAtTheSameTime(t *testing.T) {
 	}
 	must(0, g.Wait())(t)
 	must(0, w.File(t.Context(), "vm.nvram", []byte("nvram")))(t)
-	ref := must(w.Commit(t.Context(), backup.Manifest{}))(t)
+	ref := must(w.Commit(t.Context(), backup.Manifest{}))(t).Ref
 	for _, d := range disks {
 		compare(t, s, ref, d)
 	}
@@ -180,7 +180,7 @@ func TestAHugeHoleCostsNextToNothing(t *testing.T) {
 		must(dw.WriteAt(data, off))(t)
 	}
 	i := must(dw.Close(t.Context()))(t)
-	ref := must(w.Commit(t.Context(), backup.Manifest{}))(t)
+	ref := must(w.Commit(t.Context(), backup.Manifest{}))(t).Ref
 	if n, most := must(repository.Entries(t.Context(), s.Repository, ref, 1))(t), capacity/(8*mib)+10; n > most {
 		t.Errorf("the disk has %d entries, want at most %d", n, most)
 	}
@@ -228,7 +228,7 @@ func TestTheManifestTellsAllThereIs(t *testing.T) {
 			Disks: []backup.ImageDisk{{Key: 2000, Read: 77}, {Key: 2001, SkippedReason: "independent"}},
 		},
 	}
-	ref := must(w.Commit(ctx, m))(t)
+	ref := must(w.Commit(ctx, m))(t).Ref
 	got := must(s.Image(ctx, ref))(t).Manifest()
 	closed.Read = 77
 	want := m
@@ -236,7 +236,7 @@ func TestTheManifestTellsAllThereIs(t *testing.T) {
 	want.Installation, want.VCenterUUID = "installation-1", "vcenter-uuid"
 	want.Image.VMInstanceUUID, want.Image.RepositoryID, want.Image.Ref = "vm-uuid", "repo-1", ref
 	want.Image.Disks = []backup.ImageDisk{closed, {Key: 2001, SkippedReason: "independent"}}
-	want.Image.Sizes.Stored = got.Image.Sizes.Stored
+	want.Image.Sizes.Stored, want.Image.Sizes.Changed = got.Image.Sizes.Stored, closed.Changed
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Manifest() differs (-want +got):\n%s", diff)
 	}
@@ -369,7 +369,7 @@ func TestLongImagesFlushOnTheirWay(t *testing.T) {
 	if n := len(must(s.again().Images(ctx))(t)); n != 0 {
 		t.Errorf("Images() after flushes and Abort() = %d, want none", n)
 	}
-	ref := must(write("image-2").Commit(ctx, backup.Manifest{}))(t)
+	ref := must(write("image-2").Commit(ctx, backup.Manifest{}))(t).Ref
 	for _, d := range disks {
 		compare(t, s.again(), ref, d)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
@@ -48,6 +49,18 @@ func (r *repository) openImage(ctx context.Context, s *snapshot.Manifest) (*imag
 
 // Manifest returns the image's manifest with its ref.
 func (i *imageReader) Manifest() backup.Manifest { return i.doc.Manifest }
+
+// Files names the small files that writers have added.
+func (i *imageReader) Files() []string {
+	var names []string
+	for name := range i.files {
+		if name != manifestName && name != recipeName && !slices.ContainsFunc(i.doc.Layout.Disks, func(d diskLayout) bool { return d.File == name }) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
 
 // File reads a small file.
 func (i *imageReader) File(ctx context.Context, name string) ([]byte, error) {

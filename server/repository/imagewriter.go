@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,12 +29,14 @@ type imageWriter struct {
 	r           *repository
 	draft       backup.ImageDraft
 	base        layout
-	parent      string // base's image id
+	parent      string               // base's image id
+	bases       map[int32]*blockList // of the base's disks
 	w           repo.DirectRepositoryWriter
 	compression compression.Name
 	slots       chan struct{} // one for each block in work
 	zeroes      *zeroes
 	growth      *growth
+	listChunk   int          // bytes of a chunk of a changed list
 	stored      atomic.Int64 // by files and zeroes
 	pin         blob.ID
 
@@ -75,9 +78,11 @@ func (r *repository) Begin(ctx context.Context, d backup.ImageDraft) (backup.Ima
 		r: r, draft: d, w: w, pin: pin,
 		compression: compressions[r.rec.Compression],
 		slots:       make(chan struct{}, r.cfg.Workers),
+		bases:       map[int32]*blockList{},
+		listChunk:   chunkBytes,
 		disks:       map[int32]*diskWriter{},
 		files:       map[string]storedFile{},
-		growth:      &growth{committed: r.repo, session: w, every: checkpointBytes},
+		growth:      &growth{committed: r.repo, session: w, every: cmp.Or(d.Checkpoint, checkpointBytes)},
 	}
 	ctx = context.WithoutCancel(ctx) // of the caller; the image lives on
 	i.zeroes = &zeroes{store: func(b []byte) (object.ID, error) { return i.storeZeroes(ctx, b) }}
@@ -132,12 +137,32 @@ func (i *imageWriter) readBase(ctx context.Context, s *snapshot.Manifest) {
 		return
 	}
 	i.base, i.parent = base.doc.Layout, base.doc.Image.ID
+	for _, l := range i.base.Disks {
+		b, err := openBlockList(ctx, i.r.repo, l, base.files[l.File])
+		if err == nil {
+			_, err = b.chunk(ctx, 0)
+		}
+		if err != nil {
+			i.r.cfg.Log.WarnContext(ctx, "list of the base's blocks cannot be read", "ref", i.draft.BaseRef, "disk", l.Key, "error", err)
+			continue
+		}
+		i.bases[l.Key] = b
+	}
+}
+
+// HasBase says whether only what has changed of a disk need be written.
+func (i *imageWriter) HasBase(key int32, capacity int64) bool {
+	b := i.bases[key]
+	return b != nil && capacity >= b.layout.Capacity
 }
 
 // Disk starts a disk.
 func (i *imageWriter) Disk(ctx context.Context, d backup.DiskDraft) (backup.DiskWriter, error) {
 	if d.Capacity <= 0 || d.Capacity%sector != 0 {
 		return nil, backup.Errorf(backup.Invalid, "", "The disk %s has %d bytes, which is no multiple of %d.", d.Label, d.Capacity, sector)
+	}
+	if d.FromBase && !i.HasBase(d.Key, d.Capacity) {
+		return nil, backup.Errorf(backup.Conflict, "", "There is no image that disk %s could be compared with, so all of it has to be read.", d.Label)
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -108,6 +110,7 @@ type image struct {
 var _ backup.ImageReader = (*image)(nil)
 
 func (i *image) Manifest() backup.Manifest { return i.manifest }
+func (i *image) Files() []string           { return slices.Sorted(maps.Keys(i.files)) }
 func (i *image) Close() error              { return nil }
 
 func (i *image) File(_ context.Context, name string) ([]byte, error) {
@@ -115,6 +118,10 @@ func (i *image) File(_ context.Context, name string) ([]byte, error) {
 		return b, nil
 	}
 	return nil, backup.Errorf(backup.NotFound, "", "The image has no file %q.", name)
+}
+
+func (i *image) EachChange(context.Context, string, int32, func(off, n int64) error) error {
+	return backup.Errorf(backup.NotFound, "", "The image has no other to be compared with.")
 }
 
 func (i *image) Disk(_ context.Context, key int32) (backup.DiskReader, error) {

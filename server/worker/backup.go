@@ -85,6 +85,9 @@ func (b *backupJob) done(ctx context.Context) ending {
 		if err := tx.InsertImage(ctx, b.image); err != nil {
 			return err
 		}
+		if err := backup.PlanCopies(ctx, tx, *b.job, b.image); err != nil {
+			return err
+		}
 		return backup.ShareWithWaiting(ctx, tx, *b.job, b.image)
 	}
 	return e
@@ -239,27 +242,12 @@ func (b *backupJob) make(ctx context.Context) error {
 	if len(b.snap.Config) > 0 { // what the disks are of, should the VM have changed since it was checked
 		m.Machine = b.snap.Config
 	}
-	ref, err := w.Commit(ctx, m)
+	done, err := w.Commit(ctx, m)
 	if err != nil {
 		return fmt.Errorf("commit image: %w", err)
 	}
-	b.image.Ref = ref
-	return b.committed(ctx)
-}
-
-// committed writes down that the image is there, so that an attempt that comes
-// after this one lists it rather than make another. Without that note, too,
-// only one would stay: the repository keeps one image of an id.
-func (b *backupJob) committed(ctx context.Context) error {
-	ctx, cancel := b.outlive(ctx)
-	defer cancel()
-	b.note.Image = &b.image
-	err := b.remember(ctx)
-	if err != nil && !errors.Is(err, backup.ErrLeaseLost) {
-		b.log.WarnContext(ctx, "commit not noted", "error", err)
-		return nil
-	}
-	return err
+	b.image.Ref, b.image.Sizes = done.Ref, done.Sizes
+	return b.noteImage(ctx, &b.image)
 }
 
 // snapshot makes the vSphere snapshot, quiesced where that was asked for.

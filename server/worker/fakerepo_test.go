@@ -5,8 +5,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -20,10 +22,13 @@ type fakeRepository struct {
 	commits     int
 	verified    backup.Verified // what is found of every image
 	collections []backup.Collection
+	lockings    []backup.Locking
+	lockedFrom  time.Time // when lockings say that they began
 }
 
 // fakeImage is a committed image.
 type fakeImage struct {
+	r        *fakeRepository
 	manifest backup.Manifest
 	draft    backup.ImageDraft
 	disks    map[int32][]byte
@@ -35,7 +40,7 @@ func (r *fakeRepository) Repository(ctx context.Context, rec backup.RepositoryRe
 }
 
 func (r *fakeRepository) Begin(ctx context.Context, d backup.ImageDraft) (backup.ImageWriter, error) {
-	w := &fakeWriter{r: r, image: &fakeImage{draft: d, disks: map[int32][]byte{}, files: map[string][]byte{}}}
+	w := &fakeWriter{r: r, image: &fakeImage{r: r, draft: d, disks: map[int32][]byte{}, files: map[string][]byte{}}}
 	return w, r.pass(ctx, "Begin", "base="+d.BaseRef)
 }
 
@@ -86,11 +91,29 @@ type fakeWriter struct {
 	ended bool
 }
 
+// base returns the bytes of the base's disk; nil = there is none.
+func (w *fakeWriter) base(key int32) []byte {
+	w.r.imagesMu.Lock()
+	defer w.r.imagesMu.Unlock()
+	if i := w.r.images[w.image.draft.BaseRef]; i != nil {
+		return i.disks[key]
+	}
+	return nil
+}
+
+func (w *fakeWriter) HasBase(key int32, capacity int64) bool {
+	b := w.base(key)
+	return b != nil && int64(len(b)) <= capacity
+}
+
 func (w *fakeWriter) Disk(ctx context.Context, d backup.DiskDraft) (backup.DiskWriter, error) {
 	if w.image.disks[d.Key] != nil {
 		return nil, fmt.Errorf("disk %d is written twice", d.Key)
 	}
 	w.image.disks[d.Key] = make([]byte, d.Capacity)
+	if d.FromBase {
+		copy(w.image.disks[d.Key], w.base(d.Key))
+	}
 	return &fakeDiskWriter{w, d}, w.r.pass(ctx, "Disk", d.Label)
 }
 
@@ -100,9 +123,9 @@ func (w *fakeWriter) File(ctx context.Context, name string, content []byte) erro
 }
 
 // Commit replaces an image of the same id, as the real one does.
-func (w *fakeWriter) Commit(ctx context.Context, m backup.Manifest) (string, error) {
+func (w *fakeWriter) Commit(ctx context.Context, m backup.Manifest) (backup.Image, error) {
 	if err := w.r.pass(ctx, "Commit", ""); err != nil {
-		return "", err
+		return backup.Image{}, err
 	}
 	w.r.imagesMu.Lock()
 	defer w.r.imagesMu.Unlock()
@@ -113,13 +136,19 @@ func (w *fakeWriter) Commit(ctx context.Context, m backup.Manifest) (string, err
 	}
 	w.r.commits++
 	ref := fmt.Sprint("ref-", w.r.commits)
+	m.Image.Sizes.Stored, m.Image.Sizes.Changed = 0, 0
+	for _, d := range m.Image.Disks {
+		m.Image.Sizes.Stored += d.Stored
+		m.Image.Sizes.Changed += d.Changed
+	}
 	w.image.manifest = m
 	if w.r.images == nil {
 		w.r.images = map[string]*fakeImage{}
 	}
 	w.r.images[ref] = w.image
 	w.ended = true
-	return ref, nil
+	m.Image.Ref = ref
+	return m.Image, nil
 }
 
 func (w *fakeWriter) Abort(ctx context.Context) {
@@ -149,6 +178,35 @@ func (i *fakeImage) Disk(_ context.Context, key int32) (backup.DiskReader, error
 	}
 	return &fakeDiskReader{bytes.NewReader(i.disks[key])}, nil
 }
+
+// EachChange compares in pieces of 4 KiB.
+func (i *fakeImage) EachChange(ctx context.Context, since string, key int32, fn func(off, n int64) error) error {
+	older, err := i.r.Image(ctx, since)
+	if err != nil {
+		return err
+	}
+	old := older.(*fakeImage).disks[key]
+	if old == nil {
+		return backup.Errorf(backup.NotFound, "", "There is no disk %d.", key)
+	}
+	now, zero := i.disks[key], make([]byte, 4096)
+	for off := 0; off < len(now); off += len(zero) {
+		piece := now[off:min(off+len(zero), len(now))]
+		was := zero[:len(piece)]
+		if off+len(piece) <= len(old) {
+			was = old[off : off+len(piece)]
+		}
+		if bytes.Equal(piece, was) {
+			continue
+		}
+		if err := fn(int64(off), int64(len(piece))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (i *fakeImage) Files() []string { return slices.Sorted(maps.Keys(i.files)) }
 
 func (i *fakeImage) File(_ context.Context, name string) ([]byte, error) { return i.files[name], nil }
 

@@ -60,7 +60,6 @@ func (b *backupJob) readDisk(ctx context.Context, w backup.ImageWriter, src back
 	b.image.Disks = append(b.image.Disks, disk)
 	b.image.Sizes.Provisioned += d.Capacity
 	b.image.Sizes.Read += read
-	b.image.Sizes.Stored += disk.Stored
 	return nil
 }
 
