@@ -1132,7 +1132,7 @@ type RecommendationKind string
 
 // RecoverySheet defines model for RecoverySheet.
 type RecoverySheet struct {
-	// AgeRecipient Public age key (`age1...`) to which the sheet is encrypted. Absent = it is readable.
+	// AgeRecipient Public age key (`age1...`) to which the sheet is encrypted. Absent = the server's `recovery_age_recipient`; without that it is readable.
 	AgeRecipient string `json:"age_recipient,omitempty,omitzero"`
 	Text         string `json:"text,omitempty,omitzero"`
 }
@@ -1165,6 +1165,9 @@ type Repository struct {
 	// ReadOnly Attached for reading alone.
 	ReadOnly bool `json:"read_only,omitempty,omitzero"`
 
+	// RecoverySheetAt When the recovery sheet was given out that is still right; absent = none is.
+	RecoverySheetAt time.Time `json:"recovery_sheet_at,omitempty,omitzero"`
+
 	// Settings Where it lies, by kind. filesystem: path. s3: endpoint, bucket, prefix, region, access_key_id, secret_access_key, session_token, ca_certificate, tls (`true`), lock_mode (`governance`, `compliance`) and lock_days. sftp: host, port, user, path, private_key, known_hosts. Keys may be given as `env:NAME` (beginning with `KURA_REPOSITORY_` or `AWS_`) or `file:PATH` of the server; others are kept sealed and answered as `***`.
 	Settings map[string]string `json:"settings"`
 
@@ -1173,6 +1176,27 @@ type Repository struct {
 
 	// VerifyDays Each image is read whole within so many days; default 30.
 	VerifyDays int `json:"verify_days,omitempty,omitzero"`
+
+	// Warnings What an operator should see to, with the remedy.
+	Warnings []string `json:"warnings,omitempty,omitzero"`
+}
+
+// RepositoryChange defines model for RepositoryChange.
+type RepositoryChange struct {
+	// Compression `s2`, `zstd-fastest` or `none`; of what is written from then on.
+	Compression *string `json:"compression,omitempty"`
+
+	// Default `true`: schedules that name no repository take this one, and no longer the one before.
+	Default *bool `json:"default,omitempty"`
+
+	// Kind Cannot change; what it is.
+	Kind     *string `json:"kind,omitempty"`
+	Name     *string `json:"name,omitempty"`
+	ReadOnly *bool   `json:"read_only,omitempty"`
+
+	// Settings All of them, by kind; a secret given as `***` stays what it is.
+	Settings   map[string]string `json:"settings,omitempty,omitzero"`
+	VerifyDays *int              `json:"verify_days,omitempty"`
 }
 
 // RepositoryList defines model for RepositoryList.
@@ -1958,6 +1982,24 @@ type CreateRepositoryParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// DeleteRepositoryParams defines parameters for DeleteRepository.
+type DeleteRepositoryParams struct {
+	// ForgetImages Take its images out of the catalogue as well. Their data stay: the repository can be attached again, with the password of its recovery sheet. Refused with `locked` while one of them is locked.
+	ForgetImages bool `form:"forget_images,omitempty" json:"forget_images,omitempty,omitzero"`
+}
+
+// UpdateRepositoryParams defines parameters for UpdateRepository.
+type UpdateRepositoryParams struct {
+	// IfMatch The `ETag` of the object as the caller knows it. `*` is any.
+	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
+}
+
+// ChangeRepositoryPasswordParams defines parameters for ChangeRepositoryPassword.
+type ChangeRepositoryPasswordParams struct {
+	// IdempotencyKey Makes a repetition answer what the first one answered.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // MaintainRepositoryParams defines parameters for MaintainRepository.
 type MaintainRepositoryParams struct {
 	// IdempotencyKey Makes a repetition answer what the first one answered.
@@ -2155,6 +2197,9 @@ type MoveBackupSchedulesJSONRequestBody = BackupScheduleMove
 
 // CreateRepositoryJSONRequestBody defines body for CreateRepository for application/json ContentType.
 type CreateRepositoryJSONRequestBody = Repository
+
+// UpdateRepositoryJSONRequestBody defines body for UpdateRepository for application/json ContentType.
+type UpdateRepositoryJSONRequestBody = RepositoryChange
 
 // MaintainRepositoryJSONRequestBody defines body for MaintainRepository for application/json ContentType.
 type MaintainRepositoryJSONRequestBody = Maintenance
@@ -2563,10 +2608,42 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/repositories (the `CreateRepository` operationId).
 	CreateRepository(ctx context.Context, params *CreateRepositoryParams, body CreateRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// DeleteRepository Forget a repository
+	//
+	// Takes the registration out and touches nothing in the storage. Refused with `in_use` while schedules, images or jobs that are not over need it, and while it is the default and there are others.
+	//
+	// Corresponds with DELETE /v1/repositories/{id} (the `DeleteRepository` operationId).
+	DeleteRepository(ctx context.Context, id ID, params *DeleteRepositoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetRepository Get a repository
 	//
 	// Corresponds with GET /v1/repositories/{id} (the `GetRepository` operationId).
 	GetRepository(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateRepositoryWithBody Change a repository
+	//
+	// What is left out stays. New `settings` are tried before they are stored: the same repository must lie there, and its password open it; `conflict` says what was found instead. A change of `lock_mode` and `lock_days` holds for what is written from then on; nothing that is locked is unlocked by it. Jobs that wait need a server that reaches the repository under its old name, or everything.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /v1/repositories/{id} (the `UpdateRepository` operationId).
+	UpdateRepositoryWithBody(ctx context.Context, id ID, params *UpdateRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateRepository Change a repository
+	//
+	// What is left out stays. New `settings` are tried before they are stored: the same repository must lie there, and its password open it; `conflict` says what was found instead. A change of `lock_mode` and `lock_days` holds for what is written from then on; nothing that is locked is unlocked by it. Jobs that wait need a server that reaches the repository under its old name, or everything.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /v1/repositories/{id} (the `UpdateRepository` operationId).
+	UpdateRepository(ctx context.Context, id ID, params *UpdateRepositoryParams, body UpdateRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ChangeRepositoryPassword Give a repository a new password
+	//
+	// A random one, which only a recovery sheet tells; sheets of before are out of date. Running jobs go on. When it is cut off, one of the two passwords opens the repository, the server knows both, and ends the change by itself.
+	//
+	// Corresponds with POST /v1/repositories/{id}:change-password (the `ChangeRepositoryPassword` operationId).
+	ChangeRepositoryPassword(ctx context.Context, id ID, params *ChangeRepositoryPasswordParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// MaintainRepositoryWithBody Free what no image needs, now
 	//
@@ -3561,11 +3638,83 @@ func (c *Client) CreateRepository(ctx context.Context, params *CreateRepositoryP
 	return c.Client.Do(req)
 }
 
+// DeleteRepository Forget a repository
+//
+// Takes the registration out and touches nothing in the storage. Refused with `in_use` while schedules, images or jobs that are not over need it, and while it is the default and there are others.
+//
+// Corresponds with DELETE /v1/repositories/{id} (the `DeleteRepository` operationId).
+func (c *Client) DeleteRepository(ctx context.Context, id ID, params *DeleteRepositoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteRepositoryRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetRepository Get a repository
 //
 // Corresponds with GET /v1/repositories/{id} (the `GetRepository` operationId).
 func (c *Client) GetRepository(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetRepositoryRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateRepositoryWithBody Change a repository
+//
+// What is left out stays. New `settings` are tried before they are stored: the same repository must lie there, and its password open it; `conflict` says what was found instead. A change of `lock_mode` and `lock_days` holds for what is written from then on; nothing that is locked is unlocked by it. Jobs that wait need a server that reaches the repository under its old name, or everything.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /v1/repositories/{id} (the `UpdateRepository` operationId).
+func (c *Client) UpdateRepositoryWithBody(ctx context.Context, id ID, params *UpdateRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateRepositoryRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateRepository Change a repository
+//
+// What is left out stays. New `settings` are tried before they are stored: the same repository must lie there, and its password open it; `conflict` says what was found instead. A change of `lock_mode` and `lock_days` holds for what is written from then on; nothing that is locked is unlocked by it. Jobs that wait need a server that reaches the repository under its old name, or everything.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /v1/repositories/{id} (the `UpdateRepository` operationId).
+func (c *Client) UpdateRepository(ctx context.Context, id ID, params *UpdateRepositoryParams, body UpdateRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateRepositoryRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ChangeRepositoryPassword Give a repository a new password
+//
+// A random one, which only a recovery sheet tells; sheets of before are out of date. Running jobs go on. When it is cut off, one of the two passwords opens the repository, the server knows both, and ends the change by itself.
+//
+// Corresponds with POST /v1/repositories/{id}:change-password (the `ChangeRepositoryPassword` operationId).
+func (c *Client) ChangeRepositoryPassword(ctx context.Context, id ID, params *ChangeRepositoryPasswordParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChangeRepositoryPasswordRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5870,6 +6019,63 @@ func NewCreateRepositoryRequestWithBody(server string, params *CreateRepositoryP
 	return req, nil
 }
 
+// NewDeleteRepositoryRequest constructs an http.Request for the DeleteRepository method
+func NewDeleteRepositoryRequest(server string, id ID, params *DeleteRepositoryParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/repositories/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "forget_images", params.ForgetImages, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetRepositoryRequest constructs an http.Request for the GetRepository method
 func NewGetRepositoryRequest(server string, id ID) (*http.Request, error) {
 	var err error
@@ -5899,6 +6105,113 @@ func NewGetRepositoryRequest(server string, id ID) (*http.Request, error) {
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateRepositoryRequest calls the generic UpdateRepository builder with application/json body
+func NewUpdateRepositoryRequest(server string, id ID, params *UpdateRepositoryParams, body UpdateRepositoryJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateRepositoryRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewUpdateRepositoryRequestWithBody constructs an http.Request for the UpdateRepository method, with any body, and a specified content type
+func NewUpdateRepositoryRequestWithBody(server string, id ID, params *UpdateRepositoryParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/repositories/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-Match", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewChangeRepositoryPasswordRequest constructs an http.Request for the ChangeRepositoryPassword method
+func NewChangeRepositoryPasswordRequest(server string, id ID, params *ChangeRepositoryPasswordParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/repositories/%s:change-password", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
 	}
 
 	return req, nil
@@ -7703,12 +8016,48 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/repositories (the `CreateRepository` operationId).
 	CreateRepositoryWithResponse(ctx context.Context, params *CreateRepositoryParams, body CreateRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateRepositoryResponse, error)
 
+	// DeleteRepositoryWithResponse Forget a repository
+	//
+	// Takes the registration out and touches nothing in the storage. Refused with `in_use` while schedules, images or jobs that are not over need it, and while it is the default and there are others.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/repositories/{id} (the `DeleteRepository` operationId).
+	DeleteRepositoryWithResponse(ctx context.Context, id ID, params *DeleteRepositoryParams, reqEditors ...RequestEditorFn) (*DeleteRepositoryResponse, error)
+
 	// GetRepositoryWithResponse Get a repository
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/repositories/{id} (the `GetRepository` operationId).
 	GetRepositoryWithResponse(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*GetRepositoryResponse, error)
+
+	// UpdateRepositoryWithBodyWithResponse Change a repository
+	//
+	// What is left out stays. New `settings` are tried before they are stored: the same repository must lie there, and its password open it; `conflict` says what was found instead. A change of `lock_mode` and `lock_days` holds for what is written from then on; nothing that is locked is unlocked by it. Jobs that wait need a server that reaches the repository under its old name, or everything.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/repositories/{id} (the `UpdateRepository` operationId).
+	UpdateRepositoryWithBodyWithResponse(ctx context.Context, id ID, params *UpdateRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateRepositoryResponse, error)
+
+	// UpdateRepositoryWithResponse Change a repository
+	//
+	// What is left out stays. New `settings` are tried before they are stored: the same repository must lie there, and its password open it; `conflict` says what was found instead. A change of `lock_mode` and `lock_days` holds for what is written from then on; nothing that is locked is unlocked by it. Jobs that wait need a server that reaches the repository under its old name, or everything.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/repositories/{id} (the `UpdateRepository` operationId).
+	UpdateRepositoryWithResponse(ctx context.Context, id ID, params *UpdateRepositoryParams, body UpdateRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateRepositoryResponse, error)
+
+	// ChangeRepositoryPasswordWithResponse Give a repository a new password
+	//
+	// A random one, which only a recovery sheet tells; sheets of before are out of date. Running jobs go on. When it is cut off, one of the two passwords opens the repository, the server knows both, and ends the change by itself.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/repositories/{id}:change-password (the `ChangeRepositoryPassword` operationId).
+	ChangeRepositoryPasswordWithResponse(ctx context.Context, id ID, params *ChangeRepositoryPasswordParams, reqEditors ...RequestEditorFn) (*ChangeRepositoryPasswordResponse, error)
 
 	// MaintainRepositoryWithBodyWithResponse Free what no image needs, now
 	//
@@ -9591,6 +9940,47 @@ func (r CreateRepositoryResponse) ContentType() string {
 	return ""
 }
 
+type DeleteRepositoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteRepositoryResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteRepositoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteRepositoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteRepositoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteRepositoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetRepositoryResponse200Headers the declared response headers of an HTTP 200 response for GetRepository
 type GetRepositoryResponse200Headers struct {
 	ETag string
@@ -9640,6 +10030,116 @@ func (r GetRepositoryResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetRepositoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UpdateRepositoryResponse200Headers the declared response headers of an HTTP 200 response for UpdateRepository
+type UpdateRepositoryResponse200Headers struct {
+	ETag string
+}
+
+type UpdateRepositoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RepositoryOK
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *UpdateRepositoryResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateRepositoryResponse) GetJSON200() *RepositoryOK {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r UpdateRepositoryResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateRepositoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateRepositoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateRepositoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateRepositoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ChangeRepositoryPasswordResponse200Headers the declared response headers of an HTTP 200 response for ChangeRepositoryPassword
+type ChangeRepositoryPasswordResponse200Headers struct {
+	ETag string
+}
+
+type ChangeRepositoryPasswordResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RepositoryOK
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ChangeRepositoryPasswordResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ChangeRepositoryPasswordResponse) GetJSON200() *RepositoryOK {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ChangeRepositoryPasswordResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ChangeRepositoryPasswordResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ChangeRepositoryPasswordResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ChangeRepositoryPasswordResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ChangeRepositoryPasswordResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -11528,6 +12028,21 @@ func (c *ClientWithResponses) CreateRepositoryWithResponse(ctx context.Context, 
 	return ParseCreateRepositoryResponse(rsp)
 }
 
+// DeleteRepositoryWithResponse Forget a repository
+//
+// Takes the registration out and touches nothing in the storage. Refused with `in_use` while schedules, images or jobs that are not over need it, and while it is the default and there are others.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/repositories/{id} (the `DeleteRepository` operationId).
+func (c *ClientWithResponses) DeleteRepositoryWithResponse(ctx context.Context, id ID, params *DeleteRepositoryParams, reqEditors ...RequestEditorFn) (*DeleteRepositoryResponse, error) {
+	rsp, err := c.DeleteRepository(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteRepositoryResponse(rsp)
+}
+
 // GetRepositoryWithResponse Get a repository
 //
 // Returns a wrapper object for the known response body format(s).
@@ -11539,6 +12054,51 @@ func (c *ClientWithResponses) GetRepositoryWithResponse(ctx context.Context, id 
 		return nil, err
 	}
 	return ParseGetRepositoryResponse(rsp)
+}
+
+// UpdateRepositoryWithBodyWithResponse Change a repository
+//
+// What is left out stays. New `settings` are tried before they are stored: the same repository must lie there, and its password open it; `conflict` says what was found instead. A change of `lock_mode` and `lock_days` holds for what is written from then on; nothing that is locked is unlocked by it. Jobs that wait need a server that reaches the repository under its old name, or everything.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/repositories/{id} (the `UpdateRepository` operationId).
+func (c *ClientWithResponses) UpdateRepositoryWithBodyWithResponse(ctx context.Context, id ID, params *UpdateRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateRepositoryResponse, error) {
+	rsp, err := c.UpdateRepositoryWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateRepositoryResponse(rsp)
+}
+
+// UpdateRepositoryWithResponse Change a repository
+//
+// What is left out stays. New `settings` are tried before they are stored: the same repository must lie there, and its password open it; `conflict` says what was found instead. A change of `lock_mode` and `lock_days` holds for what is written from then on; nothing that is locked is unlocked by it. Jobs that wait need a server that reaches the repository under its old name, or everything.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/repositories/{id} (the `UpdateRepository` operationId).
+func (c *ClientWithResponses) UpdateRepositoryWithResponse(ctx context.Context, id ID, params *UpdateRepositoryParams, body UpdateRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateRepositoryResponse, error) {
+	rsp, err := c.UpdateRepository(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateRepositoryResponse(rsp)
+}
+
+// ChangeRepositoryPasswordWithResponse Give a repository a new password
+//
+// A random one, which only a recovery sheet tells; sheets of before are out of date. Running jobs go on. When it is cut off, one of the two passwords opens the repository, the server knows both, and ends the change by itself.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/repositories/{id}:change-password (the `ChangeRepositoryPassword` operationId).
+func (c *ClientWithResponses) ChangeRepositoryPasswordWithResponse(ctx context.Context, id ID, params *ChangeRepositoryPasswordParams, reqEditors ...RequestEditorFn) (*ChangeRepositoryPasswordResponse, error) {
+	rsp, err := c.ChangeRepositoryPassword(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseChangeRepositoryPasswordResponse(rsp)
 }
 
 // MaintainRepositoryWithBodyWithResponse Free what no image needs, now
@@ -13238,6 +13798,35 @@ func ParseCreateRepositoryResponse(rsp *http.Response) (*CreateRepositoryRespons
 	return response, nil
 }
 
+// ParseDeleteRepositoryResponse parses an HTTP response from a DeleteRepositoryWithResponse call
+func ParseDeleteRepositoryResponse(rsp *http.Response) (*DeleteRepositoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteRepositoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetRepositoryResponse parses an HTTP response from a GetRepositoryWithResponse call
 func ParseGetRepositoryResponse(rsp *http.Response) (*GetRepositoryResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -13271,6 +13860,98 @@ func ParseGetRepositoryResponse(rsp *http.Response) (*GetRepositoryResponse, err
 	switch {
 	case rsp.StatusCode == 200:
 		var headers GetRepositoryResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseUpdateRepositoryResponse parses an HTTP response from a UpdateRepositoryWithResponse call
+func ParseUpdateRepositoryResponse(rsp *http.Response) (*UpdateRepositoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateRepositoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RepositoryOK
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers UpdateRepositoryResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseChangeRepositoryPasswordResponse parses an HTTP response from a ChangeRepositoryPasswordWithResponse call
+func ParseChangeRepositoryPasswordResponse(rsp *http.Response) (*ChangeRepositoryPasswordResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ChangeRepositoryPasswordResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RepositoryOK
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ChangeRepositoryPasswordResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
@@ -14332,9 +15013,18 @@ type ServerInterface interface {
 	// CreateRepository Make or attach a repository
 	// (POST /v1/repositories)
 	CreateRepository(w http.ResponseWriter, r *http.Request, params CreateRepositoryParams)
+	// DeleteRepository Forget a repository
+	// (DELETE /v1/repositories/{id})
+	DeleteRepository(w http.ResponseWriter, r *http.Request, id ID, params DeleteRepositoryParams)
 	// GetRepository Get a repository
 	// (GET /v1/repositories/{id})
 	GetRepository(w http.ResponseWriter, r *http.Request, id ID)
+	// UpdateRepository Change a repository
+	// (PATCH /v1/repositories/{id})
+	UpdateRepository(w http.ResponseWriter, r *http.Request, id ID, params UpdateRepositoryParams)
+	// ChangeRepositoryPassword Give a repository a new password
+	// (POST /v1/repositories/{id}:change-password)
+	ChangeRepositoryPassword(w http.ResponseWriter, r *http.Request, id ID, params ChangeRepositoryPasswordParams)
 	// MaintainRepository Free what no image needs, now
 	// (POST /v1/repositories/{id}:maintain)
 	MaintainRepository(w http.ResponseWriter, r *http.Request, id ID, params MaintainRepositoryParams)
@@ -15915,6 +16605,48 @@ func (siw *ServerInterfaceWrapper) CreateRepository(w http.ResponseWriter, r *ht
 	handler.ServeHTTP(w, r)
 }
 
+// DeleteRepository operation middleware
+func (siw *ServerInterfaceWrapper) DeleteRepository(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteRepositoryParams
+
+	// ------------- Optional query parameter "forget_images" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "forget_images", r.URL.Query(), &params.ForgetImages, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "forget_images"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "forget_images", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteRepository(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetRepository operation middleware
 func (siw *ServerInterfaceWrapper) GetRepository(w http.ResponseWriter, r *http.Request) {
 
@@ -15932,6 +16664,106 @@ func (siw *ServerInterfaceWrapper) GetRepository(w http.ResponseWriter, r *http.
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetRepository(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UpdateRepository operation middleware
+func (siw *ServerInterfaceWrapper) UpdateRepository(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UpdateRepositoryParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "If-Match", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "If-Match", Err: err})
+			return
+		}
+
+		params.IfMatch = IfMatch
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UpdateRepository(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ChangeRepositoryPassword operation middleware
+func (siw *ServerInterfaceWrapper) ChangeRepositoryPassword(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ChangeRepositoryPasswordParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ChangeRepositoryPassword(w, r, id, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -17376,7 +18208,13 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/v1/repositories", wrapper.CreateRepository).Methods(http.MethodPost)
 
+	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}", wrapper.DeleteRepository).Methods(http.MethodDelete)
+
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}", wrapper.GetRepository).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}", wrapper.UpdateRepository).Methods(http.MethodPatch)
+
+	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:change-password", wrapper.ChangeRepositoryPassword).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:recovery-sheet", wrapper.RecoverySheet).Methods(http.MethodPost)
 
@@ -18795,6 +19633,39 @@ func (response CreateRepositorydefaultApplicationProblemPlusJSONResponse) VisitC
 	return err
 }
 
+type DeleteRepositoryRequestObject struct {
+	ID     ID `json:"id"`
+	Params DeleteRepositoryParams
+}
+
+type DeleteRepositoryResponseObject interface {
+	VisitDeleteRepositoryResponse(w http.ResponseWriter) error
+}
+
+type DeleteRepository204Response = GoneResponse
+
+func (response DeleteRepository204Response) VisitDeleteRepositoryResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteRepositorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeleteRepositorydefaultApplicationProblemPlusJSONResponse) VisitDeleteRepositoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetRepositoryRequestObject struct {
 	ID ID `json:"id"`
 }
@@ -18824,6 +19695,89 @@ type GetRepositorydefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetRepositorydefaultApplicationProblemPlusJSONResponse) VisitGetRepositoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateRepositoryRequestObject struct {
+	ID     ID `json:"id"`
+	Params UpdateRepositoryParams
+	Body   *UpdateRepositoryJSONRequestBody
+}
+
+type UpdateRepositoryResponseObject interface {
+	VisitUpdateRepositoryResponse(w http.ResponseWriter) error
+}
+
+type UpdateRepository200JSONResponse struct{ RepositoryOKJSONResponse }
+
+func (response UpdateRepository200JSONResponse) VisitUpdateRepositoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateRepositorydefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response UpdateRepositorydefaultApplicationProblemPlusJSONResponse) VisitUpdateRepositoryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ChangeRepositoryPasswordRequestObject struct {
+	ID     ID `json:"id"`
+	Params ChangeRepositoryPasswordParams
+}
+
+type ChangeRepositoryPasswordResponseObject interface {
+	VisitChangeRepositoryPasswordResponse(w http.ResponseWriter) error
+}
+
+type ChangeRepositoryPassword200JSONResponse struct{ RepositoryOKJSONResponse }
+
+func (response ChangeRepositoryPassword200JSONResponse) VisitChangeRepositoryPasswordResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ChangeRepositoryPassworddefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ChangeRepositoryPassworddefaultApplicationProblemPlusJSONResponse) VisitChangeRepositoryPasswordResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -19962,9 +20916,18 @@ type StrictServerInterface interface {
 	// CreateRepository Make or attach a repository
 	// (POST /v1/repositories)
 	CreateRepository(ctx context.Context, request CreateRepositoryRequestObject) (CreateRepositoryResponseObject, error)
+	// DeleteRepository Forget a repository
+	// (DELETE /v1/repositories/{id})
+	DeleteRepository(ctx context.Context, request DeleteRepositoryRequestObject) (DeleteRepositoryResponseObject, error)
 	// GetRepository Get a repository
 	// (GET /v1/repositories/{id})
 	GetRepository(ctx context.Context, request GetRepositoryRequestObject) (GetRepositoryResponseObject, error)
+	// UpdateRepository Change a repository
+	// (PATCH /v1/repositories/{id})
+	UpdateRepository(ctx context.Context, request UpdateRepositoryRequestObject) (UpdateRepositoryResponseObject, error)
+	// ChangeRepositoryPassword Give a repository a new password
+	// (POST /v1/repositories/{id}:change-password)
+	ChangeRepositoryPassword(ctx context.Context, request ChangeRepositoryPasswordRequestObject) (ChangeRepositoryPasswordResponseObject, error)
 	// MaintainRepository Free what no image needs, now
 	// (POST /v1/repositories/{id}:maintain)
 	MaintainRepository(ctx context.Context, request MaintainRepositoryRequestObject) (MaintainRepositoryResponseObject, error)
@@ -20991,6 +21954,33 @@ func (sh *strictHandler) CreateRepository(w http.ResponseWriter, r *http.Request
 	}
 }
 
+// DeleteRepository operation middleware
+func (sh *strictHandler) DeleteRepository(w http.ResponseWriter, r *http.Request, id ID, params DeleteRepositoryParams) {
+	var request DeleteRepositoryRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteRepository(ctx, request.(DeleteRepositoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteRepository")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteRepositoryResponseObject); ok {
+		if err := validResponse.VisitDeleteRepositoryResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // GetRepository operation middleware
 func (sh *strictHandler) GetRepository(w http.ResponseWriter, r *http.Request, id ID) {
 	var request GetRepositoryRequestObject
@@ -21010,6 +22000,67 @@ func (sh *strictHandler) GetRepository(w http.ResponseWriter, r *http.Request, i
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetRepositoryResponseObject); ok {
 		if err := validResponse.VisitGetRepositoryResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UpdateRepository operation middleware
+func (sh *strictHandler) UpdateRepository(w http.ResponseWriter, r *http.Request, id ID, params UpdateRepositoryParams) {
+	var request UpdateRepositoryRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	var body UpdateRepositoryJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateRepository(ctx, request.(UpdateRepositoryRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateRepository")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(UpdateRepositoryResponseObject); ok {
+		if err := validResponse.VisitUpdateRepositoryResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ChangeRepositoryPassword operation middleware
+func (sh *strictHandler) ChangeRepositoryPassword(w http.ResponseWriter, r *http.Request, id ID, params ChangeRepositoryPasswordParams) {
+	var request ChangeRepositoryPasswordRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ChangeRepositoryPassword(ctx, request.(ChangeRepositoryPasswordRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ChangeRepositoryPassword")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ChangeRepositoryPasswordResponseObject); ok {
+		if err := validResponse.VisitChangeRepositoryPasswordResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -21759,323 +22810,335 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L0Lc9u2tjD6VzC8Zya7+9CyJD9iK9O513HSNm2d5LPd9NuN80kQCUmsKUAlQCtqbv77N1gLIEGKlEhb",
-	"TnL2OXv2NJZE4rGwsN6PT14g5gvBGVfSG3zy2Ec6X8QM/n5Og9t08WMi0oX+eEfjlOk/goRRxcIhVd7A",
-	"63f7x3u93l7/4Lp7Ouh2B93uH57vRaE38Lq9n1/88cvB/zr534fXp+/6F8fPn74+Ou9ddp97vsfpnHkD",
-	"byri0PO9hEmW3LFwKBnVKznxPcliFiiR6CkVnUpv8P6TF1DFpiJZeQNvDMsrjfT5g+/dBYwrlgw3r+HM",
-	"++x76SLcspXPn30DiFdzOmVFQMwon7JhyBQLVCS4N/CCsfJ8LxBcRlIxHuiFBgmVM8/3wkje2l0saBCp",
-	"lTc4PnnaOz18evz04Ng344Xe4PTw4Gnv5LDb9b1btvIG/a7+M6ZjFnsD7yeahEQPRnoAORp6g95xr3vc",
-	"68MwUolEj3LY7R8fHfRODjVQGA/L+zzoXveeDrqng0M4MvZxESVMus/097on8MzBoNfXz0w1Mgy3H+7m",
-	"J156vvenGG8Z50fPbFkj42ffW4iIq2HEhyqC8y5t42DQ7/0B8FgIGSnEkZBNaBrrI0lSvmW+Hzzfk8GM",
-	"hWnMtjx6rh+N/sZrUnVqi0TcRTISXH9fOOMmx6W/o4mqOS97FlJRlUpAfKGvUFO09727KFEpjYdzGswi",
-	"Dqi8+aUX+ki5VJQHbJim8PBRt3d0Ou4Fe08nfbbXDY8O907owXivN+4Gx/Rg0g97Gj3nAp6+m+8d9vO7",
-	"ypKF9zm/WlcG7MXbVXmJmhCfkEbxCpEmTBOqr+ZwJtJEeoOevgl0HGuAqyRlGu0V3o2EKcbxGr//5IV0",
-	"JYdiMlwydusN3nsy5SFdeR/0CZrnhvoZb3B0rO/Xbm6GRqw5/TgMWUxXds3HLtgIj6YzFa80LNlHNdR4",
-	"XbyxvetuH2HxnwCUDXeitBMguhn51Sho7xqMqHEunc8pjPLyjiUrEtIVoYrAz+RMRnT/WtyuRMfzPf3m",
-	"8G+h0cvLf/F8L+WLRGiKqY9haIiiN6FR7DUhyL63jHgoltmJajT6WYwLuEOVYvOFgvOuxBhzlzKMSdnG",
-	"37dTqtuIhy5T0qdoViG9wYHvzZmUdKpJxvsPQCCmCZNAQMYrxeRwwZKhZIHQw/S7p097R31NSUKAYK/7",
-	"9ODpYe+kf+h7TFHzoB64f+B7SigaF+jM58YEryGh0aeYpJxHfArfsIX+gtEw4lOCZ/joFKhMOy4drC5w",
-	"ZRbcFreEt6KXn6cWejT4kWnLflPCYq6OIR2ThLEhnJ4+iNOTo4PDk5ODg/7JNoS50CilxYlhIFKuvMFh",
-	"r5+h0CSKmVxJxeb5nvM7K5achcPxahuE9dkMBdd0cEJjyfTVViriU0C5BVUzb+Dt39FkP47G+7dpQvcd",
-	"KvHZsiW7vdOTpyeH/cOnJ92Tru/dsSSarAzVOOjiYcALhZNAxE6Y5XC9/snJ4Wm3d3JygkcQM1V1UP1B",
-	"73Bw8PSP6lPJnml2OX/OYL0LoeQXoLvL4d1cbzDHyD3AOg03u13zyDgS0rLMw37vKOiGbK87Pu7tPR33",
-	"unv94Oh47zTosj7thQeTw6MaTguv1XPafoHTPn1auC352ipuuwvNXkGskGkQMBayEGTgy5RvVwJKVHM3",
-	"PLGtXBYLtXFV6+RMJdF0yhK9ZyuI6C2/OwdyVmQsi2h4xxJDOE463c5Bp9uQejAeggzrDbyZUgs52N83",
-	"FLNj1K5OIOZb4XFWgSKH4SntBj22dzzpjvcOJ0dP904nh729/qQ3OR732FPa68Jrd4zrCz6UKx5U08ij",
-	"E7PcOJpHqBQaHn3UNzoM8KqZkEpzKrg1+FVIFTVU4DC7CPjTQohY8+oML5WRBuC4cn2o1/U9vbZhdkqM",
-	"hqtN4oRKKJcLkeid0FSJhkJEKllilqKJ3/93JxczlrBOLAIa4/Ejj7rIWVRO2EqXetKldMOlPtQIstCX",
-	"6lALpwZIWhLwQtnTMuVW1VAzBW/gvQ9l7wNhyWKfJYvO3Ty89baqiFo6nYg4BATff3He3b+b7y8S0Bnw",
-	"ED0mP/Za4eADFIJWODhnc2DvJ0cnp6cHh0en/U0ahe/xKEAwRgsAb++03+l2+p1eV0MZAHUIgJrTQO+v",
-	"OzjqDo6OB6d00B0PugFQd7UUya038ABGGnoLsdTCmcFIwdFeIdIkYAaxEa4amvvn3f1L86OWiSRjfOMW",
-	"W5k2tDwZwzIMU28uci1pwpH9v/8A4tOM0ZAlcMFfXtMpXHQmgyRaGFvG9YwRMf6TBeqJJIbo+WQiEjJ6",
-	"Ndm7oCqYjTpgOADE8Qbejde78QA6f6VRkutYmqzOKRhyVgv9oFSJJr16Gb+KgOKEVfNrQYWICVnOqCJL",
-	"KsmchqzTaorPvregCZ0zZXZ7jrT6bGKIe3HWM0VEQqj+kahZJImmPB1AXG/g/ZWyZJUfTEb2YSx3FROR",
-	"zOHYNSnaAzXKr9i9WctzNjHCU3Ex+H3zdYxxnPssJE2kqADHCLTMAH4d6ZNQcCpTRnCu2hXheO5K5vTj",
-	"r4xPteR5pOXd9UWArfHVC1AHKsbM5ImaUXta8l4f1RkQ5N5svCjciEjlkecRzz5XzhOy+UKAweIXtloH",
-	"5QW9ZZJQkrAFU5H+klAulyxB7NaAnUSJVERwZn5hYQZfvK754p3Z9vR0NSvvHx01WPkEbnP1FRxp6pAd",
-	"PRIEQiV8Cmgcs4TccrGUJFIdMvrniESSUL6qX7ihHXUrPj6sWuKvWhpZX+ArxeZSr40iUlJF5kKqOqwE",
-	"maYwcabS9ZAtfIzm6Rw+dQFu5mO2pIgrpmVFvabXMGh5SW94vEJQcaZXxj7SQMFXkSR6HXWLg39qj/F4",
-	"+zFeprz+8hh7QLurYw1z9cO6knm7sX+TdMp+SMR8HYQ/iTSRZJKIeU76iGY+iUh5yEISiiUnSgCYZyJN",
-	"nhFzjvDNmE0jkO0t0hpRn8wFVzMScfLb9XndKehZ70NAYTtAwJ6vNhOwcfGy/kfCJt7A+3/2c0/MPv4q",
-	"9wuDZrNcR3P2h+AVuPfq7PUZ4NiAaOWcUB7ipqVPlrMomBEK7ERIQM3frs99QmMpiGJxrEEVJQ70FEjE",
-	"NXDKBfJW9xg3IOrOfFxiePmRp4vqA+diWbtEcZ+DNGpfPco7MlcLjPe9j3tTsWfGyCdZ0zQ2TFy0mrW9",
-	"cp+R2TGpnoswqvTxBYIrxhVquos4QtFs/0+J8lkm6X36Ftx3n5veIneTGRhynp+5Id4ALsp2gCi6Kehi",
-	"UWFYf9pyqXYhmxbr+kyar9ZxjXxhx0elC6PKA1Hld6jR/luC9Sq37lTB9ZIF4o4lq6sZY6oVWBuvozhF",
-	"3TJcs3bzozXmY3mQA1tMJjJSQKEd4y8NAibl8Jat8NgYvxuc/X41PDs/f3l1Nfzl5b+Gr7SCP06DWw0I",
-	"NJ/KogVLHpQMBrEIbs0pegdd+8VchKANiPkijigP9FoWCZtEH43hZR8WFyRMDfN1OYu6enl++fLaWVuL",
-	"e+9Asg7UmdG6GZwlkubhIqZB0STU1MTsvox2BTGZWN3DfMHNAvWac2Nz66k22KkzM8dwTheLzCuQCD1o",
-	"JEWstUkNtDbARlhWQ9qxpTbH6MYG05JNcUGlXIokBMRLEq2vzEQiGRlTpViyIlJRPUWl9VHN0vl4keC0",
-	"pz8MTo4HL7qDk97g5GRweD54+mJwfDQ4PRv0fxi8PBucdQfnR4OjM/1M72hwdjB4/sPg8IdB7/mg/3zQ",
-	"fT446Q/654MXvcHRi8HxuX7meXfwQ3fQPRt0Tza6STcbKJseiwV81bGgt2IhuFwTBoxdouXNyJSp6jXZ",
-	"R0sM+d5sfF1XBWakxcEK41bV0OaxfXimZIza9Hz2nBPEAAt788t/L5Ctx3B8Ccy5ct0095cA1oFhtdmv",
-	"hEJ2eY+MRd8u+MAIWK3ZKhJJMhWcdTwM+DgLArZ4PEz7WYxbwAefrgTKn2Jcgsf9UORtIsYxm2/Y7gKf",
-	"+M9KLQXkMOB3kzSOIZhB0Si2QrYTvUMEJ7mzgsxEHErS6xIx0f8FDU9vaBKxGATOXGDX/CQQ8znjITWq",
-	"1PtPGCZhFMM8zEHSOdPyolcW+Q+0yP/5Q6asbpF0XJ/1YfdUc1QFzojraM70fjXemC0bjThN+EDz1IEB",
-	"2CAHS+MDt6dRcehnJGGTVNIYHAlkQqM4TRBtc4n0cclkQfK9r7i8jsp5hIhPlpGaiVSRSEliBS6wNylN",
-	"CECiB8Os/t1qH1+crOZbejSS+u8GamNIfmTqepnyNuBKeS2cUk6UdQ6a+BaEGIDjTzGWO6G+Ro5+3Gub",
-	"C+v3Eu/XoWPUpWoU+uK30Sz20a7ifxHwrQeX/BpJ1QYqYAVQbI7O/MabXZuzmnuBI01MiDE3E2Nulj4R",
-	"ccikQi9lxwFzlSmZhiH4OGn8NhELliiwOJuwhYXzlWNCVYXTNs+WlhfHZM7mY5bIJ0RyupAzoSS6Negt",
-	"40SJKVMzlnTI9SzK4haQJTNJtOLbyUWBsRAxo1zjtBvCVeMsSBgN30BMJdpr1kz8IYsZmDNNiHMW11Dc",
-	"0vrkhU0WTfnd/mHFTOxjEKchG677BKSDHS2d2OAAfYWv9rrgAjVP0CQBUc31YbzEJZS9F1KPEwGJ3Aqv",
-	"LL9jI+L+ik/h8oYLmtA4ZnEBsN0yniA2AlsUHNkEVYSCU+kZ6ZLvrQvb3PEnkmDAG6FxjC6lgjO44A7u",
-	"rruDrRGqNcTLrpNNm7rSjyC7o8Q6WMhYiFuZ7WlO+Ur/Gyky0x/xrtxjP64Dh8bxmwkI85vO6cq+oaV3",
-	"wBQ96p68jRZ7YoHEYA8seiwxd6GUg3Xfe/cVb0EF+hcsbe8RMT5kg2AEhVe0GwE1RhOsQxiz9Wd/NDb2",
-	"lNb82aSLBFmYz7rj010zTli/6CwZrkTJ1zLiNi/5HJ5/kT3+uZQ71xTzzp2XNPIVr83vVj5MGA1mLARV",
-	"zIRcNoQt7PdFJG+rIJvn1jVzMhdz7dYC0MaScUW+J5zdsQQ07UZj5o64T+s/zkBX/7QGGGCVhIKST24Z",
-	"W2jC4UNAkp4dBJ7MSUckXclq5qnHH6ZcRXHlLBwGiqlUOBPjoewQs9PlLIqZpleRJHoc8j2BkZDQRXoB",
-	"MaMSY6GawQJsFjWhOcsZS5imnxGf6nn1yULMkrxlIZkIAHlzpPgJ/NbrSFFzEDbF4NPDmaEGJ1gthvox",
-	"mrBWKBgLyJKpObPXYizCFQkoJyDTwPnkEX/NpjApT5WbLWVzVgWeQcCtDeGB69p86qTgRC3tzcRgrb9k",
-	"UqYqlltIQKj63WaDbsWXK3iylIyxhqi4aYyReObcwCTlJjDKxuY0g4e1kDVZID5qUoDolA03o8pv5q5q",
-	"2RtODV7SF57Fk1zuFhaRsmBHvHmcsVAOSMQxMtKcGmrwJthQz2/jlzBqAcQbiGVoDgI3rqR8ghuCcyDX",
-	"KWpJ3yvy25prZpdsss6Pw4qsOb8UipQjlMOTylctw4Uiq/XXebflkRa7C7cqI1dbZITdCTYocjy2YOPE",
-	"AN1Hg0WhpbGo4ntgdd6q9V4yGhLNkFdqFvFpNQ9uyz+20UgiEhKFGZv+HumwCbsDR4y/PeitHOGzzpIz",
-	"Eh/MRBQwiRkGgjPA1xEqNiALESM2+YaHAxHhUtE4phhOrVU3CER21Z3jo6OD483aTglJSouuxxY3CGsj",
-	"uhQ3/dKEBJsI4ZEV3UZg1R2tazOjZ1kYsX0nA5BPRkAJ9R9Lxm7jlRkGAj/jFeRoFNGVLhbxKo/7Giox",
-	"ZB8jqSI+HZpgn0ZWi/uj/U6MLSaWraGO8AIeb6WafjlzTqaNNNxLJG/P4bq03FCpHIIb/+7XB2GDY0Fz",
-	"F7ibJpCYvLsAk5sEWwQt3jm9yU3R804Zhk/ltOoSOFtsryqksUxwfgElJ5M/wEIkxZxhwHQs+JQ11wBe",
-	"mgkvs/kK1oOD/jq3ctW0rdTzkcxoWqDaznSqdABpoZYFarOVIcvVTGmtmoUz6/E6yi3hBEz6lZ4Oiz0Q",
-	"Sv4UYzKnKyJVFMeIjUWj1vHJRhrfAo3mjMo0Qdxsdh8vzBsvzP2qMEK8QvHYZPxoCv7jy+uRtU9a/eIZ",
-	"oVYpZpxwAeweE9/MFJ0K0th8Z8gSWmzMvNCKytzTElqoZ3JfpmDZYvMtvuGQUNFui81kp2dw5BocmBRl",
-	"UroeV6L6AdNmmKHYoqhKfgFhKqsis5bNKMQtC7Wqx2gwyzzWsEygDp36E3ZHd8JFthik9ZN4uPY1pCct",
-	"bNr6rd/xpVYYkpXKqTGHgSrva2AsRRJu2np+9E6waG3mTwm7MvdGCbeOq6SQlI/hiIY1B/juQpLxyggA",
-	"ygYPgp9hmoglB7kzFxFssg6Z0ZBwQRIh5gNkGQY30R4XxSx79onMsrXGxoVDE0bGLBZLYiN1m+FJZaGh",
-	"LflW7isv4I1H81A0EgBQoG+Orr/j860wtVhPaZNIqIV4FqQqumNExkJJIu6Ye9oaQZBJl9nzNoGwymfi",
-	"t1fEziG8vZ3yHoU19kczJlGCjLV6CnXenPulGTf+ZrPSt56nUDOWVKnBYIe3Mxof31JLOmZ0386vOQuK",
-	"Y0BJgdBrBjMVjaXWtzHlnIV5NOc2j5djAG0dKFo812yYhkd5yaSJ/CiembucZjejvLA1Ae0MjIpLkcYh",
-	"GTMTQ5QZK8FJm5ifg5kQEiP68rIKjjFrnXAXoFkHE2e07eDZnWHNxYNHta3ZiS7EHWt5R7Ob0XhvhcnK",
-	"GA60yH5seDzVOyt7MCFtRdO491ktUPDNeMbU96GCKJxrfQwHqhIXqNK6aRxNZ4pIegcV1wSa1PN0WJp5",
-	"DVFn6JDRlC5GwG4J5IzccODF8CoXioDFBwlNSFd+HlAYC4VJwJIUyhJgwRd1w6121iEjtYwCNhromyMC",
-	"jScEvimNFkm3ugEKpGopOjccLNUIrildaA1Sv14NpaKxqVSmgi4WI/JXGjEZMJxtmjKpUCKhcSxBnNAw",
-	"G0EpyRHeb0qMk8q/4XqMoT35EcTtStg0o6FPRmIyiSPORkTOUuVOAcnoWupRM3bDbUxScXO2fCXmh7oT",
-	"eb5nRq7c9YvMyNXisoCkG0KdmDKg/vWvf/1r7+Ji78ULh5FRLYoFaxysW1TZulXZ0msX4gVdvZn8Dsmj",
-	"+VUwSaSggOIfKmUS/1qykNu/1SxNzJ+TJDLR4VSliUlBXQdPbghrZ4LN9x7H6Fy0mfCQHE+VglABElOF",
-	"9qAiiG34VW55qYo12V61waVL8PSaG5l/kYkqTzKStyar7wLSB/LzTBgmMfoeAqrybF4miUjOzZsVRO02",
-	"4qGmBk60vI2VJ/o1lPxpGLLQNzprwrRgCDYQuxQQZjmNsbQUjcEVlnKaqpkWHQMI1wUf4TgKQ6YvJRdq",
-	"OBEpD9EHNomjQKFfLE8KNBkDmCAYCwmDsI8BY6HMMwYhnzOVzLP+dM/37ubDKZZFuJsPx6lc4V95ublF",
-	"wiZAzYd6uyws10SFFQ7lAgFsXXwph+gV84D9NmQ8YmHBNVd60vkhpHM6haeVEMOYJlN4gCo2hNg3sxR6",
-	"R6MY3q48VTAbhDUBQMXAlmbO0jqXuqo0b/w+W4Hz17KxqSArphxiFunvmOw08MsOraVqi1xT4XwdGg3F",
-	"2XCVeOBCaxcSWwH62wTLenls3W79MAeWWzQAHVL4GeyN+guIVQmpdU3p5/TH/Jl1ElsYo0z4UI886G3z",
-	"Mji2+N4moU/jffRXyszPJmu5WAuh4RHlDLAw/9P201ugNfM5rdsF2xnt1s6kndUBtg3m4jbWh/aO159E",
-	"HF6agLBt9Gc3gXVbYuc46PTFCLomQXINiWOW7P9pY4BVBX8ds0DM0cGVubs6lSVvCkTDTmg2ns9SdRp5",
-	"XOR6LGiWVr9mB14pVozlirg6PvSqsDKrrl85SGbd1tzXWE3CaDJhia0eZcOM0F/1DOOMjD6jf/BNOHXC",
-	"gJv8zRLRcGW3WOPNffKgX/mkqcr5qcqWT2u3hukM2TawpGTDtckZ7R8d18aVLWcixpA6a/3H6MtbLpZ8",
-	"HUWK0VFXP53psfUst9FiAd5WavJTKpi4SOpPT1nrihP4NU3YkoxXjTZaQt1blsUlackuF9IAzNliavEY",
-	"uKJ8MDe02m2F0tBeONrm7fkdj5KupIMq644fP3f8tHTntCHl1WCFCNmW8VQ7CA/JamLWuujMUYlbxhu5",
-	"Xxp6412SvfXh/O5sDxKpCcDM+BpGTUf3ipneeHq7kFw3BEs3FludANp6plKVkRDWh9h+Bc5R6A5T5XkA",
-	"e8STgrurwbDVzOT6IWykhnr/Xk+3B8T2VtBauxb2jZOPKsIFQVkJATuj4X2ovAu9jLTbY95O5K+ySOjM",
-	"8Ij9cxY0URHYEXI9GSl2WKkIm54jpcg623hk7RiSiEkiBZnQxC8UpdRcw1h5wk61DER5wOKhqYfAXFmw",
-	"Xf7iethZyipF5ddC2WTq1lH/98iGSZI2aWY/izGYltp5OWtE6I3yNZaq2LqaX/RjIOcpNhyv8u4s6zSK",
-	"zMSSzNNgpsm0hXA52qnh7Sy2mPlU9UTWc6a5c6rYm2ZLCQx8Lu96UQfITZkVhTSI5tkMrMHBXMFzn23D",
-	"mkoyhuwyFPoqmlqiO0sdWM8CaIbhFfkA91apQZMDRLZwc07YzwhWCZ0c3ClQliqymt3HdRXQGH83WrQy",
-	"K/HGjKHSrmDkzaqpvZgOpc9qjhp09bDZhGcifRnYg+OYgTkYm9zUkf5diERQNOjRfK4Z/jsA+CtlKbLN",
-	"vJdT1ubF9zJ7NHIc/NtoeRrakebqlRD5NXNPVEv5696Kitz5YhQbY0Sxj8p61kgqIUtbLDkRSciSZ+SW",
-	"rWRWmmH0/choNu68TpiTgYxzj7yBN6eL97iED/lKLqi+UBzKVbbTW8JkNUxSXlcUnMWx6WRgogzIJGEF",
-	"rp/x8yp5fC3KtKKIsgmg1czk3YV8kgVRKSFutcajeZRvI1rQNR2iK3RUDA4f+U5cj4l+QCcMyloQCYZJ",
-	"XutSt5m1eoGQob5kCSvEtFaYTYSeRrnstAlXZGFEecuXZDqdgmg1rIqQL5bHKMMps2KszLHO6B0jk0hh",
-	"hI4Sne0yrYXX2vLXobBhsVVU4MKJ+H24fb+FPZ+M5EwkCj/KEfhkLKIVRgMF4Zs0/7ezv7vb3Rqcop+9",
-	"wEe/oul9DVveBEGaJMwQvhIzt1kDG9N8nFCWz+BprbJOAxbAeCZABSLYKGaSaNIbVCfogqxYbdw34fU2",
-	"WOeJaRrwt4mqbmgCKcT9ZJN92AipXUgCDtzvbx2xgewtWdaWMJF7xIS4y4Xhq1ZbDkJsR6AQhexpIw0Z",
-	"uMGYBJ4YCzUblOM38d0oLL5lYirXCVHDSN2dRCQ+4Oq+FUuWrAl8kMYrJhNgG3IBunmlAOdUlyylnv5w",
-	"Tk4Pj55WmNbaSve24uSntbI2eOdlQdbzCVS8llXGkXzdpgpllRUt4otUEaoI5lcAebH9pLS6Jn0itSZO",
-	"pU2c7BT82NU1AsoFLquJWxZDMhqgxBdQrrEM4+tJAsF8XCx9MnYqajWM370srKFKhXBLZ9Ya71CoeyJJ",
-	"LKamhQ/a9OBd44PZUElgnd2a0ptr5xt9xCQHtz1PjRlim74Dv9qZnFx2g1u+1QwdCFRSH8fGURJd17rx",
-	"NpIgw8qsjDaezkJf33rftVC5m67BqKY3cOXCTDZQqxHL5B0jnXAWfx14VbAvoe/aCVRzJJvYNSAF3lSR",
-	"FVwnN1YAp3RtHh7vUR7RrX37qbKaV8wmylgANXGIQHmDvCCtw2kSwiSmR1VrSU1slEWIW3PlpjBRyK0e",
-	"OFG7ECK8GfL3zMv6FuJOcvtYXsrYObrtWFy2NLnVjfWfmh9U8t21piMtRDc6ZcOEBdEiykonumf4Nh3H",
-	"UUDolJFbtiL/GNEp63U6ndF3WuRxlHs9NYkkYTxIVgtVyHGx3kQa0nHcIMfF95ZJpFju89SXgn1UDZyh",
-	"nyuh7OZZtvEgz1hwO8w8C9u9xU7X8Ht7nN2u4msR6rI/Iv8wauR3Phn9LVW4N6FSMalGRCRkxAVn1VLH",
-	"bmpTZlVUqzyEGAfCwRuFferCDU5xR+91u6DXOFlNTSBfi1piQkY5sEfFzIUNjGhLvl9rT1BDN75p0P6p",
-	"Qb7hbYkGFBq5Q1seOVGLdSpQtEg6+dD3S6POO8RXC8VOii9YruZ0ReDOaqqAoWtbYZN3WKk48UIdJ1vD",
-	"TWHVNR7CB9C4bIz9M2NXdFtergVDbNp0Fc1x+t+vd3g1sf1a29DPaZ5LY2MpqDDsuL2Ttlu3TUjNFvv2",
-	"7zbsKo60IjJeQTh8h+RIMwBlpUPkwYDYTjg+waZMPsEmSj5J2BTa8haaOvlkraWS/goo0xDiXXwS0GGg",
-	"1z+BEHmfqFiSf4w09Ebf+SRr3kT+MZpqBgXW8JFPRnkrp9F3cJ5Z46cO0fg9IDMh9QJFonyjyOmN6CVH",
-	"d1QxXA1cdGgiLjvkF7bCvNExI9PojnHQyRi/G7w+u3g5Iv/IexKiBfGX3y7Phpcv3765enX95vJfQ6Sf",
-	"Z79fDUffwZ8ajIO3Z9c/ZY1LUdt5hhEImFpwyxaKSEZjhuXULQLC7P/85z+rHAr9bgWXMh3/a4jgW6qJ",
-	"XRXxuw+hsyXJVjUBYS9pMMuLGurBTLifhlzEiRRogNdv510UD7qFsLCD46P7pOtaMcpemA8bOfouDGdu",
-	"If1H86Q5bcIeYEO3nb/0JcLWXMZ4HkbytiL+HXUp46msVkO3owrcVrarULqHiR/3KInUXBUwZ4QlWtvE",
-	"hTwk+OTedVjuEUnYUgpw+8y1guAr/hbeawXEvKrp1j01i0mpGca52ba3XavNvWbLdxdtK70Y6n6P6UIz",
-	"2b3xpEFwzFaA5wa7xhhu4mbWVl6bK7CBam5M499B9vzGlHmXKrSj3m9TJYF0azJUSKEAl3qHlMk7BlZC",
-	"mREt4Rja7n4LgemViU6KZgxmO12cNzC7l1M3NRoU11eZurDZmbq2l0ZhHc0Kn2xrbe6eeGUbZIDKBhSw",
-	"ZK0dFry5YwnoFtKUN8lTFhAXoDIXDTUKrB+s099zW601+JJ8r3UnExb67gLlt0kqqyNE3HahTYcHYyO8",
-	"xkIiJpMahYdOmNpa0fEKn6ox2wDQdyPhmb6ijy3eIW9ohx8Xpv4hZ0vy7qJDfjfarrFpQFVxW6UF86/I",
-	"GbpAMroRxKlULNFSodaGDN1ImLltCyGqaAaVQ8Xmizgz3m4t1YnTNBS9qKJB1rC12fMtKNhExGHToTVM",
-	"mj1576pz641wG2j5260Sayq/TTrR6AJzFjDDlvPgTmqKKTCUStYotG0LSaggIKb5yDAKGVdZrt4mSvIL",
-	"Ywvy22+vXkhA1Iuzc0LDEOL9a1oDFFC52VHawuMLEUdY7WM7mymE6G6zUdeE7DZt3OGId+v+w0jIYZrW",
-	"hZtDDZWA1T8xFzU/NMtVh9fL8/jOqvxN2zK5ZlhRQ1ZbEI1XXtOuYnKaiYSD2n56bKisamtozekKAuM6",
-	"5IzfcDZfqBWJI4k0kq8IT+djm3vT00iPZjRAsi5Y6jB5DaqqlOUnUyKlhafPKYTZ4i23uGSL1/Iibo1f",
-	"Kp1qNrGtepwNmm9l44m+TcQkiguhIRpBQppojJgyzhJaXZzoUlS59Ed3EVuyZAQGJtkhI4xgHGENlblm",
-	"i34WKKrPEBoXQLlA+HzD81pn+meMvpFO9SKjd9kpcBD8Ts+nEYAqkYxuuEatULjl0Quld3Cl+g6Uor/1",
-	"d3aY6q2nFd7p+6TZtE+J2djMpb61SH3kQMThusnGQSY1wembenpsbZIRC1UZvHdtC0VZW21Wec9kaIxZ",
-	"LPhUEiVatLxYgA+gNqQiqyelEC8HZMzUkpk2Fuj1tlWsoHNNVtmpsASRYp0VMz/SscZJKpcpz5JUVBJN",
-	"pygXbXnl2jxZmethh8nTPbbkb1ymfCeCesofU0i3gGqezZAn9GV5DRsyGBywukQyr803pzytoZFXmcJU",
-	"lWAk0dEAkp/VICMsnal1S8X4AGM9RDJnCSZ/AsfrH2JZXP+GU4gEyZK5NTsUFbTurzQKbj1jOIQ6QjVl",
-	"xR5Qiu9e5sgdlY/EPiebakheuV3rmity51DREXImbEnurPkn1dqdFmw0g9GMrEPO4phosgLDyzwRGJ1X",
-	"89T0uVrX29qoPlpOGyZsyj6uY9YFVeDCpHxlCjjwTHvws7qgK67oR72fH0WlU7UqujFNZHTHtisCV+l4",
-	"D3cDySU7k/0VnTanOaYdbam2Y5kEbdYNNnuWm2kKzgzVSJncsYr8OLqIhqZBadUR/ykS4EDziIsk62QK",
-	"PDKSGv9UQgOlJWpMqy4+R8NQ+ll5mjmMpvEa/KwJo7eVkSZufEBtNmcm9ge5orDZhlNSLAqDLHLZtNEg",
-	"VpY1BbFrxAkb3AppBi26ROXHscUKaR70C6e4DkCzyKoNV0GyEn2cbJFqHkMJaAFIiGKKFQ2gLAgUSuuQ",
-	"kbyNFiOgTxJKcafcLaKnf/WchJdKlpEF7VUkRaGLWXMrn4x++mnQ7YLRKutX7HX7g24XmLJSLNEv/Z9/",
-	"vO/2Przv7p1++P/777t7Bx++G3S7/+E1DY9xK7O3I/bY2YTOBZ+u57gtIg09aL8wyuMBR7lVr6KuC03i",
-	"iEnVKuwxpqrdK1V21qsVDzKxqKShodBjK8BqAVYlK4LfPsOgdFvyB8QRcFHfMQ6lAuWKB3mMgkWTBeMh",
-	"HokWrVe5ZFWFL6YfdpuYParY1IT6tSxuWWH82/5aOafYTr/BRHJNpxdoKPxyezPempZvKQR/y7fAuNPA",
-	"4FYPOj2vb0ox4WiVcIzmDGJiW5QNw3hpoyLWB0RPEsbqXlY2FQO7yGQJGdUjaQl9iA9UsGeRMOh7ZBoU",
-	"YGKHmlFuY90S5hMZ8YCZdBC7s1HuNZJzGscs6ZDXptNLJEmYiMWChYPsiiohsGQE6DuGNmW9FaDGW530",
-	"ZUKU6+rMsPlCgx3Dy20/DigWDawDoDWDvBkNVNjtM/0Y+yulsRYmkM1Y+lfjTXJLd1flyixn4nuIO9Nb",
-	"FiA4S0ORqcLYOG5adjYTCg1u/YSydoVOuj2PMEseNJX4aak/bDNhIpVVkHe7eCebMLA2IbFQ3CzF2rSA",
-	"9sUzL2Lwpmv4U6aWbG+N8KZoo6mUImts1bWdYWz2ZizUk+1JD1VKoYlAq4/Xt1vdhakjo16t7R0be7hc",
-	"a5SAWAJ70qPdlSOp11jcNfkbTDDX4pbxr1DI7TFqejYMVrp3T/878dBkgkQ0UImEUYNMgkWlZhAAiyGS",
-	"8VA+w2pcUaEXmYkCD1nT6G9NcR6wt5pWL6LGogNot5NbC/j7eCbK64RyuRCJcg2INFVCk6dJ4PneTCga",
-	"ArUaV8vMFf2HavI3BQkFBkOjvRAO8e5qAaJHQDkXRYN1lpSAWZKg8FWuQFbW9Z4kYt7WezHeGkICk/2o",
-	"H36Oxe7tMZZFLalIqp9Fs/wzrHcJphHQig1CRwlWhmksKcD8rxSbV2GFEtV10aAjQCboEYZF7N2KbpZv",
-	"NQNWlqG5daVX6RxldB7JGQubv1NCYThM2KBzVBZkeTJnNk8VsheOzjUWendzz69CWTxAkGdjlKPIi9Ix",
-	"UuhDJyS4jn+7PncRF4Z1zPGw8HJP6qzJhJrVYzcc+LregeUBtmQyrZeL1DJhVcHIplm/PGxXEHYajetq",
-	"0/wYPdeAcwokWuKg5RXjSyAync9ZiJ278jaoTZxaRdnix+g5GFJydloJsXcXfiYr+qZhHOTd2GNzMsDE",
-	"BBLQBsiNxisyozwEbwf8gm936stk18AF7T1iAr0+8K7OGx6P2w25ILBiF1RUDkz7RLTCU0ViRvMAL6uo",
-	"NU0DtyJHpZyTFWvWWhnk6lG+InORVIvhDiZswWvc5xPbCYXlSSSCB8wnM7GEHC1TXAoUItjyMyJN3BL7",
-	"qGzZ44bFSuvW9LtVuSB7pd2BYYOkmtCVhVMX2b0l47wadRiFkIgIRZwwTw1jfXzS7ZxqQTPSSiHT9Kq5",
-	"I7hO24RsOa1qiwRpIGQJTWgCcYMlvRP8OoYqNq6TiDMPQamvU8Az8d+txgOn22aqTSlQX7ZgbJFFrqPB",
-	"uwu4PxAMGylpPX01ZdjWAt6lV6Q3Lk2uunMFZPdLjKYEuRyBa5mu5ujr1l5g2qMBkDhcpbnFeH8hLMct",
-	"9R5xIvWNpjEBvt8hIws0wALDhN9dSGsGumMIMRS0HJh9E3z022SL/zZc6X84ybfBSb4dIvttUUZj6Gpb",
-	"QGOT/90o00/kM+MkwyIteXCYXPGgkb2kmGpdkSD88qLcnbkmh3wn5jSTS76+jplSCznY358Jqd4PFiJR",
-	"H4rLOur1tyceNkxtLAdCl8LMHwbxCkfm/QEGvdFaJNAZXPwVX/sSnfPryzG8hmA4TX7m9JYRavn2o9Rc",
-	"KHi5ip2ku36dM08zJGswyfLPTRPiLfloKx60qPACj2dBmQ27v2f+9YpkSPB1FvJGilvEmshZTTukkJZp",
-	"ZIJVQJNkpQ/G2O4UnTb3dOXe6FIUVIU5a5bOx4uk8uJf/XS21z86tmuzFOKJJIUSEREnM/YRCyiKFAJz",
-	"9ePOM1qyNPUNCJ1SfcnJqEj+oFQDRqdJxeZPJKGpmokk0kS5UQ/tkgfF2p1+uz5fMzxlXfFtwIOSbpNt",
-	"fSWsNxWdjKBUN2mVr1xj78Yzyh7cUSf5VLLkXuEOxWbVlQ444xEQEzJ6++bq2iSjvf3t2tbKXBrjs+aI",
-	"Fl2QbefFFIHfG61BxCGYJ4ynPLOacrYse8ULWN8yIbzapZBxOgdoG4SHX3M636IQqS2hk6Q866Obl8+C",
-	"KCxE0boKD8VSgxk+r1HMLnT4MY06K0W0zf39wtydYKY46jsk96i/jd7CALBcm5SXjdTvOiMdnmwb6U8x",
-	"xoEKiYPZaIclTrBtOJsWAkPaSNOc97Qa7fMm/Hi4D8rKqY/nhSr2jmibnxYsUtmkq11R5z1/+5ss5IG2",
-	"7DiSoWYzGBZ2iBU/KiovZiENZUpnREMsr1RpYhe8ui3O75pXRCqzg5BMzmxuKJs6hVlrs12bpvxsTyes",
-	"kYRLpWrQh+XYwp5IDBmcChFmYnezDc7Z3MS53b8Wqk2CXFe855TTKQsJIjyBWleG79zN9w777cJReBTc",
-	"F+9evzpfQ7virXj96lzmObmN0oGcIs5V0fOtMVkyxlt5l+4Tfb8maTqJ6evhYPfspVMvumBDaPAS0cwu",
-	"o78wXvAxWGgUCwzbvGedEWwC7UbNlHNsTeqtET7cU3dgYomdwb0CzTTgdzabn+B2Uv+YXVhtfH5dbOqD",
-	"mqAWmp87zUTXj7kmvqHYcLeGY9Y2B4W9bQfvTrh/kTd/KSFAk6r1lS/aMOnizXz1VrY7/DkNqukvFkLY",
-	"vlU8PT1M/tL2jV+ySVWywrsLx722NDx9CR5VxUISmhKkVaGQXz6hf3PKfqkCctvWDyu32nXjItdQsdmt",
-	"1rytRnNWoLlcu6kwkF9YUN1una3mhVYTqYBWghble2oWQV77RKQJDDyJJvCvlmkqA0N+z1L028Hv67WH",
-	"X+uz4axlHXYgCwRpEqnVlV6I0QUYTVBGhtUBp8avsgFmSi28z58B0ycVEVG/pAk1bc8hB2jv3YVj6Xp3",
-	"saQJy+i2qdxETOUm2SHXs0ia8rA3EM9gs9qyZGww2WBqDuWhk+VvSjHR+FaayrU3/Ib/k7yENM2AxjHh",
-	"jIWSUIKbMp1+iYmLhE/EFA+YiDgWS9NDWU+ZiJg9u+HEOFGhTEAkODaOwJQa8Kfp5yRJecgSMvq4Bx9H",
-	"Hb2ONwB6U2kUzNnjFbQd8Un/mAQzqrfJrKVEikTpB7LgczSuRIlew5zeQlGE1zC5HhD4mByQGNp6cUbS",
-	"hSmN+v/qFX6PS4A4ZXj+8odzcnBwcOoTGf1tvgPzQ4f8xnF1OW7Dr6byFMDA+QkWC84jJ2fKlMjSr0VT",
-	"LhJofGUbSUhYyhlW+0ADkyQjuCtgX/JJymMmpeMMRN1jASWjRw5L1Lsi5Ax+wYoiEErGltA+k82NgWkE",
-	"RpKRmRfNU1q2sEqDXYR+9OU1nY46xsaVMKiZKJ0m6fgKQAHh+2qyB8m3I73eUGBTV4yqnRAuxiJcERbL",
-	"rN+Mfuwf8MVhr/8drGn0KmTzhVCMB6u9X9hqRAQn1Jrc5qamVMIWTAEpsqVbbT642QCsyfr80EGCEUHG",
-	"pE+ubSzHLVvh6m02KKzSKS+W3xv4hsaQ7kZMUxjyD9sE5jszDBkFImQjfe/0XRUcMT5VMgoZGe3f9UZ+",
-	"1pnPXLUBGe3PGI3V7O+RT0b7kEKGf4oF43QRdVZ0Ho8A1qP9OVNJFMiRDVa2vQDnGCP/NhFzpmYslZgB",
-	"H0cB4xL4qRFSLt7+utfvdDXxTGLHu7VcLjtz8XcUx7Qjkun+xdtf9/ud7r7TwASomuckg3q9ThcygnCh",
-	"3sA76HQ7B5jPiFmZ+3e9fUzP38MyJ/rLKdb0z8jHq9AbePoiYJ77j/gglCqgc6apQa1LIn9kX5MB77O/",
-	"9TkwaDZ58BwFTvRxyIXgEvlDv9vFRj9cmQ4DdLGIowD2sv+nkdOzJM+MA77/YPJ+5rRZwj8AAiRsYDVl",
-	"gQ3uu5iY+jE+EXHodM0p1ravmizb1L5tcwQMMZ3PabLyBp6e2QxulbCsKZ89TXDjAXlvUVQGtH9ZgQPo",
-	"yHU23xoJHBryC1uZswOC+1yEq3pI2EciVgC+sTe4Z9/bDk5ngHN0Te/gNC7QU2kDfJscR3YKDug/++t3",
-	"cv9TFH5GIQb6va6JMy+yOkS2Xt8lkkhD/SM+TCUbkeUsipnjStKsT3CjiBaPGqcqHnUJ0ofbQfWj4GwH",
-	"sMX9tYRuAZ8rSdqUqY0b7LZCpTe/7GCnPzLVcpst7nS7m/oCbucirat85Oa15igF6OTmllLOlrYpq2kn",
-	"lhSQM286to6F6Hl8EMGZgNzzGJTmK6AH9qh8TDKzP2fzMUtcOaDE1/K4Py3kaNlNM7r1sysJDBdm3PuA",
-	"cd2mtRNoAgMthDVAIVuL1Bj1b5oe0+BWaytcLL+Fe1l7fAMz2+DTPa97Jd8ffxMc/80Cmxeu38T+dgy4",
-	"TPlZELDFbpj9c4MO5iK2QIvtlzEPk90ih7+ywYvtDqR4mcBPUR1u/gQbKuWZ+8Xi0eCV0E//lbK8/MRg",
-	"rdC1zXHOBOutRRq2bgEw0ax8y6O2KFezpy9T3uxB18vzqbJibkKisA5EheyvSsBUxRDpmapGy7pJNtNd",
-	"AG2u8J0mwDYi8tkEIwCaPv8c4uArwANN5Y2xDSQAqAsFpiGfmNJyZHTLVt9DIY6RFmYXMKQPQedQp2zs",
-	"pHpkmtx7T0Us+X4qYsj+q4KV9aTkoHIbdBciRp2aP+//z/cf/vP7zj//o9JznFlD+911b9y/kboLiLNd",
-	"3bV5HJwtM3UXjIgQ1TSMOJYm2pkGnMVwl8iv+f5+XLmKJG9Vw4pKVyyCWxaOTEKI/TxMuYpiDFFDdYyi",
-	"PRCt0ZHCQPcqvY3aSrKmtuw2te2VKaf41dU2TmxlxyZH1EJvq9lhi/tQDC2r3qZ91L0GuNO2l6fq4lxn",
-	"RfZ3pT62A/dj64+gfa1dld/A9YBpH6aYHDEF5sjIFHbG6M1nxQtid2ecF4wGMzQZ47cYH854KIkUgrME",
-	"vRORxGtFjX3bxg05jffzdSgwZZtKpfik6Z5yBm3jbL06qSSB2+wIR6bqB5kK1IVDoceQYv2mso+K8bCM",
-	"xwXBuDlJL5Y09wYHx8efW8kDL/VqwGr8ueijyxoT/s8NQ5bj3DCoogCFFdqTtloGsw+VpDaK/7DTn+Cx",
-	"Ly8LZJPXSQLXkKQXhyWL9zPbRp30ut0OeWOLVJmawvpfvTcWmjtlW/jGjEIrmR1JC+B6KpKSb4RQZtHJ",
-	"RTqpYaFXChEbGDCWEx0gjA6YfNgfK2SDFmibhI6XZxaBbX+DLKsWDs4pvojO7ZQr/RaZMT0dvIlfkohj",
-	"hYx1+qZHKlK3XdsN2pBHjM7yztIwyjIgV4wmpN/tH0Okgopib+D1u/2ne93DvW7vutsdwP//8NrfjWZU",
-	"tNduF24anV7o8V6vDwvtD/q40DzVbqwRfhEtWBxhfSx9JN3ezy/++OXgf53878Pr03f9i+PnT18fnfcu",
-	"u289t2tf/XMvMdPja8CymsbsgixAb5iWtKCpFceh6Puf9D/DLSpELsnMINjLvbsog2jCuYREdwi4sOQT",
-	"BA6jTptkZJBFVr71w88jniomn7kpM5ocVEonhqDkh/BQRuOWQ8uR9+S693TQPRj0+hp5NXnJgpaa4mPW",
-	"2mEr7Aaap1gBjSqSr4LAKrBKRWME1WC5NHS3CkchYGfMoNJloRXfLpDWTGxk4/toVu2ZlDU/LShEpRmL",
-	"isFqr0zuNhm2tiR8uUGbGsoVJm/neg2wsfCDTd6l5AKIKxmvVNaQ2CchC5LVQpm+y3pQmlh1X6Mb5BDK",
-	"dO4TE96SlfM2+U8koYp1yBVTkoxg2RGWKwa2jiE0uS4xCqn+Nxzl9xorQGCb+1yEWlI9u0iwXQ2NIUYF",
-	"l63ShGMAefF+I8x2zp/bWuV/FuMdWuUvGQ1z4RwiodrS8+bWoAFSkrDWUZYVNsiwwKHKxq2EbMCYfCCg",
-	"TkFxsTjOS9rgb6sOOTeNiYxm6gjUfrfbrXbAvcRFZq6C3WgLdeS8B+S8O+ge/bFV5niJrV60tuq9ss32",
-	"nfQdU32j1H7EVECG3uQEq2pV+hsGHksWSDWaUXMXUJs0G2vdhMUKfR4KGfBuw3qc1Ot1Zv+ots5C4eMt",
-	"Hqir7NnHCgZr4elp4NfSfIl8j3GPjNNxzEKoB13npzHPFPwF2/oT/luZ/O0Bb7f6Z2jzSHFu0kG1EvLn",
-	"Pz002m2TOT8PUzFN3UzFaorNdMBJSjnWJNfypxKCTNjyhmdFyKVvhmIfA8ZC6ZZWN+kcAXAFLjT0lKbv",
-	"lK9ILGiI4aL10XhXeYnJr+Wez9sf3T8mz46x87C8rDebPruxELcmQp+qFgi1XevL3mwfsrfRleMc79cP",
-	"wivAchrdsRyWwJmbA7SFq6ceAt22yLXDQD2nsuvuidIDwvXqo+juTygeHki3gUJ8nUPMwuk2kAcIYHw8",
-	"GrEvgiBNEsaDLRLXG+e5tbMrFcaJhW3VMGbTKK9IFWH1wGe2uAfhYlkn+5hyy7m00CQVuy5EBazF1WJU",
-	"r9uu0sWH3SkxTonTkj0VjJX/2T0ddLttlIj8jDapEFqSkD76J3PvCOSRZaFWGUJiyVxTLHeHykUg5uCZ",
-	"BFQBLesbo2VNL03HFEOo1MGjcxprGS3BZKCjo8Oj73xT1jCaL0SitAaQEJmO9WtjKDqGlhV2x7giC5bc",
-	"cA0kW8bWz+t9mr4fgEWOTwZUWBADJyIxgc9Yv/KGa6ry7kKabjEUKAy4Y3A2GwMiyW+vXvhYWdJ2Q8Bt",
-	"GD34hkNpSChWReRMLCEPDav4vNaTxRGTWMIIcssOu11TfR4owUjvYVQlU7KPGij/ZWjNms2OK2nNInWT",
-	"baBFB8fHuyZGin1U+/b4CpTIe/7yx1evB+/Oz359+frF2eVNcsPfvby8evXm9aDf6eqPby/fvHj1YrC3",
-	"v/9LmlD735ev9W8vX78ovlvYUhlWlYTILutZlvTGEIIbyZClGeCyDSMJKvIuaNP1RrJEoKNTBslvn0gN",
-	"EtOIe3dG6WsTmWJ7Wo3ZShZ6OGDRxwp3TsofQ0/8ukHYlyl38aMyBnsHYtoAzPpwkpWH8lyIW6cFPBbv",
-	"xaSBPNUlz1olkFOeWfTBxLvA/a2fG0xdoQDd0w8OabR43JuNs+dwwG77Y2zgP/hU6PJeP8Bzx4iWLAiP",
-	"pjMFff/LkUonpt77EJuimo6bn+9ppzqHo9p1CJMtNWBhAYUfsO6CLWBgikq8P+h9yGpkeDQJZtEdq9j1",
-	"cb+87QNsNFo2Zm+GcqnG0HvvNfRI1aLKD2ycpDRZ+eRskUSxT35OOfPJlb5887EpS/Ba3MGHAZaShEgQ",
-	"LqC0/0Gv4314yClcMqnvdgXreeXcD2rIwU74B4tj9KJg5QHNoiDcT//tEAqcHD3gu+cjdVRkbnqW11B2",
-	"N6POKa3u9OeGFCQTTIyV7pXxMK3IknI36S4XHeHXgHIb92gqBUQcO7NjMXVoDK7ftsn/0Kidsw45yzLr",
-	"8woSGRzHKxBVYUib7641VegGEXEyyjbf6XWcprTrZE7D5qEehV3GCzk+kAak8isRygNDKLct8EX9As3E",
-	"SzZuTaHbkqqXWlq+Jz2Bdv+PQdRzU8A9Tm07WjzkXP3Cmraf8Jc9yl37ka4LOcRYTmUFJImLpW+JC7RJ",
-	"y9qW4eXu7M4MaGMgCwvB9pIPlyr/FOPN9r2f9QNrRK9Kgb2NeNg42+tnMf5FP78xe4y1Gc4UetzsXYWm",
-	"vxgnY3WTTY5WGigUlHbqZ630CLdK7NtVumDbHLr/Ch7in8V4u1tYo30xFWxnVsw/8cLYqwkfHySy6REy",
-	"v12dN+pnMf5yCUd6ss9tDqSOtv4pxjtLL9KD7QbuDzG5ZIe1jzarWhPwFURf7UFlc3y0Q17SYEZGf4rx",
-	"yBheA5okUEKM/CzGmuz/fPXm9cApUUXVDcdOQFDwgCVZ/fjM5JsZzf4UYxupA8G2xpSmEkbnN5zxEGLp",
-	"MXxAkThCY3OyIr0jgsUApbEEo6GecxZAECuNoztWZbXFsX8WY7SAes2skrD1PXy3aJmEXwZ6Izc8pIoO",
-	"yKfPN/w+JkYD8R3g3g9Q6+6bQ79BQHmAJWJ3aOg7swzU4BJOEmuOqmxvNJexZgEkMypJoBkkhMfdcLTG",
-	"R0qyePKMiHLSjQk3lJhtg4l0Go5khLAbkTld3XCcnuB30icjC1D43azOZqfKylgVeKSSeH7xMNEzeYto",
-	"RJQgUonFZnRqxjyylP5oix/30n3wv3MNtQwQq+1ihAvdRwowS4rnYhGi8PVu48tsQ5qRbYQ0IhRajDid",
-	"0CKsteHbCoYJ5aGYk1u2wjwONL7YkghsvlAr7HSDxcWd+26a6klClaJaf7ElRU1xRUgwi2OsFyqWHIgO",
-	"CvNjzDgvJOYpess4EJFOTWDapVvk4ssHpTnT3ysgLX9/x8FoIjFHgNUycxg1QLnNdGer8Fo4kvYROPnr",
-	"OwyhaguCL8Hd14A6mNOIKxrt2qFXyhHAyqxoV2XxhKhlFDDstdshVwt91TGdCGzBESdSsYXMrb1WIjCM",
-	"Glsmwu3G8aUxqSgySxM1sNLqE0lMFpUkKjOiL6kkk4TZpNI8+l4JWIVJTGD8YZkoFrKPSi6a87EwWQ3B",
-	"cWu7wzXiZRd6E4xrIUczss9fX8j5IWEs65RpayOwUCvjBT/pw4jNIGGB5gGrPTljSHR2KQVDGoyWeBeM",
-	"y3KT0NyFqkRwS27FIqJkkYhpQud5GV8IRHEqcWv81CrNmEo2QP+F4b7wsx7vlq1kViBCiQQKav4+E5BW",
-	"jZE7kQLuCFwRdbeaIF4LnysAz73YmDvAgy3eWvHzBt6e/h/En5CzH1+Sl6/PL//19vrlC/LDq19fwo83",
-	"vNPp3HD4++XrF/WPeS0EvsJWaqzA+kcfQqcokXSyk6i335NIYf0cXAHOsrtboIUhSMzZLf5fmIRAaHzt",
-	"SGdgC7ckVytgUMkctbeJSOYs0QIcSwBHkWZjAiMXKgpsnrBGb8hI+1OMnQw0FO/0iJqT/KklSy6W+jvN",
-	"N27ZoqLqkN7/mzuW7JqGf2UB5RpzBxyaU8q+aok2eZOxDdph1lWnHfz+a2h8sLkm6h5C4ZEsxwkrti6C",
-	"kzRf7VbF+8m0M68onh9ZhgbjPZEEWgfzEGVAfdcwx3JA6A23gp0tAAY+MChkAtLVnyLiLHTsOzINAuyh",
-	"i6XDsML/DYdOBaZmyIzy0LSOf4ZS4jKSLC8/hkXwb9nKN2qpHh1DpuuzkcwRfyWND+d+UKGNVvb5bMa2",
-	"V6CO+5nz9RHeiTnYDtRGoKEpy/urwKXXzWUe3c+eM5M96OJcQZQzzVdoVkcitf0abbGc4TtbU6bOwYaI",
-	"HTeMudMwt5TLDrkWaTDD8EibMIw99LEhe12CVY6xXy2z6geRTJkD3PsC1N+g+Ndcy3UU1CRF5T35kd5o",
-	"QMLVN+mQjo2JcltMRL91wzEaHQiQlLZMEC2Qm0J4Ut7rA2mLJndoBMOpbbg9x34d1oGMSJ57kEv0tb7g",
-	"7NGW8hMPY4zfBPno7NA40xAhv4xVBqfeFpB7hXj0kIjcG25DchHRq1k4xKdbPFWFWZBwE5Hc8ALia5pl",
-	"au5U8VATOPkNstCWwqEblHo37/asx8nW9800EAg/0ZBcS8Dq9f54linnaLnCsEcr/KhoztoEqZrNNY1O",
-	"BXLU2VGcOtjqE7Y3iaPpTBUwZ3eXy96TlG9RMvQDbdGrXSFtt27Dw6OOLlPuRB39O2hCKW+gBaVcOnYs",
-	"FiWPGU6TIFJkqKg/PhgNt3skUv7lwmn0ZJ/bnFEtn035Dnls6pDDUlDTA07hIZwW7aWbzg2jah5cUIgu",
-	"omGxXZnpTWpMXVsiUc8KMa7BTESB7XEJobPve37fP/AP/SP/2H/qn3zw89yN9wc9/7jvnx74vf6h3zs6",
-	"8nsnx36/99TvH+oHBWcmTPZ9zz/o+QfHxx+wiSi8/dTvHfr9nt8/8Q+O/MO+f3jqHx1/+OwuyBQ0RnLH",
-	"QwrdPU3obYndHQy6h3+Ue7dh97Zm2GoOpM6qCr/uxJSKYntuVI+krWUezPKCe6ClUehO6aCzwasHkRUN",
-	"P0gPrI34us7aIGLfQRMwDBWU/haclVKvtYCoBUBbvMWIFzf8bzR4JDQMYyaJWgry2/U5DopxX5M0jlli",
-	"sntxkqXI66XigDccpJWQrpD3S3oHKY630UJasypWvnUMOJDgLI0DMJI33NTGhS865CfYGCYHJwxjeaxr",
-	"D5+sEi/1L9cZ+BrFGhdahz9Kgb9NnTScbZrkYpVnFhORYPHlYooxeTMx5w7vQU7TmE1T7hcyJTWks5LD",
-	"j5yXvLaNLIvHbMXPSrnlidpawc139rQifbtm0UrsYMmvzl6fQc5PvgQNPYMOT2oDufX4w78xaL4SPY4P",
-	"G8xuIslzlSyLyMczFXFovOZU1S5lOROtA8rLqgCbmyxkkMm2JJZD8m1NkYvjk3aJ5V9BenW77ve6vjdJ",
-	"GPMGfd/T1GWIiWUZ8LLyV853bbOmKtNjsCTT4ATyTxvV5/A9rcTrV/zqLei/tu7BULSaGQ8qZ+zqReYY",
-	"P/DOZET3r8XtSmOeQzo3ijCNWbwl3ds1B8OiimzuEaqHZPyVWsqQ3dkoWauulXPuhwkA4pZtUXCv8ZF/",
-	"Rx8abG07BiCQStqjYh/VI0VPKgvx7LDxi00FiCuNd6+UxKbJWsKciSXH5K/Ito8GYRO7fED1ExCzKr1r",
-	"1l0N5j2MKHAqX+cVWIKEqboYRoD2QzLuy3VSn1qKkhVEz+igU61dAyxru+e1w40vW3re2UaTrW6mhT81",
-	"AIZvQ1hu04QOrWrf4t97gXNdwcA+/JnerhfV2V25QmXwrultKpDGrY60Vzaiyva4MT6W/JIJXhXKdCdu",
-	"nRvxlZxll7CMe8DoIQaRFEvM17VE5WtNMRxFcSzUDDsSJSJFV0CqljQJ3VJSWu644SboDFE9C7eGgDXs",
-	"KKj/1ocaCW566gIlxKBQoOgD0j+84ciYYfhud9DrgnLYP3I6fzjhmgsqVT4NRl5xBq36jZakSSnsjYVk",
-	"ziiHoIJiOsnURAespM3WpQG8ogfUKjBztbIIfbPYwo/8QKOYhVnU6lzfgSxqEUutp1zd8MyjU9zFet6u",
-	"nFGMdde70sNpjYVcz9gNt6uCfgkQRqsELBc0M246PukvegdqRsBclOtrBf2xSsWeMvWbvE85dXjrB61v",
-	"NpA/4OFr0fhRsMY/XzUfOpqzP+C6PljCARXa8Izuwd5BkR9grj00KwmpFv8dZQRrUQzHK6WnPukeHXSP",
-	"D7Qepe+Sw4nKHUZ8bxqNh4Bs3uDguGtbSZhvTs1nCYrXIhF3kYwEz2c67J8enh4/7Z/qVxNGsx963acH",
-	"Tw97J/1D30MjjvQG3c7pydOjCs1hfbMYh2BHOzo4PnnaPe31QW1ps9l+3WaPu+XN9o6+1G7XDqFut1pl",
-	"EvXbUUJRyKarB4mz49O149XLfZwd1xyed0d5JGfYCKC06G5hseWldvOVditXWlpf111WeUXd5o4NJFA1",
-	"cg12c7IGRhvpb0yLEO6zCzHnJ7GE6vlZjXsTJweBRSZfNvrbWlWjBBtfOMweGfKD9EjcaSDvavn6uZjP",
-	"6Z5kmjxq1gf9aCWWkjzsnXS/wwwryODVbJPRQEuDrBB+zm444HSHoEHNlnSUC+jiOWPMOpyV5nvIfici",
-	"macxRaZk4nUpv+FUK02JWMxYffHG/2b8Bwss4inmGcyWsfhR6Guo+xnFyv8axiKgsW8orG/vsW9aPDh3",
-	"1c9usb92Tf38ivrulfTNXfULNOF+hRoVHcfMB2lmxmhoJSxMTdfot6vyi9hwROvFMCVgo4OoO76Bxma0",
-	"2ZZj/AP/vXNlDRC2230sSB/JzJOdWI4H2Ve7jZy+zvBbrniQ9c/id4xDJL4NFsR0+GdkpB8bQljJCJLY",
-	"ZBYkGkkSanG9xsZjYPtV4q3s3PfKUDUv7y499SwMc0vu9iOuv9AtO2UX21wD6Za+o85pzRflBGCg9X2v",
-	"86P8iuaJubhj9wRjfQBv7c66jfFkhzm7jff2ZbodbE2rN9F3UAMms1OsIxH2Sbg3PXhIg4R6QvCFDzhr",
-	"ibArMjDQhPnBiXGlejcrHuyUbH8DfeuK7K2YpFsD+YZSFlZB2zPF/bZIW4WSae2Frlbl0zIJrXiB3/B4",
-	"BVXyQVMKaJJgC3dyd7WASB1Fpz6xkcSjgCo2FclqoJnDqEMu2QIYog91VG1pDKzwBJEemSRmITiYijjU",
-	"sK2MaKDTgsBuhLdCUMNRr1+IeTmoiHmZ04+v8NV+N/uZJgldVYUenMVS5DCAIJaYTVQRS+oCESIexGnI",
-	"htNyHMY31LtsC0UroKEWPXdC3FCGxbHJPMfx7J6Vr8rD1JvSaFuDYYu7/nJxsaV5m1uS1l6s1F5LAN9d",
-	"5Gxp4N0f5ENcRpWnPzAT7pYd4qBr2PO1GsG9gcOX3uev3yJAL4iki3VcKTPYzfhSWddVT8SCNIFoo/ef",
-	"vDGjGoG0Wv8hG7myv7eby4+VXjpOZoQJ5PWrXrUckPFwISKunBjQRSIUC0wwYzF6U9aMlosbRr22z7tD",
-	"lCGzPpRm4yGRDIuXl8mrM5apnosKXsVAv2MPxZDMoNDfuwuolYQKodbiC21fi2PmsWfVWx0LcQsWrfWQ",
-	"JVv7QJiYECd4qVMMbMTgpQqBJW+XU2iFacvfQkmfGeXu0UBkf5Xsw8giYgEYc5YiuQUTnNZZ3l04b0Oa",
-	"wPrbWmCwxZPBpE5R3wGM42odbMb/UBH6iPr2IlXYdt5ZuM1Rqjy/JGtbq3HSVovIXnXKJVSFydY5BTKk",
-	"iGkCXl8sDo1BPcGMJtOIT52J0DZZtUBhChbGsXu2GDnw+cPn/xsAAP//",
+	"7L2Lcts4tij6KyjeXZWZ2bQsyY/YSnXd6zjp7nS3kxzbnZzpOEeCSEhimwI0BGhFnZt/P4W1ABKkSIm0",
+	"5SR79p6a6lgSicfCwno/PnuBmC8EZ1xJb/DZY5/ofBEz+Ps5DW7TxU+JSBf64x2NU6b/CBJGFQuHVHkD",
+	"r9/tH+/1env9g+vu6aDbHXS7f3i+F4XewOv2fnnxx68H/+vkfx9en77rXxw/f/r66Lx32X3u+R6nc+YN",
+	"vKmIQ8/3EiZZcsfCoWRUr+TE9ySLWaBEoqdUdCq9wYfPXkAVm4pk5Q28MSyvNNKXj753FzCuWDLcvIYz",
+	"74vvpYtwy1a+fPENIF7N6ZQVATGjfMqGIVMsUJHg3sALxsrzvUBwGUnFeKAXGiRUzjzfCyN5a3exoEGk",
+	"Vt7g+ORp7/Tw6fHTg2PfjBd6g9PDg6e9k8Nu1/du2cob9Lv6z5iOWewNvJ9pEhI9GOkB5GjoDXrHve5x",
+	"rw/DSCUSPcpht398dNA7OdRAYTws7/Oge917OuieDg7hyNinRZQw6T7T3+uewDMHg15fPzPVyDDcfrib",
+	"n3jp+d6fYrxlnJ88s2WNjF98byEiroYRH6oIzru0jYNBv/cHwGMhZKQQR0I2oWmsjyRJ+Zb5fvR8TwYz",
+	"FqYx2/LouX40+guvSdWpLRJxF8lIcP194YybHJf+jiaq5rzsWUhFVSoB8YW+Qk3R3vfuokSlNB7OaTCL",
+	"OKDy5pde6CPlUlEesGGawsNH3d7R6bgX7D2d9NleNzw63DuhB+O93rgbHNODST/safScC3j6br532M/v",
+	"KksW3pf8al0ZsBdvV+UlakJ8QhrFK0SaME2ovprDmUgT6Q16+ibQcawBrpKUabRXeDcSphjHa/zhsxfS",
+	"lRyKyXDJ2K03+ODJlId05X3UJ2ieG+pnvMHRsb5fu7kZGrHm9NMwZDFd2TUfu2AjPJrOVLzSsGSf1FDj",
+	"dfHG9q67fYTFfwJQNtyJ0k6A6GbkV6OgvWswosa5dD6nMMrLO5asSEhXhCoCP5MzGdH9a3G7Eh3P9/Sb",
+	"w7+ERi8v/8XzvZQvEqEppj6GoSGK3oRGsdeEIPveMuKhWGYnqtHoFzEu4A5Vis0XCs67EmPMXcowJmUb",
+	"f99OqW4jHrpMSZ+iWYX0Bge+N2dS0qkmGR8+AoGYJkwCARmvFJPDBUuGkgVCD9Pvnj7tHfU1JQkBgr3u",
+	"04Onh72T/qHvMUXNg3rg/oHvKaFoXKAzXxoTvIaERp9iknIe8Sl8wxb6C0bDiE8JnuGjU6Ay7bh0sLrA",
+	"lVlwW9wS3opefp5a6NHgR6Yt+00Ji7k6hnRMEsaGcHr6IE5Pjg4OT04ODvon2xDmQqOUFieGgUi58gaH",
+	"vX6GQpMoZnIlFZvne87vrFhyFg7Hq20Q1mczFFzTwQmNJdPfBEJf2qGcMaYq93lk9imZUhGfAnYuqJp5",
+	"A2//jib7cTTev00Tuu8QlC+Wg1lInJ48PTnsHz496Z50fe+OJdFkZQjMQRfPDV4oHBregYRZZtjrn5wc",
+	"nnZ7JycneFoxU1Vn2h/0DgcHT/+oPsDsmWb3+JfsWHYhv/wKJHo5vJvrDebIuwcIquFmt2seGUdCWu56",
+	"2O8dBd2Q7XXHx729p+Ned68fHB3vnQZd1qe98GByeFTDlOG1eqbcLzDlp08LFytfWwVhcKHZK0ggMg0C",
+	"xkIWgrh8mfLt+kKJwO6GfbYV4WKhNq5qnfKpJJpOWaL3bGUWveV350D5ijxoEQ3vWGJozEmn2znodBsS",
+	"GsZDEHe9gTdTaiEH+/uGuHaMhtYJxHwrPM4qUOQwPKXdoMf2jifd8d7h5Ojp3unksLfXn/Qmx+Mee0p7",
+	"XXjtjnF9wYdyxYNqcnp0YpYbR/MI9UfDzo/6Rt0BtjYTUmmmBrcGvwqpooYKHGYXAX9aCBFrtp7hpTKC",
+	"AxxXrjr1ur6n1zbMTonRcLVJ8lAJ5XIhEr0TmirRUN5IJUvMUjTx+//u5GLGEtaJRUBjPH5kZxc5N8sJ",
+	"W+lST7qUbrjUhxpBFvpSHWo51gBJCw1eKHta/NyqRWr+4Q28D6HsfSQsWeyzZNG5m4e33lZtUguyExGH",
+	"gOD7L867+3fz/UUC6gUeosfkp14rHHyA7tAKB+dsDpLAydHJ6enB4dFpf5Py4Xs8ChCM0QLA2zvtd7qd",
+	"fqfX1VAGQB0CoOY00PvrDo66g6PjwSkddMeDbgDUXS1FcusNPICRht5CLLUcZzBScDRtiDQJmEFshKuG",
+	"5v55d//S/CiB6zK+cYutrCBa9IxhGYb/N5fOljThyP4/fARJa8ZoyBK44C+v6RQuOpNBEi2M2eN6xogY",
+	"/8kC9UQSQ/R8MhEJGb2a7F1QFcxGHbAxAOJ4A+/G6914AJ1/pVGSq2OarM4p2HxWC/2gVIkmvXoZv4mA",
+	"4oRV82tBhYgJWc6oIksqyZyGrNNqii++t6AJnTNldnuOtPpsYoh7cdYzRURCqP6RqFkkiaY8HUBcb+D9",
+	"K2XJKj+YjOzDWO4qJiKZw7FrUrQHGpdfsXuzludsYoSn4mLw++brGOM491lImkhRAY4RKKQB/DrSJ6Hg",
+	"VKaM4Fy1K8Lx3JXM6affGJ9qyfNIi8briwCz5KsXoDlUjJnJEzWj9rSQvj6qMyDIvdl4UbgRkcojzyOe",
+	"fa6cJ2TzhQDbxq9stQ7KC3rLJKEkYQumIv0loVwuWYLYrQE7iRKpiODM/MLCDL54XfPFO7Pt6elqVt4/",
+	"Omqw8gnc5uorONLUITt6JAiESvgU0DhmCbnlYilJpDpk9I8RiSShfFW/cEM76lZ8fFi1xN+0NLK+wFeK",
+	"zaVeG0WkpIrMhVR1WAkyTWHiTPvrIVv4FM3TOXzqAtzMx2xJEVdMy4p6Ta9h0PKS3vB4haDiTK+MfaKB",
+	"gq8iSfQ66hYH/9Qe4/H2Y7xMef3lMaaDdlfH2vDqh3Ul83Zj/y7plP2YiPk6CH8WaSLJJBHznPQRzXwS",
+	"kfKQhSQUS06UADDPRJo8I+Yc4Zsxm0Yg21ukNaI+mQuuZiTi5Pfr87pT0LPeh4DCdoCAPV9tJmDj4mX9",
+	"j4RNvIH3/+znTpt9/FXuFwbNZrmO5uwPwStw79XZ6zPAsQHRyjmhPMRNS58sZ1EwIxTYiZCAmr9fn/uE",
+	"xlIQxeJYgypKHOgpkIhr4JQL5K3uMW5A1J35uMTw8iNPF9UHzsWydoniPgdp1L56lHdkrhYY73uf9qZi",
+	"z4yRT7KmaWyYuGhga3vlviCzY1I9F2FU6Q4MBFeMK9R0F3GEotn+nxLls0zS+/w9ePq+NL1F7iYzMOQ8",
+	"P/NYvAFclO0AUfRo0MWiwgb/tOVS7UI2LdZ1rzRfreNF+co+kkpvR5WzospFUaP9twTrVW7dqYLrpbGl",
+	"Xs0YU63A2ngdxSnqluFawJsfrbE0y4Mc2GIykZFiJeMvDQIm5fCWrfDYGL8bnL2/Gp6dn7+8uhr++vKf",
+	"w1dawR+nwa0GBJpPZdGCJQ9KBoNYBLfmFL2Drv1iLkLQBsR8EUeUB3oti4RNok/G8LIPiwsSpob5upxF",
+	"Xb08v3x57aytxb13ILkN1Ofg720H8CqD+pyrfU4lGNQ1ehYs5b3DeyzdrKxuA5nVvdm6JfKW4SKmQdGm",
+	"1dRG7r6MhhExmVjlyXzBzQL1mnNreeupNhjaMzvNcE4Xi+wUEqEHjaSItTqsgdYGWxCW1ZB2jMHNMaSx",
+	"xbdkFF1QKZciCeHmJIlWuGYikYyMqVIsWRGpqJ6i0nyqZul8vEhw2tMfByfHgxfdwUlvcHIyODwfPH0x",
+	"OD4anJ4N+j8OXp4NzrqD86PB0Zl+pnc0ODsYPP9xcPjjoPd80H8+6D4fnPQH/fPBi97g6MXg+Fw/87w7",
+	"+LE76J4NuicbXcKbLaxNj8UCvupY0N2yEFyuSTPGsNLyZmTaYPWa7KMlieLecsi6sg3cVMuzFda5qqHN",
+	"Y/vwTMmatun57DknYAMW9ubX/14gW49X+RqYc+X6me4vwqwDw6rj3wiF7PIeGYu+X/CBFbNaNVckkmQq",
+	"OOt4GNxyFgRs8XiY9osYt4APPl0JlD/FuASP+6HI20SMYzbfsN0FPvGflWoWCJLA7yZpHEPghqJRbLUE",
+	"J1KJCE5ybwuZiTiUpNclYqL/Cyqq3tAkYjFIzLnGgQEV8znjITW64IfPGBJiNNs8pEPSOdOCnVfWWQ60",
+	"zvLlY6Ztb5F0XKf7YfdUc1QF3pTraM70fjXemC0blT5N+EDz1IEB2CAHS+MDt6dRcehnJGGTVNIYPCFk",
+	"QqM4TRBtHbn0UclkQXS/r7y/jsp5iItPlpGaiVSRSEliBS4wmClNCEAlAcuy/t2K+l+drOZbejSS+u8G",
+	"amMJf2TqepnyNuBKeS2cUk6U9W6aAB2EGIDjTzGWO6G+Ro5+3GubC+v3Eu/XoWPUpWoU+uq30Sz20a7i",
+	"fxHwrUfH/BZJ1QYqYAVQbI7RCI03uzZnNfcCT6CYEGMvJ8ZeLn0i4pBJhW7WjgPmKls4DUNw0tL4bSIW",
+	"LFFgMjdxFwvnK8cGrAqnbZ4tLS+OyZzNxyyRT4jkdCFnQkn0y9BbxokSU6ZmLOmQ61mUBV4gS2aSaMW3",
+	"k4sCYyFiRrnGaTcGrcbbkTAavoH4UbTXrPkoQhYzsMeacO4sMKO4pfXJC5ss+iK6/cOKmdinIE5DNlx3",
+	"akgHO1p64cGD+wpf7XXBh2ueoEkCoprrhHmJSyi7X6QeJwISuRVeWS7LRsT9DZ/C5Q0XNKFxzOICYLtl",
+	"PEFsBLYoOLIJqggFr9gz0iU/WB+8ueNPJMGIPULjGH1iBW92wZ/dXfdnWyNUa4iXfT+bNnWlH0F2R4n1",
+	"EJGxELcy29Oc8pX+N1Jkpj/iXbnHflwPFI3jNxMQ5jed05V9Q0vvgCl61D15Gy32xAKJwR5Y9Fhi7kIp",
+	"3+y+9+4b3oIK9C9Y2j4gYnzMBsEQEK9oNwJqjCZYhzBm68/+aGzsKa35i0mNCbI4pXXPrbtmnLB+0Vni",
+	"X4mSr2X/bV4yWudfZI9/KeUJNsW8c+cljXzFa/PeyocJo8GMhaCKmZjRhrCF/b6I5G0VZPM8wmZe8mJe",
+	"4VoE3VgyrsgPhLM7loCm3WjM3JP4ef3HGejqn9cAA6ySUFDyyS1jC004fIio0rODwJN5GYmkK1nNPPX4",
+	"w5SrKK6chcNAMZUKZ2I8lB1idrqcRTHT9CqSRI9DfiAwEhK6SC8gZlRiMFczWIDNoia2aDljCdP0M+JT",
+	"Pa8+WQi6krcsJBMBIG+OFD+D430dKWoOwuZIfH44M9TgBKvFUD9GE9YKBWMBGUE1Z/ZajEW4IgHlBGQa",
+	"OJ88ZLHZFCa9q3KzpczVqsg5iBi2MUhwXZtPnRS8wKW9mSCy9ZdMeljFcgsZFFW/28zXrfhyBU+WsknW",
+	"EBU3jUEez5wbmKTcRHbZ4KJm8LAWsiYLxEdNDhOdsuFmVPnd3FUte8OpwUv6wrN4ksvdwiJSFq2JN48z",
+	"FsoBiTiGdppTQw3eREvq+W0AFoZdgHgDwRjNQeAGxpRPcEN0Ebigo5b0vSKXr7lmdskm6/w4rMgQ9Eux",
+	"VDlCOTypfNUyXCiyWn+dd1seabG7cKsycrVFRtidYIMix2MLNk4Q0300WBRaGosqvgdW561a7yWjIdEM",
+	"eaVmEZ9W8+C2/GMbjSQiIVGYsekfkA6buEFwxPjbo/bKIUrrLDkj8cFMRAGTmCIhOAN8HaFiA7IQMWKT",
+	"b3g4EBEuFY1jivHgWnWDSGpX3Tk+Ojo43qztlJCktOh6bHGjyDaiS3HTL01MswlxHlnRbQRW3dG6NjN6",
+	"lsVB23cyAPlkBJRQ/7Fk7DZemWEgcjVeQZJJEV3pYhGv8sC1oRJD9imSKuLToYlWamS1uD/a78TYYoLx",
+	"GuoIL+DxVqrp1zPnZNpIw71E8vYcrkvLDZVKP7gB/H59FDk4FjR3gbtpIqHJuwswuUmwRdDindOb3BT+",
+	"75Sc+FxOIS+Bs8X2qmIyywTnV1ByMvkDLERSzBlGfMeCT1lzDeClmfAym69gPTjor3MrV03bSj0fyYym",
+	"BartTKdKB5AWalmkOVsZslzNlNYqdzizHq+j3BJOwOSP6emwsAWh5E8xJnO6IlJFcYzYWDRqHZ9spPEt",
+	"0GjOqEwTxM1m9/HCvPHC3K8KI8QrFI9NypKm4D+9vB5Z+6TVL54RapVixgkXwO4xc89M0akgjc13hiyh",
+	"xcbMC62ozD0toYXaLfdlCpYtNt/iGw4ZIe222Ex2egZHrsGBWV0mJ+1xJaofMe+HGYotiqrkVxCmsoo5",
+	"a+mYQtyyUKt6jAazzGMNywTq0Kk/YXd0J1xki0FaP4mHa19DetLCpq3feo8vtcKQrCxQjTkMVHlfA2Mp",
+	"knDT1vOjd4JFa1OXStiVuTdKuHVcJYWkfAxHNKw5wHcXkoxXRgBQNngQ/AzTRCw5yJ25iGCzjciMhoQL",
+	"kggxHyDLMLiJ9rgoZtmzT2SWbjY2LhyaMDJmsVgSG6nbDE8qiyptSRhzX3kBbzyah6KRAIACfXN0fY/P",
+	"t8LUYu2oTSKhFuJZkKrojhEZCyWJuGPuaWsEQSZdZs/bBMIqn4nfXhE7h/D2dsp7FNbYH82YRAky1uop",
+	"1LRz7pdm3PibTavfep5CzVhSpQaDHd7OaHx8Sy3pmNF9O7/mLCiOASUFQq8ZzFQ0llrfxpRzFubRnNs8",
+	"Xo4BtHWgaPFcs2EaHuUlkybyo3hm7nKa3YzywtYEtDMwKi5FGodkzEwMUWasBCdtYn4OZkJIjOjL60I4",
+	"xqx1wl2AZh1MnNG2g2d3hjUXDx7VtmYnuhB3rOUdzW5G470VJitjONAi+7Hh8VTvrOzBhLQVTeM+ZHVP",
+	"wTfjGVPfxwqicK71sTyFqsJ5GdJVHE1nikh6B9XlBJrU83xemnkNUWfokNGULkbAbgnkjNxw4MXwKheK",
+	"gMUHCU1IV34eUBgLhVnMkhTqKmDFGnXDrXbWISO1jAI2GuibIwKNJwS+KY0WSbc8Awqkaik6Nxws1Qiu",
+	"KV1oDVK/Xg2lorGpVGeDLhYj8q80YjJgONs0ZVKhRELjWII4oWE2grKZI7zflBgnlX/D9RhDe/IjiNuV",
+	"sGlGQ5+MxGQSR5yNiJylyp0Csum11KNm7IbbmKTi5mypTkxwdSfyfM+MXLnrF5mRq8VlAUk3hEI3ZUD9",
+	"85///OfexcXeixcOI6NaFAvWOFi3qLJ1q9K91y7EC7p6M3kP2a/5VTBZsKCA4h8qZRL/WrKQ27/VLE3M",
+	"n5MkMtHhVKWJyaFdB09uCGtngs33HsfoXLSp/JDdT5WCUAESU4X2oCKIbfhVbnmpijXZXnbCpUvw9Job",
+	"mX+ViSpPMpK3JqvvAtIH8vNMGCYx+h4CqvJsXiaJSM7NmxVE7TbioaYGTrS8jZUn+jWU/GkYstA3OmvC",
+	"tGAINhC7FBBmOY2xNhaNwRWWcpqqmRYdAwjXBR/hOApDpi8lF2o4ESkP0Qc2iaNAoV8sTwo0GQOYIBgL",
+	"CYOwTwFjocwzBiGfM5XMs/50z/fu5sMp1nW4mw/HqVzhX3m9vEXCJkDNh3q7LCzXf4UVDuUCAWxdfCmH",
+	"6BXzgP02ZDxiYcE1V3rS+SGkczqFp5UQw5gmU3iAKjaE2DezFHpHoxjerjxVMBuENQFAxcCWZs7SOpe6",
+	"qjRvvJ+twPlr2dhUkBVTDjGL9HdMdhr4ZYfWUrVFrqlwvg6NhuJsuEo8cKG1C4mtAP1tgmW9PLZut36Y",
+	"A8uteoAOKfwM9kb9BcSqhNS6pvRz+mP+zDqJLYxRJnyoRx70tnkZHFt8b5PQp/E++lfKzM8ma7lYzKHh",
+	"EeUMsDD/0/bTW6A18zmt2wXbGe3WzqSd1QG2DebiNtaH9o7Xn0UcXpqAsG30ZzeBdVti5zjo9MUIuiZB",
+	"cg2JY5bs/3ljgFUFfx2zQMzRwZW5uzqVNXsKRMNOaDaez1J1Gnlc5HosaJZWv2YHXilWjOWKuDo+9Kqw",
+	"MuskUDlIZt3W3NdYTcJoMmGJLX9lw4zQX/UM44yMPqN/8E04dcKAm/zFEtFwZbdYpM598qBf+aQpK/q5",
+	"ypZPa7eG6QzZNrAmZsO1yRntHx3XxpUtZyLGkDpr/cfoy1sulnwdRYrRUVc/n+mx9Sy30WIB3lZq8lMq",
+	"mLhI6k9PWeuKE/g1TdiSjFeNNlpC3VuWxSVpyS4X0gDM2WJq8Ri4onwwN7TabYXS0F442ubteY9HSVfS",
+	"QZV1x4+fO35aunPakPJqsEKEbMt4qh2Eh2RFPWtddOaoxC3jjdwvDb3xLsne+nB+d7YHidQEYGZ8DaOm",
+	"o3vFTG88vV1IrhuCpRuLrU4AbT1TqcpICOtDbL8B5yh0wqnyPIA94knB3dVg2Gpmcv0QNlJDvd/X0+0B",
+	"sX0ktNauhX3j5KOKcEFQVkLAzmh4HyrvQi8j7faYtxP5qywSOjM8Yq+gBU1UBHaEXE9Gih1WKsKmv0op",
+	"ss42WVk7hiRikkhBJjTxC1U1NdcwVp6wUy0DUR6weGjqITBXFmyXv7gedpaySlH5tVA2mbp11P89smGS",
+	"pE2a2S9iDKaldl7OGhF6o3yNpSq2ruZX/RjIeYoNx6u8E806jSIzsSTzNJhpMm0hXI52ang7i+10Plc9",
+	"kfXXae6cKvbh2VICA5/L23bUAXJTZkUhDaJ5NgNrcDBX8NwX25ynkowhuwyFvoqmGOrOUgfWswCaYXhF",
+	"PsC9VWrQ5ACRLdycE/YzglVCJwd3CpSliqxm93FdBTTG340WrcxKvDFjqLQrGHmzamovpkPps6KpBl09",
+	"7JbhmUhfBvbgOGZgDsbag3WkfxciERQNejSfa4b/DgD+lbIU2WbetyrrU+N7mT0aOQ7+bbQ8De1Ic/VK",
+	"iPyWuSeqpfx1b0VF7nwxio0xotgnZT1rJJWQpS2WnIgkZMkzcstWMivNMPphZDQbd14nzMlAxrlH3sCb",
+	"08UHXMLHfCUXVF8oDvU22+ktYbIaJimvq2rO4ti0YjBRBmSSsALXz/h5lTy+FmVaUQXaBNBqZvLuQj7J",
+	"gqiUELda49E8yrcRLeiaDtEVOioGh498J67HRD+gEwZlLYgEwySvdanbzFq9QMhQX7KEFWJaK8wmQk+j",
+	"XHbahCuyMKK85UsynU5BtBpWRcgXy2OU4ZRZMVbmWGf0jpFJpDBCR4nOdpnWwmtt+etQ2LDYKipw4UT8",
+	"Pty+38KeT0ZyJhKFH+UIfDIW0QqjgYLwXZr/29nf3e1uDU7Rz17go9/Q9L6GLW+CIE0SZghfiZnbrIGN",
+	"aT5OKMsX8LRWWacBC2A8E6ACEWwUM0k06Q2qE3RBVqw27pvwehus88R0PfjLRFU3NIEU4n6yyT5uhNQu",
+	"JAEH7ve3jthA9pYsa0uYyD1iQtzlwvBVqy0HIbYjUIhC9rSRhgzcYEwCT4yFmg3K8Zv4bhQW3zIxleuE",
+	"qGGk7k4iEh9wdd+KJUvWBD5I4xWTCbANuQDdvFKAc6pLllJPfzwnp4dHTytMa22le1tx8vNaWRu887Ig",
+	"6/kEKl7LKuNIvm5ThbLKihbxRaoIVQTzK4C82IZYWl2TPpFaE6fSJk52Cn7s6hoB5QKX1cQtiyEZDVDi",
+	"CyjXWIbx9SSBYD4ulj4ZOxW1GsbvXhbWUKVCuKUza413KNQ9kSQWU9ODCG168K7xwWyoJLDObk3pzbXz",
+	"jT5hkoPbX6jGDLFN34Ff7UxOLrvBLd9qhg4EKqmPY+Moia5rnYcbSZBhZVZGG09noYdxve9aqNxN12BU",
+	"0we5cmEmG6jViGXyjpFOOIu/Drwq2JfQd+0EqjmSTewakAJvqsgKrpMbK4BTujYPj/coj+jWvv1cWc0r",
+	"ZhNlLICaOESgvEFekNbhNAlhEtOjqrWkJjbKIsStuXJTmCjkVg+cqF0IEd4M+XvmZX0PcSe5fSwvZewc",
+	"3XYsLlua3OrG+k/NDyr57lrXlBaiG52yYcKCaBFlpRPdM3ybjuMoIHTKyC1bkb+N6JT1Op3O6O9a5HGU",
+	"ez01iSRhPEhWC7WWoZgxilHWL7sw9ehZZoVRuUk1YTSk47hBXozvLZNIsdxPqi8S+6QaOFC/VJ6Mm5vZ",
+	"xus8Y8HtMPNGbPcwO13V7+2ldruur0W1y/6I/M2onn/3yegvqcK9CZWKSTUiIiEjLjirllR2U88yq7xa",
+	"5VXE2BEOHixszhducKQ7urLbJb7GMWvqCPlaPBMTMsqBPSpmO2xgXltyBFt7jxq6/k0D+88NchRvS3Sj",
+	"0OgeehHJiVqsU46iFdPJob5f6nXeQb9akHbSguGGz+mKwJ3VlATD3bbCJu/KUnHihdpPtu6bwkptPIQP",
+	"oKXZuPxnxhbp9vlcC6DYtOkqmqO3MBQ8XlW1tTX5AFpD0c9pPk1jY12oCsY0hBKIa6XF4r2tmGWfNYR4",
+	"SSWZRneMk5ygSlP2APSGAvrD1au1cGw9lEJjq+2WexMutMV2/96GlMWRVrLGKwj175AcuQegiHWIPBgQ",
+	"2+XHJ9gxyyfY4conCZtCz+RCxy2frPW70l8BBR1CLI9PAjoM9PonEP7vExVL8reRBsHo7z7JOmuRv42m",
+	"GvJg6R/5ZJT32Rr9HfAu68rVIfoeDshMSL1AkSjfKKl6I3rJ0R1VDFcDBAk6vMsO+ZWtMCd2zMyxan2T",
+	"8bvB67OLlyPyt7xhJFpHf/398mx4+fLtm6tX128u/zlEOn/2/mo4+jv8qcE4eHt2/XPWVRYZ9DOMrsC0",
+	"iVu2UEQyGjMsFW8vCsz+j3/8o8pZ0u9WcFOMp6gj1m+pJspVRPo+BLnc8as820sazPKCjXowE8qoIRdx",
+	"IgU6F/TbeYvLg24h5O3g+Gib2dhN6qxQniknGmhUiYTIGdj8JdOk0CSN4qWes3BVUOkroz8roFFt9zP5",
+	"BlZStff240YBKE8qbFXMbItIUi+IPMuajUcSGIRyYo84EfXBpc3KMdVII3i1B+X8aSi8wUWBtdBb0x5V",
+	"cJOlyIWp+pN1Hc4jXu5fisgy9lICPeVaYkFT5DMDKWUo+L3hch+m36rWicMW7w+RR2E1Z3FsiOA8YzTP",
+	"wI2geYRDcDXJI5BSVIJ6ExpYIkqNScmDDLr5Ld6Fh8HtOPJoIQdOP8UHOBtti0RNZ7CHofEyhpG8rUgU",
+	"QqOTCemottdt5zvA+tmuYo4fpnPdo3Zcc5uJOSOsZd0mgO4hUXr3Llh1j5DrlqqP25CzFQRf8bfwXisg",
+	"5uWft+6pWfDeZhnCbQLaanOv2fLdRduSWEZUvMd0oZns3njSIIpwuy6UeTYaY7gJMFxbeW1S1QaqubHe",
+	"yQ7KjGysLeJShXbU+22qQJiCoPVCrhnEHnVImbxjBDrUY9LqkqHt7reQwVOZEapoxmC208V5A/9kOcdd",
+	"o0FxfZU5XpvVh7W9NIp/a1YhaiM1K514ZcN7gMoGFLBkrR0WvLljCRhUpKkDled2IS5ACUMaahRYP1in",
+	"EfK2opTwJfmB0Cx+/t0FKoOTVFaH0rl9lZsOD14ZeI2FREwm1eNKOmFqa+nbK3yqRsgDoO9GwjMNmB9b",
+	"vEPe0A4/LkyhWM6W5N1Fh7w3OqKxZEH7BVvOChNVyRn6ijO6EcSpVCzRUuFMaK0T6EbCzG1bCFFFM6gc",
+	"KjZfxJmXa2tNY5ymoehFFQ2yztbNnm9BwSYiDpsOrWHS7Ml7l+dc7xjeQI/bbopdU+psdp5GF5izgBm2",
+	"7hF3cvhMJbZUskYxwFtIQgUBMV2ahlHIuMqSmjdRkl8ZW5Dff3/1QgKiXpydExqGkBgl62zGDio3O0rb",
+	"oWEh4gjLIm1nM4Vchm2OuZrchqYdjhzxbj3QIhJymKZ1eTlQbCpg9U/MRc0PzYp6wOvleXxnVf6mbZmk",
+	"XCw9JKvdJiZ8SdOuYhavCRmGIqh6bChBbYsNzukKIog75IzfcDZfqBWJI4k0kq8IT+djm6TY00iPhhJA",
+	"si64JzDLF8pPleUnU0uqRUiEUzG4xVtuFd4Wr+XVLhu/VDrVbGJbHj4bNN/KxhN9m4hJFBdi6DSChDTR",
+	"GDFlnCW0uorbpaiKfRrdRWzJkhFYq2WHjDDUe4TFpuaaLfpZRL0+Q+jwAnVV4fMNz42a+mcMU5ROmTej",
+	"d9kpcBD8Ts9nLdWjG65RKxRuH4lCjTJcqb4DpTQZ/Z0dpnrraUUYz33yEdvnDm7selXfg6k+xCricN1k",
+	"42i8miyeTc2PtnYTikW1z/DaVtSzjp+sRKmxaY5ZLPhUEiVa9AZagIW3NvYsK7ynEC8HZMzUkhnvJYYH",
+	"2XJ/0OIrK4FXWIJIsSCVmR/pWONsvsuUZ9l8KommU5SLtrxybZ6sTIqzw+R5cVsS3S5TvhNBPeWPKaRb",
+	"QDVP+8ozn7MEsA2pXg5YXSKZFzGdU57W0MirTGGqysSU6LUEyc9qkBHWGDa+pAEGxYlkzhLMkgeO1z/E",
+	"+uH+DacQMpdVvdDsUFTQun+lUXDrGcMhFFyrqb/4gJql9zJH7qjOLjaE2lRs98pt79lckTuH0reQXGZ7",
+	"F2RdkqnW7rRgA9EMSco75CyOiSYrMLzMKyagY2aemoaA63pbG9VHy2nDhE3Zp3XMuqAK4jYoX5lKNzzT",
+	"HvysgPKKK/pJ7+cnURlJUhUGniYyumPbFYGrdLyHu4EsvJ3J/opOm9Mc07e7VAS3TII26wYN3IlbNQVn",
+	"hmqkTO5YRSIxXURD08m56oj/FAlwoHnERZK1fAYeGUmNfyqhgdISNdafKD5Hw1D6WR2vOYym8RqCNhJG",
+	"byvD69ygqNq090zsD3JFYbMNp6RYFAZZ5LJpo0GsLGs6B9SIEza4E/KxWrTTy49jixXSPOgXTnEdgGaR",
+	"VRuugmQl+jhpdTWhGwS0ACREMcXSL1A/CSpKdshI3kaLEdAnCbEDKXerjepfPSczsJJlZNHNFdmjGK+i",
+	"uZVPRj//POh2wWiVNXb3uv1BtwtMWSmW6Jf+z98+dHsfP3T3Tj/+//0P3b2Dj38fdLv/4TWNCXRbWLQj",
+	"9tgCis4Fn64nAy8iDT3oUzPKA6dHuVWvogAWTeKISdUqPjymqt0rVXbWqxUPMrGopKGh0GNLZWsBViUr",
+	"gt8+y6JZIKgLxBFwUd8xDjVV5YoHecCTRZMF4yEeiRatV7lkVYUvmja3jNChik1NfHPLKsAVxr/tr5WL",
+	"L9jpN5hIrun0Ag2FX29vxlvT8i2F4G/5Fhh3Ghjc6kGn5/VNzTocrRKO0ZxB8kCL+oqYWGJUxPrMkUnC",
+	"WN3LyuasYdxplrlWPZKW0If4QAV7FgmDBnGmkwtmwKkZ5TbAN2E+kREPmMmbszsb5V4jOadxzJIOeW1a",
+	"YkWShIlYLFg4yK6oEgJr64C+Y2hT1oQGimHWR+tCLkddQS42X2iwYx6ObVwEVfWBdQC0ZpBgqIEKu4VQ",
+	"OPavlMZamEA2Y+lfjTfJ7XFQlVS4nIkfTKTbciZAcJaGIlOFgbbc9DZuJhQa3PoZZe0KnXR7wnWWZW1a",
+	"ltBSI+1mwkQqqyDvoGKOOQ2qKeSrLlSBTLGIN6B98cyLGLzpGv6cqSXbe8i8KdpoKqXIGlt1bQstm+Ye",
+	"C/Vke3ZYlVJo4kjrE5vsVndh6sioV2t7x8ZmV9caJSCWwJ70aHd1m+o1FndN/gYTzLW4ZfwbVLx8jOLH",
+	"DYOV7ulTTNideGgGVSIaqETCqEEmq6xSMwiAxRDJeCifYdnCqNC00aS+hKxpyoumOA/YW01PLFFj0QG0",
+	"28mtBfx9PBPldUK5XIhEuQZEmiqhydMk8HxvJhQNgVqNq2XmikZtNYnugoQCw/LRXgiHeHe1ANEjwHhs",
+	"12CdZWJhOjkofJUrkJUNECaJmLf1Xoy3hpDAZD/ph59jVxB7jGVRSyqS6mfRLP8MCwODaQS0YoPQUYIl",
+	"tBpLCjD/K8XmVVihRHUBSWidkgl6hGG3D7f0peVbzYCVpbJvXelVOkcZnUdyxsLm75RQGA4TNugclQVZ",
+	"nvWezVOF7IWjc42F3t3c86tQFg8Q5NkY5SjyonSMFBp2Cgmu49+vz13EhWEdczwsvNy8P+vGo2b12A0H",
+	"vq53YB2VLemb63V1tUxYVVm3aXkEHrarnD2NxnVFvH6KnmvAOZVkLXHQ8orxJRCZzucsxBaHeb/oJk6t",
+	"omzxU/QcDCk5O62E2LsLP5MVfdNZE5IN7bE5eX9iAql/A+RG4xWZUR6CtwN+wbc79f0EauCC9h4xgaZI",
+	"Jq2i4fG4beMLAiu2i0blwPSZRSs8VSRmNA/wsopa03oZVuSolHOyqvZaK4MsScpXZF5M63FyU3NM2ILX",
+	"uM8ntmUUyzPSBA+YT2ZiCYmppgofKESw5WdEmrgl9knZ+vANqzrXrem9VbkgFa7dgWEnuZrQlYVTQN69",
+	"JeO8bH8YhZB9DdXuMDkXY3180u2cakEz0koh0/SquSO4TtuEFGGtaosEaSCkHE5oAnGDJb0T/DqGKjYu",
+	"KIszD0Gpr1PAM/HfLVsGp9tmqk35lF+3snaRRa6jwbsLuD8QDBspaT19NfUq1wLepVekNy5NrrpzBWT3",
+	"S4ymBLkcgWuZruboFamCmmmPBkDicJXmFuP9hbActydGxInUN5rGBPh+h4ws0AALDBN+dyGtGeiOIcRQ",
+	"0HJg9l3w0e+TLf7bcKX/4STfByf5fojs90UZjaGrbaWhTf53o0w/kc+MkwyrWeXBYXLFg0b2kmLdhopq",
+	"Ay8vym3sa7KEd2JOM4Up1tcxU2ohB/v7MyHVh8FCJOpjcVlHvf72xMOGqY3lQOhSmPnDIF7hyLw/wKCJ",
+	"ZIsEOoOLv+FrrZIN72lvrK9B8xqC4TT5mdNbRqjl249SaKbg5Sq23O/6dc48zZCswSTLQDfd2rfko614",
+	"0KKsFTyeBWU2O8rcv16RDAm+zkLeSHGLWDw+K/6JFNIyjUywCmiSrPTBGNudotPmnq7cG12KgqowZ83S",
+	"+XiRVF78q5/P9vpHx3ZtlkI8kaRQbybiZMY+YaVZkUJgrn7ceUZLlqZYCqFTqi85GRXJH5TVwOg0qdj8",
+	"iSQ0VTORRJooby+qtu5BsXan36/P1wxPr85en4HzMCtKId1qGvpKWG/qytbV4OXSbseVYWqusXfjGWUP",
+	"fvG9dBE+mH6nkiX3CnfYVADmVcEjICZk9PbN1bVJRnv7+7UtKrw0xmfNES26INvOq84Cvzdag4hDME8Y",
+	"T3lmNeVsWfaK776oTMbpHKBtEB5+y+l8i4rNtm5YkvKs4XixzqBB0boKD8WarBk+r1HMLrRCMx2NK0W0",
+	"zY1Qw9ydYKY46jsk96i/jd7CALBcm5SXjdTvOiMdnmwb6U8xxoEKiYPZaIclTrBtOJsWAkPaSNOc97Qa",
+	"7csm/Hi4D8rKqY/nhSo22WmbnxYsUtmk/WdR5z1/+7ss5IG2bM2UoWYzGBZ2iBU/KkrUZiENZUpnREOs",
+	"1VZpYhec1de2i1RmByGZnNncUDZ1KljXZrs2TfnZnk5YIwmXStWgD8uxhT2RGDI4FSLMxO5mG5yzuYlz",
+	"u3/RaJsEua54zymnUxYSRHgChfMM37mb7x3224Wj8Ci4L969fnW+hnbFW/H61bnMc3IbpQM51e6roudb",
+	"Y7JkjLfyLt0n+n5N0nQS09fDwe7ZdGxT7boVlJYWCRTCR7uM/sJ4wcdgoVEsMGzznnVGsFu+GzVTzrE1",
+	"qbdG+HBP3YGJJXYG9wo004Df2Wx+gttJ/WO2q7bx+XWxqQ/qFp26QQ9O1+X1Y66Jbyh2Jq/hmLVdlGFv",
+	"28G7E+5f5M1fSwjQpGp95Ys2TLp4M1+9le0Of06DavqLhRC2bxVPTw+Tv7R945dsUpWs8O7Cca8tDU9f",
+	"gkdVsZCEpu5yVSjk10/o35yyXyoV37ZHzsptC9C4GwCUtnfL2m8rZp9Vsi/XbioM5BcWVLdbZ6t5delE",
+	"KqCVoEX5nppFkNc+EWkCA0+iCfyrZZrKwJD3WYp+O/g9sK9CbrJ52raP11pDImct67ADWSBIk0itrvRC",
+	"jC7AaIIyMqwOODV+lQ0wU2rhffkCmD6piIj6NU0ouWVsITEHaO/dhWPpenexpAnL6Lap3ERM5SbZIdez",
+	"SJqa2DcQz2Cz2rJkbDDZYGoO5aGT5W9KMdH4Vppy3Tf8hv+DvIQ0zYDGMeGMhZJQgpsyLdGJiYuET8QU",
+	"D5iIOBZL02xeT5mImD274cQ4UaFMQCQ4dtjBlBrwp+nnJEl5yBIy+rQHH0cdvY43AHpTthjM2eMV9Gfy",
+	"Sf+YBDOqt8mspUSKROkHsuBzNK5EiV7DnN5CUYTXMLkeEPiYHJAY+h9yRtKFqbP8/+oV/oBLgDhleP7y",
+	"x3NycHBw6hMZ/WW+A/NDh/zOcXU5bsOvpvIUwMD5CRYLziMnZ8qUyNKvRVMuEugQaDvuSFjKGVb7QAOT",
+	"JCO4K2Bf8knKYyal4wxE3WMBdfJHDkvUuyLkDH7BiiIQSsaW0GeYzY2BaQRGkpGZF81TWrawSoNdhH70",
+	"5TWdjjrGxpUwqJmIa8CUNnwFoIDwfTXZg+TbkV5vKLD7NUbVTggXYxGuCItl1phLP/Y3+OKw1/87rGn0",
+	"KmTzhVCMB6u9X9lqRAQn1Jrc5qamVMIWTAEpsnWgbT642QCsyfr80EGCEUHGpE+ubSzHLVvh6m02KKzS",
+	"KS+W3xv4hsaQ7kZM9yzyN9st6+9mGDIKRMhG+t7puyo4YnyqZBQyMtq/6438rHmGuWoDMtqfMRqr2V8j",
+	"n4z2IYUM/xQLxuki6qzoPB4BrEf7c6aSKJAjG6xsm6bOMUb+bSLmTM1YKjEDPo4CxiXwUyOkXLz9ba/f",
+	"6WrimcSOd2u5XHbm4q8ojmlHJNP9i7e/7fc73X2n0xNQNc9JBvV6nS5kBOFCvYF30Ol2DjCfEbMy9+96",
+	"+5iev4dlTvSXU2x+kpGPV6E38PRFwDz3n/BBKFVA50xTg1qXRP7IviYD3hd/63Ng0Gzy4DkKnOjjkAvB",
+	"JfKHfreLlbO5Mq1Y6GIRRwHsZf9PI6dnSZ4ZB/zw0eT9zGmzhH8ABEjYwGrKAhvcdzEx9WN8IuLQaS9W",
+	"LKFdNVm2qX3bDw4YYjqf02TlDTw9sxncKmFZ91J7muDGA/LeoqgMaP+yAgfQketsvjUSODTkV7YyZwcE",
+	"97kIV/WQsI9ErAB8Y29wz763HZzOAOfomt7BaVygp9IG+DY5juwUHNB/8dfv5P7nKPyCQgw0xl4TZ15k",
+	"dYhsvb5LJJGG+kd8mEo2IstZFDPHlaRZn+BGES0eNU5VPOoSpA+3g+onwdkOYIv7awndAj5XkrQpUxs3",
+	"2G2FSm9+3cFOf2Kq5TZb3Ol2N/UF3M5FWlf5yM1rzVEK0MnNLaWcLW33atN3MSkgZ96dcR0L0fP4IIIz",
+	"AbnnMSjNN0APbCHxmGRmf87mY5a4ckBtkX8t5GjZTTO69bMrCQwXZtz7gHHdprUTaAIDLYQ1QCFbi9QY",
+	"9W+6w9PgVmsrXCy/h3tZe3wDM9vg8z2veyXfH38XHP/NAru8rt/E/nYMuEz5WRCwxW6Y/XODDuYitkCL",
+	"7ZcxD5PdIoe/ssGL7Q6keJnAT1Edbv4Eu8jlmfvF4tHgldBP/ytlefmJwVqha5vjnAnWW4s0bN0CYKJZ",
+	"+ZZHbVGuZk9fprzZg66X53NlxdyERGEdiArZX5WAqYoh0jNVjZa13W2muwDaXOE7TYBtROSzCUYANH3+",
+	"OcTBV4DnDVgd0NhmOjRFEk1DftamaHTLVj9AIY6RFmYXMKQPQedQp2zspHpkmtwHT0Us+WEqYsj+q4KV",
+	"9aTkoMrMn+WIUafmz4f/88PH//yh84//qPQcZ9bQfnfdG/dvpO4C4mxXd20eB2fLTN0FIyJENQ0jjqWJ",
+	"dqYBZzHcJfJrvr8fV64iyVvVsKLSFYvgloUjkxBiPw9TrqIYQ9RQHaNoD0RrdKQw0L1Kb6O2kqypLbtN",
+	"bXtlyil+c7WNE1vZsckRtdDbanbY4j4UQ8uqt2kfda8B7rTt5am6ONdZkf1dqY/twP3Y+iNoX2tX5Xdw",
+	"PWDahykmR0yBOTIyhZ0xevNZ8YLY3RnnBaPBDE3G+C3GhzMeSiKF4CxB70Qk8VpRY9+2cUNWb30inXUo",
+	"MGWbSqX4pOmecgY9KG29OqkkgdvsCEem6geZCtSFQ6HHkGL9prJPivGwjMcFwbg5SS+WNPcGB8fHX1rJ",
+	"Ay/1asBq/KXoo8u6sf7PDUOW49wwqKIAhRXak7ZaBrMPlaQ2iv+w05/hsa8vC2ST10kC15CkF4cli/cz",
+	"Qk0PkV632yFvbJEqU1NY/6v3xkJzp2zf8phRaCWzI2kBXE9FUvKdEMosOrlIJzUs9EohYgMDxnKiA4TR",
+	"AZMP+2OFbNACbZPQPvfMIrDtb5Bl1cLBOcUX0bmdcqXfIjOmp4M38UsScayQsU7f9EhF6rZru0Eb8ojR",
+	"Wd5ZGkZZBuSK0YT0u/1jiFRQUewNvH63/3Sve7jX7V13uwP4/x9e+7vRjIr22u3CTaPTCz3e6/Vhof1B",
+	"Hxeap9qNNcIvogWLI6yPpY+k2/vlxR+/Hvyvk/99eH36rn9x/Pzp66Pz3mX3red27at/7iVmenwLWFbT",
+	"mF2QBegN05IWNLXiOBR9/7P+Z7hFhcglmRkEe7l3F2UQTTiXkOgOAReWfILAkTU8hmRkkEVWvvXDzyOe",
+	"KiafuSkzmhxUSieGoOSH8FBG45ZDy5H35Lr3dNA9GPT6Gnk1ecmClpriY9baYSvsBpqnWAGNKpKvgsAq",
+	"sEpFYwTVYLk0dLcKRyFgZ8yg0mWhFd8ukNZMbGTj+2hW7ZmUNT8tKESlGYuKwWqvTO42Gba2JHy5QZsa",
+	"yhUmb+d6DbAh8INN3qXkAogrGa9U1t3cJyELktVCmSbuelCaWHVfoxvkEMp07hMT3pKV8zb5TyShinXI",
+	"FVOSjGDZEZYrBraOITS5LjEKqf43HOX3GitAaNCEjgi1pHp2kWC7GhpDjAouW6UJxwDy4v1GmO2cP7e1",
+	"yv8ixju0yl8yGubCOURCtaXnza1BA6QkYa2jLCtskGGBQ5WNWwnZgDH5QEAdNMWmcZyXtMHfVh1ybhoT",
+	"Gc3UEaj9brdb7YB7iYvMXAW70RbqyHkPyHl30D36Y6vM8RJbvWht1XulTDSlk75jqm+U2o+YCsgUcnWx",
+	"qlalv2HgsWSBVKMZNXcBtUmzsdZNWKzQ56GQAe82rMdJvV5n9o9q6ywUPt7igbrKnn2sYLAWnp4Gfi3N",
+	"l8gPGPfIOB3HLIR60HV+GvNMwV+wrT/hv5XJ3x7wdqt/hjaPFOcmHVQrIX/+00Oj3TaZ8/MwFdPUzVSs",
+	"pthMB5yklGNNci1/KiHIhC1veFaEXPpmKPYpYCyUbml1k84RAFfgQkNPafpO+YrEgoYYLlofjXeVl5j8",
+	"Vu75vP3R/WPy7Bg7D8vLerPpsxsLcWsi9KlqgVDbtb7szfYhextdOc7xfvsgvAIsp9Edy2EJnLk5QFu4",
+	"euoh0G2LXDsM1HMqu+6eKD0gXK8+iu7+hOLhgXQbKMS3OcQsnG4DeYAAxsejEfsiCNIkYTzYInG9cZ5b",
+	"O7tSYZxY2FYNYzaN8opUEVYPfGaLexAulnWyjym3nEsLTVKx60JUwFpcLUb1uu0qXXzcnRLjlDgt2VPB",
+	"WPmf3dNBt9tGicjPaJMKoSUJ6aN/MveOQB5ZFmqVISSWzDXFcneoXARiDp5JQBXQsr4zWtb00nRMMYRK",
+	"HTw6p7GW0RJMBjo6Ojz6u2/KGkbzhUiU1gASItOxfm0MRcfQssLuGFdkwZIbroFky9j6eb1P0/cDsMjx",
+	"yYAKC2LgRCQm8BnrV95wTVXeXUjTLYYChQF3DM5mY0Ak+f3VCx8rS9puCLgNowffcCgNCcWqiJyJJeSh",
+	"YRWf13qyOGISSxhBbtlht2uqzwMlGOk9jKpkSvZJA+W/DK1Zs9lxJa1ZpG6yDbTo4Ph418RIsU9q3x5f",
+	"gRJ5z1/+9Or14N352W8vX784u7xJbvi7l5dXr968HvQ7Xf3x7eWbF69eDPb2939NE2r/+/K1/u3l6xfF",
+	"dwtbKsOqkhDZZT3Lkt4YQnAjGbI0A1y2YSRBRd4FbbreSJYIdHTKIPn9E6lBYhpx784ofW0iU2xPqzFb",
+	"yUIPByz6WOHOSflj6InfNgj7MuUuflTGYO9ATBuAWR9OsvJQngtx67SAx+K9mDSQp7rkWasEcsoziz6Y",
+	"eBe4v/Vzg6krFKB7+sEhjRaPe7Nx9hwO2G1/jA38B58LXd7rB3juGNGSBeHRdKag7385UunE1HsfYlNU",
+	"03Hzyz3tVOdwVLsOYbKlBiwsoPAD1l2wBQxMUYkPB72PWY0MjybBLLpjFbs+7pe3fYCNRsvG7M1QLtUY",
+	"+uC9hh6pWlT5kY2TlCYrn5wtkij2yS8pZz650pdvPjZlCV6LO/gwwFKSEAnCBZT2P+h1vI8POYVLJvXd",
+	"rmA9r5z7QQ052An/YHGMXhSsPKBZFIT76b8dQoGTowd893ykjorMTc/yGsruZtQ5pdWd/tyQgmSCibHS",
+	"vTIephVZUu4m3eWiI/waUG7jHk2lgIhjZ3Yspg6NwfXbNvkfGrVz1iFnWWZ9XkEig+N4BaIqDGnz3bWm",
+	"Ct0gIk5G2eY7vY7TlHadzGnYPNSjsMt4IccH0oBUfiNCeWAI5bYFvqhfoJl4ycatKXRbUvVSS8v3pCfQ",
+	"7v8xiHpuCrjHqW1Hi4ecq19Y0/YT/rpHuWs/0nUhhxjLqayAJHGx9C1xgTZpWdsyvNyd3ZkBbQxkYSHY",
+	"XvLhUuWfYrzZvveLfmCN6FUpsLcRDxtne/0ixr/q5zdmj7E2w5lCj5u9q9D0F+NkrG6yydFKA4WC0k79",
+	"rJUe4VaJfbtKF2ybQ/dfwUP8ixhvdwtrtC+mgu3MivknXhh7NeHjg0Q2PULmt6vzRv0ixl8v4UhP9qXN",
+	"gdTR1j/FeGfpRXqw3cD9ISaX7LD20WZVawK+guirPahsjo92yEsazMjoTzEeGcNrQJMESoiRX8RYk/1f",
+	"rt68Hjglqqi64dgJCAoesCSrH5+ZfDOj2Z9ibCN1INjWmNJUwuj8hjMeQiw9hg8oEkdobE5WpHdEsBig",
+	"NJZgNNRzzgIIYqVxdMeqrLY49i9ijBZQr5lVEra+h+8WLZPwy0Bv5IaHVNEB+fzlht/HxGggvgPc+xFq",
+	"3X136DcIKA+wROwODX1nloEaXMJJYs1Rle2N5jLWLIBkRiUJNIOE8Lgbjtb4SEkWT54RUU66MeGGErNt",
+	"MJFOw5GMEHYjMqerG47TE/xO+mRkAQq/m9XZ7FRZGasCj1QSz68eJnombxGNiBJEKrHYjE7NmEeW0h9t",
+	"8eNeug/+d66hlgFitV2McKH7SAFmSfFcLEIUvt5tfJltSDOyjZBGhEKLEacTWoS1NnxbwTChPBRzcstW",
+	"mMeBxhdbEoHNF2qFnW6wuLhz301TPUmoUlTrL7akqCmuCAlmcYz1QsWSA9FBYX6MGeeFxDxFbxkHItKp",
+	"CUy7dItcfP2gNGf6ewWk5e/vOBhNJOYIsFpmDqMGKLeZ7mwNOrvOMgwSNo2kMtVhodwlD4kSaTBzUp8j",
+	"K7mIpHlROT8rpJuAiG5c2KDKm1BpzqDAqO8UQYiyCHDrLoYFAc5ClTrwXNQFyW1CtXUIgNXSLjLNUtgC",
+	"qmgspil4GpcsjoEdRgnREhBwykG5T6GpZ2ZvFPrj/dy5Yy+2TTdPWCBA0pMzxlQZoLZgBEIkb3k5h9xY",
+	"+LHWgS6SKVPDrBTGmpSWq80fv2EI4Y+wzIfhfX2gYAEL2seX5a/vMECw7Ua/TTWG94ZHQIcYfSVALuyQ",
+	"19DviikV8akcYaP7JGJh7oYwVjrseen0YXYuCTCnODIFe/DSg98guxwLkF2fkVEg+CSOAjXCxMSl7YM6",
+	"Eal+iUvFaNjJqiNDxy99MYZzqOsLbb/gc0hXcmSibDAKBzdoywvZGB7N4J5l9M6ySrxr+q+Um7/B19HR",
+	"2qHMc66QkFFbTxq+TxgFGlqiFFitAtK04hCcKZDyldcFr6t9+BAu+pCITYf9AazvF7O54zuVxWs+At8c",
+	"IE7tuV0pd6rRGdFNcOZnUWHxCjbjcgWiWBzLZ/gB3IHmsgEbRHYVQhrhpdH/gMtOBRFQJR71QK0zwrMT",
+	"322erJYiu3cSLl4ZU323QvotF0tJxgI6vPMQ66rkzfOMB5DFk6rIBf1Efv5vLVh3H3jyDWh7dFfEQiO4",
+	"L/JN7ggp5zTiika7DiQq5SZiRfjsNIlaRgHDHv8dcrXQKgamMYMPOuJEKraQuZfZWiKMgQBbNYNWgePL",
+	"TP6bpYkaWCvZE0lM9rYErHcIfsJsMYs8608JWIWRGhl/WAasheyjqinN9ecwWQ0hYMx2pW2kQ1/oTTBO",
+	"eQAO0i/f3rjyY8JY1qHb1mRiofRL8VkPvBeWZu4Bmdw1rYb0W6oqCaQTuqVEcEtuxSKiZJGIaULnefsA",
+	"CIB1OoBo/NSKxJhKNijKP0bT0Uq9zApTWZ3r/UxAOReUZSIFOgdo42gzrkkesvC5AvDci/+7AzzY067Y",
+	"J+UNvD39P4h7JWc/vSQvX59f/vPt9csX5MdXv72EH294p9O54fD3y9cv6h/zWhiaClup8T7rH30QFimR",
+	"dLKTaPv3SaTYGoff3S1Q9JZBQvBu8f/CmAkiWbQKgQ/ektw5XWEHFbQaT0QyZwkRS84SwFGk2Vg4gQsV",
+	"BbY+iUZvyIT/U4ydzPcoE9BBptFKAxdL/Z3mG7dsUVHtUO//zR1Ldk3Dv7F4cY05iw7NKWV9t0SbvLnp",
+	"Bqt01s2vHfz+a1iaYXNNzMwIhUfyWCes2DIRTtJ8tVvT8s8MtfOKpj2RZWgw3hOpryzcQpAB9V3D2g4D",
+	"Qm+4Fexs4VFQI6CAGkhXf4qIs9DxK8k0CLB3PxqxsLPQDYcOSaZW2Yxy/QC6R0FKXEaS5WVPsfnOLVv5",
+	"RqrWo2OqVn0WtDnib2RpxrkfVOCrVVxANmPbK1DH/cz5+gjvxBxsB2oy0dC0A/hN4NLr5jKP7mfPmcke",
+	"dHGuILuK5is0qyOR2n6Ntnjs8J2tVvNz8F1ipy+jXhvmlnLZIdeZ1TwrVKLR3Qwf1tusLcZ+D+ZYu5Z7",
+	"AXSTSbbmWq6joCYpNmQ5ozcakHD1jZHc8W1RbouY6bduOGbBAQGS0pYnpAVyUwiLznuMIW3R5A6dbzi1",
+	"ayJEugOGd0Ty3PJeoq/1he6PtpS9ehhj/C7IR2eHZvOGCPk1Yj3s1NsSga4Qjx6SCXTDbSoQIno1C4e8",
+	"OIunqjALEm4ikhteQHxNs0ytvyoeahI2vkMW2lI4dJNh7ubdno10sYb/TAOBsFcNybXE717vj2eOkZRm",
+	"6RZW+FHRnLVJjjGba5oVA+Sos6P8OPBCJmxvEkfTmSpgzu4ul70nKd+iZOgH2qJXuwYebr2oh0c7X6bc",
+	"iXb+d9CEUt5AC0q5dOxYLEoeM4w3QaTIUFF/fDAabg3jvUz51wvj1ZN9aXNGtXw25TvksalDDkvB1A84",
+	"hYdwWrSXbjo3jOZ9cCFDuoiGxTappie6MXVtyYA5K+TWBDMRBba3NqTsfOj5ff/AP/SP/GP/qX/y0c9z",
+	"Rj8c9Pzjvn964Pf6h37v6MjvnRz7/d5Tv3+oHxScmfScDz3/oOcfHB9/xObl8PZTv3fo93t+/8Q/OPIP",
+	"+/7hqX90/PGLuyDTSAHJHQ8pOqQw5afE7g4G3cM/yj1jsWtsM2w1B1JnVYVfd2JKRbE9N6pH0oYPBbO8",
+	"0C9oaRS6YjvobPDqQWRFww/KEtRGml9n7Zex37H1uUZzRv4Ct2+h5As4axOWFY0z4sUN/wsNHgkNw5hJ",
+	"8Nn+fn2Og6J7dpLGMUvKjt2sTjsOeMNBWgnpCnm/pHdQWuE2WkhrVsWK+44BBwqrSOMAjOQNNzX54YsO",
+	"+Rk2lkV0QTSXde3hk1Xipf7lOgNfoxynuwDScB6xsPCmDl7ONk1RE5VXNCEiwaYPxdIm5M3EnDu8B7nU",
+	"YzZNuV+o0KAhnbU6eOR6KGvbyMJ2zFb8rIRsXiBGK7j5zp5WlI2pWbQSO1jyq7PXZxAeky9BQ8+gw5Pa",
+	"BDI9/vAvTNarRI/jwwazmwy2XCXLMgHxTEUcGq85VbVLWc5E60S2sirA5qb6CchkWwraQNGPmuJaxyft",
+	"Ctp8A+n1s2frYGIxsEnCmDfo+56mLkNMaM+Al5XddL5rm61dmZaLpSAHJ1D3olFdMN/TSrx+xa/egv5r",
+	"6x4MRauZ8aByxq5eZI7xA+9MRnT/WtyuNOY5pHOjCNOYxVvSvV1zMCyqyOYeoWpZxl+ppQzZnY2Staqe",
+	"Oed+mAAgbtkWBfcaH/l39KHB1rZjAAKppD0q9kk9UtaGshDPDhu/2NT4oNJ490pJWCeEG83EkmP0O0iZ",
+	"YGXWwiZ2F4MobxCzKr1r1l1NMNx1IhK340Ze+S1ImKrLnQBoP6TST7k++1NLUbJGLBkddLrEaIBl7X69",
+	"drjxdVveONtostXNtPDnBsDwbQjLbZrQoVXtW/x7L3CuKxiA37nerhfV2V2ZZGXwrultKpDGrY60Vzai",
+	"ygZcGx9LfskErwpluhO3zo34Rs6yS1jGPWD0EINIiq1t6lqx87VmXI6iOBZqhhG7iUjRFZCqJU1Ct4Sl",
+	"ljtuuAk6Q1TP0rwgYA07Geu/9aFGgpvgZaCEGBQKFH1A+oc3HBkzDN/tDnpdUA77R07HMSdcc0GlyqfB",
+	"yCuuWfINN1qSJqWwNxaSOaMcggqKaaxTEx2wkjZdiQbwih5Qq8DM1coi9M1i62DyI41iFmZRq3N9B7Ko",
+	"RWzxknJ1wzOPTnEX6/VC5Ixijp3elR5OayzkesZuuF0V9GmCMFolYLmgmXHTaVJ/0TtQMwLmIifNwtUf",
+	"q1TsKVO/y/u0cYG3ftT6ZgP5Ax6+Fo0fBWv881XzoaM5+wOu64MlHFChDc/oHuwdFPkB1viBJmkh1eK/",
+	"o4xgDazheKX01Cfdo4Pu8YHWo/RdcjhRubOZ702j8RCQzRscHHdtCyvzzan5LEHxWiTiLpKR4PlMh/3T",
+	"w9Pjp/1T/WrCaPZDr/v04Olh76R/6HtoxJHeoNs5PXl6VKE5rG8W4xDsaEcHxydPu6e9PqgtbTbbr9vs",
+	"cbe82d7R19rt2iHU7VarTKJ+O0ooCln89SBxdny6drx6uY+z45rD8+4oj+QMGxCVFt0tLLa81G6+0m7l",
+	"Skvr67rLKq+o29yxgQSqRq7BLpLWwGgj/Y1pEcJ9diHm/CyW0LUn661j4uQgsMhku0Z/WatqlGDDLYfZ",
+	"I0N+kB6JOw3kXS1fPxfzOd2TTJNHzfqgD77EEtaHvZPu3zGnByqHaLbJaKClQVYIP2c3HHC6Q9CgZktJ",
+	"ywV0D4dUI3Q4K833kP1ORDJPY4pMycTrUn7DqVaaErGYsfqi0f/N+A8WdsZTzCunWMbiR6EPWX4Zxcr/",
+	"GsYioLFvKKxv77FvWks5d9XPbrG/dk39/Ir67pX0zV31CzThfgWiFR3HzAdpZsZoaCUsLImj0W9XZZ+x",
+	"0ZnWi2FKwEYHUXd8A43NaLMtx/gH/nvX6DBA2G73sSB9JDNPdmI5HmRf7TZy+jrDb7niQda3k98xDpH4",
+	"NlgQy/A8IyP92BDCSkaYupkFiUaShFpcr7HxGNh+k3grO/e9KmOYl3dXFuMsDHNL7vYjrr/QWy0QmypY",
+	"AOmWvqPOac0X5QRgoJGqi+XNj/IbmifmApJS7wPG+gDe2p11G+PJDqspNN7b1+mytLWcj4m+g9pzmZ2i",
+	"LtP/3vTgIWn+9YTgKx9wltq/KzIw0IT5wYlxpTp7Kx7slGx/B/1yi+ytmKRbA/mGUhZWX90zRYW3SFuF",
+	"Uq3tha5WZVszCa14gd/weAXdeUBTCmiSrNA4fXe1gEgdRad+VkJkFFDFpiJZDTRzGHXIJVsAQ/Shfrst",
+	"yYWVJSHSI5PELAQHUxGHGraVEQ10WhDYjfBWCGo46vULMS8HFTEvc/rpFb7a72Y/0yShq6rQg7NYihwG",
+	"EMQCRWEKWFIXiBDxIE5DNpyW4zC+o56pWyhaAQ216LkT4oYyLI5N5jmOZ/esfFUept6URtsaDFvc9deL",
+	"iy3N29yStPZipfZaAvjuImdLA+/+IB/iMqo8/YGZcLfsEAddw55v1YD2DRy+9L58+9ZEekEkXazjSpnB",
+	"bsaXynryeiIWpAlEG3347I0Z1Qik1fqP2chVam0hlz+v22MzI0wgr1/1quWAjIcLEXHlxIAuEqFYYIIZ",
+	"i9Gbsma0XNww6rV93h2iDJn1oTQbD4k0VZLK5NUZy1TtRwWvYqD32Ls5JDMoMPzuAmo0okKotfhCu/ni",
+	"mHnsWfVWx0LcgkVrPWTJ1j4QJibECV7qFAMbMXipQmDJ2/QVWnDbsvtQ0mdGuXs0ENlfJfswsohYAMac",
+	"pUhuwQSndZZ3F87bkCaw/rYWGGzTBjCpU9R3AOO4Wgeb8T9UhD6ivr1IFUDdXbjNUao8vyRrl69x0laL",
+	"yF51yiVUhcnWOQUypIhpMs3L3WFQTzCjydRUbjMToW2yaoHCFEqOY/dsMXLgy8cv/zcAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -62,12 +62,16 @@ var operations = map[string][]Role{
 	"createRestore": restorers,
 	"deleteRestore": restorers, // forgets the record, touches no VM and no image
 
-	"listRepositories":   readers,
-	"getRepository":      readers,
-	"createRepository":   operators,
-	"maintainRepository": operators,
-	"takeOverRepository": operators,
-	"recoverySheet":      operators,
+	"listRepositories":         readers,
+	"getRepository":            readers,
+	"createRepository":         operators,
+	"maintainRepository":       operators,
+	"takeOverRepository":       operators,
+	"updateRepository":         operators,
+	"deleteRepository":         operators,
+	"changeRepositoryPassword": operators,
+	"rebuildCatalogue":         operators,
+	"recoverySheet":            operators,
 
 	"getUsage":    readers,
 	"exportUsage": readers,

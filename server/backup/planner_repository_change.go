@@ -17,6 +17,11 @@ type RepositoryChange struct {
 	Settings    map[string]string // all of them; a secret given as "***" is what it was
 }
 
+// RepositoryWarnings tells what an operator should see to.
+func (p *Planner) RepositoryWarnings(r RepositoryRecord, u Upkeep) []string {
+	return r.Warnings(p.Installation, u)
+}
+
 // maxVerifyDays is the longest time between two readings of an image.
 const maxVerifyDays = 365
 

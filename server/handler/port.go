@@ -91,6 +91,10 @@ type Upkeep interface {
 type Repositories interface {
 	// CreateRepository attaches one that has a password, and makes others.
 	CreateRepository(ctx context.Context, r backup.RepositoryRecord) (backup.RepositoryRecord, error)
+	UpdateRepository(ctx context.Context, id string, version int64, c backup.RepositoryChange) (backup.RepositoryRecord, error)
+	DeleteRepository(ctx context.Context, id string, forgetImages bool) error
+	ChangeRepositoryPassword(ctx context.Context, id string) (backup.RepositoryRecord, error)
+	RepositoryWarnings(r backup.RepositoryRecord, u backup.Upkeep) []string
 	TakeOverRepository(ctx context.Context, id string) (backup.RepositoryRecord, error)
 	// RecoverySheet holds the repository's password; recipient encrypts it.
 	RecoverySheet(ctx context.Context, id, recipient string) (backup.Secret, error)

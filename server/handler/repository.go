@@ -8,16 +8,21 @@ import (
 )
 
 // repositoryOut leaves the password out: it is never told.
-func repositoryOut(r backup.RepositoryRecord) api.Repository {
+func (h *handler) repositoryOut(ctx context.Context, tx backup.UpkeepTx, r backup.RepositoryRecord) (api.Repository, error) {
+	u, err := tx.Upkeep(ctx, r.ID)
+	if err != nil {
+		return api.Repository{}, err
+	}
 	out := api.Repository{
 		ID: r.ID, Name: r.Name, Kind: r.Kind, Settings: r.PublicSettings(), Compression: r.Compression, VerifyDays: r.VerifyDays, Default: r.Default,
 		ImageCount: r.ImageCount, StoredBytes: r.StoredBytes, ReadOnly: r.ReadOnly, OwnedBy: r.OwnedBy,
 		CheckedAt: utc(r.CheckedAt), CheckError: r.CheckError, CreatedAt: utc(r.CreatedAt),
+		RecoverySheetAt: utc(r.SheetAt), Warnings: h.Planner.RepositoryWarnings(r, u),
 	}
 	if r.FreeBytes >= 0 && !r.CheckedAt.IsZero() {
 		out.FreeBytes = &r.FreeBytes
 	}
-	return out
+	return out, nil
 }
 
 // names are the names of objects by their ids.
@@ -58,24 +63,45 @@ func (h *handler) ListRepositories(ctx context.Context, q api.ListRepositoriesRe
 		} else {
 			found, list.NextCursor, err = tx.Repositories(ctx, pageOf(q.Params.Limit, q.Params.Cursor))
 		}
-		list.Items = each(found, repositoryOut)
-		return err
+		if err != nil {
+			return err
+		}
+		list.Items = make([]api.Repository, len(found))
+		for n, r := range found {
+			if list.Items[n], err = h.repositoryOut(ctx, tx, r); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return api.ListRepositories200JSONResponse(list), err
 }
 
 // GetRepository implements the operation.
 func (h *handler) GetRepository(ctx context.Context, q api.GetRepositoryRequestObject) (api.GetRepositoryResponseObject, error) {
-	var r backup.RepositoryRecord
-	err := h.Store.View(ctx, func(tx backup.Tx) (err error) {
-		r, err = tx.Repository(ctx, q.ID)
+	var out api.RepositoryOKJSONResponse
+	err := h.Store.View(ctx, func(tx backup.Tx) error {
+		r, err := tx.Repository(ctx, q.ID)
+		if err != nil {
+			return err
+		}
+		out.Headers = api.RepositoryOKResponseHeaders{ETag: etag(r.Version)}
+		out.Body, err = h.repositoryOut(ctx, tx, r)
 		return err
 	})
-	return api.GetRepository200JSONResponse{RepositoryOKJSONResponse: repositoryOK(r)}, err
+	return api.GetRepository200JSONResponse{RepositoryOKJSONResponse: out}, err
 }
 
-func repositoryOK(r backup.RepositoryRecord) api.RepositoryOKJSONResponse {
-	return api.RepositoryOKJSONResponse{Body: repositoryOut(r), Headers: api.RepositoryOKResponseHeaders{ETag: etag(r.Version)}}
+// repositoryOK is the answer of an operation that has changed r, or not: err.
+func (h *handler) repositoryOK(ctx context.Context, r backup.RepositoryRecord, err error) (api.RepositoryOKJSONResponse, error) {
+	out := api.RepositoryOKJSONResponse{Headers: api.RepositoryOKResponseHeaders{ETag: etag(r.Version)}}
+	if err != nil {
+		return out, err
+	}
+	return out, h.Store.View(ctx, func(tx backup.Tx) (err error) {
+		out.Body, err = h.repositoryOut(ctx, tx, r)
+		return err
+	})
 }
 
 // CreateRepository implements the operation.
@@ -87,18 +113,45 @@ func (h *handler) CreateRepository(ctx context.Context, q api.CreateRepositoryRe
 	}
 	r.Project = backup.DefaultProject
 	r, err := h.Planner.CreateRepository(ctx, r)
+	out, err := h.repositoryOK(ctx, r, err)
 	if err != nil {
 		return nil, err
 	}
 	return api.CreateRepository201JSONResponse{RepositoryCreatedJSONResponse: api.RepositoryCreatedJSONResponse{
-		Body: repositoryOut(r), Headers: api.RepositoryCreatedResponseHeaders{ETag: etag(r.Version), Location: "/v1/repositories/" + r.ID},
+		Body: out.Body, Headers: api.RepositoryCreatedResponseHeaders{ETag: etag(r.Version), Location: "/v1/repositories/" + r.ID},
 	}}, nil
 }
 
 // TakeOverRepository implements the operation.
 func (h *handler) TakeOverRepository(ctx context.Context, q api.TakeOverRepositoryRequestObject) (api.TakeOverRepositoryResponseObject, error) {
 	r, err := h.Planner.TakeOverRepository(ctx, q.ID)
-	return api.TakeOverRepository200JSONResponse{RepositoryOKJSONResponse: repositoryOK(r)}, err
+	out, err := h.repositoryOK(ctx, r, err)
+	return api.TakeOverRepository200JSONResponse{RepositoryOKJSONResponse: out}, err
+}
+
+// UpdateRepository implements the operation.
+func (h *handler) UpdateRepository(ctx context.Context, q api.UpdateRepositoryRequestObject) (api.UpdateRepositoryResponseObject, error) {
+	b := q.Body
+	r, err := h.Planner.UpdateRepository(ctx, q.ID, versionOf(q.Params.IfMatch), backup.RepositoryChange{
+		Name: b.Name, Kind: b.Kind, Settings: b.Settings, Compression: b.Compression, VerifyDays: b.VerifyDays, Default: b.Default, ReadOnly: b.ReadOnly,
+	})
+	out, err := h.repositoryOK(ctx, r, err)
+	return api.UpdateRepository200JSONResponse{RepositoryOKJSONResponse: out}, err
+}
+
+// DeleteRepository implements the operation.
+func (h *handler) DeleteRepository(ctx context.Context, q api.DeleteRepositoryRequestObject) (api.DeleteRepositoryResponseObject, error) {
+	return api.DeleteRepository204Response{}, h.Planner.DeleteRepository(ctx, q.ID, q.Params.ForgetImages)
+}
+
+// ChangeRepositoryPassword implements the operation. The password is told to nobody.
+func (h *handler) ChangeRepositoryPassword(ctx context.Context, q api.ChangeRepositoryPasswordRequestObject) (api.ChangeRepositoryPasswordResponseObject, error) {
+	r, err := h.Planner.ChangeRepositoryPassword(ctx, q.ID)
+	out, err := h.repositoryOK(ctx, r, err)
+	if err == nil {
+		h.Log.WarnContext(ctx, "password of a repository changed", "repository", q.ID)
+	}
+	return api.ChangeRepositoryPassword200JSONResponse{RepositoryOKJSONResponse: out}, err
 }
 
 // RecoverySheet implements the operation. That it was asked for is logged; what

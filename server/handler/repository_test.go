@@ -2,6 +2,7 @@ package handler_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -119,5 +120,64 @@ func TestARepositoryIsAttachedAndTakenOver(t *testing.T) {
 	}
 	if a := r.do(call{method: "POST", path: "/v1/repositories/" + nobody + ":takeover", role: auth.Operator}); a.status != 404 {
 		t.Errorf("taking over what is not there: %d %s", a.status, a.body)
+	}
+}
+
+func TestARepositoryIsChangedGivenAPasswordAndForgotten(t *testing.T) {
+	r := newRig(t)
+	body := `{"name":"nas","kind":"filesystem","settings":{"path":"/mnt/nas"}}`
+	a := r.do(call{method: "POST", path: "/v1/repositories", role: auth.Operator, body: body})
+	made := into[api.Repository](r, a, 201)
+	if len(made.Warnings) != 1 || !strings.Contains(made.Warnings[0], "recovery-sheet") {
+		t.Errorf("warnings = %q, want the sheet that was never given out", made.Warnings)
+	}
+	path := "/v1/repositories/" + made.ID
+	patch := func(body, match string) answer {
+		return r.do(call{method: "PATCH", path: path, role: auth.Operator, header: map[string]string{"If-Match": match}, body: body})
+	}
+	a = patch(`{"verify_days":7,"settings":{"path":"/mnt/moved"}}`, a.header.Get("ETag"))
+	changed := into[api.Repository](r, a, 200)
+	if changed.VerifyDays != 7 || changed.Settings["path"] != "/mnt/moved" || changed.Name != "nas" {
+		t.Errorf("changed = %+v, want what was asked for and all else as it was", changed)
+	}
+	if a := patch(`{"verify_days":8}`, `"1"`); a.status != 412 || a.problem.Code != "stale" {
+		t.Errorf("with an old ETag: %d %s", a.status, a.body)
+	}
+	for body, want := range map[string]string{
+		`{"kind":"s3"}`:                      "400 kind",
+		`{"default":false}`:                  "200 ",
+		`{"compression":"lz4"}`:              "400 compression",
+		`{"settings":{"path":"/mnt/other"}}`: "409 settings",
+		`{"verify_days":0}`:                  "400 verify_days",
+		`{"owned_by":"me"}`:                  "400 owned_by",
+		`{"default":true,"read_only":true}`:  "409 read_only",
+		`{"settings":{"private_key":"***"}}`: "400 settings.private_key",
+	} {
+		a := patch(body, "*")
+		if got := fmt.Sprint(a.status, " ", a.problem.Field); got != want {
+			t.Errorf("PATCH %s = %s, want %s (%s)", body, got, want, a.body)
+		}
+	}
+
+	sheet := r.do(call{method: "POST", path: path + ":recovery-sheet", role: auth.Operator, body: `{}`})
+	before := into[api.RecoverySheet](r, sheet, 200).Text
+	told := into[api.Repository](r, r.do(call{method: "GET", path: path, role: auth.Viewer}), 200)
+	if len(told.Warnings) != 0 || told.RecoverySheetAt.IsZero() {
+		t.Errorf("with a sheet: warnings %q, given out at %v", told.Warnings, told.RecoverySheetAt)
+	}
+	renewed := into[api.Repository](r, r.do(call{method: "POST", path: path + ":change-password", role: auth.Operator}), 200)
+	if len(renewed.Warnings) != 1 || !strings.Contains(renewed.Warnings[0], "out of date") || !renewed.RecoverySheetAt.IsZero() {
+		t.Errorf("after a change of password: warnings %q, sheet of %v; want it out of date", renewed.Warnings, renewed.RecoverySheetAt)
+	}
+	after := into[api.RecoverySheet](r, r.do(call{method: "POST", path: path + ":recovery-sheet", role: auth.Operator, body: `{}`}), 200).Text
+	if before == after {
+		t.Error("the sheets before and after hold the same password")
+	}
+
+	if a := r.do(call{method: "DELETE", path: path + "?forget_images=true", role: auth.Operator}); a.status != 204 {
+		t.Errorf("DELETE = %d %s", a.status, a.body)
+	}
+	if a := r.do(call{method: "GET", path: path, role: auth.Viewer}); a.status != 404 {
+		t.Errorf("GET of a forgotten repository = %d", a.status)
 	}
 }
