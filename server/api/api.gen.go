@@ -224,6 +224,36 @@ func (e ErrorCode) Valid() bool {
 	}
 }
 
+// Defines values for ImageCopyStatus.
+const (
+	ImageCopyStatusCopying ImageCopyStatus = "copying"
+	ImageCopyStatusDamaged ImageCopyStatus = "damaged"
+	ImageCopyStatusFailed  ImageCopyStatus = "failed"
+	ImageCopyStatusGood    ImageCopyStatus = "good"
+	ImageCopyStatusPartial ImageCopyStatus = "partial"
+	ImageCopyStatusWaiting ImageCopyStatus = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the ImageCopyStatus enum.
+func (e ImageCopyStatus) Valid() bool {
+	switch e {
+	case ImageCopyStatusCopying:
+		return true
+	case ImageCopyStatusDamaged:
+		return true
+	case ImageCopyStatusFailed:
+		return true
+	case ImageCopyStatusGood:
+		return true
+	case ImageCopyStatusPartial:
+		return true
+	case ImageCopyStatusWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ImageStatus.
 const (
 	ImageStatusDamaged ImageStatus = "damaged"
@@ -252,6 +282,7 @@ func (e ImageStatus) Valid() bool {
 const (
 	JobKindBackup  JobKind = "backup"
 	JobKindCollect JobKind = "collect"
+	JobKindCopy    JobKind = "copy"
 	JobKindDelete  JobKind = "delete"
 	JobKindRestore JobKind = "restore"
 	JobKindSync    JobKind = "sync"
@@ -264,6 +295,8 @@ func (e JobKind) Valid() bool {
 	case JobKindBackup:
 		return true
 	case JobKindCollect:
+		return true
+	case JobKindCopy:
 		return true
 	case JobKindDelete:
 		return true
@@ -638,8 +671,14 @@ type BackupImage struct {
 
 	// Consistency What was reached.
 	Consistency Consistency `json:"consistency"`
-	Disks       []ImageDisk `json:"disks"`
-	EndedAt     time.Time   `json:"ended_at"`
+
+	// Copies In other repositories.
+	Copies []ImageCopy `json:"copies,omitempty,omitzero"`
+
+	// CopyOf The image that this is a copy of; it may be gone.
+	CopyOf  string      `json:"copy_of,omitempty,omitzero"`
+	Disks   []ImageDisk `json:"disks"`
+	EndedAt time.Time   `json:"ended_at"`
 
 	// ExpiresAt Absent = never.
 	ExpiresAt time.Time `json:"expires_at,omitempty,omitzero"`
@@ -721,12 +760,15 @@ type BackupSchedule struct {
 	// Consistency `app` quiesces the guest and falls back to `crash` with a message,
 	// `app_required` fails instead, `offline` shuts the guest down for the
 	// snapshot.
-	Consistency        Consistency `json:"consistency,omitempty,omitzero"`
-	CreatedAt          time.Time   `json:"created_at,omitempty,omitzero"`
-	Daily              *Daily      `json:"daily,omitempty"`
-	DeletionProtection bool        `json:"deletion_protection,omitempty,omitzero"`
-	Description        string      `json:"description,omitempty,omitzero"`
-	Disks              *DiskChoice `json:"disks,omitempty"`
+	Consistency Consistency `json:"consistency,omitempty,omitzero"`
+
+	// CopyTo Other repositories that each new image is copied to; each once. Images that are there stay as they are.
+	CopyTo             []CopyTarget `json:"copy_to,omitempty,omitzero"`
+	CreatedAt          time.Time    `json:"created_at,omitempty,omitzero"`
+	Daily              *Daily       `json:"daily,omitempty"`
+	DeletionProtection bool         `json:"deletion_protection,omitempty,omitzero"`
+	Description        string       `json:"description,omitempty,omitzero"`
+	Disks              *DiskChoice  `json:"disks,omitempty"`
 
 	// DurationHours Hours from its start for which a VM takes a seat.
 	DurationHours int   `json:"duration_hours,omitempty,omitzero"`
@@ -830,6 +872,15 @@ type ClockChange string
 // snapshot.
 type Consistency string
 
+// CopyTarget defines model for CopyTarget.
+type CopyTarget struct {
+	// Repository Name or id; the name is answered.
+	Repository string `json:"repository"`
+
+	// RetentionDays Of the copy, from the start of the backup; 0 = never expires, where the installation allows it.
+	RetentionDays int `json:"retention_days"`
+}
+
 // Daily defines model for Daily.
 type Daily struct {
 	// StartDate YYYY-MM-DD. Absent = at once.
@@ -887,6 +938,40 @@ type HoldReleased struct {
 
 	// Message What becomes of the image.
 	Message string `json:"message"`
+}
+
+// ImageCopy An image in another repository, or the job that makes it.
+type ImageCopy struct {
+	CopiedAt time.Time `json:"copied_at,omitempty,omitzero"`
+
+	// ExpiresAt Absent = never.
+	ExpiresAt time.Time `json:"expires_at,omitempty,omitzero"`
+
+	// ID The copy's own id: it is an image like any other. Absent = it is not there.
+	ID      string `json:"id,omitempty,omitzero"`
+	JobID   string `json:"job_id,omitempty,omitzero"`
+	Message string `json:"message,omitempty,omitzero"`
+
+	// Repository Name.
+	Repository string          `json:"repository"`
+	Status     ImageCopyStatus `json:"status"`
+}
+
+// ImageCopyStatus defines model for ImageCopy.Status.
+type ImageCopyStatus string
+
+// ImageCopyList defines model for ImageCopyList.
+type ImageCopyList struct {
+	Items []ImageCopy `json:"items"`
+}
+
+// ImageCopyRequest defines model for ImageCopyRequest.
+type ImageCopyRequest struct {
+	// Repository Name or id.
+	Repository string `json:"repository"`
+
+	// RetentionDays From the start of the backup, as for a one-time schedule; 0 = never expires. Absent = as long as the image itself.
+	RetentionDays *int `json:"retention_days,omitempty"`
 }
 
 // ImageDisk defines model for ImageDisk.
@@ -1855,8 +1940,11 @@ type ListBackupImagesParams struct {
 	VCenterID          VCenterID  `form:"vcenter_id,omitempty" json:"vcenter_id,omitempty,omitzero"`
 
 	// Repository Name or id.
-	Repository string      `form:"repository,omitempty" json:"repository,omitempty,omitzero"`
-	Status     ImageStatus `form:"status,omitempty" json:"status,omitempty,omitzero"`
+	Repository string `form:"repository,omitempty" json:"repository,omitempty,omitzero"`
+
+	// Copies true = with all copies. Otherwise a copy is listed only where its original is gone, or with `repository`.
+	Copies *bool       `form:"copies,omitempty" json:"copies,omitempty"`
+	Status ImageStatus `form:"status,omitempty" json:"status,omitempty,omitzero"`
 
 	// CreatedAfter At or after this time.
 	CreatedAfter CreatedAfter `form:"created_after,omitempty" json:"created_after,omitempty,omitzero"`
@@ -1872,6 +1960,12 @@ type ListBackupImagesParams struct {
 
 	// Cursor `next_cursor` of the page before.
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// CopyBackupImageParams defines parameters for CopyBackupImage.
+type CopyBackupImageParams struct {
+	// IdempotencyKey Makes a repetition answer what the first one answered.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
 // HoldBackupImageParams defines parameters for HoldBackupImage.
@@ -2180,6 +2274,9 @@ type BackupGroupJSONRequestBody = BackupOptions
 // ExtendBackupImageJSONRequestBody defines body for ExtendBackupImage for application/json ContentType.
 type ExtendBackupImageJSONRequestBody = ImageExtension
 
+// CopyBackupImageJSONRequestBody defines body for CopyBackupImage for application/json ContentType.
+type CopyBackupImageJSONRequestBody = ImageCopyRequest
+
 // HoldBackupImageJSONRequestBody defines body for HoldBackupImage for application/json ContentType.
 type HoldBackupImageJSONRequestBody = ImageHold
 
@@ -2376,7 +2473,7 @@ type ClientInterface interface {
 
 	// DeleteBackupImage Delete an image
 	//
-	// Refused with `locked` before `locked_until` and while a hold keeps it, and with `in_use` while a restore reads it.
+	// Refused with `locked` before `locked_until` and while a hold keeps it, and with `in_use` while a restore or a copy reads it.
 	//
 	// Corresponds with DELETE /v1/backup-images/{id} (the `DeleteBackupImage` operationId).
 	DeleteBackupImage(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2403,6 +2500,31 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /v1/backup-images/{id} (the `ExtendBackupImage` operationId).
 	ExtendBackupImage(ctx context.Context, id ID, body ExtendBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListImageCopies List the copies of an image
+	//
+	// In other repositories, one for each; also those that wait, are being made, or have failed.
+	//
+	// Corresponds with GET /v1/backup-images/{id}/copies (the `ListImageCopies` operationId).
+	ListImageCopies(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CopyBackupImageWithBody Copy an image to another repository
+	//
+	// Only what that repository does not have yet is sent, encrypted with its own key. A copy that waits or is being made already is returned; one that is there is a `conflict` that names it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/backup-images/{id}/copies (the `CopyBackupImage` operationId).
+	CopyBackupImageWithBody(ctx context.Context, id ID, params *CopyBackupImageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CopyBackupImage Copy an image to another repository
+	//
+	// Only what that repository does not have yet is sent, encrypted with its own key. A copy that waits or is being made already is returned; one that is there is a `conflict` that names it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/backup-images/{id}/copies (the `CopyBackupImage` operationId).
+	CopyBackupImage(ctx context.Context, id ID, params *CopyBackupImageParams, body CopyBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListImageHolds List what keeps an image
 	//
@@ -3096,7 +3218,7 @@ func (c *Client) ListBackupImages(ctx context.Context, params *ListBackupImagesP
 
 // DeleteBackupImage Delete an image
 //
-// Refused with `locked` before `locked_until` and while a hold keeps it, and with `in_use` while a restore reads it.
+// Refused with `locked` before `locked_until` and while a hold keeps it, and with `in_use` while a restore or a copy reads it.
 //
 // Corresponds with DELETE /v1/backup-images/{id} (the `DeleteBackupImage` operationId).
 func (c *Client) DeleteBackupImage(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3154,6 +3276,61 @@ func (c *Client) ExtendBackupImageWithBody(ctx context.Context, id ID, contentTy
 // Corresponds with PATCH /v1/backup-images/{id} (the `ExtendBackupImage` operationId).
 func (c *Client) ExtendBackupImage(ctx context.Context, id ID, body ExtendBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewExtendBackupImageRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListImageCopies List the copies of an image
+//
+// In other repositories, one for each; also those that wait, are being made, or have failed.
+//
+// Corresponds with GET /v1/backup-images/{id}/copies (the `ListImageCopies` operationId).
+func (c *Client) ListImageCopies(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListImageCopiesRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CopyBackupImageWithBody Copy an image to another repository
+//
+// Only what that repository does not have yet is sent, encrypted with its own key. A copy that waits or is being made already is returned; one that is there is a `conflict` that names it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/backup-images/{id}/copies (the `CopyBackupImage` operationId).
+func (c *Client) CopyBackupImageWithBody(ctx context.Context, id ID, params *CopyBackupImageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCopyBackupImageRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CopyBackupImage Copy an image to another repository
+//
+// Only what that repository does not have yet is sent, encrypted with its own key. A copy that waits or is being made already is returned; one that is there is a `conflict` that names it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/backup-images/{id}/copies (the `CopyBackupImage` operationId).
+func (c *Client) CopyBackupImage(ctx context.Context, id ID, params *CopyBackupImageParams, body CopyBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCopyBackupImageRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4753,6 +4930,18 @@ func NewListBackupImagesRequest(server string, params *ListBackupImagesParams) (
 			}
 		}
 
+		if params.Copies != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "copies", *params.Copies, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "status", params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
@@ -4930,6 +5119,100 @@ func NewExtendBackupImageRequestWithBody(server string, id ID, contentType strin
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListImageCopiesRequest constructs an http.Request for the ListImageCopies method
+func NewListImageCopiesRequest(server string, id ID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/backup-images/%s/copies", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCopyBackupImageRequest calls the generic CopyBackupImage builder with application/json body
+func NewCopyBackupImageRequest(server string, id ID, params *CopyBackupImageParams, body CopyBackupImageJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCopyBackupImageRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewCopyBackupImageRequestWithBody constructs an http.Request for the CopyBackupImage method, with any body, and a specified content type
+func NewCopyBackupImageRequestWithBody(server string, id ID, params *CopyBackupImageParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/backup-images/%s/copies", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
 
 	return req, nil
 }
@@ -7750,7 +8033,7 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteBackupImageWithResponse Delete an image
 	//
-	// Refused with `locked` before `locked_until` and while a hold keeps it, and with `in_use` while a restore reads it.
+	// Refused with `locked` before `locked_until` and while a hold keeps it, and with `in_use` while a restore or a copy reads it.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7781,6 +8064,33 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /v1/backup-images/{id} (the `ExtendBackupImage` operationId).
 	ExtendBackupImageWithResponse(ctx context.Context, id ID, body ExtendBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*ExtendBackupImageResponse, error)
+
+	// ListImageCopiesWithResponse List the copies of an image
+	//
+	// In other repositories, one for each; also those that wait, are being made, or have failed.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/backup-images/{id}/copies (the `ListImageCopies` operationId).
+	ListImageCopiesWithResponse(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*ListImageCopiesResponse, error)
+
+	// CopyBackupImageWithBodyWithResponse Copy an image to another repository
+	//
+	// Only what that repository does not have yet is sent, encrypted with its own key. A copy that waits or is being made already is returned; one that is there is a `conflict` that names it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/backup-images/{id}/copies (the `CopyBackupImage` operationId).
+	CopyBackupImageWithBodyWithResponse(ctx context.Context, id ID, params *CopyBackupImageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CopyBackupImageResponse, error)
+
+	// CopyBackupImageWithResponse Copy an image to another repository
+	//
+	// Only what that repository does not have yet is sent, encrypted with its own key. A copy that waits or is being made already is returned; one that is there is a `conflict` that names it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/backup-images/{id}/copies (the `CopyBackupImage` operationId).
+	CopyBackupImageWithResponse(ctx context.Context, id ID, params *CopyBackupImageParams, body CopyBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*CopyBackupImageResponse, error)
 
 	// ListImageHoldsWithResponse List what keeps an image
 	//
@@ -8896,6 +9206,109 @@ func (r ExtendBackupImageResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ExtendBackupImageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListImageCopiesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ImageCopyList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListImageCopiesResponse) GetJSON200() *ImageCopyList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListImageCopiesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListImageCopiesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListImageCopiesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListImageCopiesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListImageCopiesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CopyBackupImageResponse202Headers the declared response headers of an HTTP 202 response for CopyBackupImage
+type CopyBackupImageResponse202Headers struct {
+	Location string
+}
+
+type CopyBackupImageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *JobAccepted
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *CopyBackupImageResponse202Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CopyBackupImageResponse) GetJSON202() *JobAccepted {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CopyBackupImageResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CopyBackupImageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CopyBackupImageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CopyBackupImageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CopyBackupImageResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -11576,7 +11989,7 @@ func (c *ClientWithResponses) ListBackupImagesWithResponse(ctx context.Context, 
 
 // DeleteBackupImageWithResponse Delete an image
 //
-// Refused with `locked` before `locked_until` and while a hold keeps it, and with `in_use` while a restore reads it.
+// Refused with `locked` before `locked_until` and while a hold keeps it, and with `in_use` while a restore or a copy reads it.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -11630,6 +12043,51 @@ func (c *ClientWithResponses) ExtendBackupImageWithResponse(ctx context.Context,
 		return nil, err
 	}
 	return ParseExtendBackupImageResponse(rsp)
+}
+
+// ListImageCopiesWithResponse List the copies of an image
+//
+// In other repositories, one for each; also those that wait, are being made, or have failed.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/backup-images/{id}/copies (the `ListImageCopies` operationId).
+func (c *ClientWithResponses) ListImageCopiesWithResponse(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*ListImageCopiesResponse, error) {
+	rsp, err := c.ListImageCopies(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListImageCopiesResponse(rsp)
+}
+
+// CopyBackupImageWithBodyWithResponse Copy an image to another repository
+//
+// Only what that repository does not have yet is sent, encrypted with its own key. A copy that waits or is being made already is returned; one that is there is a `conflict` that names it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/backup-images/{id}/copies (the `CopyBackupImage` operationId).
+func (c *ClientWithResponses) CopyBackupImageWithBodyWithResponse(ctx context.Context, id ID, params *CopyBackupImageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CopyBackupImageResponse, error) {
+	rsp, err := c.CopyBackupImageWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCopyBackupImageResponse(rsp)
+}
+
+// CopyBackupImageWithResponse Copy an image to another repository
+//
+// Only what that repository does not have yet is sent, encrypted with its own key. A copy that waits or is being made already is returned; one that is there is a `conflict` that names it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/backup-images/{id}/copies (the `CopyBackupImage` operationId).
+func (c *ClientWithResponses) CopyBackupImageWithResponse(ctx context.Context, id ID, params *CopyBackupImageParams, body CopyBackupImageJSONRequestBody, reqEditors ...RequestEditorFn) (*CopyBackupImageResponse, error) {
+	rsp, err := c.CopyBackupImage(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCopyBackupImageResponse(rsp)
 }
 
 // ListImageHoldsWithResponse List what keeps an image
@@ -13013,6 +13471,85 @@ func ParseExtendBackupImageResponse(rsp *http.Response) (*ExtendBackupImageRespo
 		}
 		response.ApplicationProblemJSONDefault = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseListImageCopiesResponse parses an HTTP response from a ListImageCopiesWithResponse call
+func ParseListImageCopiesResponse(rsp *http.Response) (*ListImageCopiesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListImageCopiesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ImageCopyList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCopyBackupImageResponse parses an HTTP response from a CopyBackupImageWithResponse call
+func ParseCopyBackupImageResponse(rsp *http.Response) (*CopyBackupImageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CopyBackupImageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest JobAccepted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers CopyBackupImageResponse202Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers202 = &headers
 	}
 
 	return response, nil
@@ -14950,6 +15487,12 @@ type ServerInterface interface {
 	// ExtendBackupImage Let an image end later
 	// (PATCH /v1/backup-images/{id})
 	ExtendBackupImage(w http.ResponseWriter, r *http.Request, id ID)
+	// ListImageCopies List the copies of an image
+	// (GET /v1/backup-images/{id}/copies)
+	ListImageCopies(w http.ResponseWriter, r *http.Request, id ID)
+	// CopyBackupImage Copy an image to another repository
+	// (POST /v1/backup-images/{id}/copies)
+	CopyBackupImage(w http.ResponseWriter, r *http.Request, id ID, params CopyBackupImageParams)
 	// ListImageHolds List what keeps an image
 	// (GET /v1/backup-images/{id}/holds)
 	ListImageHolds(w http.ResponseWriter, r *http.Request, id ID)
@@ -15492,6 +16035,19 @@ func (siw *ServerInterfaceWrapper) ListBackupImages(w http.ResponseWriter, r *ht
 		return
 	}
 
+	// ------------- Optional query parameter "copies" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "copies", r.URL.Query(), &params.Copies, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "copies"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "copies", Err: err})
+		}
+		return
+	}
+
 	// ------------- Optional query parameter "status" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "status", r.URL.Query(), &params.Status, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
@@ -15650,6 +16206,82 @@ func (siw *ServerInterfaceWrapper) ExtendBackupImage(w http.ResponseWriter, r *h
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ExtendBackupImage(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListImageCopies operation middleware
+func (siw *ServerInterfaceWrapper) ListImageCopies(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListImageCopies(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CopyBackupImage operation middleware
+func (siw *ServerInterfaceWrapper) CopyBackupImage(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CopyBackupImageParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CopyBackupImage(w, r, id, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -18190,6 +18822,10 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}/holds/{hold_id}", wrapper.ReleaseImageHold).Methods(http.MethodDelete)
 
+	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}/copies", wrapper.ListImageCopies).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}/copies", wrapper.CopyBackupImage).Methods(http.MethodPost)
+
 	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}:verify", wrapper.VerifyBackupImage).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/backup-images:expired", wrapper.ListExpiredImages).Methods(http.MethodGet)
@@ -18753,6 +19389,87 @@ type ExtendBackupImagedefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ExtendBackupImagedefaultApplicationProblemPlusJSONResponse) VisitExtendBackupImageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListImageCopiesRequestObject struct {
+	ID ID `json:"id"`
+}
+
+type ListImageCopiesResponseObject interface {
+	VisitListImageCopiesResponse(w http.ResponseWriter) error
+}
+
+type ListImageCopies200JSONResponse ImageCopyList
+
+func (response ListImageCopies200JSONResponse) VisitListImageCopiesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListImageCopiesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListImageCopiesdefaultApplicationProblemPlusJSONResponse) VisitListImageCopiesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CopyBackupImageRequestObject struct {
+	ID     ID `json:"id"`
+	Params CopyBackupImageParams
+	Body   *CopyBackupImageJSONRequestBody
+}
+
+type CopyBackupImageResponseObject interface {
+	VisitCopyBackupImageResponse(w http.ResponseWriter) error
+}
+
+type CopyBackupImage202JSONResponse struct{ JobAcceptedJSONResponse }
+
+func (response CopyBackupImage202JSONResponse) VisitCopyBackupImageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CopyBackupImagedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CopyBackupImagedefaultApplicationProblemPlusJSONResponse) VisitCopyBackupImageResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -20853,6 +21570,12 @@ type StrictServerInterface interface {
 	// ExtendBackupImage Let an image end later
 	// (PATCH /v1/backup-images/{id})
 	ExtendBackupImage(ctx context.Context, request ExtendBackupImageRequestObject) (ExtendBackupImageResponseObject, error)
+	// ListImageCopies List the copies of an image
+	// (GET /v1/backup-images/{id}/copies)
+	ListImageCopies(ctx context.Context, request ListImageCopiesRequestObject) (ListImageCopiesResponseObject, error)
+	// CopyBackupImage Copy an image to another repository
+	// (POST /v1/backup-images/{id}/copies)
+	CopyBackupImage(ctx context.Context, request CopyBackupImageRequestObject) (CopyBackupImageResponseObject, error)
 	// ListImageHolds List what keeps an image
 	// (GET /v1/backup-images/{id}/holds)
 	ListImageHolds(ctx context.Context, request ListImageHoldsRequestObject) (ListImageHoldsResponseObject, error)
@@ -21356,6 +22079,66 @@ func (sh *strictHandler) ExtendBackupImage(w http.ResponseWriter, r *http.Reques
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ExtendBackupImageResponseObject); ok {
 		if err := validResponse.VisitExtendBackupImageResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListImageCopies operation middleware
+func (sh *strictHandler) ListImageCopies(w http.ResponseWriter, r *http.Request, id ID) {
+	var request ListImageCopiesRequestObject
+
+	request.ID = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListImageCopies(ctx, request.(ListImageCopiesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListImageCopies")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListImageCopiesResponseObject); ok {
+		if err := validResponse.VisitListImageCopiesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CopyBackupImage operation middleware
+func (sh *strictHandler) CopyBackupImage(w http.ResponseWriter, r *http.Request, id ID, params CopyBackupImageParams) {
+	var request CopyBackupImageRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	var body CopyBackupImageJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CopyBackupImage(ctx, request.(CopyBackupImageRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CopyBackupImage")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CopyBackupImageResponseObject); ok {
+		if err := validResponse.VisitCopyBackupImageResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -22810,335 +23593,347 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L2Lcts4tij6KyjeXZWZ2bQsyY/YSnXd6zjp7nS3kxzbnZzpOEeCSEhimwI0BGhFnZt/P4W1ABKkSIm0",
-	"5SR79p6a6lgSicfCwno/PnuBmC8EZ1xJb/DZY5/ofBEz+Ps5DW7TxU+JSBf64x2NU6b/CBJGFQuHVHkD",
-	"r9/tH+/1env9g+vu6aDbHXS7f3i+F4XewOv2fnnxx68H/+vkfx9en77rXxw/f/r66Lx32X3u+R6nc+YN",
-	"vKmIQ8/3EiZZcsfCoWRUr+TE9ySLWaBEoqdUdCq9wYfPXkAVm4pk5Q28MSyvNNKXj753FzCuWDLcvIYz",
-	"74vvpYtwy1a+fPENIF7N6ZQVATGjfMqGIVMsUJHg3sALxsrzvUBwGUnFeKAXGiRUzjzfCyN5a3exoEGk",
-	"Vt7g+ORp7/Tw6fHTg2PfjBd6g9PDg6e9k8Nu1/du2cob9Lv6z5iOWewNvJ9pEhI9GOkB5GjoDXrHve5x",
-	"rw/DSCUSPcpht398dNA7OdRAYTws7/Oge917OuieDg7hyNinRZQw6T7T3+uewDMHg15fPzPVyDDcfrib",
-	"n3jp+d6fYrxlnJ88s2WNjF98byEiroYRH6oIzru0jYNBv/cHwGMhZKQQR0I2oWmsjyRJ+Zb5fvR8TwYz",
-	"FqYx2/LouX40+guvSdWpLRJxF8lIcP194YybHJf+jiaq5rzsWUhFVSoB8YW+Qk3R3vfuokSlNB7OaTCL",
-	"OKDy5pde6CPlUlEesGGawsNH3d7R6bgX7D2d9NleNzw63DuhB+O93rgbHNODST/safScC3j6br532M/v",
-	"KksW3pf8al0ZsBdvV+UlakJ8QhrFK0SaME2ovprDmUgT6Q16+ibQcawBrpKUabRXeDcSphjHa/zhsxfS",
-	"lRyKyXDJ2K03+ODJlId05X3UJ2ieG+pnvMHRsb5fu7kZGrHm9NMwZDFd2TUfu2AjPJrOVLzSsGSf1FDj",
-	"dfHG9q67fYTFfwJQNtyJ0k6A6GbkV6OgvWswosa5dD6nMMrLO5asSEhXhCoCP5MzGdH9a3G7Eh3P9/Sb",
-	"w7+ERi8v/8XzvZQvEqEppj6GoSGK3oRGsdeEIPveMuKhWGYnqtHoFzEu4A5Vis0XCs67EmPMXcowJmUb",
-	"f99OqW4jHrpMSZ+iWYX0Bge+N2dS0qkmGR8+AoGYJkwCARmvFJPDBUuGkgVCD9Pvnj7tHfU1JQkBgr3u",
-	"04Onh72T/qHvMUXNg3rg/oHvKaFoXKAzXxoTvIaERp9iknIe8Sl8wxb6C0bDiE8JnuGjU6Ay7bh0sLrA",
-	"lVlwW9wS3opefp5a6NHgR6Yt+00Ji7k6hnRMEsaGcHr6IE5Pjg4OT04ODvon2xDmQqOUFieGgUi58gaH",
-	"vX6GQpMoZnIlFZvne87vrFhyFg7Hq20Q1mczFFzTwQmNJdPfBEJf2qGcMaYq93lk9imZUhGfAnYuqJp5",
-	"A2//jib7cTTev00Tuu8QlC+Wg1lInJ48PTnsHz496Z50fe+OJdFkZQjMQRfPDV4oHBregYRZZtjrn5wc",
-	"nnZ7JycneFoxU1Vn2h/0DgcHT/+oPsDsmWb3+JfsWHYhv/wKJHo5vJvrDebIuwcIquFmt2seGUdCWu56",
-	"2O8dBd2Q7XXHx729p+Ned68fHB3vnQZd1qe98GByeFTDlOG1eqbcLzDlp08LFytfWwVhcKHZK0ggMg0C",
-	"xkIWgrh8mfLt+kKJwO6GfbYV4WKhNq5qnfKpJJpOWaL3bGUWveV350D5ijxoEQ3vWGJozEmn2znodBsS",
-	"GsZDEHe9gTdTaiEH+/uGuHaMhtYJxHwrPM4qUOQwPKXdoMf2jifd8d7h5Ojp3unksLfXn/Qmx+Mee0p7",
-	"XXjtjnF9wYdyxYNqcnp0YpYbR/MI9UfDzo/6Rt0BtjYTUmmmBrcGvwqpooYKHGYXAX9aCBFrtp7hpTKC",
-	"AxxXrjr1ur6n1zbMTonRcLVJ8lAJ5XIhEr0TmirRUN5IJUvMUjTx+//u5GLGEtaJRUBjPH5kZxc5N8sJ",
-	"W+lST7qUbrjUhxpBFvpSHWo51gBJCw1eKHta/NyqRWr+4Q28D6HsfSQsWeyzZNG5m4e33lZtUguyExGH",
-	"gOD7L867+3fz/UUC6gUeosfkp14rHHyA7tAKB+dsDpLAydHJ6enB4dFpf5Py4Xs8ChCM0QLA2zvtd7qd",
-	"fqfX1VAGQB0CoOY00PvrDo66g6PjwSkddMeDbgDUXS1FcusNPICRht5CLLUcZzBScDRtiDQJmEFshKuG",
-	"5v55d//S/CiB6zK+cYutrCBa9IxhGYb/N5fOljThyP4/fARJa8ZoyBK44C+v6RQuOpNBEi2M2eN6xogY",
-	"/8kC9UQSQ/R8MhEJGb2a7F1QFcxGHbAxAOJ4A+/G6914AJ1/pVGSq2OarM4p2HxWC/2gVIkmvXoZv4mA",
-	"4oRV82tBhYgJWc6oIksqyZyGrNNqii++t6AJnTNldnuOtPpsYoh7cdYzRURCqP6RqFkkiaY8HUBcb+D9",
-	"K2XJKj+YjOzDWO4qJiKZw7FrUrQHGpdfsXuzludsYoSn4mLw++brGOM491lImkhRAY4RKKQB/DrSJ6Hg",
-	"VKaM4Fy1K8Lx3JXM6affGJ9qyfNIi8briwCz5KsXoDlUjJnJEzWj9rSQvj6qMyDIvdl4UbgRkcojzyOe",
-	"fa6cJ2TzhQDbxq9stQ7KC3rLJKEkYQumIv0loVwuWYLYrQE7iRKpiODM/MLCDL54XfPFO7Pt6elqVt4/",
-	"Omqw8gnc5uorONLUITt6JAiESvgU0DhmCbnlYilJpDpk9I8RiSShfFW/cEM76lZ8fFi1xN+0NLK+wFeK",
-	"zaVeG0WkpIrMhVR1WAkyTWHiTPvrIVv4FM3TOXzqAtzMx2xJEVdMy4p6Ta9h0PKS3vB4haDiTK+MfaKB",
-	"gq8iSfQ66hYH/9Qe4/H2Y7xMef3lMaaDdlfH2vDqh3Ul83Zj/y7plP2YiPk6CH8WaSLJJBHznPQRzXwS",
-	"kfKQhSQUS06UADDPRJo8I+Yc4Zsxm0Yg21ukNaI+mQuuZiTi5Pfr87pT0LPeh4DCdoCAPV9tJmDj4mX9",
-	"j4RNvIH3/+znTpt9/FXuFwbNZrmO5uwPwStw79XZ6zPAsQHRyjmhPMRNS58sZ1EwIxTYiZCAmr9fn/uE",
-	"xlIQxeJYgypKHOgpkIhr4JQL5K3uMW5A1J35uMTw8iNPF9UHzsWydoniPgdp1L56lHdkrhYY73uf9qZi",
-	"z4yRT7KmaWyYuGhga3vlviCzY1I9F2FU6Q4MBFeMK9R0F3GEotn+nxLls0zS+/w9ePq+NL1F7iYzMOQ8",
-	"P/NYvAFclO0AUfRo0MWiwgb/tOVS7UI2LdZ1rzRfreNF+co+kkpvR5WzospFUaP9twTrVW7dqYLrpbGl",
-	"Xs0YU63A2ngdxSnqluFawJsfrbE0y4Mc2GIykZFiJeMvDQIm5fCWrfDYGL8bnL2/Gp6dn7+8uhr++vKf",
-	"w1dawR+nwa0GBJpPZdGCJQ9KBoNYBLfmFL2Drv1iLkLQBsR8EUeUB3oti4RNok/G8LIPiwsSpob5upxF",
-	"Xb08v3x57aytxb13ILkN1Ofg720H8CqD+pyrfU4lGNQ1ehYs5b3DeyzdrKxuA5nVvdm6JfKW4SKmQdGm",
-	"1dRG7r6MhhExmVjlyXzBzQL1mnNreeupNhjaMzvNcE4Xi+wUEqEHjaSItTqsgdYGWxCW1ZB2jMHNMaSx",
-	"xbdkFF1QKZciCeHmJIlWuGYikYyMqVIsWRGpqJ6i0nyqZul8vEhw2tMfByfHgxfdwUlvcHIyODwfPH0x",
-	"OD4anJ4N+j8OXp4NzrqD86PB0Zl+pnc0ODsYPP9xcPjjoPd80H8+6D4fnPQH/fPBi97g6MXg+Fw/87w7",
-	"+LE76J4NuicbXcKbLaxNj8UCvupY0N2yEFyuSTPGsNLyZmTaYPWa7KMlieLecsi6sg3cVMuzFda5qqHN",
-	"Y/vwTMmatun57DknYAMW9ubX/14gW49X+RqYc+X6me4vwqwDw6rj3wiF7PIeGYu+X/CBFbNaNVckkmQq",
-	"OOt4GNxyFgRs8XiY9osYt4APPl0JlD/FuASP+6HI20SMYzbfsN0FPvGflWoWCJLA7yZpHEPghqJRbLUE",
-	"J1KJCE5ybwuZiTiUpNclYqL/Cyqq3tAkYjFIzLnGgQEV8znjITW64IfPGBJiNNs8pEPSOdOCnVfWWQ60",
-	"zvLlY6Ztb5F0XKf7YfdUc1QF3pTraM70fjXemC0blT5N+EDz1IEB2CAHS+MDt6dRcehnJGGTVNIYPCFk",
-	"QqM4TRBtHbn0UclkQXS/r7y/jsp5iItPlpGaiVSRSEliBS4wmClNCEAlAcuy/t2K+l+drOZbejSS+u8G",
-	"amMJf2TqepnyNuBKeS2cUk6U9W6aAB2EGIDjTzGWO6G+Ro5+3GubC+v3Eu/XoWPUpWoU+uq30Sz20a7i",
-	"fxHwrUfH/BZJ1QYqYAVQbI7RCI03uzZnNfcCT6CYEGMvJ8ZeLn0i4pBJhW7WjgPmKls4DUNw0tL4bSIW",
-	"LFFgMjdxFwvnK8cGrAqnbZ4tLS+OyZzNxyyRT4jkdCFnQkn0y9BbxokSU6ZmLOmQ61mUBV4gS2aSaMW3",
-	"k4sCYyFiRrnGaTcGrcbbkTAavoH4UbTXrPkoQhYzsMeacO4sMKO4pfXJC5ss+iK6/cOKmdinIE5DNlx3",
-	"akgHO1p64cGD+wpf7XXBh2ueoEkCoprrhHmJSyi7X6QeJwISuRVeWS7LRsT9DZ/C5Q0XNKFxzOICYLtl",
-	"PEFsBLYoOLIJqggFr9gz0iU/WB+8ueNPJMGIPULjGH1iBW92wZ/dXfdnWyNUa4iXfT+bNnWlH0F2R4n1",
-	"EJGxELcy29Oc8pX+N1Jkpj/iXbnHflwPFI3jNxMQ5jed05V9Q0vvgCl61D15Gy32xAKJwR5Y9Fhi7kIp",
-	"3+y+9+4b3oIK9C9Y2j4gYnzMBsEQEK9oNwJqjCZYhzBm68/+aGzsKa35i0mNCbI4pXXPrbtmnLB+0Vni",
-	"X4mSr2X/bV4yWudfZI9/KeUJNsW8c+cljXzFa/PeyocJo8GMhaCKmZjRhrCF/b6I5G0VZPM8wmZe8mJe",
-	"4VoE3VgyrsgPhLM7loCm3WjM3JP4ef3HGejqn9cAA6ySUFDyyS1jC004fIio0rODwJN5GYmkK1nNPPX4",
-	"w5SrKK6chcNAMZUKZ2I8lB1idrqcRTHT9CqSRI9DfiAwEhK6SC8gZlRiMFczWIDNoia2aDljCdP0M+JT",
-	"Pa8+WQi6krcsJBMBIG+OFD+D430dKWoOwuZIfH44M9TgBKvFUD9GE9YKBWMBGUE1Z/ZajEW4IgHlBGQa",
-	"OJ88ZLHZFCa9q3KzpczVqsg5iBi2MUhwXZtPnRS8wKW9mSCy9ZdMeljFcgsZFFW/28zXrfhyBU+WsknW",
-	"EBU3jUEez5wbmKTcRHbZ4KJm8LAWsiYLxEdNDhOdsuFmVPnd3FUte8OpwUv6wrN4ksvdwiJSFq2JN48z",
-	"FsoBiTiGdppTQw3eREvq+W0AFoZdgHgDwRjNQeAGxpRPcEN0Ebigo5b0vSKXr7lmdskm6/w4rMgQ9Eux",
-	"VDlCOTypfNUyXCiyWn+dd1seabG7cKsycrVFRtidYIMix2MLNk4Q0300WBRaGosqvgdW561a7yWjIdEM",
-	"eaVmEZ9W8+C2/GMbjSQiIVGYsekfkA6buEFwxPjbo/bKIUrrLDkj8cFMRAGTmCIhOAN8HaFiA7IQMWKT",
-	"b3g4EBEuFY1jivHgWnWDSGpX3Tk+Ojo43qztlJCktOh6bHGjyDaiS3HTL01MswlxHlnRbQRW3dG6NjN6",
-	"lsVB23cyAPlkBJRQ/7Fk7DZemWEgcjVeQZJJEV3pYhGv8sC1oRJD9imSKuLToYlWamS1uD/a78TYYoLx",
-	"GuoIL+DxVqrp1zPnZNpIw71E8vYcrkvLDZVKP7gB/H59FDk4FjR3gbtpIqHJuwswuUmwRdDindOb3BT+",
-	"75Sc+FxOIS+Bs8X2qmIyywTnV1ByMvkDLERSzBlGfMeCT1lzDeClmfAym69gPTjor3MrV03bSj0fyYym",
-	"BartTKdKB5AWalmkOVsZslzNlNYqdzizHq+j3BJOwOSP6emwsAWh5E8xJnO6IlJFcYzYWDRqHZ9spPEt",
-	"0GjOqEwTxM1m9/HCvPHC3K8KI8QrFI9NypKm4D+9vB5Z+6TVL54RapVixgkXwO4xc89M0akgjc13hiyh",
-	"xcbMC62ozD0toYXaLfdlCpYtNt/iGw4ZIe222Ex2egZHrsGBWV0mJ+1xJaofMe+HGYotiqrkVxCmsoo5",
-	"a+mYQtyyUKt6jAazzGMNywTq0Kk/YXd0J1xki0FaP4mHa19DetLCpq3feo8vtcKQrCxQjTkMVHlfA2Mp",
-	"knDT1vOjd4JFa1OXStiVuTdKuHVcJYWkfAxHNKw5wHcXkoxXRgBQNngQ/AzTRCw5yJ25iGCzjciMhoQL",
-	"kggxHyDLMLiJ9rgoZtmzT2SWbjY2LhyaMDJmsVgSG6nbDE8qiyptSRhzX3kBbzyah6KRAIACfXN0fY/P",
-	"t8LUYu2oTSKhFuJZkKrojhEZCyWJuGPuaWsEQSZdZs/bBMIqn4nfXhE7h/D2dsp7FNbYH82YRAky1uop",
-	"1LRz7pdm3PibTavfep5CzVhSpQaDHd7OaHx8Sy3pmNF9O7/mLCiOASUFQq8ZzFQ0llrfxpRzFubRnNs8",
-	"Xo4BtHWgaPFcs2EaHuUlkybyo3hm7nKa3YzywtYEtDMwKi5FGodkzEwMUWasBCdtYn4OZkJIjOjL60I4",
-	"xqx1wl2AZh1MnNG2g2d3hjUXDx7VtmYnuhB3rOUdzW5G470VJitjONAi+7Hh8VTvrOzBhLQVTeM+ZHVP",
-	"wTfjGVPfxwqicK71sTyFqsJ5GdJVHE1nikh6B9XlBJrU83xemnkNUWfokNGULkbAbgnkjNxw4MXwKheK",
-	"gMUHCU1IV34eUBgLhVnMkhTqKmDFGnXDrXbWISO1jAI2GuibIwKNJwS+KY0WSbc8Awqkaik6Nxws1Qiu",
-	"KV1oDVK/Xg2lorGpVGeDLhYj8q80YjJgONs0ZVKhRELjWII4oWE2grKZI7zflBgnlX/D9RhDe/IjiNuV",
-	"sGlGQ5+MxGQSR5yNiJylyp0Csum11KNm7IbbmKTi5mypTkxwdSfyfM+MXLnrF5mRq8VlAUk3hEI3ZUD9",
-	"85///OfexcXeixcOI6NaFAvWOFi3qLJ1q9K91y7EC7p6M3kP2a/5VTBZsKCA4h8qZRL/WrKQ27/VLE3M",
-	"n5MkMtHhVKWJyaFdB09uCGtngs33HsfoXLSp/JDdT5WCUAESU4X2oCKIbfhVbnmpijXZXnbCpUvw9Job",
-	"mX+ViSpPMpK3JqvvAtIH8vNMGCYx+h4CqvJsXiaJSM7NmxVE7TbioaYGTrS8jZUn+jWU/GkYstA3OmvC",
-	"tGAINhC7FBBmOY2xNhaNwRWWcpqqmRYdAwjXBR/hOApDpi8lF2o4ESkP0Qc2iaNAoV8sTwo0GQOYIBgL",
-	"CYOwTwFjocwzBiGfM5XMs/50z/fu5sMp1nW4mw/HqVzhX3m9vEXCJkDNh3q7LCzXf4UVDuUCAWxdfCmH",
-	"6BXzgP02ZDxiYcE1V3rS+SGkczqFp5UQw5gmU3iAKjaE2DezFHpHoxjerjxVMBuENQFAxcCWZs7SOpe6",
-	"qjRvvJ+twPlr2dhUkBVTDjGL9HdMdhr4ZYfWUrVFrqlwvg6NhuJsuEo8cKG1C4mtAP1tgmW9PLZut36Y",
-	"A8uteoAOKfwM9kb9BcSqhNS6pvRz+mP+zDqJLYxRJnyoRx70tnkZHFt8b5PQp/E++lfKzM8ma7lYzKHh",
-	"EeUMsDD/0/bTW6A18zmt2wXbGe3WzqSd1QG2DebiNtaH9o7Xn0UcXpqAsG30ZzeBdVti5zjo9MUIuiZB",
-	"cg2JY5bs/3ljgFUFfx2zQMzRwZW5uzqVNXsKRMNOaDaez1J1Gnlc5HosaJZWv2YHXilWjOWKuDo+9Kqw",
-	"MuskUDlIZt3W3NdYTcJoMmGJLX9lw4zQX/UM44yMPqN/8E04dcKAm/zFEtFwZbdYpM598qBf+aQpK/q5",
-	"ypZPa7eG6QzZNrAmZsO1yRntHx3XxpUtZyLGkDpr/cfoy1sulnwdRYrRUVc/n+mx9Sy30WIB3lZq8lMq",
-	"mLhI6k9PWeuKE/g1TdiSjFeNNlpC3VuWxSVpyS4X0gDM2WJq8Ri4onwwN7TabYXS0F442ubteY9HSVfS",
-	"QZV1x4+fO35aunPakPJqsEKEbMt4qh2Eh2RFPWtddOaoxC3jjdwvDb3xLsne+nB+d7YHidQEYGZ8DaOm",
-	"o3vFTG88vV1IrhuCpRuLrU4AbT1TqcpICOtDbL8B5yh0wqnyPIA94knB3dVg2Gpmcv0QNlJDvd/X0+0B",
-	"sX0ktNauhX3j5KOKcEFQVkLAzmh4HyrvQi8j7faYtxP5qywSOjM8Yq+gBU1UBHaEXE9Gih1WKsKmv0op",
-	"ss42WVk7hiRikkhBJjTxC1U1NdcwVp6wUy0DUR6weGjqITBXFmyXv7gedpaySlH5tVA2mbp11P89smGS",
-	"pE2a2S9iDKaldl7OGhF6o3yNpSq2ruZX/RjIeYoNx6u8E806jSIzsSTzNJhpMm0hXI52ang7i+10Plc9",
-	"kfXXae6cKvbh2VICA5/L23bUAXJTZkUhDaJ5NgNrcDBX8NwX25ynkowhuwyFvoqmGOrOUgfWswCaYXhF",
-	"PsC9VWrQ5ACRLdycE/YzglVCJwd3CpSliqxm93FdBTTG340WrcxKvDFjqLQrGHmzamovpkPps6KpBl09",
-	"7JbhmUhfBvbgOGZgDsbag3WkfxciERQNejSfa4b/DgD+lbIU2WbetyrrU+N7mT0aOQ7+bbQ8De1Ic/VK",
-	"iPyWuSeqpfx1b0VF7nwxio0xotgnZT1rJJWQpS2WnIgkZMkzcstWMivNMPphZDQbd14nzMlAxrlH3sCb",
-	"08UHXMLHfCUXVF8oDvU22+ktYbIaJimvq2rO4ti0YjBRBmSSsALXz/h5lTy+FmVaUQXaBNBqZvLuQj7J",
-	"gqiUELda49E8yrcRLeiaDtEVOioGh498J67HRD+gEwZlLYgEwySvdanbzFq9QMhQX7KEFWJaK8wmQk+j",
-	"XHbahCuyMKK85UsynU5BtBpWRcgXy2OU4ZRZMVbmWGf0jpFJpDBCR4nOdpnWwmtt+etQ2LDYKipw4UT8",
-	"Pty+38KeT0ZyJhKFH+UIfDIW0QqjgYLwXZr/29nf3e1uDU7Rz17go9/Q9L6GLW+CIE0SZghfiZnbrIGN",
-	"aT5OKMsX8LRWWacBC2A8E6ACEWwUM0k06Q2qE3RBVqw27pvwehus88R0PfjLRFU3NIEU4n6yyT5uhNQu",
-	"JAEH7ve3jthA9pYsa0uYyD1iQtzlwvBVqy0HIbYjUIhC9rSRhgzcYEwCT4yFmg3K8Zv4bhQW3zIxleuE",
-	"qGGk7k4iEh9wdd+KJUvWBD5I4xWTCbANuQDdvFKAc6pLllJPfzwnp4dHTytMa22le1tx8vNaWRu887Ig",
-	"6/kEKl7LKuNIvm5ThbLKihbxRaoIVQTzK4C82IZYWl2TPpFaE6fSJk52Cn7s6hoB5QKX1cQtiyEZDVDi",
-	"CyjXWIbx9SSBYD4ulj4ZOxW1GsbvXhbWUKVCuKUza413KNQ9kSQWU9ODCG168K7xwWyoJLDObk3pzbXz",
-	"jT5hkoPbX6jGDLFN34Ff7UxOLrvBLd9qhg4EKqmPY+Moia5rnYcbSZBhZVZGG09noYdxve9aqNxN12BU",
-	"0we5cmEmG6jViGXyjpFOOIu/Drwq2JfQd+0EqjmSTewakAJvqsgKrpMbK4BTujYPj/coj+jWvv1cWc0r",
-	"ZhNlLICaOESgvEFekNbhNAlhEtOjqrWkJjbKIsStuXJTmCjkVg+cqF0IEd4M+XvmZX0PcSe5fSwvZewc",
-	"3XYsLlua3OrG+k/NDyr57lrXlBaiG52yYcKCaBFlpRPdM3ybjuMoIHTKyC1bkb+N6JT1Op3O6O9a5HGU",
-	"ez01iSRhPEhWC7WWoZgxilHWL7sw9ehZZoVRuUk1YTSk47hBXozvLZNIsdxPqi8S+6QaOFC/VJ6Mm5vZ",
-	"xus8Y8HtMPNGbPcwO13V7+2ldruur0W1y/6I/M2onn/3yegvqcK9CZWKSTUiIiEjLjirllR2U88yq7xa",
-	"5VXE2BEOHixszhducKQ7urLbJb7GMWvqCPlaPBMTMsqBPSpmO2xgXltyBFt7jxq6/k0D+88NchRvS3Sj",
-	"0OgeehHJiVqsU46iFdPJob5f6nXeQb9akHbSguGGz+mKwJ3VlATD3bbCJu/KUnHihdpPtu6bwkptPIQP",
-	"oKXZuPxnxhbp9vlcC6DYtOkqmqO3MBQ8XlW1tTX5AFpD0c9pPk1jY12oCsY0hBKIa6XF4r2tmGWfNYR4",
-	"SSWZRneMk5ygSlP2APSGAvrD1au1cGw9lEJjq+2WexMutMV2/96GlMWRVrLGKwj175AcuQegiHWIPBgQ",
-	"2+XHJ9gxyyfY4conCZtCz+RCxy2frPW70l8BBR1CLI9PAjoM9PonEP7vExVL8reRBsHo7z7JOmuRv42m",
-	"GvJg6R/5ZJT32Rr9HfAu68rVIfoeDshMSL1AkSjfKKl6I3rJ0R1VDFcDBAk6vMsO+ZWtMCd2zMyxan2T",
-	"8bvB67OLlyPyt7xhJFpHf/398mx4+fLtm6tX128u/zlEOn/2/mo4+jv8qcE4eHt2/XPWVRYZ9DOMrsC0",
-	"iVu2UEQyGjMsFW8vCsz+j3/8o8pZ0u9WcFOMp6gj1m+pJspVRPo+BLnc8as820sazPKCjXowE8qoIRdx",
-	"IgU6F/TbeYvLg24h5O3g+Gib2dhN6qxQniknGmhUiYTIGdj8JdOk0CSN4qWes3BVUOkroz8roFFt9zP5",
-	"BlZStff240YBKE8qbFXMbItIUi+IPMuajUcSGIRyYo84EfXBpc3KMdVII3i1B+X8aSi8wUWBtdBb0x5V",
-	"cJOlyIWp+pN1Hc4jXu5fisgy9lICPeVaYkFT5DMDKWUo+L3hch+m36rWicMW7w+RR2E1Z3FsiOA8YzTP",
-	"wI2geYRDcDXJI5BSVIJ6ExpYIkqNScmDDLr5Ld6Fh8HtOPJoIQdOP8UHOBtti0RNZ7CHofEyhpG8rUgU",
-	"QqOTCemottdt5zvA+tmuYo4fpnPdo3Zcc5uJOSOsZd0mgO4hUXr3Llh1j5DrlqqP25CzFQRf8bfwXisg",
-	"5uWft+6pWfDeZhnCbQLaanOv2fLdRduSWEZUvMd0oZns3njSIIpwuy6UeTYaY7gJMFxbeW1S1QaqubHe",
-	"yQ7KjGysLeJShXbU+22qQJiCoPVCrhnEHnVImbxjBDrUY9LqkqHt7reQwVOZEapoxmC208V5A/9kOcdd",
-	"o0FxfZU5XpvVh7W9NIp/a1YhaiM1K514ZcN7gMoGFLBkrR0WvLljCRhUpKkDled2IS5ACUMaahRYP1in",
-	"EfK2opTwJfmB0Cx+/t0FKoOTVFaH0rl9lZsOD14ZeI2FREwm1eNKOmFqa+nbK3yqRsgDoO9GwjMNmB9b",
-	"vEPe0A4/LkyhWM6W5N1Fh7w3OqKxZEH7BVvOChNVyRn6ijO6EcSpVCzRUuFMaK0T6EbCzG1bCFFFM6gc",
-	"KjZfxJmXa2tNY5ymoehFFQ2yztbNnm9BwSYiDpsOrWHS7Ml7l+dc7xjeQI/bbopdU+psdp5GF5izgBm2",
-	"7hF3cvhMJbZUskYxwFtIQgUBMV2ahlHIuMqSmjdRkl8ZW5Dff3/1QgKiXpydExqGkBgl62zGDio3O0rb",
-	"oWEh4gjLIm1nM4Vchm2OuZrchqYdjhzxbj3QIhJymKZ1eTlQbCpg9U/MRc0PzYp6wOvleXxnVf6mbZmk",
-	"XCw9JKvdJiZ8SdOuYhavCRmGIqh6bChBbYsNzukKIog75IzfcDZfqBWJI4k0kq8IT+djm6TY00iPhhJA",
-	"si64JzDLF8pPleUnU0uqRUiEUzG4xVtuFd4Wr+XVLhu/VDrVbGJbHj4bNN/KxhN9m4hJFBdi6DSChDTR",
-	"GDFlnCW0uorbpaiKfRrdRWzJkhFYq2WHjDDUe4TFpuaaLfpZRL0+Q+jwAnVV4fMNz42a+mcMU5ROmTej",
-	"d9kpcBD8Ts9nLdWjG65RKxRuH4lCjTJcqb4DpTQZ/Z0dpnrraUUYz33yEdvnDm7selXfg6k+xCricN1k",
-	"42i8miyeTc2PtnYTikW1z/DaVtSzjp+sRKmxaY5ZLPhUEiVa9AZagIW3NvYsK7ynEC8HZMzUkhnvJYYH",
-	"2XJ/0OIrK4FXWIJIsSCVmR/pWONsvsuUZ9l8KommU5SLtrxybZ6sTIqzw+R5cVsS3S5TvhNBPeWPKaRb",
-	"QDVP+8ozn7MEsA2pXg5YXSKZFzGdU57W0MirTGGqysSU6LUEyc9qkBHWGDa+pAEGxYlkzhLMkgeO1z/E",
-	"+uH+DacQMpdVvdDsUFTQun+lUXDrGcMhFFyrqb/4gJql9zJH7qjOLjaE2lRs98pt79lckTuH0reQXGZ7",
-	"F2RdkqnW7rRgA9EMSco75CyOiSYrMLzMKyagY2aemoaA63pbG9VHy2nDhE3Zp3XMuqAK4jYoX5lKNzzT",
-	"HvysgPKKK/pJ7+cnURlJUhUGniYyumPbFYGrdLyHu4EsvJ3J/opOm9Mc07e7VAS3TII26wYN3IlbNQVn",
-	"hmqkTO5YRSIxXURD08m56oj/FAlwoHnERZK1fAYeGUmNfyqhgdISNdafKD5Hw1D6WR2vOYym8RqCNhJG",
-	"byvD69ygqNq090zsD3JFYbMNp6RYFAZZ5LJpo0GsLGs6B9SIEza4E/KxWrTTy49jixXSPOgXTnEdgGaR",
-	"VRuugmQl+jhpdTWhGwS0ACREMcXSL1A/CSpKdshI3kaLEdAnCbEDKXerjepfPSczsJJlZNHNFdmjGK+i",
-	"uZVPRj//POh2wWiVNXb3uv1BtwtMWSmW6Jf+z98+dHsfP3T3Tj/+//0P3b2Dj38fdLv/4TWNCXRbWLQj",
-	"9tgCis4Fn64nAy8iDT3oUzPKA6dHuVWvogAWTeKISdUqPjymqt0rVXbWqxUPMrGopKGh0GNLZWsBViUr",
-	"gt8+y6JZIKgLxBFwUd8xDjVV5YoHecCTRZMF4yEeiRatV7lkVYUvmja3jNChik1NfHPLKsAVxr/tr5WL",
-	"L9jpN5hIrun0Ag2FX29vxlvT8i2F4G/5Fhh3Ghjc6kGn5/VNzTocrRKO0ZxB8kCL+oqYWGJUxPrMkUnC",
-	"WN3LyuasYdxplrlWPZKW0If4QAV7FgmDBnGmkwtmwKkZ5TbAN2E+kREPmMmbszsb5V4jOadxzJIOeW1a",
-	"YkWShIlYLFg4yK6oEgJr64C+Y2hT1oQGimHWR+tCLkddQS42X2iwYx6ObVwEVfWBdQC0ZpBgqIEKu4VQ",
-	"OPavlMZamEA2Y+lfjTfJ7XFQlVS4nIkfTKTbciZAcJaGIlOFgbbc9DZuJhQa3PoZZe0KnXR7wnWWZW1a",
-	"ltBSI+1mwkQqqyDvoGKOOQ2qKeSrLlSBTLGIN6B98cyLGLzpGv6cqSXbe8i8KdpoKqXIGlt1bQstm+Ye",
-	"C/Vke3ZYlVJo4kjrE5vsVndh6sioV2t7x8ZmV9caJSCWwJ70aHd1m+o1FndN/gYTzLW4ZfwbVLx8jOLH",
-	"DYOV7ulTTNideGgGVSIaqETCqEEmq6xSMwiAxRDJeCifYdnCqNC00aS+hKxpyoumOA/YW01PLFFj0QG0",
-	"28mtBfx9PBPldUK5XIhEuQZEmiqhydMk8HxvJhQNgVqNq2XmikZtNYnugoQCw/LRXgiHeHe1ANEjwHhs",
-	"12CdZWJhOjkofJUrkJUNECaJmLf1Xoy3hpDAZD/ph59jVxB7jGVRSyqS6mfRLP8MCwODaQS0YoPQUYIl",
-	"tBpLCjD/K8XmVVihRHUBSWidkgl6hGG3D7f0peVbzYCVpbJvXelVOkcZnUdyxsLm75RQGA4TNugclQVZ",
-	"nvWezVOF7IWjc42F3t3c86tQFg8Q5NkY5SjyonSMFBp2Cgmu49+vz13EhWEdczwsvNy8P+vGo2b12A0H",
-	"vq53YB2VLemb63V1tUxYVVm3aXkEHrarnD2NxnVFvH6KnmvAOZVkLXHQ8orxJRCZzucsxBaHeb/oJk6t",
-	"omzxU/QcDCk5O62E2LsLP5MVfdNZE5IN7bE5eX9iAql/A+RG4xWZUR6CtwN+wbc79f0EauCC9h4xgaZI",
-	"Jq2i4fG4beMLAiu2i0blwPSZRSs8VSRmNA/wsopa03oZVuSolHOyqvZaK4MsScpXZF5M63FyU3NM2ILX",
-	"uM8ntmUUyzPSBA+YT2ZiCYmppgofKESw5WdEmrgl9knZ+vANqzrXrem9VbkgFa7dgWEnuZrQlYVTQN69",
-	"JeO8bH8YhZB9DdXuMDkXY3180u2cakEz0koh0/SquSO4TtuEFGGtaosEaSCkHE5oAnGDJb0T/DqGKjYu",
-	"KIszD0Gpr1PAM/HfLVsGp9tmqk35lF+3snaRRa6jwbsLuD8QDBspaT19NfUq1wLepVekNy5NrrpzBWT3",
-	"S4ymBLkcgWuZruboFamCmmmPBkDicJXmFuP9hbActydGxInUN5rGBPh+h4ws0AALDBN+dyGtGeiOIcRQ",
-	"0HJg9l3w0e+TLf7bcKX/4STfByf5fojs90UZjaGrbaWhTf53o0w/kc+MkwyrWeXBYXLFg0b2kmLdhopq",
-	"Ay8vym3sa7KEd2JOM4Up1tcxU2ohB/v7MyHVh8FCJOpjcVlHvf72xMOGqY3lQOhSmPnDIF7hyLw/wKCJ",
-	"ZIsEOoOLv+FrrZIN72lvrK9B8xqC4TT5mdNbRqjl249SaKbg5Sq23O/6dc48zZCswSTLQDfd2rfko614",
-	"0KKsFTyeBWU2O8rcv16RDAm+zkLeSHGLWDw+K/6JFNIyjUywCmiSrPTBGNudotPmnq7cG12KgqowZ83S",
-	"+XiRVF78q5/P9vpHx3ZtlkI8kaRQbybiZMY+YaVZkUJgrn7ceUZLlqZYCqFTqi85GRXJH5TVwOg0qdj8",
-	"iSQ0VTORRJooby+qtu5BsXan36/P1wxPr85en4HzMCtKId1qGvpKWG/qytbV4OXSbseVYWqusXfjGWUP",
-	"fvG9dBE+mH6nkiX3CnfYVADmVcEjICZk9PbN1bVJRnv7+7UtKrw0xmfNES26INvOq84Cvzdag4hDME8Y",
-	"T3lmNeVsWfaK776oTMbpHKBtEB5+y+l8i4rNtm5YkvKs4XixzqBB0boKD8WarBk+r1HMLrRCMx2NK0W0",
-	"zY1Qw9ydYKY46jsk96i/jd7CALBcm5SXjdTvOiMdnmwb6U8xxoEKiYPZaIclTrBtOJsWAkPaSNOc97Qa",
-	"7csm/Hi4D8rKqY/nhSo22WmbnxYsUtmk/WdR5z1/+7ss5IG2bM2UoWYzGBZ2iBU/KkrUZiENZUpnREOs",
-	"1VZpYhec1de2i1RmByGZnNncUDZ1KljXZrs2TfnZnk5YIwmXStWgD8uxhT2RGDI4FSLMxO5mG5yzuYlz",
-	"u3/RaJsEua54zymnUxYSRHgChfMM37mb7x3224Wj8Ci4L969fnW+hnbFW/H61bnMc3IbpQM51e6roudb",
-	"Y7JkjLfyLt0n+n5N0nQS09fDwe7ZdGxT7boVlJYWCRTCR7uM/sJ4wcdgoVEsMGzznnVGsFu+GzVTzrE1",
-	"qbdG+HBP3YGJJXYG9wo004Df2Wx+gttJ/WO2q7bx+XWxqQ/qFp26QQ9O1+X1Y66Jbyh2Jq/hmLVdlGFv",
-	"28G7E+5f5M1fSwjQpGp95Ys2TLp4M1+9le0Of06DavqLhRC2bxVPTw+Tv7R945dsUpWs8O7Cca8tDU9f",
-	"gkdVsZCEpu5yVSjk10/o35yyXyoV37ZHzsptC9C4GwCUtnfL2m8rZp9Vsi/XbioM5BcWVLdbZ6t5delE",
-	"KqCVoEX5nppFkNc+EWkCA0+iCfyrZZrKwJD3WYp+O/g9sK9CbrJ52raP11pDImct67ADWSBIk0itrvRC",
-	"jC7AaIIyMqwOODV+lQ0wU2rhffkCmD6piIj6NU0ouWVsITEHaO/dhWPpenexpAnL6Lap3ERM5SbZIdez",
-	"SJqa2DcQz2Cz2rJkbDDZYGoO5aGT5W9KMdH4Vppy3Tf8hv+DvIQ0zYDGMeGMhZJQgpsyLdGJiYuET8QU",
-	"D5iIOBZL02xeT5mImD274cQ4UaFMQCQ4dtjBlBrwp+nnJEl5yBIy+rQHH0cdvY43AHpTthjM2eMV9Gfy",
-	"Sf+YBDOqt8mspUSKROkHsuBzNK5EiV7DnN5CUYTXMLkeEPiYHJAY+h9yRtKFqbP8/+oV/oBLgDhleP7y",
-	"x3NycHBw6hMZ/WW+A/NDh/zOcXU5bsOvpvIUwMD5CRYLziMnZ8qUyNKvRVMuEugQaDvuSFjKGVb7QAOT",
-	"JCO4K2Bf8knKYyal4wxE3WMBdfJHDkvUuyLkDH7BiiIQSsaW0GeYzY2BaQRGkpGZF81TWrawSoNdhH70",
-	"5TWdjjrGxpUwqJmIa8CUNnwFoIDwfTXZg+TbkV5vKLD7NUbVTggXYxGuCItl1phLP/Y3+OKw1/87rGn0",
-	"KmTzhVCMB6u9X9lqRAQn1Jrc5qamVMIWTAEpsnWgbT642QCsyfr80EGCEUHGpE+ubSzHLVvh6m02KKzS",
-	"KS+W3xv4hsaQ7kZM9yzyN9st6+9mGDIKRMhG+t7puyo4YnyqZBQyMtq/6438rHmGuWoDMtqfMRqr2V8j",
-	"n4z2IYUM/xQLxuki6qzoPB4BrEf7c6aSKJAjG6xsm6bOMUb+bSLmTM1YKjEDPo4CxiXwUyOkXLz9ba/f",
-	"6WrimcSOd2u5XHbm4q8ojmlHJNP9i7e/7fc73X2n0xNQNc9JBvV6nS5kBOFCvYF30Ol2DjCfEbMy9+96",
-	"+5iev4dlTvSXU2x+kpGPV6E38PRFwDz3n/BBKFVA50xTg1qXRP7IviYD3hd/63Ng0Gzy4DkKnOjjkAvB",
-	"JfKHfreLlbO5Mq1Y6GIRRwHsZf9PI6dnSZ4ZB/zw0eT9zGmzhH8ABEjYwGrKAhvcdzEx9WN8IuLQaS9W",
-	"LKFdNVm2qX3bDw4YYjqf02TlDTw9sxncKmFZ91J7muDGA/LeoqgMaP+yAgfQketsvjUSODTkV7YyZwcE",
-	"97kIV/WQsI9ErAB8Y29wz763HZzOAOfomt7BaVygp9IG+DY5juwUHNB/8dfv5P7nKPyCQgw0xl4TZ15k",
-	"dYhsvb5LJJGG+kd8mEo2IstZFDPHlaRZn+BGES0eNU5VPOoSpA+3g+onwdkOYIv7awndAj5XkrQpUxs3",
-	"2G2FSm9+3cFOf2Kq5TZb3Ol2N/UF3M5FWlf5yM1rzVEK0MnNLaWcLW33atN3MSkgZ96dcR0L0fP4IIIz",
-	"AbnnMSjNN0APbCHxmGRmf87mY5a4ckBtkX8t5GjZTTO69bMrCQwXZtz7gHHdprUTaAIDLYQ1QCFbi9QY",
-	"9W+6w9PgVmsrXCy/h3tZe3wDM9vg8z2veyXfH38XHP/NAru8rt/E/nYMuEz5WRCwxW6Y/XODDuYitkCL",
-	"7ZcxD5PdIoe/ssGL7Q6keJnAT1Edbv4Eu8jlmfvF4tHgldBP/ytlefmJwVqha5vjnAnWW4s0bN0CYKJZ",
-	"+ZZHbVGuZk9fprzZg66X53NlxdyERGEdiArZX5WAqYoh0jNVjZa13W2muwDaXOE7TYBtROSzCUYANH3+",
-	"OcTBV4DnDVgd0NhmOjRFEk1DftamaHTLVj9AIY6RFmYXMKQPQedQp2zspHpkmtwHT0Us+WEqYsj+q4KV",
-	"9aTkoMrMn+WIUafmz4f/88PH//yh84//qPQcZ9bQfnfdG/dvpO4C4mxXd20eB2fLTN0FIyJENQ0jjqWJ",
-	"dqYBZzHcJfJrvr8fV64iyVvVsKLSFYvgloUjkxBiPw9TrqIYQ9RQHaNoD0RrdKQw0L1Kb6O2kqypLbtN",
-	"bXtlyil+c7WNE1vZsckRtdDbanbY4j4UQ8uqt2kfda8B7rTt5am6ONdZkf1dqY/twP3Y+iNoX2tX5Xdw",
-	"PWDahykmR0yBOTIyhZ0xevNZ8YLY3RnnBaPBDE3G+C3GhzMeSiKF4CxB70Qk8VpRY9+2cUNWb30inXUo",
-	"MGWbSqX4pOmecgY9KG29OqkkgdvsCEem6geZCtSFQ6HHkGL9prJPivGwjMcFwbg5SS+WNPcGB8fHX1rJ",
-	"Ay/1asBq/KXoo8u6sf7PDUOW49wwqKIAhRXak7ZaBrMPlaQ2iv+w05/hsa8vC2ST10kC15CkF4cli/cz",
-	"Qk0PkV632yFvbJEqU1NY/6v3xkJzp2zf8phRaCWzI2kBXE9FUvKdEMosOrlIJzUs9EohYgMDxnKiA4TR",
-	"AZMP+2OFbNACbZPQPvfMIrDtb5Bl1cLBOcUX0bmdcqXfIjOmp4M38UsScayQsU7f9EhF6rZru0Eb8ojR",
-	"Wd5ZGkZZBuSK0YT0u/1jiFRQUewNvH63/3Sve7jX7V13uwP4/x9e+7vRjIr22u3CTaPTCz3e6/Vhof1B",
-	"Hxeap9qNNcIvogWLI6yPpY+k2/vlxR+/Hvyvk/99eH36rn9x/Pzp66Pz3mX3red27at/7iVmenwLWFbT",
-	"mF2QBegN05IWNLXiOBR9/7P+Z7hFhcglmRkEe7l3F2UQTTiXkOgOAReWfILAkTU8hmRkkEVWvvXDzyOe",
-	"KiafuSkzmhxUSieGoOSH8FBG45ZDy5H35Lr3dNA9GPT6Gnk1ecmClpriY9baYSvsBpqnWAGNKpKvgsAq",
-	"sEpFYwTVYLk0dLcKRyFgZ8yg0mWhFd8ukNZMbGTj+2hW7ZmUNT8tKESlGYuKwWqvTO42Gba2JHy5QZsa",
-	"yhUmb+d6DbAh8INN3qXkAogrGa9U1t3cJyELktVCmSbuelCaWHVfoxvkEMp07hMT3pKV8zb5TyShinXI",
-	"FVOSjGDZEZYrBraOITS5LjEKqf43HOX3GitAaNCEjgi1pHp2kWC7GhpDjAouW6UJxwDy4v1GmO2cP7e1",
-	"yv8ixju0yl8yGubCOURCtaXnza1BA6QkYa2jLCtskGGBQ5WNWwnZgDH5QEAdNMWmcZyXtMHfVh1ybhoT",
-	"Gc3UEaj9brdb7YB7iYvMXAW70RbqyHkPyHl30D36Y6vM8RJbvWht1XulTDSlk75jqm+U2o+YCsgUcnWx",
-	"qlalv2HgsWSBVKMZNXcBtUmzsdZNWKzQ56GQAe82rMdJvV5n9o9q6ywUPt7igbrKnn2sYLAWnp4Gfi3N",
-	"l8gPGPfIOB3HLIR60HV+GvNMwV+wrT/hv5XJ3x7wdqt/hjaPFOcmHVQrIX/+00Oj3TaZ8/MwFdPUzVSs",
-	"pthMB5yklGNNci1/KiHIhC1veFaEXPpmKPYpYCyUbml1k84RAFfgQkNPafpO+YrEgoYYLlofjXeVl5j8",
-	"Vu75vP3R/WPy7Bg7D8vLerPpsxsLcWsi9KlqgVDbtb7szfYhextdOc7xfvsgvAIsp9Edy2EJnLk5QFu4",
-	"euoh0G2LXDsM1HMqu+6eKD0gXK8+iu7+hOLhgXQbKMS3OcQsnG4DeYAAxsejEfsiCNIkYTzYInG9cZ5b",
-	"O7tSYZxY2FYNYzaN8opUEVYPfGaLexAulnWyjym3nEsLTVKx60JUwFpcLUb1uu0qXXzcnRLjlDgt2VPB",
-	"WPmf3dNBt9tGicjPaJMKoSUJ6aN/MveOQB5ZFmqVISSWzDXFcneoXARiDp5JQBXQsr4zWtb00nRMMYRK",
-	"HTw6p7GW0RJMBjo6Ojz6u2/KGkbzhUiU1gASItOxfm0MRcfQssLuGFdkwZIbroFky9j6eb1P0/cDsMjx",
-	"yYAKC2LgRCQm8BnrV95wTVXeXUjTLYYChQF3DM5mY0Ak+f3VCx8rS9puCLgNowffcCgNCcWqiJyJJeSh",
-	"YRWf13qyOGISSxhBbtlht2uqzwMlGOk9jKpkSvZJA+W/DK1Zs9lxJa1ZpG6yDbTo4Ph418RIsU9q3x5f",
-	"gRJ5z1/+9Or14N352W8vX784u7xJbvi7l5dXr968HvQ7Xf3x7eWbF69eDPb2939NE2r/+/K1/u3l6xfF",
-	"dwtbKsOqkhDZZT3Lkt4YQnAjGbI0A1y2YSRBRd4FbbreSJYIdHTKIPn9E6lBYhpx784ofW0iU2xPqzFb",
-	"yUIPByz6WOHOSflj6InfNgj7MuUuflTGYO9ATBuAWR9OsvJQngtx67SAx+K9mDSQp7rkWasEcsoziz6Y",
-	"eBe4v/Vzg6krFKB7+sEhjRaPe7Nx9hwO2G1/jA38B58LXd7rB3juGNGSBeHRdKag7385UunE1HsfYlNU",
-	"03Hzyz3tVOdwVLsOYbKlBiwsoPAD1l2wBQxMUYkPB72PWY0MjybBLLpjFbs+7pe3fYCNRsvG7M1QLtUY",
-	"+uC9hh6pWlT5kY2TlCYrn5wtkij2yS8pZz650pdvPjZlCV6LO/gwwFKSEAnCBZT2P+h1vI8POYVLJvXd",
-	"rmA9r5z7QQ052An/YHGMXhSsPKBZFIT76b8dQoGTowd893ykjorMTc/yGsruZtQ5pdWd/tyQgmSCibHS",
-	"vTIephVZUu4m3eWiI/waUG7jHk2lgIhjZ3Yspg6NwfXbNvkfGrVz1iFnWWZ9XkEig+N4BaIqDGnz3bWm",
-	"Ct0gIk5G2eY7vY7TlHadzGnYPNSjsMt4IccH0oBUfiNCeWAI5bYFvqhfoJl4ycatKXRbUvVSS8v3pCfQ",
-	"7v8xiHpuCrjHqW1Hi4ecq19Y0/YT/rpHuWs/0nUhhxjLqayAJHGx9C1xgTZpWdsyvNyd3ZkBbQxkYSHY",
-	"XvLhUuWfYrzZvveLfmCN6FUpsLcRDxtne/0ixr/q5zdmj7E2w5lCj5u9q9D0F+NkrG6yydFKA4WC0k79",
-	"rJUe4VaJfbtKF2ybQ/dfwUP8ixhvdwtrtC+mgu3MivknXhh7NeHjg0Q2PULmt6vzRv0ixl8v4UhP9qXN",
-	"gdTR1j/FeGfpRXqw3cD9ISaX7LD20WZVawK+guirPahsjo92yEsazMjoTzEeGcNrQJMESoiRX8RYk/1f",
-	"rt68Hjglqqi64dgJCAoesCSrH5+ZfDOj2Z9ibCN1INjWmNJUwuj8hjMeQiw9hg8oEkdobE5WpHdEsBig",
-	"NJZgNNRzzgIIYqVxdMeqrLY49i9ijBZQr5lVEra+h+8WLZPwy0Bv5IaHVNEB+fzlht/HxGggvgPc+xFq",
-	"3X136DcIKA+wROwODX1nloEaXMJJYs1Rle2N5jLWLIBkRiUJNIOE8Lgbjtb4SEkWT54RUU66MeGGErNt",
-	"MJFOw5GMEHYjMqerG47TE/xO+mRkAQq/m9XZ7FRZGasCj1QSz68eJnombxGNiBJEKrHYjE7NmEeW0h9t",
-	"8eNeug/+d66hlgFitV2McKH7SAFmSfFcLEIUvt5tfJltSDOyjZBGhEKLEacTWoS1NnxbwTChPBRzcstW",
-	"mMeBxhdbEoHNF2qFnW6wuLhz301TPUmoUlTrL7akqCmuCAlmcYz1QsWSA9FBYX6MGeeFxDxFbxkHItKp",
-	"CUy7dItcfP2gNGf6ewWk5e/vOBhNJOYIsFpmDqMGKLeZ7mwNOrvOMgwSNo2kMtVhodwlD4kSaTBzUp8j",
-	"K7mIpHlROT8rpJuAiG5c2KDKm1BpzqDAqO8UQYiyCHDrLoYFAc5ClTrwXNQFyW1CtXUIgNXSLjLNUtgC",
-	"qmgspil4GpcsjoEdRgnREhBwykG5T6GpZ2ZvFPrj/dy5Yy+2TTdPWCBA0pMzxlQZoLZgBEIkb3k5h9xY",
-	"+LHWgS6SKVPDrBTGmpSWq80fv2EI4Y+wzIfhfX2gYAEL2seX5a/vMECw7Ua/TTWG94ZHQIcYfSVALuyQ",
-	"19DviikV8akcYaP7JGJh7oYwVjrseen0YXYuCTCnODIFe/DSg98guxwLkF2fkVEg+CSOAjXCxMSl7YM6",
-	"Eal+iUvFaNjJqiNDxy99MYZzqOsLbb/gc0hXcmSibDAKBzdoywvZGB7N4J5l9M6ySrxr+q+Um7/B19HR",
-	"2qHMc66QkFFbTxq+TxgFGlqiFFitAtK04hCcKZDyldcFr6t9+BAu+pCITYf9AazvF7O54zuVxWs+At8c",
-	"IE7tuV0pd6rRGdFNcOZnUWHxCjbjcgWiWBzLZ/gB3IHmsgEbRHYVQhrhpdH/gMtOBRFQJR71QK0zwrMT",
-	"322erJYiu3cSLl4ZU323QvotF0tJxgI6vPMQ66rkzfOMB5DFk6rIBf1Efv5vLVh3H3jyDWh7dFfEQiO4",
-	"L/JN7ggp5zTiika7DiQq5SZiRfjsNIlaRgHDHv8dcrXQKgamMYMPOuJEKraQuZfZWiKMgQBbNYNWgePL",
-	"TP6bpYkaWCvZE0lM9rYErHcIfsJsMYs8608JWIWRGhl/WAasheyjqinN9ecwWQ0hYMx2pW2kQ1/oTTBO",
-	"eQAO0i/f3rjyY8JY1qHb1mRiofRL8VkPvBeWZu4Bmdw1rYb0W6oqCaQTuqVEcEtuxSKiZJGIaULnefsA",
-	"CIB1OoBo/NSKxJhKNijKP0bT0Uq9zApTWZ3r/UxAOReUZSIFOgdo42gzrkkesvC5AvDci/+7AzzY067Y",
-	"J+UNvD39P4h7JWc/vSQvX59f/vPt9csX5MdXv72EH294p9O54fD3y9cv6h/zWhiaClup8T7rH30QFimR",
-	"dLKTaPv3SaTYGoff3S1Q9JZBQvBu8f/CmAkiWbQKgQ/ektw5XWEHFbQaT0QyZwkRS84SwFGk2Vg4gQsV",
-	"BbY+iUZvyIT/U4ydzPcoE9BBptFKAxdL/Z3mG7dsUVHtUO//zR1Ldk3Dv7F4cY05iw7NKWV9t0SbvLnp",
-	"Bqt01s2vHfz+a1iaYXNNzMwIhUfyWCes2DIRTtJ8tVvT8s8MtfOKpj2RZWgw3hOpryzcQpAB9V3D2g4D",
-	"Qm+4Fexs4VFQI6CAGkhXf4qIs9DxK8k0CLB3PxqxsLPQDYcOSaZW2Yxy/QC6R0FKXEaS5WVPsfnOLVv5",
-	"RqrWo2OqVn0WtDnib2RpxrkfVOCrVVxANmPbK1DH/cz5+gjvxBxsB2oy0dC0A/hN4NLr5jKP7mfPmcke",
-	"dHGuILuK5is0qyOR2n6Ntnjs8J2tVvNz8F1ipy+jXhvmlnLZIdeZ1TwrVKLR3Qwf1tusLcZ+D+ZYu5Z7",
-	"AXSTSbbmWq6joCYpNmQ5ozcakHD1jZHc8W1RbouY6bduOGbBAQGS0pYnpAVyUwiLznuMIW3R5A6dbzi1",
-	"ayJEugOGd0Ty3PJeoq/1he6PtpS9ehhj/C7IR2eHZvOGCPk1Yj3s1NsSga4Qjx6SCXTDbSoQIno1C4e8",
-	"OIunqjALEm4ikhteQHxNs0ytvyoeahI2vkMW2lI4dJNh7ubdno10sYb/TAOBsFcNybXE717vj2eOkZRm",
-	"6RZW+FHRnLVJjjGba5oVA+Sos6P8OPBCJmxvEkfTmSpgzu4ul70nKd+iZOgH2qJXuwYebr2oh0c7X6bc",
-	"iXb+d9CEUt5AC0q5dOxYLEoeM4w3QaTIUFF/fDAabg3jvUz51wvj1ZN9aXNGtXw25TvksalDDkvB1A84",
-	"hYdwWrSXbjo3jOZ9cCFDuoiGxTappie6MXVtyYA5K+TWBDMRBba3NqTsfOj5ff/AP/SP/GP/qX/y0c9z",
-	"Rj8c9Pzjvn964Pf6h37v6MjvnRz7/d5Tv3+oHxScmfScDz3/oOcfHB9/xObl8PZTv3fo93t+/8Q/OPIP",
-	"+/7hqX90/PGLuyDTSAHJHQ8pOqQw5afE7g4G3cM/yj1jsWtsM2w1B1JnVYVfd2JKRbE9N6pH0oYPBbO8",
-	"0C9oaRS6YjvobPDqQWRFww/KEtRGml9n7Zex37H1uUZzRv4Ct2+h5As4axOWFY0z4sUN/wsNHgkNw5hJ",
-	"8Nn+fn2Og6J7dpLGMUvKjt2sTjsOeMNBWgnpCnm/pHdQWuE2WkhrVsWK+44BBwqrSOMAjOQNNzX54YsO",
-	"+Rk2lkV0QTSXde3hk1Xipf7lOgNfoxynuwDScB6xsPCmDl7ONk1RE5VXNCEiwaYPxdIm5M3EnDu8B7nU",
-	"YzZNuV+o0KAhnbU6eOR6KGvbyMJ2zFb8rIRsXiBGK7j5zp5WlI2pWbQSO1jyq7PXZxAeky9BQ8+gw5Pa",
-	"BDI9/vAvTNarRI/jwwazmwy2XCXLMgHxTEUcGq85VbVLWc5E60S2sirA5qb6CchkWwraQNGPmuJaxyft",
-	"Ctp8A+n1s2frYGIxsEnCmDfo+56mLkNMaM+Al5XddL5rm61dmZaLpSAHJ1D3olFdMN/TSrx+xa/egv5r",
-	"6x4MRauZ8aByxq5eZI7xA+9MRnT/WtyuNOY5pHOjCNOYxVvSvV1zMCyqyOYeoWpZxl+ppQzZnY2Staqe",
-	"Oed+mAAgbtkWBfcaH/l39KHB1rZjAAKppD0q9kk9UtaGshDPDhu/2NT4oNJ490pJWCeEG83EkmP0O0iZ",
-	"YGXWwiZ2F4MobxCzKr1r1l1NMNx1IhK340Ze+S1ImKrLnQBoP6TST7k++1NLUbJGLBkddLrEaIBl7X69",
-	"drjxdVveONtostXNtPDnBsDwbQjLbZrQoVXtW/x7L3CuKxiA37nerhfV2V2ZZGXwrultKpDGrY60Vzai",
-	"ygZcGx9LfskErwpluhO3zo34Rs6yS1jGPWD0EINIiq1t6lqx87VmXI6iOBZqhhG7iUjRFZCqJU1Ct4Sl",
-	"ljtuuAk6Q1TP0rwgYA07Geu/9aFGgpvgZaCEGBQKFH1A+oc3HBkzDN/tDnpdUA77R07HMSdcc0GlyqfB",
-	"yCuuWfINN1qSJqWwNxaSOaMcggqKaaxTEx2wkjZdiQbwih5Qq8DM1coi9M1i62DyI41iFmZRq3N9B7Ko",
-	"RWzxknJ1wzOPTnEX6/VC5Ixijp3elR5OayzkesZuuF0V9GmCMFolYLmgmXHTaVJ/0TtQMwLmIifNwtUf",
-	"q1TsKVO/y/u0cYG3ftT6ZgP5Ax6+Fo0fBWv881XzoaM5+wOu64MlHFChDc/oHuwdFPkB1viBJmkh1eK/",
-	"o4xgDazheKX01Cfdo4Pu8YHWo/RdcjhRubOZ702j8RCQzRscHHdtCyvzzan5LEHxWiTiLpKR4PlMh/3T",
-	"w9Pjp/1T/WrCaPZDr/v04Olh76R/6HtoxJHeoNs5PXl6VKE5rG8W4xDsaEcHxydPu6e9PqgtbTbbr9vs",
-	"cbe82d7R19rt2iHU7VarTKJ+O0ooCln89SBxdny6drx6uY+z45rD8+4oj+QMGxCVFt0tLLa81G6+0m7l",
-	"Skvr67rLKq+o29yxgQSqRq7BLpLWwGgj/Y1pEcJ9diHm/CyW0LUn661j4uQgsMhku0Z/WatqlGDDLYfZ",
-	"I0N+kB6JOw3kXS1fPxfzOd2TTJNHzfqgD77EEtaHvZPu3zGnByqHaLbJaKClQVYIP2c3HHC6Q9CgZktJ",
-	"ywV0D4dUI3Q4K833kP1ORDJPY4pMycTrUn7DqVaaErGYsfqi0f/N+A8WdsZTzCunWMbiR6EPWX4Zxcr/",
-	"GsYioLFvKKxv77FvWks5d9XPbrG/dk39/Ir67pX0zV31CzThfgWiFR3HzAdpZsZoaCUsLImj0W9XZZ+x",
-	"0ZnWi2FKwEYHUXd8A43NaLMtx/gH/nvX6DBA2G73sSB9JDNPdmI5HmRf7TZy+jrDb7niQda3k98xDpH4",
-	"NlgQy/A8IyP92BDCSkaYupkFiUaShFpcr7HxGNh+k3grO/e9KmOYl3dXFuMsDHNL7vYjrr/QWy0QmypY",
-	"AOmWvqPOac0X5QRgoJGqi+XNj/IbmifmApJS7wPG+gDe2p11G+PJDqspNN7b1+mytLWcj4m+g9pzmZ2i",
-	"LtP/3vTgIWn+9YTgKx9wltq/KzIw0IT5wYlxpTp7Kx7slGx/B/1yi+ytmKRbA/mGUhZWX90zRYW3SFuF",
-	"Uq3tha5WZVszCa14gd/weAXdeUBTCmiSrNA4fXe1gEgdRad+VkJkFFDFpiJZDTRzGHXIJVsAQ/Shfrst",
-	"yYWVJSHSI5PELAQHUxGHGraVEQ10WhDYjfBWCGo46vULMS8HFTEvc/rpFb7a72Y/0yShq6rQg7NYihwG",
-	"EMQCRWEKWFIXiBDxIE5DNpyW4zC+o56pWyhaAQ216LkT4oYyLI5N5jmOZ/esfFUept6URtsaDFvc9deL",
-	"iy3N29yStPZipfZaAvjuImdLA+/+IB/iMqo8/YGZcLfsEAddw55v1YD2DRy+9L58+9ZEekEkXazjSpnB",
-	"bsaXynryeiIWpAlEG3347I0Z1Qik1fqP2chVam0hlz+v22MzI0wgr1/1quWAjIcLEXHlxIAuEqFYYIIZ",
-	"i9Gbsma0XNww6rV93h2iDJn1oTQbD4k0VZLK5NUZy1TtRwWvYqD32Ls5JDMoMPzuAmo0okKotfhCu/ni",
-	"mHnsWfVWx0LcgkVrPWTJ1j4QJibECV7qFAMbMXipQmDJ2/QVWnDbsvtQ0mdGuXs0ENlfJfswsohYAMac",
-	"pUhuwQSndZZ3F87bkCaw/rYWGGzTBjCpU9R3AOO4Wgeb8T9UhD6ivr1IFUDdXbjNUao8vyRrl69x0laL",
-	"yF51yiVUhcnWOQUypIhpMs3L3WFQTzCjydRUbjMToW2yaoHCFEqOY/dsMXLgy8cv/zcAAP//",
+	"7L2Nc9s4si/6r6D4TlV299CyJH/EVmrqPcfJzGRmnOTanuTuxLkSREISxxTAJUArmrz877fQDZCgREqk",
+	"LSc5e87W1kSW+AE0Go3+/PVnLxDzRHDGlfQGnz32ic6TmMHn5zS4zZKfUpEl+s87GmdMfwhSRhULh1R5",
+	"A6/f7R/v9Xp7/YPr7umg2x10u394vheF3sDr9n558cevB//r5H8fXp++618cP3/6+ui8d9l97vkep3Pm",
+	"DbypiEPP91ImWXrHwqFkVI/kxPcki1mgRKpfqehUeoMPn72AKjYV6dIbeGMY3sqTvnz0vbuAccXS4eYx",
+	"nHlffC9Lwi1T+fLFN4R4NadTVibEjPIpG4ZMsUBFgnsDLxgrz/cCwWUkFeOBHmiQUjmDb5OImWnojyuv",
+	"Pehe954O+r1B90RTkH1KopRJ95r+3kFPX9M9GPT626n8zvO9P8V4Cx3eA/UTISOFdJUsEDzck5Finu9J",
+	"RVUmgbwCyRtG8tYuRkKDSC29wfHJ097p4dPjpwfHviFL6A1ODw+e9k4Ou13fu2VLb9Dv6o8xHbPYG3g/",
+	"0zQk+mGkB0OgoTfoHfe6x70+PEYqkeqnHHb7x0cHvZND/XLGw2q6dU8Hh91aunVPSnSbap4ebufRzVe8",
+	"bETfnzwzZb2nvvheIiKuhhEfqgjYdmUaB4N+74/VJQnZhGax5qw041ve96NetGDGwixmWy4915dGf+Fu",
+	"r1q1JBV3kYwE19+X1rjJcgHzpKpmvexalBms+e71vbsoVRmNh3MazCIOO3LzTS/0knKpKA/YMMvg4qNu",
+	"7+h03Av2nk76bK8bHh3undCD8V5v3A2O6cGkH/Y0e84FXH033zvsFyKHpYn3pZAQV4bsZSFRLQsayNCQ",
+	"RvESmSbMUqolzHAmslR6g57eCXQca4KrNGOa7RXujZQpxlEaffjshXQph2IyXDB26w0+eDLjIV16H/UK",
+	"muuG+hpvcHSs99dudoZmrDn9NAxZTJd2zMcu2QiPpjMVLzUt2Sc11Hxd3rG9624fafGfQJQNe2JlJnB2",
+	"5KeIZkG71+CJmuey+ZzCU17esXRJQrokVBH4mZzJiO5fi9ul6Hi+p+8c/iU0e3nFL57vZTxJhRb8ehmG",
+	"Rih6ExrFXpNzxfcWEQ/FIl9RzUa/iHGJd6hSbJ4oWO9KjjF7KeeYjG38fbukuo146J6tehXNKKQ3OPC9",
+	"OZOSTuEY+wgCYpoyCQJkvFRMDhOWDvEE0fL+9GnvqK8lSQgU7HWfHjw97J30D32PKWou1A/uH/ieEorG",
+	"JTnzpbHAayho9CqmGecRn8I3LNFfMBpGfEpwDR9dAq3KjkuHq0vKBQtuy1PCXdEr1lPrbpr8qHvIflPB",
+	"YraOER2TlLEhrJ5eiNOTo4PDk5ODg/7JNoa50CyltaJhIDKuvMFhr5+z0CSKmVxKxebFnIs9KxachcPx",
+	"chuF9doMBddycEJjyfQ3gdCbdihnjKnKeR6ZeUqmVMSnwJ0JVTNv4O3f0XQ/jsb7t1lK9x2B8sWeYJYS",
+	"pydPTw77h09Puidd37tjaTRZGgFz0MV1gxtKi4Z7IGX2MOz1T04OT7u9k5MTXK2Yqao17Q96h4ODp39U",
+	"L2B+TbN9/Eu+LLvQX34FEb0Y3s31BAvm3QMG1XSz0zWXjCMh7el62O8dBd2Q7XXHx729p+Ned68fHB3v",
+	"nQZd1qe98GByeFRzKMNt9Ydyv3QoP31a2ljF2CoEg0vNXkkDkVkQMBayELT+y4xvN3tWBOxujs+2Klws",
+	"1MZRrUs+lUbTKUv1nK3Ooqf87hwkX/kMSqLhHUuNjDnpdDsHnW5DQcN4COquN/BmSiVysL9vhGvHGJqd",
+	"QMy30uOsgkUOw1PaDXps73jSHe8dTo6e7p1ODnt7/Ulvcjzusae014Xb7hjXG3wolzyoFqdHJ2a4cTSP",
+	"0Aw2x/lR35g7cKzNhFT6UINdg1+FVFEjBQ7zjYA/JULE+ljP+VIZxQGWqzCdel3f02Mb5qvEaLjcpHmo",
+	"lHKZiFTPhGZKNNQ3MslSMxQt/P6/O5nMWMo6sQhojMuPx9lFcZoVgm1lU0+6lG7Y1IeaQRK9qQ61HmuI",
+	"pJUGL5Q9r4kVqc8Pb+B9CGXvI2Fpss/SpHM3D2+9rdakVmQnIg6BwfdfnHf37+b7SQrmBS6ix+SnXise",
+	"fIDt0IoH52wOmsDJ0cnp6cHh0Wl/k/HhezwKkIxRAuTtnfY73U6/0+tqKgOhDoFQcxro+XUHR93B0fHg",
+	"lA6640E3AOmuFiK99QYe0EhTLxELrccZjhQcPTQiSwNmGBvpqqm5f97dvzQ/Sjh1Gd84xVbOHK16xjAM",
+	"c/43184WNOV4/H/4CJrWjNGQpbDBX17TKWx0JoM0Soz35nrGiBj/yQL1RBIj9HwyESkZvZrsXVAVzEYd",
+	"8DEA43gD78br3XhAnX9lUVqYY1qszim4rpaJvlCqVItePYzfREDxhVXv14oKEROymFFFFlSSOQ1Zp9Ur",
+	"vvheQlM6Z8rM9hxl9dnECPfyW88UESmh+keiZpEkWvJ0gHG9gfevjKXLYmFysQ/PckcxEekcll2Loj2w",
+	"uPyK2ZuxPGcTozyVB4PfNx/HGJ9zn4FkqRQV5BiBQRrAryO9EgpWZcoIvqt2RPg8dyRz+uk3xqda8zzS",
+	"qvH6IMC7+uoFWA4Vz8z1iZqn9rSSvv5U54Gg9+bPi8KNjLT65HnE878r3xOyeSLAt/ErW66T8oLeMkko",
+	"SVnCVKS/JJTLBUuRuzVhJ1EqFRGcmV9YmNMXt2sxeOdte/p1NSPvHx01GPkEdnP1Fhxp6ZAvPQoEQiX8",
+	"FdA4Zim55WIhSaQ6ZPSPEYkkoXxZP3AjO+pGfHxYNcTftDayPsBXis2lHhtFpqSKzIVUdVwJOk3pxbn1",
+	"18Nj4VM0z+bwVxfoZv7MhxRxxbSuqMf0Gh66OqQ3PF4iqTjTI2OfaKDgq0gSPY66wcE/tct4vH0ZLzNe",
+	"v3mM66Dd1rE+vPrHupp5u2f/LumU/ZiK+ToJfxZZKskkFfNC9BF9+KQi4yELSSgWnCgBZJ6JLH1GzDrC",
+	"N2M2jUC3t0xrVH0yF1zNSMTJ79fndaug33ofAQrTAQH2fLlZgI3Lm/U/UjbxBt7/s1/EnvbxV7lfemj+",
+	"lutozv4QvIL3Xp29PgMeGxBtnBPKQ5y09MliFgUzQuE4ERJY8/frc5/QWAqiWBxrUkWpQz0FGnENnQqF",
+	"vNU+xgmIujUfrxx4xZJnSfWCc7GoHaK4z0Ias6+e5R2dqwXH+96nvanYM88oXrJmaWx4cdnB1nbLfcHD",
+	"jkn1XIRRZVQzEFwxrtDSTeIIVbP9PyXqZ7mm9/l7CFh+abqL3EnmZCjO/Dxi8QZ4UbYjRDmiQZOkwgf/",
+	"tOVQ7UA2DdYNr7QZbbIcKgGLsSHOuRZEgFBnEYH5yvGVykhJVaCjKrxR4zlouSRXhWeoak0ujR/2asaY",
+	"arUkjcdRfkXdMFzveXO2MF5qeVAQW0wmNujtOI5pEDAph7dsicvG+N3g7P3V8Oz8/OXV1fDXl/8cvnrh",
+	"+d44C241IdD1KsveL3mw4myIRXBrVtE76Nov5iIES0LMkziiPNBjSVI2iT4Zp80+DC5ImRoW43IGdfXy",
+	"/PLltTO2FjLDoeQ2Up9DrLgdwauc8XOu9jmV4IzX7FnysvcO7zF0M7K6CeQe+2bjlnguDZOYBmV/WFP/",
+	"unszOlXEZGINL/MFNwPUYy487a1ftcFJn/t4hnOaJPkqpEI/NJIi1qa0JlobbkFaVlPacSQ355DG3uIV",
+	"h2pCpVyINISdk6baWJuJVDIypkqxdEmkovoVla5XNcvm4yTF157+ODg5HrzoDk56g5OTweH54OmLwfHR",
+	"4PRs0P9x8PJscNYdnB8Njs70Nb2jwdnB4PmPg8MfB73ng/7zQff54KQ/6J8PXvQGRy8Gx+f6mufdwY/d",
+	"Qfds0D3ZGE7e7J1tuiyW8FXLgqGaRHC5pgkZp0zLnZFbktVjspeuaCP31mHWDXU4TbUuXOHZq3q0uWwf",
+	"rlnxxG26Pr/OSfaAgb359b8XydZzXb4G51y5Mar7qzDrxLCm/DdiITu8R+ai75d84AGtNusViSSZCs46",
+	"HibGnAUBSx6P034R4xb0wasrifKnGK/Q434s8jYV45jNN0w3wSv+s9LoAUUSzrtJFseQ9KFoFFsrwcly",
+	"IoKTIlJDZiIOJel1iZjo/4J5qyc0iVgMGnNhcWAyxnzOeEiNHfnhM6aTGKu4SAeRdM60Yuet2iwH2mb5",
+	"8jG31LdoOm7A/rB7qk9UBZGY62jO9Hw135gpG3dAlvKBPlMHhmCDgiyNF9yuRsWin5GUTTJJY4iikAmN",
+	"4ixFtnX00kcVkyXV/b76/jorF+ayTxaRmolMkUhJYhUucLYpLQjAJAGvtP7dqvpfXawWU3o0kfrvRmrj",
+	"RX9k6XqZ8TbkyngtnTJOlI2MmuQepBiQ408xljuRvkaPftxtWyjr91Lv16ljzKVqFvrqu9EM9tG24n8R",
+	"8q1n1vwWSdWGKuAFUGyOmQyNJ7v2zurTC6KIYkKMr50YX7v0iYhDJhWGaDsOmav86DQMIcBL47epSFiq",
+	"wN1ucjYS5yvHf6xKq22uXRleHJM5m49ZKp8QyWkiZ0JJjOnQW8aJElOmZiztkOtZlCdt4JHMJNGGb6dQ",
+	"BcZCxIxyzdNu/lpNpCRlNHwDuafor1mLb4QsZuCPNangeVJHeUrrLy9NshzH6PYPK97EPgVxFrLhekBE",
+	"OtzRMoIP0d9XeGuvC/FfcwVNU1DV3ADOSxzCauhG6udEICK30iuvg9nIuL/hVTi8YUJTGscsLhG2u8on",
+	"yI1wLAqOxwRVhEJE7Rnpkh9s/N7s8SeSYLYfoXGM8bRSJLwUC++ux8KtE6o1xVfjRpsmdaUvweOOEhtd",
+	"ImMhbmU+pznlS/1vpMhM/4l75R7zcaNXNI7fTECZ37ROV/YOrb0Dp+in7snbKNkTCQqDPfDosdTshZWS",
+	"u/vuu2+4CyrYv+Rp+4CM8TF/CKaPeGW/EUhjdME6gjEff/6hsbNnZcxfTFlNkOc4rUd93THjC+sHndc+",
+	"rkjytQLIzUNG7/yL/PIvK6WSTTnv3LkJ4nSlbfPe6ocpo8GMhR18TxJZ9aLkaOBE6POj0MAjBtun0RoA",
+	"Xc5FsqxaAYg8ikl1jhF49XFvQ+g/koQSfQcRk2d6N8/pkoyZcYFUnT2YQPu5xUBfRPK2aqBFUWWzlIFy",
+	"keVaOuFYMq7ID4SzO5aC66DRM4vQ6Of1H2fgfPi8ttJw9hMKXgtyy1iiJaEP6WX67aDB5WFTIulSVmsD",
+	"+vnDjKsornwLhwfFVCp8E+Oh7BAz08UsipleskgS/RzyA4En4epGegAxoxIz25rRApwwNYlWixlLmT4Q",
+	"Ij6NLSNp9pG3LCQTkbbj3p8hC2GdKWoWwhaMfH746a7JCW6Yob6MpqwVC8YCyqNq1uy1GItwSQLKCShp",
+	"sD5F/mazV5hat8rJrpTxVm1xSJ+2CVmwXZu/Oi2FtVfmZjLq1m8ytXIVwy2Vk1T9bsuAt/LLFVy5Ulqz",
+	"xqg4acx4eebswDTjJs3NZlo1o4d1+TUZIF5qCrrolA03s8rvZq9qYwJWDW7SG57Fk8KQEJaR8tRV3Hmc",
+	"sVAOSMQxz9WsGrokTOqofr/NRsM8EtDXILukOQncLKHVFdyQagUx9ailfK8obGxual6yybqCEVaUS/or",
+	"iWUFQzln0upWy3mhrDv468qIPSMtd5d2VS6utig9u9PUUId6bE3Nyei6j0mOWlhj3cv3wI2+1Yy/ZDQk",
+	"+kBeqlnEp9VncNvzY5uMJCIlUZgf0z+gHDZJlEat2prCuJpztX4k5yI+mIkoYBLrRQRnwK8jtNRAFyJG",
+	"bfLNGQ5ChEtF45hicry2RSGt3LXfjo+ODo43m28rTLIy6HpucVPqNrJLedIvTYK3yfceWdVtBG7q0bp5",
+	"NnqWJ4Xbe3IC+WQEklB/WDB2Gy/NYyCNN15CxU2ZXWmSxMsiE2+oxJB9iqSK+HRo0q8auWHuz/Z5VuEa",
+	"P6wZE6gGalOEcLYo9DXEgCFKPMMfBQ9Yh4CUsEY/8kgKqsTSeDCW+uvGKp62Ta5pOmWqbOgeVJgru3CI",
+	"mYTJhnbcC7i8lfvg67nccgOr4VwieXsOEqDlhFagPdwCDb++SgCCP/rABHFjMt3Juwtwi0rwF9GyGNGT",
+	"3FTe4UCKfF6FCFghZ4vpVeXNru6ZX8Fuy1Uq8OJJMWeY0R8LPmXNjZqX5oWX+fvKjN9f53zX8tx6IDyS",
+	"q1PriNvP0SqzRlqq5ZUEbGlOmupzdg2ZxXnr8TrLLWAFTH2gfh0ClxBK/hRjcFNIFcUxcmPZ8Xh8svHY",
+	"asFGc0ZlliJvNtuPF+aOF2Z/VTiKXqHGb0rS9KH008vrkfUhW5PpGaHWzmeccAEaDFZmmld0KkRj85nh",
+	"KddiYuaGVlLmnt7qEjbPfQ8Fe9I3n+IbDhU/7abYTB18BkuuyYFVe6bm8HGVxB+xrosZiS3K1vFX0A9z",
+	"RKS1clshblmorVfUQSbOwQLSoVO/wu7TnZSeLUEDfSUurr0N5UmLuIO+6z3e1IpDctinGg8feCd8TYyF",
+	"SMNNUy+W3knorS1NW+GuPAS1wlvHVVpIxsewRMOaBXx3Icl4aRQAZRM8IRY0TcWCgypdqAi2mozMaEi4",
+	"IKkQ8wEeGYY30cUYxSy/9onMywnHJsymNdMxi8WC2GzqZnxSCZq1pSDQveUF3PFoUaRGCgDaKM3Z9T1e",
+	"34pTy9hgm1RCbZewIFPRHSMyFkoSccfc1dYMgof06vG8TSGsimv57W3LcyhBaOePiMIal6p5JlGCjLXF",
+	"DZiFzv7SBzf+ZmETtq4nhH9knSVn32hMsoXWdMzTfft+fbKgOgaSFAS9PmCmorHW+jamnLOwyLjdFpV0",
+	"fLqtk3nL65o/puFSXjJpsnPKa+YOp9nOWB3YmoJ2Bn7ShcjikIyZyfPK/a8QSE/Nz8FMCIlZlwXuh+Of",
+	"WxfcJWrW0cR52nby7M5X6PLBo7oL7YsuxB1ruUfzndF4bqWXrXI4yCL7Z8PlqZ7ZapQZSou0jPuQw/NC",
+	"uMkz3suPFULhXNtjRZlbRYA5pMs4ms4UkfQO0AMFRgmKem2aB0LRZuiQ0ZQmIzhuCdT13HA4i+FWLhQB",
+	"JxYKmpAu/SLpMxYKq9QlKeFmICKRuuHWOuuQkVpEARsN9M4RgeYTAt+sPC2SLvwGKqRqITo3HJzvSK4p",
+	"TbQFqW+vplLZf7aCo0KTZET+lUVMBgzfNs2YVKiR0DiWoE5omo0AFnWE+5sSE3fzb7h+xtCu/AhyqyVM",
+	"mtHQJyMxmcQRZyMiZ5lyXwFoCVrrUTN2w23eWHlyFooVC5jdF3m+Z55cM+vcp9ZuxzzIQqk4yramGm1x",
+	"XRu3tUiWvoWe+HYmypoL2wnVNNA5XuSexxYSDMyPENClVonzz3/+8597Fxd7L1442gVV6KVdWYtueSm6",
+	"VRgLFQNevpm8h7LxQj6Z8nHwCuAHlTGJnxYs5PazmmWp+ThJI1NWQVWWmuLzNV5wvJPtXP3F3OMYg9gW",
+	"PwMgNahSkGNDYqrQSVcmsc1bLNxhVUla27Fe3MMCrl5LV+Bf5UWVKxnJW1MOewF1N8V6pgyrf30PCVW5",
+	"Ni/TVKTn5s6Kk+Y24qHekE6ZiS0yIfo2NMdoGLLQN7s0ZVp+gNCwQwELg9MYAeloDCHXjNNMzfTeCiDP",
+	"HWLR4ygMmZaUXKjhRGQ8xFjrJI4ChfHXoprWlNpgZW0sJDyEfQoYC2VRaguF0Jlkns3b8Hzvbj6cIpjK",
+	"3Xw4zuQSPxUglUnKJnDEDvV0WbgKugwjHMoECWxDyRmHtC9zgf02ZDxiYSkEvHKl80NI53QKVyshhrEW",
+	"9foCqtgQkkbNUOgdjWK4u3JVQVCGNZlz5QSqZkH5utQNVSnd38+WkGRgdYupIEumHGEW6e+Y7DSI/w+t",
+	"+3CLslkR5B8as9GZcJX4dqm1CzW6RP1t2n69krweTHhYoNSFC8HAJ/4NTmD9BeREhdSGQPV1+s/imnUR",
+	"W3rGquDD4/agty304wRIeps0cc330b8yZn425f5lFJSGS1QcgKX3P23/eku0ZoHAdbWonSd1bU3auYJg",
+	"2uDDb+MSah/g/1nE4aVJPNwmf3aTwLklR5Njnm0pU7NJMmZD4ZijZHzemMhXcb6OWSDmGHXMY5CdSqCs",
+	"ktCwLzQTL95StRpFovA6ubnNCeA5kdxyQLRiINgGluEcArxIu9UsniT6DhJ565x32tB4Iok2zaJwYBJm",
+	"qZ19HN0yQvkS07HL51SER1iOztYmK3VTEue9siyLVESrWi1opFBl0VPET6abSUJTFYHSVSgVRpv5uI3D",
+	"SiaQeetG3trFwbkho73xqZk/4xJLuh/FTH4Eg3hTmM4nFDO7qD7MgfedCPGafewajdIE0J0UB5Nd2tJG",
+	"vv9pkRO0drmgNmC9wCPHylkLHC4VK+czR1wdH3pVJ2beWqjyITmdtWVg3OxhNJmwtHBKINEwweEZ5toa",
+	"B5j+wS/SpbSY+IulouHIbhG11r3yoF95pcEZrxQitHZqWKNY+FYAJLvh2OSM9o+Oa902i5mIMa3c+mJQ",
+	"UN5yseDrgqucIXz185l+tn7LbZQkkJ5DTdFphcATaf3qKeuOd5KfpylbkPGy0URXePWW5bm5Wp4WBiSQ",
+	"OR9MLR+Dxi4frKlbd2iFQ6O94bZN7rzHpaRLudEN5xdi5hEFRzVZoUqkZU7xDvIJc5Tv2qPALJW4ZbxR",
+	"vL5h+parTm69uNg727MKa4oQ8tMCK4eie9UNbVy9nSkH1QVD7ZSDK1tuUnOoVJUZhvVlJt/g5Ci1xqvS",
+	"dsFX+qSUH9HgsdWHyfVDjpEa6f2+Xm4PiG0sxUIMG5msEKoIF6ZeEgk7o+F9pLxLvVy022XeLuSv1lTw",
+	"Deo2Suyw0klnGq6tZJfbrmtrywDp3FKQCU39Esy2PjWMBzrsVOtAlAcsHhqQI+baKu1ACdbzlDNWab69",
+	"FsoipLSufLtHRWiatqkd/0WMwe3dLi2mxsTbaPsj/tTW0fyqLwM9T7HheFm0pluXUWQmFmSeBTMtpi2F",
+	"V9NjG+7Ocn+9z1VX5A33mmczlBvzbcG1wuuKPl51hNxUXVgqBWxe0ccaLMwVXPfFduurFGN4XIZCb0WD",
+	"jr6z8rn1SrhmHF5RE3dvdx94mYCRLd2cFfZzgbXCTg7vlCRLlVjN9+O6CWgCUxu97XkEa6PDZWVW8OTN",
+	"bjO7MR1Jn6OoG3b1sH2WZ0pDGHhh4phBqAoBhY1jpu4E2IVmBICAj5ark28Dhw7/yliGp2fRzzLvX5c7",
+	"mezBg5+NsaeJHunDvZIiv+UR1Gplfz2gWoGLU3arMEYU+6RsRgbJJCCwiAUnIg1Z+ozcsqXMYZdGP4yM",
+	"geO+10mPNZRxtpM38OY0+YBD+FiM5ILqfcUBS7ud+RKmy2Ga8bpuJyyOTYsmk51GJikrHf75sV6llq9V",
+	"J1R0hzCFF/pMeXchn+TJt0qIW2346KPKt5mQmNIUYgrNqFxUNPKdfFCTNYfeKlS5IIO48EiV6WDeWj1A",
+	"QJ9ZsJSVaiEqvCdCv0a5p2qTw5GFEeUtb5LZdAoa1rCqsqoMfbVKp9yZsTTLOqN3jEwihZmdSnS2q7aW",
+	"XmvDX6fChsFWSYELp1Lk4SHIFiFHMpIzkSr8U44gbGwZrfQ0sBO+ywhluxChO92tSY362gu89BtGB9e4",
+	"5U0QZGnKjOBbOdNttdnG0lEnBfILJINUBdCAC+B5JrERMp8pViBq0RvURlFSVR13MmVZ1rv+xHRD+stU",
+	"4zT0hJTyRfOXfdxIqV1oAg7d7+8ksQVQLY+sLZls90hbc4cLj68a7WryejsBhSxkVxtlyMBN4idwxVio",
+	"2WA17x/vjcLyXSYXf10QNazw2Ekm+wO27luxYOmawgeIFmIygWNDJmCiVypwDnL0CgrDj+fk9PDoaVXk",
+	"uKWSb9GkP69B1uGelyVdzyfQzUJW+UiKcRuE6Uq0LJ5kilBFsC4PxIttlKmtNukTqQ1yKi2GQKeUalMN",
+	"l7MKXl0t3PI0t9EANb6Acs1lWJdFUkgC52Lhk7GDltmw7uOyNIYqE8KFxa714aFS90SSWExNb0J07cG9",
+	"JhSzIZK9ftwaWO219Y0+YXGc23ewxhuxzd6BX+2bHFgXw1u+NRAdClRKH8fVsaK6Qjf2hKVG42qoQYaV",
+	"1XxtAp5M0XoH0plTFlBE6xo8VQlF45qBmRB0qyeuindMxsS3+OvEq6L9CvuurUD1iWQLggekdDZVoEnU",
+	"6Y0VxFnZNg9PSVt9ootr/7kSqTNmE2UcgVo4RGC8QT2ptuG0CGESy2qrraQmrsoyxa3XclMmO2ByDJxq",
+	"Dygt2Uz5e9bzfg+pcYWbrGhT4Czddi5edTi5nQv0R30eVJ67ax3RWqhudMqGKQuiJMphkd01fJuN4ygg",
+	"dMrILVuSv43olPU6nc7o71rlcYx7/WoSScJ4kC4TtVbZnh8Uo9SMdlh69ehZ7oVRhWc1ZTSk47hBPaXv",
+	"LdJIsSJcqjcS+6QaxFG/VK6MmwrUJvg8Y8HtMA9KbA806+sfGqw2QbNKd85I9kfkb8b0/LtPRn9JFe5N",
+	"qFRMqhERKRlxwVm1prIbrOocVb0quIgpJBwCWdi0N9wQT3dsZdhbcFjUxmcNpB6kUIkJGRXEHpWr5DYc",
+	"Xltqy1sHkRpmAAQi45uYt0J6W7kxiWIml1IxaK57oP8zUcm65Ch7MR3sjftBdogFr0mYuF6t1TLppEsC",
+	"e1ZLEswq3UqbouNaxYqXYBAtBCrCWFEewh9gpdnSoWfGF1lX6dY1deq1k66SOXoKQ8HjqnxbW7KkLRR9",
+	"nT6naVzG2S3lixtBCcK10mPx3oJH2muNIF5QSabRHeOkEKjSwOWA3VBif9h6tR6OrYtSalq53XNvsoa2",
+	"+O7f28yyONJG1ngJ1UgdUjD3AAyxDpEHA2I7+PkEu2H6BLtX+iRl00hwn5S6afpkrZel/gok6BBSenwS",
+	"0GGgxz+BCiWfqFiSv400CUZ/90neNZP8bTTVlAdP/8gno6KH5ujvwHd5x80O0ftwQGZC6gGKVPnGSNUT",
+	"0UOO7qhiOBoQSEN9qeyQX9lS5rjMsKza3mT8bvD67OLliPytaCSN3tFff788G16+fPvm6tX1m8t/DlHO",
+	"n72/Go7+Dh81GQdvz65/zrvN4wH9DJMssLLrliWKSEZjhm1g7EaBt//jH/+oCpb0uxWnKaZV1Anrt1QL",
+	"5SohfR+BvNrNc/VtL2kwK7Dw9MNMRqOmXMSJFBhc0HcXra8PuqXMt4Pjo21uYxcMoMJ4ppxoolElUiJn",
+	"4POXTItCAzaAm3rOwmXJpK9MAq2gRrXfz5REWU3V7tuPGxWgohi9Fa7nFpWkXhF5prlgYUSWFrDKSUHi",
+	"RNTnmDaD8avRRnBrD1ZxN6AcmovS0UJvTdt0wU11OxcGLQ7WTQvUIvHl/hB29mBfAV6hXGss6Ip8Ziil",
+	"jAS/N13uc+i3wshyjsX7U+RRjpqzODZCcJ4fNM8gjKDPCEfgapEHiJhyhepNZOCKUGosSh7k0C128S4i",
+	"DG43sUdLOXB6JT8g2GjbH2s5g/2JTZQxjORtRS0jOp1MZke1v277uQNHP9tV6vHDbK57YI4295mYNcK2",
+	"Dm3y6B6SrHdvoMN7ZF63NH3cZtutKPiKv4X7WhGxqDnbOqdmOXybdQi3wXeryb1mi3cXbaEUjap4j9eF",
+	"5mX35pMGyYTbbaE8stGYw02e4drIa+s+N0jNjThZO4Cn2ohJ5UqFdtL7baZAmYLc9VI5LOQedciqeMdE",
+	"dMDx0+aSke3ut1DIU1m0rmh+wGyXi/MG8clVGA7NBuXxVZZ6bTYf1ubSKP+tGbLgRmm2suIVTzRU2cAC",
+	"Vqy144I3dywFh4o0+IFFiRfyAkDf0lCzwPrCJmLB0qGYTLaDGcOX5AdC8zT6dxdoDE4yWZ1K59vn8+aP",
+	"h6gM3MZCIiaT6udKOmFqKwr8FV5Vo+QB0Xej4eHeeHT1Ds+GdvxxYQDGOVuQdxcd8t7YiMaTBZ2ILAwi",
+	"1tKTM4wV53IjiDOpWKq1wpnQVifIjZSZ3ZYIUSUzqBwqNk/iPMq1Fd4fX9NQ9aKKYop48+tbSLCJiMOm",
+	"j9Y0aXblvWGd1UKkt8M5TZIWdtx2V+yaUWeL9DS7wDtLnGHx8rhTymcQPDPJGuUAbxEJFQLEdGAcRiHj",
+	"Kq9t3iRJfmUsIb///uqFBEa9ODsnNAyhPkrW+YwdVm62lLZZUSLiCOH0th8zpZKGbYG5mhKHpt0LHfVu",
+	"PdEiEnKYZXXlOQBSGLD6K+ai5odmuENw++p7fGdU/qZpmdpcREeT1WETk76kZVe5mHfkdPfQz4bWBRak",
+	"dk6XkEHcIWf8hrN5opYkjqTBvVgSns3Htlaxp5keHSXAZF0IT2CxL8AWrupPBu6uRUqEgzTf4i4Xvb3F",
+	"bQVKcuObVlY1f7FtK5I/tJjKxhV9m4pJFJdy6DSDhDTVHDFlnKW0Gv3zUlTlPo3uIrZg6Qi81bJDRpjq",
+	"PUI8PIBl8fOMer2G0OwM8Ljh7xteODX1z5imKB14UGN32VfgQ/A7/T7rqR7dcM1aoXBbKpWwLXGkeg+s",
+	"VMvo7+xjqqeeVaTx3KcssX0J4cYGkPXtCOtTrCIO2615O8+aKp5NEDJbG+vFojpmeG2RWG3gJ4e2Nj7N",
+	"MYsFn0qiRIs2eQl4eGtzz3LAVoV8OSBjphbMRC8xPcjCxEK3yxw6tTQEkSFmnnk/yrHGRX2XGc+L+lQa",
+	"TaeoF2255dpcWVkbZx9TlMdtqXe7zPhOFPWMP6aSbgnVvOyrKIDOC8A2lHo5ZHWFZAF+Pac8q5GRV7nB",
+	"VFWQKTFqCZqftSAjxKY3saQBJsWJdM5SLJaHE69/iH0n/BtOIWUuB7/Qx6GokHX/yqLg1jOOQ8CErMHt",
+	"fQDW9b3ckTvCZ8feiJtA2q/c1t3NDblzgEyH4jLb88ZolFoFYQuiFRvIZkgz3iFncUy0WIHHOx3KMDAz",
+	"z0xv3HW7rY3po/W0Ycqm7NM6Z11QBXkblC8N4A3PrQc/B95fckU/6fn8JCozSarSwLNURndsuyFwlY33",
+	"cDZQhbcz3V/RaXOZc02nFeDpqyJos23QIJy41VJw3lDNlOkdq6gnpkk0vGNpdUj6gv4pUjiB5hEXKTEX",
+	"4hkJPfO4SmmgtEaNMBTl62gYSj9H0ZvD0zRfQ9JGyuhtZXqdmxRVW/2eq/1BYShs9uGsGBalhySFbtro",
+	"IVaXNR1natQJm9wJ9VgtOssWy7HFC2ku9EuruE5AM8iqCVdRspJ9nLK6mtQNAlYACqKYIgIMwCgB6G2H",
+	"jORtlIxAPknIHci4C4isf/WcysDKIyPPbq6oHsV8FX1a+WT088+DbhecVuwTnSd6ab1uf9DtwqGsFEv1",
+	"Tf/nbx+6vY8fununH////ofu3sHHvw+63f/wmuYEuq2P2gl7bB1I54JP14uBk0hTD/qbjYrE6VHh1avA",
+	"waJpHBlsv8b54TFV7W6p8rNeLXmQq0UrFhoqPbbFglZgVbok+O2zPJsFkrpAHYEQ9R3jAPsslzwoEp4s",
+	"mySMh7gkWrVebsJv9D0tm1tm6FDFpia/uSVQeYXzb/ttqxgM9vUbXCTXdHqBjsKvNzcTrWl5l0Lyt7wL",
+	"nDsNHG71pNPv9Q10HT6tko7RnEHxQAuYRSwsMSZifeXIJGWs7mZla9Yw7zSvXKt+ktbQh3hBxfEsUgaN",
+	"RU0HMKyAUzPKbYJvynwiIx4wUzdnZzYqokZyTuOYpR3y2rRSjCQJU5EkLBzkW1QJgRA7YO8Y2ZQ3LwO8",
+	"3vpsXajlqMPlYvNEkx3rcGzDO+jGAkcHUGsGBYaaqDBbSIVj/8porJUJPGas/KuJJrm9caqKChcz8YPJ",
+	"dFvMBCjO0khkqjDRlhsA2mZKoeGtn1HXrrBJtxdc51XWptWVJoK8xUTp5spEJqso77BiwTkN0BSKUZfA",
+	"IDPsMwBsX17zMgdv2oY/52bJ9t5jb8o+mkotssZXXdt60Za5x0I92V4dVmUUmjzS+sImO9VduDpy6dXa",
+	"37GxSeK1ZgnIJbArPdodfFO9xeKOyd/ggrkWt4x/A+DLx8Pl3vrqe8YUU3YnHlpBlYoGJpEwZpCpKqu0",
+	"DAI4YohkPJTPEL0wKjX7NaUvIWta8qIlzgPmVtNLUdR4dIDtdrJrgX8fz0V5nVIuE5Eq14FIMyW0eJoE",
+	"nu/NhKIhSKtxtc5c0eCzptBdkFBgWj76C2ER764SUD0CzMd2HdZ5JRaWk4PBVzkCWdmjZZKKedvoxXhr",
+	"Cgm87Cd98XNsXGSXcVXVkopk+lp0yz9DfGBwjYBVbBg6ShFCq7GmAO9/pdi8iiuUqMaRhO5OuaJHGDYk",
+	"chEw7bnVjFh5KfvWkV5lc9TReSRnLGx+zwoLw2LCBJ2lsiQrqt7z91Qxe2npXGehdzf3/CqWxQUEfTZG",
+	"PYq8WFlGCl3UhITQ8e/X5y7jwmMddzwMvNSrCIKjeUS0nrthwdftDsRR2VK+uQ6vq3XCKoDdpvAIPGwH",
+	"oD2NxnUgXj9FzzXhHEBZKxy0vmJiCURm8zkLsTVuPmjZJKhV1i1+ip6DI6WuzYWh2LsLP9cVfdORWbhd",
+	"PZy6PzGB0r8BnkbjJZlRHkK0A37Buzv1LU9q6IL+HjGBvm2mrKLh8iBxKhRW+N4YB6b5H3rhqSIxo0WC",
+	"lzXUmuJlWJWjUs/Jwe21VQZVkpQvyVzUtAJxOGELX+M8n9iudqyoSBM8YD6ZiQUUphoUPjCIYMrPiDR5",
+	"S+yTsjDxDcGd68b03ppcUArXbsGwA2lN6kri4Mi7u2RcoPeHUQjV14B2h8W5mOvjk27nVCuakTYKmZZX",
+	"zQPBddYmlAhrU1ukKAOxtQZNIW9wxe6EuI6Rio1xZfHNQzDq6wzwXP13YcvyBjNNX7WpnvLrAmyXj8h1",
+	"Nnh3AfsHkmEjJW2krwavci3hXXpleePK5Ko9V2J2f+WgWaFcwcC1h64+0StKBfWhPRqAiMNRml2M+xfS",
+	"ctzWGBEnUu9oGhM49ztkZIkGXGAO4XcX0rqB7hhSDBUth2bfxTn6fR6L/zan0v+cJN/HSfL9CNnvSzIa",
+	"R1dbpKFN8XdjTD+Rz0yQDNGsiuQwueRBI39JGbehAm3g5cVKekZdlfBO3GkGmGJ9HDOlEjnY358JqT4M",
+	"EpGqj+VhHfX62wsPG5Y2riZCr6SZP4ziFYHM+xMM+ty2KKAzvPgb3taq2PCe/sZ6DJrXkAynxc+c3jJC",
+	"7bn9KEAzpShXySnQ6/p1wTx9IFmHSV6B3ut2u92t9WhLHrSAtYLL86TMZktZxNcriiEh1lmqGylPEcHj",
+	"c/BPlJD20MgVq4Cm6VIvjPHdKTptHukqotErWVAV7qxZNh8naeXGv/r5bK9/dGzHZiXEE0lKeDMRJzP2",
+	"CZFmRQaJudA0v7hGa5YGLIXQKdWbnIzK4m9km3giZM4TSWimZiKNtFDeDqq2HkGxfqffr8/XHE+vzl6f",
+	"QfAwB6WQLpqG3hI2mrq0uBp8FdrtuDJNzXX2blyj/MIvvpcl4YPldyZZeq90h00AMK9KEQExIaO3b66u",
+	"TTHa29+vLajwwjif9Ylo2QWP7QJ1Fs57YzWIOAT3hImU515TzharUfHdg8rkJ51DtA3Kw2+FnG+B2Gxx",
+	"w9IMtGyt5K7gDBoWrUN4KGOy5vy8JjG70BHNNF2vVNE292oOi3CCecVR3xG5R/1t8hYeAMO1RXn5k/pd",
+	"50mHJ9ue9KcY44NKhYP50w5XToJtj7NlIfBIm2lanD2tnvZlE388PAZl9dTHi0KVe+20rU8Lkkw26QJa",
+	"tnnP3/4uS3WgLTs05azZjIalGSLiRwVEbZ7SsCrpjGqIWG2VLnbBWT22XaRyPwjJ9czmjrKpg2BdW+3a",
+	"tORnezlhjSa8AlWDMSzHF/ZEYsrgVIgwV7ubTXDO5pXtituARtsiyHXDe045nbKQIMMTAM4z587dfO+w",
+	"3y4dhUfBffnu9avzNbYr74rXr85lUZPbqBzIQbuvyp5vzcmSMd4qunSf7Ps1TdMpTF9PB7tn77FN2HVL",
+	"gJaGftTWL6O/MFHwMXhoFAvMsXlPnBFIlCllzazW2JrSW6N8uKvu0MQKO8N7JZlpyO9MtljB7aL+MbtW",
+	"2/z8utzUBzWNztykB6f58voy1+Q3mLyVzSdmbTNlmNt28u7k9C+fzV9LCdCian3kSZtDurwzX72V7RZ/",
+	"ToNq+YtACNuniqunH1PctH3il2xSVazw7sIJry3Mmb6AiKpiIQkN7nJVKuTXL+jfXLK/AhXftkfO0m0L",
+	"0LgbAEDbu7D228DscyT7Veym0oP80oDqZutMtUCXTqUCWQlWlO+pWQR17RORpfDgSTSBf7VOU5kY8j4v",
+	"0W9Hvwf2VShcNk/b9vFaa0jkjGWddqALBFkaqeWVHoixBRhNUUeG0cFJjV/lD5gplXhfvgCnTyoyon7N",
+	"UkpuGUsk1gDtvbtwPF3vLhY0ZbncNshNxCA3yQ65nkXSYGLfQD6DrWrLi7HBZYOlOZSHTpW/gWKi8a00",
+	"cN03/Ib/g7yEMs2AxjHhjIWSUIKTMp3RicmLhL+IAQ+YiDgWC9NzXr8yFTF7dsOJCaICTEAkOHbYwZIa",
+	"iKfp6yTJeMhSMvq0B3+OOnocb4D0BrYY3NnjJfRn8kn/mAQzqqfJrKdEilTpC/Lkc3SuRKkew5zeAijC",
+	"a3i5fiCcY3JAYuh/yBnJEoOz/P/qEf6AQ4A8Zbj+8sdzcnBwcOoTGf1lvgP3Q4f8znF0BW/DrwZ5Cmjg",
+	"/ASDheCRUzNlILL0bdGUixQ6BNqOOxKGcoZoH+hgkmQEewX8Sz7JeMykdIKBaHskgJM/co5EPStCzuAX",
+	"RBSBVDK2gHbDbG4cTCNwkozMe9E9pXULazTYQehLX17T6ahjfFwpA8xEHAOWtOEtQAWk76vJHhTfjvR4",
+	"Q4FNsDGrdkK4GItwSVgs88Zc+rK/wReHvf7fYUyjVyGbJ0IxHiz3fmXLERGcUOtymxtMqZQlTIEosjjQ",
+	"th7cTADGZGN+GCDBjCDj0ifXNpfjli1x9LYaFEbpwIsV+wa+oTGUuxHTPYv8zXbL+rt5DBkFImQjve/0",
+	"XhUcOT5TMgoZGe3f9UZ+3jzDbLUBGe3PGI3V7K+RT0b7UEKGH0XCOE2izpLO4xHQerQ/ZyqNAjmyycq2",
+	"aeocc+TfpmLO1IxlEivg4yhgXMJ5apSUi7e/7fU7XS0809iJbi0Wi85c/BXFMe2IdLp/8fa3/X6nu+90",
+	"egKp5jnFoF6v04WKIByoN/AOOt3OAdYzYlXm/l1vH8vz9xDmRH85xeYnufh4FXoDT28ErHP/CS8EqAI6",
+	"Z1oa1IYkikv2tRjwvvhbrwOHZpMLz1HhxBiHTASXeD70u11EzubKtGKhSRJHAcxl/0+jp+dFnvkJ+OGj",
+	"qfuZ02YF/0AI0LDhqFlV2GC/i4nBj/GJiEOnvVgZQrvqZfmk9m0/ODgQs/mcpktv4Ok3m4dbIyzvXmpX",
+	"E8J4IN5bgMqA9S8reAADuc7kWzOBI0N+ZUuzdiBwn4twWU8Je0nESsQ3/gZ37Xvbyek84BxD0ztYjQuM",
+	"VNoE3ybLka+CQ/ov/vqe3P8chV9QiYH+2GvqzIsch8ji9V2iiDTSP+LDTLIRWcyimDmhJH30CW4M0fJS",
+	"46vKS71C6cPtpPpJcLYD2uL8WlK3xM+VIm3K1MYJdlux0ptfdzDTn5hqOc0We7rdTn0BuzPJ6pCP3LrW",
+	"gqWAndzaUsrZwnavNn0X0xJzFt0Z17kQI48PEjgT0HseQ9J8A/bAFhKPKWb252w+ZqmrB9SC/GslR+tu",
+	"+qBbX7sVheHCPPc+ZFz3ae2EmnCAltIaAMjWMjVm/Zvu8DS41dYKF4vvYV/WLt/AvG3w+Z7bvfLcH38X",
+	"J/6bBLu8ru/E/nYOuMz4WRCwZDeH/XPDDmYjtmCL7ZuxSJPdooe/ssmL7RakvJkgTlGdbv4Eu8gVlftl",
+	"8GiISuir/5WxAn5isAZ0bWucc8V6K0jD1ikAJ5qRb7nUgnI1u/oy480udKM8nysRc1MShXUkKlV/VRKm",
+	"Kodo/U0qzRj5wVi3AO6VREx2yBttLi8iqU+KQCRgNGu+YXkGLabUSyLSaBpxtJyn0IVHpOZcLgY5qpsH",
+	"vq80hy3wvS2asHyufGXeY7iZoQZ75ArvacJZxh44m2C6Q9Prn0PSfwUvvAEXC3oWTTsqvRZ0zGI/78k0",
+	"umXLHwB1ZKQ19wQe6cOKAijb2Klryc3WD56KWPrDVMRQ6lhFKxs2KkiV+3pX02MdgKMP/+eHj//5Q+cf",
+	"/1EZJs9dv/3ueujx38i2B8bZbtvbohXOFrltDx5TYOdhxBGHaWfmfp6wvnLWmO/vp4JUnT9bbc6yhRmL",
+	"4JaFI1P9Yv8eZlxFMebjoe1J0fmJrvdIYVZ/lZFKLWwuRshBiiGk7jZr9ZVBkfzm1ionFtCyyWK1MFdr",
+	"ZthiZ5Qz6qqnaS91NwTOtO02qtpC13lvgV1Zze3I/dhmMxida5vmd4i4YLWLwdAjBlePjAyeNSatPitv",
+	"FTs7E7NhNJihpxy/xbR4xkNJpBCcpRiUiSRuMGrc+jZdyprrT6QzDgUefAPQileapjFn0HrTwvRJJQns",
+	"a0cnNGAnZCrQBRAK/Qwp1ncq+6QYD1f5uGQPNBfuZSR3b3BwfPyllWbwUo8GnOVfyqHJvAnt/+wwPHyc",
+	"HQbgEYAn0V601R41+0aXrHM7vOKm3itXS6GdreAMShX0hniG9aJYBWoAsOCISRkZM82Q2mwBDReq2xAF",
+	"sNpxAVQ9t+rtblSQz6gvYzKjtlqP93q9vYPude/poN8bdE/+8MqwQeaa/t5BT1/TPRj0+vqaSI+y2/vl",
+	"xR+/Hvyvk/99eH36rn9x/Pzp66Pz3mX3nVd0Nqu/6n0ZhGJg0hD2ZATpXrb9ljcVIkSHQ4ttdS6SZZ3u",
+	"pNnS2Cm7dOHgI6Ew9fs6CPKk8zWzwERBqXJLHyE2mxdgLhn2m2Zc+YTxIF0myupcYL4tOLllSy2iQUPK",
+	"uV6CASodvic0htglBlBVlnIWPiM5Vlze4RtCqKNA8EkcBWpUNG+t1rz0a8vSfNfuoTbHQS0/r50UvfYc",
+	"fYnjanZUNHBJ/SLGO3RJ6REWIlqJPGpecjY02RFNXVQotwH4cKO3Cgj4M1z29a25/OWb5BHMoRygfUao",
+	"aXnV63Y75I2zT6DYvvCooC6E+AQpixmFzmc7Em0gI8oq4Pcs134HWuiRQoIh5jcXyiIotA6ZfJgfK4EX",
+	"lHRSCd3ezyxX23Y8OQgELJyDFYy5WBlX+i4yY/p1cCd+SSKOgE7rckw/6fuRY5hM7J1lYZQX7C8ZTYnW",
+	"CCCxTkUxKghP97qHe93edbc7gP//4bXfG81EWq/dLNyq71yT0QPtD/o40KIyfKwZPokSFkcI57hRd3nr",
+	"uU1m6697iYWJ34KW1TJmF2IBWpm1lAX3kOj7n/U/wy1OoMICnUFusrt30XbUgnOBGnk0Z7n4BEMx788P",
+	"2Bmg+S59mzY2j3immHzmVnhqcVBpVRqBUizCQw+aSjW8e1JSw7V4yf3cTfkx70S0lXYDfaZYw5oqUoyC",
+	"wCgQVKkxg2qyXBq5W8WjkF86ZgDMXOocuwumNS82Po37eMTaH1I2gJBQSKI2PnHD1d6quNsUh9lSn+zW",
+	"GGgqV0Rone01wP71D47QrtTCQRrkeInF7FrR90nIrL1AeQhQKjR1jQcoeZfZ3CcmGzPvPmHKdUlKFeuQ",
+	"K6YkGcGw0XodwbGOGZ+FD2gUUv1vOCr2NQIWadKEjgqV2yfQXa3CLFnf30iznZ/P31Zjv2Q0LDR2SNxt",
+	"K8+b+/MHKEnCWgdLjsOTc4EjlU0WBB4DxmkP+d8KsDDjuEBgw9+WHXJu+ugZj6KjUPvdbrfa7fISB5lH",
+	"tnfleKkW5+hV6Q66R9u9Ki/RKaJtR++VNZedalMDFrXSLcsA9lOAlkAQyMrw+MBjadLGzeISapNlY+NT",
+	"MFih10PhAbzbLFQHKWT9sH/UaFUJp39LwsRVfu1j5S63SExokIZhwvsQsmecjmOI32P5Y1W811zTJh7/",
+	"7xW0tQu8PW6bs80jpWVLh9VWmL/46aHJ2ZsCskVWpelBahosUOz9Bjk9lGMLDa1/KiHIhC1ueN4zQ/rm",
+	"UexTwFgo3U4gpvowgFOBC009peU75UsSCxpidUN98vhVgYj8rbLJim59908ht8/YeRZ53kpUr91YiFtT",
+	"UEZVC4babvXld7bPMN8YgneW99vnjJdoOY3uWEFLOJmbE7RFiL6eAt22zLXDvHIHiHz3QukB2eX1Sd/3",
+	"FxQPz/veICG+zSLm2d8bxAPk2z+ejNgXQZClKePBFo3rjXPd2tqt4LjFwnYWGrNpVAAoRgh2+8xiUREu",
+	"FnW6j+kOUGgLTZBD6pIMwVtcrUb1uu2AmT7uzohxELlX/KngrPzP7umg221jRBRrtMmE0JqE9DGvpIiO",
+	"QNlznhmcMyQivBts952Gd+eQUQKsAlbWdybLmm6ajsHuqbTBo3Maax0txdrVo6PDo7/7BoU3micihQze",
+	"lMhsrG8bA0YmelbYHeOKJCy94ZpIFnXdL+CpTZsq4CInJgMmLKiBE5GaOh2EW77hWqq8u5CmuRkFCQPh",
+	"GHybzeKT5PdXL3wEQrbNe3Aaxg6+4YBkDNiKRM7EAsqmEXTutX5ZHDGJiHtQCn3Y7ZpmKSAJRnoOoyqd",
+	"kn3SRPkvI2vWfHZcSesWqc+xrpVFB8fHuxZGin1S+3b5SpLIe/7yp1evB+/Oz357+frF2eVNesPfvby8",
+	"evXm9aDf6eo/316+efHqxWBvf//XLKX2vy9f699evn5Rvrc0pVVaVWeNmGE9y2u0GVJwoxiyMgNCtmEk",
+	"wUTehWy63iiWCDQgzCn5/QupQZrxHTulr01GoW3BOGZLWWo5hBjFFeGcjD+Gnfhta4YuM+7yR2XJ0A7U",
+	"tAG49WElKxfluRC3uVPWwIqYGreiMrMAWSCQFJR79MHFm+D8KpKB9KsrDKB7xsEhfwWXe7Nz9hwW2O3W",
+	"H9IIgHHytl6bH/DccaKlCeHRdKbiZUXe0IlpTzLEHt6mQfSXe/qpzmGpdp16apFxLC0ApwhhgizejsFA",
+	"+nDQ+5hDOnk0DWbRXVW21HF/ddoH2Bd71Zm9mcorkHgfvNfQ0lurKj+ycZrRdOmTsySNYp/8knHmkyu9",
+	"+eZjg6LzWtzBHwNEPoZMEC6gE81Br+N9fMgqXDKp93bF0fPK2R/UiIOdnB8sjjGKgkA5+oiCNG392REU",
+	"+HKMgO/+HKmTInNxx+qFSKkA3OkEArm20+iOYQjbloM4KbmwcgvK3RrxQnWEXwPKbb66AbaJOHRXNb0/",
+	"yFkcw90Wq0akCIBNznIgmALwKKfjeAmqKjzSwrNoSxWaF0WcjPLJd3odp4f6upjTtHloRGGX+UJODKSB",
+	"qPxGgvLACMptA3xRP0Dz4gUbt5bQbUXVS60t31OeXOit8xhCvXAF3GPVtrPFQ9bVL41p+wp/3aXcdRzp",
+	"ugR5gehfSxBJXCx8K1ygq2feZRM3d2d3bkCbA1kaCHZDfrhW+acYb/bv/aIvWBN6VQbsbcTDxvW6v4jx",
+	"r/r6jfW/rM3jDC7x5ugq9KjHPBlrm2wKtNJAoaK00zhrZUS4VR36rqrb21ZB/1eIEP8ixtvDwprty8W8",
+	"O/Ni/okbxm5N+PNBKpt+Qh63q4tG/SLGX69QVL/sS5sFqZOtf4rxzspC9cN2Q/eHuFzyxdpHn1WtC/gK",
+	"sq/2oBEHXtohL2kwI6M/xXhkHK8BTVNAvCS/iLEW+79cvXk9cBAVqbrh2LgO8HlYmrc7yV2+udPsTzG2",
+	"mTqQbGtcaSpldH7DGQ8llhfN5/rVcYTO5nRJekcEi2yk8QSjo55zFkASK42jO1bltcVn/yLG6AH1mnkl",
+	"Yep7eG/ZMwm/DPREbnhIFR2Qz19u+H1cjIbiO+C9HwGa9btjv0FAeYCI5jt09J3ZA9TwEr4k1ieqsq08",
+	"3YM1TyCZUUkCfUBCetwNR298pCSLJ+XiNEhaM+mGEqttsABa05GMkHYjMqfLG46vJ/id9MnIEhR+N6Oz",
+	"+AKyMlcFLqkUnl89TfRM3iIbESWIVCLZzE7NDg+3inajnnfpXvjfGfIzJ8RyuxqxUqP8GAlmaXldLEOU",
+	"vt5tfpntnzayfftGhEJHLKd6NZKmxtoA7qaUh2JObtkS6zjQ+WJBbdg8UUtszIa9MCqLUZWi2n6xCNim",
+	"qhEKzOIY4a3FgoPQQWUe/Ni0XJin6C3jIEQ6NYlpl26Z5NdPSnNef6+EtOL+HSejidQsAYI7r5eSbmC5",
+	"zXJna9LZdV5hkLJpJJUBMwd0Zh4SJbJg5kBWRFZzEWlzDFQ/x31PQUU3IWww5U2qNGeAh+07MDZRngFu",
+	"w8UwIOBZAFWFyEVdktwmVlunAHgt7SCzvIQtoIrGYppBpHHB4hiOwyglWgOCk3Kw2lbXwG/aHYXxeL8I",
+	"7tiNbWFCUhYI0PTkjDG1SlAL+YMUKTo0z6E2Fn6sDaCLdMrUMAczWtPSCrP54zdMIfwRhvkwvq9PFCxx",
+	"Qfv8suL2HSYItp3ot0HReW/OCGhoprcE6IUd8hraMzKlIj6VI9iIKo1YWIQhjJcOWzQPioims0ngcIoj",
+	"A7mGmx7iBvnmSEB3feaCJEBh4sK27Z6ITN/EpWI07ORg/tCgUm+M4Rxg6KFLJfwd0qUcmSwbzMLBCVqA",
+	"OJvDow+4Z7m8s0cl7jX9KePmM8Q6Oto6lEXNFQoyatsfGOQJCjJ0RVIgyhCUacUhBFOg5KtoY1EH1fuQ",
+	"U/QhGZvO8Qe0vl/O5o73VJ6v+Qjn5gB5as9torxTi86oboAJabPC4iVMxj0ViGJxLJ/hHxAONJsNjkE8",
+	"rkIoI7w09h+cslNBBDQ1QTtQ24xw7cR3e/2rhcj3nYSNt8qpvtvQ45aLhSRjoWa4bQEPq+j1aiKALJ5U",
+	"ZS7oK4r1f2vJuvvEk28g26O7MhcaxT0pJrkjppzTiCsa7TqRaKU2EUFy8tUkahEFeoIhXXbIVaJNDCxj",
+	"hhh0xIlULJFFlNl6IoyDAHgFrQp8vsz1v1mWqoH1kj2RxFRvS+B6R+CnzIJZFFV/SsAojNbI+MMqYC1l",
+	"H9VMaW4/h+lyCAljtol6Ixv6Qk+CccoDCJB+B6g5P6aM4brZyhZsv+Sv5Gc9cF9YmbkHYnLXshrKb6mq",
+	"FJBO6pYSwS25FUlESZKKaUrnRbcbSIB1GlZp/tSGxJhKNijrP8bS0Ua9zAEFrc31fiYAzgV1mUiBzQHW",
+	"OPqMa4qHLH2ugDz3Ov/dBzw40q7YJ+UNvD39P8h7JWc/vSQvX59f/vPt9csX5MdXv72EH294p9O54fD5",
+	"5esX9Zd5LRxNpanURJ/1jz4oi5RIOtlJtv37NFJs7YTf3S5Q9JZBQfBu+f/CuAkiWfYKQQzeitw5XWLD",
+	"L/QaT0Q6ZykRC85S4FGU2QicwIWKAotPotkbKuH/FGOn8j3KFXTQabTRwMVCf6fPjVuWVGCl6fm/uWPp",
+	"rmX4N1YvrrFm0ZE5K1XfLdmm6MW9wSudN59tR7//Gp5mmFwTNzNS4ZEi1ikrd/iFlTRf7da1/DND67yi",
+	"x1xkDzR43hOEPNS7MAdKRGyHAaE33Cp2OXT0BDf/LQPt6k8RlUEPZRYEjIXMuvWwEd4Nh4Z+BqtsRrm+",
+	"AMOjwgLrF8DV2Cvuli19o1Xrp2OpVn0VtFnib+Rpxnc/COCrVV5A/sa2W6Du9DPr6yO9U7OwHcBkoqHp",
+	"XvObwKHXvctcup9fZ172oI1zBdVVtBihGR2J1PZttCVih/ds9ZqfQ+wSG1Ma89ocbhmXHXKde81zoBLN",
+	"7ubxYb3P2nLs9+COtWO5F0E3uWRrtuU6C2qRYlOWc3mjCQlb3zjJndgW5RbETN91w7EKDgSQlBaekJbE",
+	"TSktumiJibJFizsMvuGrXRchyh1wvCOTF573Ffla35flaAvs1cMOxu9CfHR26DZvyJBfI9fDvnpbIdAV",
+	"8tFDKoFuuC0FQkavPsKhLs7yqSq9BQU3EekNLzG+llkG66/qDDUFG9/hEdpSOXSLYe7m3Z7NdLGO/9wC",
+	"gbRXTcm1wu9e749njpOU5uUWVvlR0Zy1KY4xk2taFQPiqLOj+jiIQqZsbxJH05kqcc7uNpfdJxnfYmTo",
+	"C9qyV7t+Uy5e1MOznS8z7mQ7/ztYQhlvYAVlXDp+LBalj5nGmyJT5Kyo/3wwG25N473M+NdL49Uv+9Jm",
+	"jWrP2Yzv8IzNHHG4kkz9gFV4yEmL/tJN64bZvA8GMqRJNCx39dbqXeHq2lIBc1aqrQlmIjLoLaZk50PP",
+	"7/sH/qF/5B/7T/2Tj35RM/rhoOcf9/3TA7/XP/R7R0d+7+TY7/ee+v1DfaHgzJTnfOj5Bz3/4Pj4o+8t",
+	"GLuFu5/6vUO/3/P7J/7BkX/Y9w9P/aPjj1/cAZkGOCjueEgxIIUlPyvH3cGge/jHaotzbHLejFvNgtR5",
+	"VeHXnbhSUW0vnOqRtOlDwawA+gUrjcaxWLjsbPjqQWJF0w9gCWozzfWEAXTUtOe3MddozshfEPYtQb5A",
+	"sDZlOWicUS9u+F/o8EhpGMZMQsz29+tzfCiGZydZHLN0NbCb47TjA284aCshXeLZL+kdQCvcRom0blVE",
+	"3HccOACsIk0AMJI33GDywxcd8jNMLM/ogmwuG9rDK6vUS/3LdU6+RjVOdwGU4TwisPCmhpPONA2oiSoQ",
+	"TYhIsVlPGdqEvJmYdYf7oJZ6zKYZ90sIDZrSeauDR8ZDWZtGnrZjpuLnELIFQIw2cIuZPa2AjakZtBI7",
+	"GPKrs9dnkB5TDEFTz7DDk9oCMv384V9YrFfJHseHLdt/lrtw45qKODRRc6pqh7KYidaFbKumAJsb9BPQ",
+	"ybYA2gDoRw241vFJO0Cbb6C9fvYsDiaCgU1SxrxB3/e0dBliQXtOvBx20/mubbV2ZVkuQkEOTgD3ohEu",
+	"mO9pI17f4ldPQX/aOgcj0WreeFD5xq4eZMHxA+9MRnT/WtwuNec5onOjCtP4iLeie7vlYI6o8jH3CKhl",
+	"+flKrWTI92yUrqF6Fif3wxQAccu2GLjXeMm/YwwNpradA5BIK9ajYp/UI1VtKEvxfLHxi02NDyqdd6+U",
+	"hHFCutFMLDhmv4OWCV5mrWxiV0jI8gY1qzK6ZsPVBNNdJyJ1O24UyG9BylRd7QRQ+yFIP6v47E+tRMkb",
+	"seRy0OkSowmWd6f32vHG121540yjyVQ3y8KfGxDDtykst1lKh9a0b/Hvvci5bmAAfxd2ux5UZ3cwycrw",
+	"XdPdVBKNWwNpr2xGlU24NjGWYpMJXpXKdCdunR3xjYJllzCMe9DoIQ6RDFvb1BiceRuvohmXYyiOhZph",
+	"xm4qMgwFZGpB09CFsNR6xw03SWfI6nmZFySsgbkDn/WiRoKb5GWQhJgUChJ9QPqHNxwPZnh8tzvodcE4",
+	"7B85HcecdM2ESlW8BjOvuD6Sb7ixkrQohbmxkMwZ5ZBUUC5jnZrsgKW05Uo0gFv0A7UJzFyrLMLYLDZ/",
+	"Jz9Cv9I8a3Wu90CetYgtXjKubnge0SnPYh0vRM4o1tjpWenHaYuFXM/YDbejgj5NkEarBAwXLDNuOgTr",
+	"L3oHakbAXeSUWbj2Y5WJPWXqd3mfNi5w14/a3mygf8DF16LxpeCNf75s/uhozv6A7fpgDQdMaHNmdA/2",
+	"DsrnAWL8QJO0kGr13zFGEANrOF4q/eqT7tFB9/hA21F6Lzkn0WpnM9+bRuMhMJs3ODju2hZW5ptT87cE",
+	"wytJxV0kI8GLNx32Tw9Pj5/2T/WtKaP5D73u04Onh72T/qHvoRNHeoNu5/Tk6VGF5bA+WcxDsE87Ojg+",
+	"edo97fXBbGkz2X7dZI+7q5PtHX2t2a4tQt1stckk6qejhKJQxV9PEmfGp2vLq4f7ODOuWTzvjvJIzrAB",
+	"0cqgu6XBrg61W4y0WznSlfF13WGtjqjbPLCBAqpGr8EuktbBaDP9jWsR0n12oeb8LBbQtSfvrWPy5CCx",
+	"yFS7Rn9Zr2qUYsMt57DHA/lBdiTONJB3tef6uZjP6Z5kWjzqo++OxhmTCGF92Dvp/h1regA5xPbqJlqC",
+	"uenn7IYDT3cIOtQslLRM9NpiqREGnJU+9/D4nYh0nsUUDyWTr0v5DafaaEpFMmP1oNH/zc4fBHbGVSyQ",
+	"U+zB4kehD1V+ucQqPg1jEdDYNxLWt/vYN62lnL3q57vYX9umfrFFfXdL+mav+iWZcD+AaEXHMfNBm5kx",
+	"GloNCyFxNPvtCvYZG51puxheCdzoMOqOd6DxGW325Zj4wH9vjA5DhO1+H0vSR3Lz5CtW8EH+1W4zp69z",
+	"/pZLHuR9O/kd45CJb5MFEYbnGRnpy4aQVjLC0s08STSSJNTqeo2Px9D2m+Rb2XffCxnD3Lw7WIyzMCw8",
+	"uduXuH5Db/VAbEKwANEtfcec05Yv6glwgFZ168cXFUv5Dd0TcwFFqfchY30Cb+3Muo35ZIdoCo3n9nW6",
+	"LG2F8zHZd4A9l/sp6ir97y0PHlLmXy8IvvIC56X9uxIDAy2YH1wYt4Kzt+TBTsX2d9Avt3y8lYt0ayjf",
+	"UMtC9NU9Ayq8RdsqQbW2V7pawbbmGlp5A7/h8RK684ClFNA0XaJz+u4qgUwdRad+DiEyCqhiU5EuB/pw",
+	"GHXIJUvgQPQBv91CciGyJGR65JqYpeBgKuJQ07Yyo4FOSwq7Ud5KSQ1HvX4p5+WgIudlTj+9wlv73fxn",
+	"mqZ0WZV6cBZLUdAAklgAFKbEJXWJCBEP4ixkw+lqHsZ31DN1i0QrsaFWPXci3FCHxWeTecHj+T5b3SoP",
+	"M29WnrY1GbY866+XF7vy3uaepLUbK63XFYLvLnN25cG7X8iHhIwqV39gXrjb4xAfusY936oB7RtYfOl9",
+	"+fatifSASJas88rqAbuZXyrx5PWLWJClkG304bM3ZlQzkDbrP+ZPrjJrS7X8BW6PrYwwibx+1a32BGQ8",
+	"TETElZMDmqRCscAkM5azN2XN0wp1w5jX9nr3EauUWX+UPsZDIg1K0qp4dZ5lUPvRwKt40Hvs3RySGQAM",
+	"v7sAjEY0CLUVX2o3X35mkXtWPdWxELfg0VpPWbLYB8LkhDjJS51yYiMmL1UoLEWbvlILbgu7D5A+M8rd",
+	"pYHM/irdh5EkYgE4cxYivQUXnLZZ3l04d0OZwPrdWmGwTRvApU7R3gGO42qdbCb+UJH6iPZ2kimgujtw",
+	"W6NUuX5p3i5f86RFi8hvdeASqtJk64ICOVPENJ0WcHeY1BPMaDo1yG3mReibrBqgMEDJceyuLWYOfPn4",
+	"5f8GAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

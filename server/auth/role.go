@@ -55,6 +55,8 @@ var operations = map[string][]Role{
 	"listImageHolds":    readers,
 	"holdBackupImage":   backers,
 	"releaseImageHold":  operators,
+	"listImageCopies":   readers,
+	"copyBackupImage":   backers,
 
 	"listRestores":  readers,
 	"getRestore":    readers,
@@ -98,7 +100,7 @@ func (r Role) MayCancel(kind string) bool {
 	case Operator:
 		return true
 	case Backup:
-		return kind == "backup" || kind == "sync"
+		return kind == "backup" || kind == "sync" || kind == "copy"
 	case Restorer:
 		return kind == "restore" || kind == "sync"
 	}

@@ -14,14 +14,13 @@ func holdOut(h backup.Hold) api.ImageHold {
 
 // wholeImage tells all of a single image, its holds included.
 func wholeImage(ctx context.Context, tx backup.Tx, i backup.Image) (api.BackupImage, error) {
-	repositories, err := repositoryNames(ctx, tx)
+	out, err := imagesOut(ctx, tx, []backup.Image{i})
 	if err != nil {
 		return api.BackupImage{}, err
 	}
 	holds, err := tx.ImageHolds(ctx, i.ID)
-	out := imageOut(i, repositories, tx.Now())
-	out.Holds = each(holds, holdOut)
-	return out, err
+	out[0].Holds = each(holds, holdOut)
+	return out[0], err
 }
 
 // ListImageHolds implements the operation.

@@ -58,12 +58,14 @@ func (h *handler) ListBackupImages(ctx context.Context, q api.ListBackupImagesRe
 			}
 			f.RepositoryID = r.ID
 		}
+		if p.Repository == "" && (p.Copies == nil || !*p.Copies) {
+			f.Copies = backup.CopiesAlone
+		}
 		found, next, err := tx.Images(ctx, f)
 		if err != nil {
 			return err
 		}
-		repositories, err := repositoryNames(ctx, tx)
-		list.Items = each(found, func(i backup.Image) api.BackupImage { return imageOut(i, repositories, tx.Now()) })
+		list.Items, err = imagesOut(ctx, tx, found)
 		list.NextCursor = next
 		return err
 	})

@@ -20,6 +20,7 @@ type Planner interface {
 	Upkeep
 	Repositories
 	Usages
+	Copies
 }
 
 // VCenters changes vcenters.
@@ -98,6 +99,13 @@ type Repositories interface {
 	TakeOverRepository(ctx context.Context, id string) (backup.RepositoryRecord, error)
 	// RecoverySheet holds the repository's password; recipient encrypts it.
 	RecoverySheet(ctx context.Context, id, recipient string) (backup.Secret, error)
+}
+
+// Copies has images copied to other repositories.
+type Copies interface {
+	CopyImage(ctx context.Context, r backup.CopyRequest) (backup.Job, error)
+	// Copies tells how the copies of an image stand.
+	Copies(ctx context.Context, id string) ([]backup.Copy, error)
 }
 
 // Usages tells how long images were there.

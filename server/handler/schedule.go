@@ -31,6 +31,9 @@ func scheduleIn(s api.BackupSchedule) (backup.Schedule, error) {
 	if len(s.ExtendedRetention) > 0 {
 		out.Extended = each(s.ExtendedRetention, extendedIn)
 	}
+	if len(s.CopyTo) > 0 {
+		out.CopyTo = each(s.CopyTo, copyTargetIn)
+	}
 	if d := s.Disks; d != nil {
 		out.Disks = backup.DiskChoice{IncludeLabels: d.IncludeLabels, ExcludeLabels: d.ExcludeLabels}
 	}
@@ -54,6 +57,11 @@ func (h *handler) scheduleOut(s backup.Schedule, repositories names) api.BackupS
 	recurrenceOut(s.Recurrence, &out)
 	if len(s.Extended) > 0 {
 		out.ExtendedRetention = each(s.Extended, extendedOut)
+	}
+	if len(s.CopyTo) > 0 {
+		out.CopyTo = each(s.CopyTo, func(t backup.CopyTarget) api.CopyTarget {
+			return api.CopyTarget{Repository: repositories.of(t.RepositoryID), RetentionDays: t.RetentionDays}
+		})
 	}
 	if d := s.Disks; len(d.IncludeLabels)+len(d.ExcludeLabels) > 0 {
 		out.Disks = &api.DiskChoice{IncludeLabels: d.IncludeLabels, ExcludeLabels: d.ExcludeLabels}

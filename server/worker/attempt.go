@@ -121,6 +121,8 @@ func (a *attempt) work(ctx context.Context) (e ending, err error) {
 		return a.collect(ctx)
 	case backup.KindVerify:
 		return a.verify(ctx)
+	case backup.KindCopy:
+		return a.copy(ctx)
 	}
 	return e, backup.Errorf(backup.Invalid, "", "This server does not know jobs of the kind %q.", a.job.Kind)
 }
@@ -275,6 +277,21 @@ func (a *attempt) remember(ctx context.Context) error {
 	p := backup.Progress{Step: a.step, Checkpoint: b, Done: a.done, Total: a.total, Rate: a.rate}
 	a.mu.Unlock()
 	return a.Store.Save(ctx, a.lease, p)
+}
+
+// noteImage writes down that the image is there, so that an attempt that comes
+// after this one lists it rather than make another. Without that note, too,
+// only one would stay: the repository keeps one image of an id.
+func (a *attempt) noteImage(ctx context.Context, i *backup.Image) error {
+	ctx, cancel := a.outlive(ctx)
+	defer cancel()
+	a.note.Image = i
+	err := a.remember(ctx)
+	if err != nil && !errors.Is(err, backup.ErrLeaseLost) {
+		a.log.WarnContext(ctx, "commit not noted", "error", err)
+		return nil
+	}
+	return err
 }
 
 // marker names what this attempt makes in the vcenter.

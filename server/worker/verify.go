@@ -49,22 +49,32 @@ func (a *attempt) verify(ctx context.Context) (ending, error) {
 	return e, nil
 }
 
-// check looks, right after the commit, whether all of the image is there. What
-// is missing makes the image damaged and the job fail: another try would build
-// upon the same lost blocks.
+// check looks whether all of the image is there, where its repository is known.
 func (b *backupJob) check(ctx context.Context) {
-	if b.repo == nil || ctx.Err() != nil {
+	if b.repo != nil {
+		b.checkImage(ctx, b.repo, &b.image)
+	}
+}
+
+// notChecked is said of an image that could not be checked.
+const notChecked = "The image could not be checked after it was written (%s)."
+
+// checkImage looks, right after the commit, whether all of the image is there.
+// What is missing makes the image damaged and the job fail: another try would
+// build upon the same lost blocks.
+func (a *attempt) checkImage(ctx context.Context, repo backup.Repository, i *backup.Image) {
+	if ctx.Err() != nil {
 		return
 	}
-	b.begin(ctx, "checking the image")
-	v, err := b.repo.Verify(ctx, b.image.Ref, backup.Verification{})
+	a.begin(ctx, "checking the image")
+	v, err := repo.Verify(ctx, i.Ref, backup.Verification{})
 	if err != nil {
-		b.log.WarnContext(ctx, "image not checked", "image", b.image.ID, "error", err)
-		b.say("The image could not be checked after it was written (%s).", because(err))
+		a.log.WarnContext(ctx, "image not checked", "image", i.ID, "error", err)
+		a.say(notChecked, because(err))
 		return
 	}
 	if v.Message != "" {
-		b.log.ErrorContext(ctx, "image is damaged", "image", b.image.ID, "files", v.Files)
-		b.image.Verified(v, b.Now())
+		a.log.ErrorContext(ctx, "image is damaged", "image", i.ID, "files", v.Files)
+		i.Verified(v, a.Now())
 	}
 }

@@ -17,6 +17,9 @@ type imageCmd struct {
 	Hold   imageHold   `cmd:"" help:"Keep an image, whatever its retention says, or release a hold."`
 	Extend imageExtend `cmd:"" help:"Let an image end later."`
 
+	Copy   imageCopy   `cmd:"" help:"Copy an image to another repository."`
+	Copies imageCopies `cmd:"" help:"List the copies of an image in other repositories."`
+
 	Verify  imageVerify  `cmd:"" help:"Read an image whole and compare every byte with its checksum."`
 	Expired imageExpired `cmd:"" help:"List the images whose time is over: what the server deletes next, and what stays."`
 }
@@ -62,6 +65,7 @@ type imageList struct {
 	RunID      string   `name:"run" as:"ID" help:"Only those of this run."`
 	Status     string   `enum:",good,partial,damaged,expired" default:"" as:"STATUS" help:"good, partial, damaged or expired."`
 	Repository string   `as:"NAME" help:"Only those in this repository."`
+	Copies     bool     `help:"Also copies whose original is there. Without it they are listed with --repository only."`
 	Label      []string `as:"KEY=VALUE" sep:"none" help:"Only those with this label; repeated, all must be there."`
 	Limit      int      `as:"N" help:"No more than this many. Default: all."`
 }
@@ -85,6 +89,9 @@ func (l *imageList) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	p.RunID, p.Status, p.Repository, p.Label = l.RunID, api.ImageStatus(l.Status), l.Repository, l.Label
+	if l.Copies {
+		p.Copies = &l.Copies
+	}
 	if p.GroupID, err = groupID(ctx, c, l.Group); err != nil {
 		return err
 	}
@@ -163,6 +170,7 @@ func imageRecord(i api.BackupImage) (r record) {
 	r.add("changed", size(i.Sizes.Changed))
 	r.add("stored", size(i.Sizes.Stored))
 	r.add("repository", i.Repository)
+	r.add("copy of", i.CopyOf)
 	r.add("vcenter id", i.VCenterID)
 	r.add("schedule id", i.ScheduleID)
 	r.add("group id", i.GroupID)
@@ -178,6 +186,13 @@ func imageRecord(i api.BackupImage) (r record) {
 		disks.rows = append(disks.rows, []string{fmt.Sprint(d.Key), d.Label, size(d.Capacity), size(d.Read), size(d.Changed), size(d.Stored), d.SHA256, d.SkippedReason})
 	}
 	r.addTable("disks", disks)
+	if len(i.Copies) > 0 {
+		copies := table{head: copyHead}
+		for _, c := range i.Copies {
+			copies.rows = append(copies.rows, copyRow(c))
+		}
+		r.addTable("copies", copies)
+	}
 	if len(i.Holds) > 0 {
 		holds := table{head: []string{"HOLD", "UNTIL", "REASON", "BY", "SINCE"}}
 		for _, h := range i.Holds {

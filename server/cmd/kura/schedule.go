@@ -131,6 +131,9 @@ func scheduleRecord(b api.BackupSchedule) (r record) {
 	r.add("locked", yes(b.Lock))
 	r.add("consistency", string(b.Consistency))
 	r.add("repository", b.Repository)
+	for _, c := range b.CopyTo {
+		r.add("copied to", c.Repository+", kept "+kept(c.RetentionDays))
+	}
 	if b.Disks != nil {
 		r.add("only disks", strings.Join(b.Disks.IncludeLabels, ", "))
 		r.add("without disks", strings.Join(b.Disks.ExcludeLabels, ", "))
