@@ -9,10 +9,12 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,16 +59,48 @@ func newSite(t testing.TB, change ...func(*backup.RepositoryRecord)) *site {
 	t.Helper()
 	s := &site{t: t, dir: filepath.Join(t.TempDir(), "repository"), rs: newRepositories(t, "installation-1")}
 	s.rec = record(s.dir)
+	plain := s.rec
 	for _, c := range change {
 		c(&s.rec)
 	}
-	id, err := s.rs.Create(t.Context(), s.rec)
-	if err != nil {
-		t.Fatalf("Create() = %v", err)
+	if s.rec.Kind == plain.Kind && s.rec.Password == plain.Password && maps.Equal(s.rec.Settings, plain.Settings) {
+		s.copyEmpty()
+	} else {
+		s.rec.UniqueID = must(s.rs.Create(t.Context(), s.rec))(t)
 	}
-	s.rec.UniqueID = id
 	s.Repository = must(s.rs.Repository(t.Context(), s.rec))(t)
 	return s
+}
+
+// ownKey gives a site another key and another id than those of other sites.
+func ownKey(r *backup.RepositoryRecord) { r.Password = repository.NewPassword() }
+
+// empty is the folder of an empty repository and its record. It is made once:
+// its key is derived twice for that, a second each where races are looked for.
+var empty = sync.OnceValues(func() (rec backup.RepositoryRecord, err error) {
+	if emptyDir, err = os.MkdirTemp("", "kura-empty-"); err != nil {
+		return rec, err
+	}
+	rec = record(filepath.Join(emptyDir, "repository"))
+	rs := repository.New(repository.Config{Installation: "installation-1", Dir: filepath.Join(emptyDir, "config")})
+	rec.UniqueID, err = rs.Create(context.Background(), rec)
+	return rec, errors.Join(err, rs.Close(context.Background()))
+})
+
+var emptyDir string // of empty, once it is made
+
+// copyEmpty makes the site's repository a copy of the empty one.
+func (s *site) copyEmpty() {
+	s.t.Helper()
+	from := must(empty())(s.t)
+	must(0, os.CopyFS(s.dir, os.DirFS(from.Settings["path"])))(s.t)
+	s.rec.Password, s.rec.UniqueID = from.Password, from.UniqueID
+}
+
+// runTests runs the tests and removes what they share.
+func runTests(m *testing.M) int {
+	defer func() { _ = os.RemoveAll(emptyDir) }()
+	return m.Run()
 }
 
 // again opens the repository as another process would.

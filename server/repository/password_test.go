@@ -149,7 +149,7 @@ func TestAPlaceIsTriedWithoutBeingTouched(t *testing.T) {
 		t.Errorf("after it the folder has %d bytes in %d files, had %d in %d", after, len(now), before, len(files))
 	}
 
-	other := newSite(t)
+	other := newSite(t, ownKey)
 	for what, path := range map[string]string{"no repository": t.TempDir(), "does not open": other.dir} {
 		rec := s.rec
 		rec.Settings = map[string]string{"path": path}
