@@ -5,6 +5,8 @@ import "time"
 // Collection asks a repository to free what no image needs any more.
 type Collection struct {
 	DryRun bool // look only
+	// IndexOnly gathers the index, which grows with each backup, and frees nothing.
+	IndexOnly bool
 	// Alive says whether a job still writes the image of that id; nil = all are
 	// written whose pin is there.
 	Alive func(imageID string) bool
@@ -24,6 +26,8 @@ type Collected struct {
 	Rewritten  int64 `json:"rewritten"`   // bytes moved out of packs that were mostly dead
 	Abandoned  int   `json:"abandoned"`   // pins of dead jobs, taken away
 	IndexBlobs int   `json:"index_blobs"` // more than MaxIndexBlobs make the repository slow
+	// GatheredAt is when the index was last gathered, or asked to be.
+	GatheredAt time.Time `json:"gathered_at,omitzero"`
 	// RestFrom is when a later collection can free what this one has marked;
 	// zero = nothing is left.
 	RestFrom time.Time `json:"rest_from,omitzero"`

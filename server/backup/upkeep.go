@@ -20,6 +20,7 @@ type Upkeep struct {
 type CollectSpec struct {
 	RepositoryID string `json:"repository_id"`
 	DryRun       bool   `json:"dry_run,omitempty"`
+	IndexOnly    bool   `json:"index_only,omitempty"` // gather the index, free nothing
 }
 
 // collectEvery is how often a repository is collected.
@@ -64,11 +65,15 @@ func (p *Planner) PlanUpkeep(ctx context.Context) (jobs int, err error) {
 			if err != nil {
 				return err
 			}
+			gatherings, err := planDueGathering(ctx, tx, r)
+			if err != nil {
+				return err
+			}
 			readings, err := planReadings(ctx, tx, r)
 			if err != nil {
 				return err
 			}
-			jobs += collections + readings
+			jobs += collections + gatherings + readings
 		}
 		return nil
 	})
@@ -121,11 +126,16 @@ func planCollection(ctx context.Context, tx Tx, r RepositoryRecord, dryRun bool)
 			return Job{}, err
 		}
 	}
-	j := newJob(tx.Now(), KindCollect)
+	j := newCollection(tx.Now(), r, spec)
+	return j, tx.InsertJob(ctx, j)
+}
+
+func newCollection(now time.Time, r RepositoryRecord, spec CollectSpec) Job {
+	j := newJob(now, KindCollect)
 	j.Spec, _ = json.Marshal(spec) // plain values: cannot fail
 	j.Needs = []string{reachRepository(r)}
 	j.Keys = []JobKey{{Name: "collect:" + r.ID, Weight: 1, Max: 1}}
-	return j, tx.InsertJob(ctx, j)
+	return j
 }
 
 // ImagesBeingWritten lists the ids of the images that jobs which are not over

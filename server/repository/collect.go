@@ -81,10 +81,13 @@ func (r *repository) collect(ctx context.Context, ask backup.Collection, s safet
 }
 
 func (c *collector) run(ctx context.Context) error {
+	if c.ask.IndexOnly {
+		return c.gather(ctx)
+	}
 	if err := c.begin(ctx); err != nil {
 		return err
 	}
-	m := newMarker(c.w)
+	m := newMarker(c.w, c.whole)
 	err := c.task(ctx, maintenance.TaskSnapshotGarbageCollection, func() (maintenancestats.Kind, error) {
 		err := c.manifests.update(ctx, c.w.ContentReader())
 		if err != nil {
@@ -111,6 +114,20 @@ func (c *collector) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// gather gathers manifests and index blobs, which backups add to, and counts
+// what is left. It frees nothing, so it looks at neither pins nor clocks.
+func (c *collector) gather(ctx context.Context) error {
+	c.start = c.repo.Time()
+	for _, step := range []func(context.Context) error{c.stillOwned, c.w.Refresh, c.gatherManifests, c.compact} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	blobs, err := c.w.IndexBlobs(ctx, false)
+	c.out.IndexBlobs = len(blobs)
+	return err
 }
 
 // begin looks at clocks, index and pins, in this order: a writer whose pin is
@@ -175,7 +192,7 @@ func (c *collector) baseLost(ctx context.Context) func(pinned, error) {
 
 // task notes a step in kopia's own record.
 func (c *collector) task(ctx context.Context, t maintenance.TaskType, run func() (maintenancestats.Kind, error)) error {
-	if c.ask.DryRun {
+	if c.ask.DryRun || c.ask.IndexOnly {
 		_, err := run()
 		return err
 	}

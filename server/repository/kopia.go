@@ -29,7 +29,15 @@ const (
 	// does; the password is random, so that a costly derivation gains nothing.
 	keyDerivation = "pbkdf2-sha256-600000"
 	packSize      = 20 << 20
-	epochMin      = 6 * time.Hour
+	// An epoch of the index may end after epochMin and is looked for so often
+	// that no process misses two; every epochsRange epochs, about a day of busy
+	// ones, the whole index is written anew.
+	epochMin     = 20 * time.Minute
+	epochRefresh = 5 * time.Minute
+	epochsRange  = 48
+	// removals is how many blobs are removed at the same time: a storage far
+	// away takes as long for one as for all of them.
+	removals = 16
 
 	// clientHost and the record's id are what every process calls itself, so
 	// that kopia sees one client.
@@ -81,10 +89,13 @@ func tune(ctx context.Context, r repo.DirectRepository) error {
 func tuneEpochs(ctx context.Context, r repo.DirectRepository) error {
 	m := r.FormatManager()
 	p, err := m.GetMutableParameters(ctx)
-	if err != nil || p.EpochParameters.MinEpochDuration == epochMin {
+	want := p.EpochParameters
+	want.MinEpochDuration, want.EpochRefreshFrequency = epochMin, epochRefresh
+	want.FullCheckpointFrequency, want.DeleteParallelism = epochsRange, removals
+	if err != nil || p.EpochParameters == want {
 		return err
 	}
-	p.EpochParameters.MinEpochDuration = epochMin
+	p.EpochParameters = want
 	cfg, err := m.BlobCfgBlob(ctx)
 	if err != nil {
 		return err

@@ -31,6 +31,7 @@ func keyOf(c content.ID) (k contentKey) {
 // costs what it has of its own.
 type marker struct {
 	r      repo.DirectRepositoryWriter
+	whole  *wholeReads
 	used   map[contentKey]struct{}
 	chunks map[contentKey]fragment
 }
@@ -42,8 +43,8 @@ type fragment struct {
 	cut        bool // an entry ends in it; else all of it is head
 }
 
-func newMarker(r repo.DirectRepositoryWriter) *marker {
-	return &marker{r: r, used: map[contentKey]struct{}{}, chunks: map[contentKey]fragment{}}
+func newMarker(r repo.DirectRepositoryWriter, w *wholeReads) *marker {
+	return &marker{r: r, whole: w, used: map[contentKey]struct{}{}, chunks: map[contentKey]fragment{}}
 }
 
 func (m *marker) needs(c content.ID) bool {
@@ -223,7 +224,8 @@ func (m *marker) entry(b []byte) error {
 // backups build upon need. What cannot be read ends it: without its lists
 // nobody knows what it needs, and nothing may be taken away.
 func (m *marker) markAll(ctx context.Context, there []*stored, pins []pinned, log func(pinned, error)) (images int, err error) {
-	for _, s := range there {
+	defer m.whole.hold()()
+	for _, s := range inOrder(ctx, m.r, there) {
 		if s.kind == kindImage {
 			images++
 		}

@@ -59,6 +59,8 @@ type slot struct {
 type opened struct {
 	repo      repo.DirectRepository
 	manifests catalogue
+	whole     *wholeReads // what kopia reads through
+	seen      presence
 	store     storage
 	kind      string
 	settings  map[string]string
@@ -214,11 +216,11 @@ func (rs *Repositories) openOn(ctx context.Context, rec backup.RepositoryRecord,
 	if _, err := s.GetMetadata(ctx, formatBlob); err != nil {
 		return nil, unreachable(s.location(), err).Because(err)
 	}
-	o := &opened{store: s, kind: rec.Kind, settings: maps.Clone(rec.Settings), readOnly: rec.ReadOnly}
+	o := &opened{store: s, whole: &wholeReads{storage: s}, seen: presence{paged: listsInPages(s)}, kind: rec.Kind, settings: maps.Clone(rec.Settings), readOnly: rec.ReadOnly}
 	if err := rs.claim(ctx, o); err != nil {
 		return nil, explain(ctx, s, "open repository", err)
 	}
-	r, _, used, err := rs.opening(rec, s).openAny(ctx)
+	r, _, used, err := rs.opening(rec, o.whole).openAny(ctx)
 	if err != nil {
 		return nil, explainRead(ctx, s, "open repository", err)
 	}

@@ -60,6 +60,8 @@ func (r *repository) Images(ctx context.Context) ([]backup.Manifest, error) {
 		return nil, explainRead(ctx, r.store, "list images", err)
 	}
 	there := slices.DeleteFunc(r.manifests.snapshots(), func(s *stored) bool { return s.kind != kindImage })
+	there = inOrder(ctx, r.repo, there)
+	defer r.whole.hold()()
 	all := make([]backup.Manifest, len(there))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(listers)

@@ -1,9 +1,13 @@
 package repository
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/kopia/kopia/repo/blob"
@@ -11,6 +15,7 @@ import (
 	"github.com/kopia/kopia/repo/maintenance"
 	"github.com/kopia/kopia/repo/maintenancestats"
 	"github.com/kopia/kopia/repo/manifest"
+	"golang.org/x/sync/errgroup"
 )
 
 // sweepPacks removes packs that no index names. Those of sessions that have not
@@ -56,17 +61,25 @@ func (c *collector) sweepPrefix(ctx context.Context, prefix blob.ID, named map[b
 	if err != nil {
 		return fmt.Errorf("list packs: %w", err)
 	}
+	var mu sync.Mutex
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(removals)
 	for _, m := range dead {
-		if err := ctx.Err(); err != nil {
-			return err
+		if gctx.Err() != nil {
+			break
 		}
-		if err := c.store.DeleteBlob(ctx, m.BlobID); err != nil && !errors.Is(err, blob.ErrBlobNotFound) {
-			return fmt.Errorf("remove pack: %w", err)
-		}
-		c.out.Freed += m.Length
-		c.out.FreedPacks++
+		g.Go(func() error {
+			if err := c.store.DeleteBlob(gctx, m.BlobID); err != nil && !errors.Is(err, blob.ErrBlobNotFound) {
+				return fmt.Errorf("remove pack: %w", err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			c.out.Freed += m.Length
+			c.out.FreedPacks++
+			return nil
+		})
 	}
-	return nil
+	return errors.Join(g.Wait(), ctx.Err())
 }
 
 // packs lists the packs that the index names, with the bytes in them that are
@@ -111,6 +124,7 @@ func (c *collector) rewrite(ctx context.Context) error {
 	if err != nil || len(moves) == 0 {
 		return err
 	}
+	defer c.whole.hold()()
 	return c.task(ctx, maintenance.TaskRewriteContentsFull, func() (maintenancestats.Kind, error) {
 		_, err := maintenance.RewriteContents(ctx, c.w, &maintenance.RewriteContentsOptions{ContentIDs: moves},
 			maintenance.SafetyParameters{RewriteMinAge: c.rewriteAge})
@@ -136,50 +150,74 @@ func (c *collector) toMove(ctx context.Context) (moves []content.ID, bytes int64
 		}
 		count[string(id[:1])]++
 	}
+	var all []content.Info
 	err = c.w.ContentReader().IterateContents(ctx, content.IterateOptions{}, func(i content.Info) error {
 		_, isSparse := named[i.PackBlobID]
 		if isSparse && count[string(i.PackBlobID[:1])] > 1 && c.start.Sub(i.Timestamp()) >= c.rewriteAge {
-			moves = append(moves, i.ContentID)
+			all = append(all, i)
 			bytes += int64(i.PackedLength)
 		}
 		return nil
 	})
+	slices.SortFunc(all, func(a, b content.Info) int { // as they lie, so that each pack is read once
+		return cmp.Or(strings.Compare(string(a.PackBlobID), string(b.PackBlobID)), cmp.Compare(a.PackOffset, b.PackOffset))
+	})
+	for _, i := range all {
+		moves = append(moves, i.ContentID)
+	}
 	return moves, bytes, err
 }
 
-// compact gathers the index blobs of past epochs.
+// compact gathers the index blobs of past epochs. An epoch that has ended is
+// gathered in the same run as far as it is settled: two epochs behind the one
+// that is being written.
 func (c *collector) compact(ctx context.Context) error {
 	epochs, ok, err := c.w.ContentManager().EpochManager(ctx)
 	if err != nil || !ok {
 		return err
 	}
+	fresh := func(run func() error) func() (maintenancestats.Kind, error) {
+		return func() (maintenancestats.Kind, error) {
+			if err := epochs.Refresh(ctx); err != nil {
+				return nil, err
+			}
+			return nil, run()
+		}
+	}
 	steps := []struct {
 		task maintenance.TaskType
-		run  func() (maintenancestats.Kind, error)
+		run  func() error
 	}{
-		{maintenance.TaskEpochCompactSingle, func() (maintenancestats.Kind, error) {
-			_, err := epochs.MaybeCompactSingleEpoch(ctx)
-			return nil, err
-		}},
-		{maintenance.TaskEpochAdvance, func() (maintenancestats.Kind, error) {
+		{maintenance.TaskEpochAdvance, func() error {
 			_, err := epochs.MaybeAdvanceWriteEpoch(ctx)
-			return nil, err
+			return err
 		}},
-		{maintenance.TaskEpochGenerateRange, func() (maintenancestats.Kind, error) {
+		{maintenance.TaskEpochCompactSingle, func() error {
+			for {
+				done, err := epochs.MaybeCompactSingleEpoch(ctx)
+				if err != nil || done == nil {
+					return err
+				}
+				if err := epochs.Refresh(ctx); err != nil {
+					return err
+				}
+			}
+		}},
+		{maintenance.TaskEpochGenerateRange, func() error {
 			_, err := epochs.MaybeGenerateRangeCheckpoint(ctx)
-			return nil, err
+			return err
 		}},
-		{maintenance.TaskEpochCleanupMarkers, func() (maintenancestats.Kind, error) {
+		{maintenance.TaskEpochCleanupMarkers, func() error {
 			_, err := epochs.CleanupMarkers(ctx)
-			return nil, err
+			return err
 		}},
-		{maintenance.TaskEpochDeleteSupersededIndexes, func() (maintenancestats.Kind, error) {
+		{maintenance.TaskEpochDeleteSupersededIndexes, func() error {
 			_, err := epochs.CleanupSupersededIndexes(ctx)
-			return nil, err
+			return err
 		}},
 	}
 	for _, s := range steps {
-		if err := c.task(ctx, s.task, s.run); err != nil {
+		if err := c.task(ctx, s.task, fresh(s.run)); err != nil {
 			return fmt.Errorf("%s: %w", s.task, err)
 		}
 	}

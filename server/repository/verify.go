@@ -107,30 +107,6 @@ func (v *verifier) damaged(name string) {
 	}
 }
 
-// lookups is how many packs are asked for at the same time.
-const lookups = 8
-
-// checkPacks looks for the packs, which nothing else does before they are read.
-func (v *verifier) checkPacks(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(lookups)
-	for id, use := range v.packs {
-		g.Go(func() error {
-			m, err := v.r.store.GetMetadata(ctx, id)
-			if err != nil && !errors.Is(err, blob.ErrBlobNotFound) {
-				return err
-			}
-			if err != nil || m.Length < use.end {
-				for _, name := range use.files {
-					v.damaged(name)
-				}
-			}
-			return nil
-		})
-	}
-	return g.Wait()
-}
-
 // readAll reads the disks and the files. It goes on after damage, to tell all of it.
 func (v *verifier) readAll(ctx context.Context) error {
 	for _, l := range v.image.doc.Layout.Disks {

@@ -35,7 +35,7 @@ func (a *attempt) collect(ctx context.Context) (ending, error) {
 	if err != nil {
 		return ending{}, err
 	}
-	c, err := repo.Collect(ctx, backup.Collection{DryRun: spec.DryRun, Alive: func(id string) bool { return writing[id] }})
+	c, err := repo.Collect(ctx, backup.Collection{DryRun: spec.DryRun, IndexOnly: spec.IndexOnly, Alive: func(id string) bool { return writing[id] }})
 	if err != nil {
 		return ending{}, fmt.Errorf("collect repository %s: %w", record.Name, err)
 	}
@@ -48,24 +48,37 @@ func (a *attempt) collect(ctx context.Context) (ending, error) {
 		if err != nil {
 			return err
 		}
-		u.CollectedAt, u.Collected = tx.Now(), c
+		if spec.IndexOnly {
+			u.Collected.IndexBlobs = c.IndexBlobs
+		} else {
+			u.CollectedAt, u.Collected = tx.Now(), c
+		}
+		u.Collected.GatheredAt = tx.Now()
 		return tx.SaveUpkeep(ctx, u)
 	}}, nil
 }
 
 func (a *attempt) tellCollected(ctx context.Context, r backup.RepositoryRecord, spec backup.CollectSpec, c backup.Collected) {
-	a.log.InfoContext(ctx, "repository collected", "repository", r.Name, "dry_run", spec.DryRun, "images", c.Images, "marked", c.Marked,
+	a.log.InfoContext(ctx, "repository collected", "repository", r.Name, "dry_run", spec.DryRun, "index_only", spec.IndexOnly, "images", c.Images, "marked", c.Marked,
 		"waiting", c.Waiting, "freed", c.Freed, "rewritten", c.Rewritten, "index_blobs", c.IndexBlobs, "abandoned", c.Abandoned)
 	if spec.DryRun {
 		a.say("%d images need %s; %s would be marked as needed by none, %s are marked and wait. Nothing was changed.", c.Images, bytesText(c.Live), bytesText(c.Marked), bytesText(c.Waiting))
 		return
 	}
-	a.say("%s were freed. %s are needed by %d images.", bytesText(c.Freed), bytesText(c.Live), c.Images)
-	if rest := c.Marked + c.Waiting; rest > 0 {
-		a.say("%s more are needed by no image and come free with the collections after %s.", bytesText(rest), c.RestFrom.UTC().Format(time.DateTime+" UTC"))
+	if spec.IndexOnly {
+		a.say("The index was gathered; it has %d blobs.", c.IndexBlobs)
+	} else {
+		a.tellFreed(c)
 	}
 	if c.IndexBlobs > backup.MaxIndexBlobs {
 		a.log.WarnContext(ctx, "repository has many index blobs", "repository", r.Name, "index_blobs", c.IndexBlobs)
 		a.say("The repository has %d index blobs, more than %d make it slow.", c.IndexBlobs, backup.MaxIndexBlobs)
+	}
+}
+
+func (a *attempt) tellFreed(c backup.Collected) {
+	a.say("%s were freed. %s are needed by %d images.", bytesText(c.Freed), bytesText(c.Live), c.Images)
+	if rest := c.Marked + c.Waiting; rest > 0 {
+		a.say("%s more are needed by no image and come free with the collections after %s.", bytesText(rest), c.RestFrom.UTC().Format(time.DateTime+" UTC"))
 	}
 }
