@@ -35,8 +35,8 @@ func (h *house) copies() []backup.Image {
 	return slices.DeleteFunc(h.images(), func(i backup.Image) bool { return i.CopyOf == "" })
 }
 
-// backedUp has an image of the VM, and a second repository. Its worker has ended.
-func (h *house) backedUp() (backup.Image, backup.RepositoryRecord) {
+// copyable has an image of the VM, and a second repository. Its worker has ended.
+func (h *house) copyable() (backup.Image, backup.RepositoryRecord) {
 	h.Helper()
 	stop := h.start()
 	if j := h.ended(h.ask(h.vm)); j.State != backup.JobSucceeded {
@@ -49,7 +49,7 @@ func (h *house) backedUp() (backup.Image, backup.RepositoryRecord) {
 
 func TestACopyIsTheWholeImageInAnotherRepository(t *testing.T) { // seed:K2 seed:K4
 	h := newHouse(t)
-	i, second := h.backedUp()
+	i, second := h.copyable()
 	h.update(func(tx backup.Tx) error {
 		i.Disks[0].SHA256, i.Disks[0].ChangeID, i.Labels = "sum", "52 d1/7", map[string]string{"tier": "gold"}
 		i.FullCompareAt, i.VerifiedAt = start, start
@@ -97,7 +97,7 @@ func TestTheImageOfAScheduleIsCopiedWhenItsBackupEnds(t *testing.T) { // seed:A2
 
 func TestASecondCopySendsOnlyWhatHasChanged(t *testing.T) {
 	h := newHouse(t)
-	first, second := h.backedUp()
+	first, second := h.copyable()
 	h.start()
 	h.ended(h.copyImage(first.ID, second))
 	h.vsphere.with(h.vm.MOID, func(vm *fakeVM) { clear(vm.disks[2000][8<<10 : 12<<10]) })
@@ -124,7 +124,7 @@ func TestAFailureAtAnyStepOfACopyIsTriedAgain(t *testing.T) { // seed:N44
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t)
-			i, second := h.backedUp()
+			i, second := h.copyable()
 			away := backup.Errorf(backup.RepositoryUnreachable, "", "The repository does not answer.")
 			h.start()
 			h.until("the measurement", func() bool { return len(h.repository.called("Space")) > 2 })
@@ -135,7 +135,7 @@ func TestAFailureAtAnyStepOfACopyIsTriedAgain(t *testing.T) { // seed:N44
 			if n := len(h.copies()); n != 0 || len(h.kept()) != 1 {
 				t.Errorf("%d copies are listed and %d images kept, want none but the original", n, len(h.kept()))
 			}
-			h.clock.set(j.Due)
+			h.clock.pass(j.Due.Sub(h.clock.Now()))
 			if j := h.ended(id); j.State != backup.JobSucceeded || len(h.copies()) != 1 || len(h.kept()) != 2 {
 				t.Errorf("job is %s with %d copies listed and %d images kept, want one copy", j.State, len(h.copies()), len(h.kept()))
 			}
@@ -151,7 +151,7 @@ func TestACopyWhoseEndCannotBeStoredIsThereOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t)
-			i, second := h.backedUp()
+			i, second := h.copyable()
 			before := len(h.repository.called("Commit"))
 			id := h.copyImage(i.ID, second)
 			h.store.fail("Finish/"+id, 1, errDown)
@@ -184,7 +184,7 @@ func TestACopyOfADeadServerIsMadeByAnother(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t)
-			i, second := h.backedUp()
+			i, second := h.copyable()
 			id := h.copyImage(i.ID, second)
 			held := h.repository.hold(t, point, 1)
 			beats := h.store.hold(t, "Renew", -1)
@@ -206,7 +206,7 @@ func TestACopyOfADeadServerIsMadeByAnother(t *testing.T) {
 
 func TestACopyThatIsNotWantedAnyMoreIsSkipped(t *testing.T) {
 	h := newHouse(t)
-	i, second := h.backedUp()
+	i, second := h.copyable()
 	h.update(func(tx backup.Tx) error {
 		i.ExpiresAt = h.clock.Now().Add(time.Hour)
 		return tx.UpdateImage(h.ctx, i)
@@ -221,7 +221,7 @@ func TestACopyThatIsNotWantedAnyMoreIsSkipped(t *testing.T) {
 
 func TestADamagedImageIsNotCopied(t *testing.T) {
 	h := newHouse(t)
-	i, second := h.backedUp()
+	i, second := h.copyable()
 	id := h.copyImage(i.ID, second)
 	h.update(func(tx backup.Tx) error {
 		i.Status = backup.ImageDamaged
@@ -235,7 +235,7 @@ func TestADamagedImageIsNotCopied(t *testing.T) {
 
 func TestACopyOfWhichSomethingIsMissingIsDamagedAtOnce(t *testing.T) {
 	h := newHouse(t)
-	i, second := h.backedUp()
+	i, second := h.copyable()
 	h.found(broken)
 	h.start()
 	j := h.ended(h.copyImage(i.ID, second))
@@ -246,7 +246,7 @@ func TestACopyOfWhichSomethingIsMissingIsDamagedAtOnce(t *testing.T) {
 
 func TestACopyKeepsToItsRate(t *testing.T) {
 	h := newHouse(t)
-	i, second := h.backedUp()
+	i, second := h.copyable()
 	h.start(func(c *worker.Config) { c.CopyRate = 256 << 10 })
 	began := time.Now()
 	if j := h.ended(h.copyImage(i.ID, second)); j.State != backup.JobSucceeded {
