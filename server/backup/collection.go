@@ -23,9 +23,10 @@ type Collected struct {
 	Restored   int   `json:"restored"` // blocks marked before that are needed again
 	Freed      int64 `json:"freed"`    // bytes that the storage got back
 	FreedPacks int   `json:"freed_packs"`
-	Rewritten  int64 `json:"rewritten"`   // bytes moved out of packs that were mostly dead
-	Abandoned  int   `json:"abandoned"`   // pins of dead jobs, taken away
-	IndexBlobs int   `json:"index_blobs"` // more than MaxIndexBlobs make the repository slow
+	Locked     int64 `json:"locked,omitempty"` // bytes that were given up and that the storage keeps until their lock ends
+	Rewritten  int64 `json:"rewritten"`        // bytes moved out of packs that were mostly dead
+	Abandoned  int   `json:"abandoned"`        // pins of dead jobs, taken away
+	IndexBlobs int   `json:"index_blobs"`      // more than MaxIndexBlobs make the repository slow
 	// GatheredAt is when the index was last gathered, or asked to be.
 	GatheredAt time.Time `json:"gathered_at,omitzero"`
 	// RestFrom is when a later collection can free what this one has marked;

@@ -10,13 +10,15 @@ type JobKind string
 
 // The kinds of jobs.
 const (
-	KindBackup  JobKind = "backup"
-	KindRestore JobKind = "restore"
-	KindSync    JobKind = "sync"    // reads the inventory of a vcenter
-	KindDelete  JobKind = "delete"  // takes an image out of its repository
-	KindCollect JobKind = "collect" // frees what no image of a repository needs
-	KindVerify  JobKind = "verify"  // reads an image whole
-	KindCopy    JobKind = "copy"    // makes a copy of an image in another repository
+	KindBackup    JobKind = "backup"
+	KindRestore   JobKind = "restore"
+	KindSync      JobKind = "sync"      // reads the inventory of a vcenter
+	KindDelete    JobKind = "delete"    // takes an image out of its repository
+	KindCollect   JobKind = "collect"   // frees what no image of a repository needs
+	KindVerify    JobKind = "verify"    // reads an image whole
+	KindCatalogue JobKind = "catalogue" // lists the images of a repository
+	KindLock      JobKind = "lock"      // extends the storage's locks of what images need
+	KindCopy      JobKind = "copy"      // makes a copy of an image in another repository
 )
 
 // JobState is where a job stands.

@@ -208,6 +208,9 @@ type ImageTx interface {
 	// it is, and the account of usage.
 	InsertHold(ctx context.Context, h Hold) error
 	DeleteHold(ctx context.Context, h Hold) error
+	// SetStorageLock notes until when the storage refuses to delete what these
+	// images need. UpdateImage leaves that as it is.
+	SetStorageLock(ctx context.Context, ids []string, until time.Time) error
 	// SaveImageShare adds a share or replaces that of the same job. Lists by
 	// schedule, group or run find the image for each of its shares.
 	SaveImageShare(ctx context.Context, s ImageShare) error

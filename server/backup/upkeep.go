@@ -14,6 +14,9 @@ type Upkeep struct {
 	CollectedAt  time.Time // when the last one ended well; zero = never
 	Collected    Collected // what it did
 	VerifiedUpTo time.Time // readings of images are asked for up to then; zero = of none yet
+
+	LockPlannedAt time.Time     // when the last extension of the storage's locks was asked for; zero = never
+	Locked        StorageLocked // what the last one did that ended well
 }
 
 // CollectSpec is what a job of [KindCollect] was asked to do.
@@ -47,8 +50,8 @@ func (p *Planner) Collect(ctx context.Context, repositoryID string, dryRun bool)
 	return j, err
 }
 
-// PlanUpkeep asks for the collections and the readings of images that are due,
-// and returns how many. A repository that was never collected is due half a day
+// PlanUpkeep asks for the collections, the extensions of locks and the readings
+// of images that are due, and returns how many. A repository that was never collected is due half a day
 // after it was seen.
 func (p *Planner) PlanUpkeep(ctx context.Context) (jobs int, err error) {
 	err = p.Store.Update(ctx, func(tx Tx) error {
@@ -58,7 +61,7 @@ func (p *Planner) PlanUpkeep(ctx context.Context) (jobs int, err error) {
 			return err
 		}
 		for _, r := range all {
-			if r.ReadOnly {
+			if r.ReadOnly || r.Foreign(p.Installation) {
 				continue
 			}
 			collections, err := planDueCollection(ctx, tx, r)
@@ -73,7 +76,11 @@ func (p *Planner) PlanUpkeep(ctx context.Context) (jobs int, err error) {
 			if err != nil {
 				return err
 			}
-			jobs += collections + gatherings + readings
+			locks, err := planDueLocking(ctx, tx, r)
+			if err != nil {
+				return err
+			}
+			jobs += collections + gatherings + readings + locks
 		}
 		return nil
 	})

@@ -77,6 +77,9 @@ func (r *repository) collect(ctx context.Context, ask backup.Collection, s safet
 			c.w = w
 			return c.run(ctx)
 		})
+	if l := r.rec.StorageLock(); l.Locks() { // what it was told to delete it keeps as an older version
+		c.out.Freed, c.out.Locked = 0, c.out.Freed
+	}
 	return c.out, explain(ctx, r.store, "collect", err)
 }
 

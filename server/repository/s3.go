@@ -221,14 +221,31 @@ func (s *s3Store) DeleteBlob(ctx context.Context, id blob.ID) error {
 	return err
 }
 
-// ExtendBlobRetention locks a blob anew, from now on.
+// ExtendBlobRetention locks a blob anew, from now on. One that is locked for
+// longer, from days when the period was longer, stays so.
 func (s *s3Store) ExtendBlobRetention(ctx context.Context, id blob.ID, o blob.ExtendOptions) error {
 	mode := minio.RetentionMode(o.RetentionMode)
 	return s.patience.do(ctx, "lock "+string(id), func(ctx context.Context, _ func()) error {
 		until := time.Now().Add(o.RetentionPeriod).UTC()
 		err := s.cli.PutObjectRetention(ctx, s.bucket, s.key(id), minio.PutObjectRetentionOptions{Mode: &mode, RetainUntilDate: &until})
+		var answer minio.ErrorResponse
+		if errors.As(err, &answer) && (answer.StatusCode == http.StatusForbidden || answer.StatusCode == http.StatusBadRequest) {
+			if s.lockedUntil(ctx, id).After(until.Add(-time.Second)) { // the storage tells whole seconds
+				return nil
+			}
+		}
 		return s.translate(err)
 	})
+}
+
+// lockedUntil asks until when a blob is locked; zero = it is not, or nobody knows.
+func (s *s3Store) lockedUntil(ctx context.Context, id blob.ID) time.Time {
+	o, err := s.cli.StatObject(ctx, s.bucket, s.key(id), minio.StatObjectOptions{})
+	if err != nil {
+		return time.Time{}
+	}
+	until, _ := time.Parse(time.RFC3339, o.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date")) // zero when it cannot be read
+	return until
 }
 
 // ListBlobs goes on behind the last blob that it has told when a page fails.

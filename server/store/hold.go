@@ -3,6 +3,9 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
@@ -89,4 +92,20 @@ func (t *tx) keepHeld(ctx context.Context, imageID string) error {
 		return err
 	}
 	return t.account(ctx, i, false)
+}
+
+// SetStorageLock notes until when the storage locks what images need.
+func (t *tx) SetStorageLock(ctx context.Context, ids []string, until time.Time) error {
+	for part := range slices.Chunk(ids, perStatement-2) {
+		args := []any{until, t.project}
+		marks := make([]string, len(part))
+		for n, id := range part {
+			args = append(args, id)
+			marks[n] = "$" + strconv.Itoa(len(args))
+		}
+		if _, err := t.exec(ctx, "UPDATE image SET storage_locked_until = $1 WHERE project = $2 AND id IN ("+strings.Join(marks, ", ")+")", args...); err != nil {
+			return fmt.Errorf("note the storage's lock of %d images: %w", len(part), err)
+		}
+	}
+	return nil
 }

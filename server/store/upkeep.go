@@ -57,6 +57,8 @@ func upkeepColumns(u *backup.Upkeep) columns {
 		{"collected_at", millis{&u.CollectedAt}},
 		{"collected", asJSON{&u.Collected}},
 		{"verified_up_to", millis{&u.VerifiedUpTo}},
+		{"lock_planned_at", millis{&u.LockPlannedAt}},
+		{"lock_extended", asJSON{&u.Locked}},
 	}
 }
 
@@ -72,7 +74,8 @@ func (t *tx) Upkeep(ctx context.Context, repositoryID string) (backup.Upkeep, er
 func (t *tx) SaveUpkeep(ctx context.Context, u backup.Upkeep) error {
 	c := upkeepColumns(&u)
 	if _, err := t.exec(ctx, "INSERT INTO upkeep ("+c.names("")+") VALUES ("+c.marks(1)+`) ON CONFLICT (repository_id)
-		DO UPDATE SET planned_at = excluded.planned_at, collected_at = excluded.collected_at, collected = excluded.collected, verified_up_to = excluded.verified_up_to`, c.dest()...); err != nil {
+		DO UPDATE SET planned_at = excluded.planned_at, collected_at = excluded.collected_at, collected = excluded.collected, verified_up_to = excluded.verified_up_to,
+		lock_planned_at = excluded.lock_planned_at, lock_extended = excluded.lock_extended`, c.dest()...); err != nil {
 		return fmt.Errorf("upkeep of repository %s: %w", u.RepositoryID, err)
 	}
 	return nil

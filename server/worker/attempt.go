@@ -121,6 +121,10 @@ func (a *attempt) work(ctx context.Context) (e ending, err error) {
 		return a.collect(ctx)
 	case backup.KindVerify:
 		return a.verify(ctx)
+	case backup.KindCatalogue:
+		return a.catalogue(ctx)
+	case backup.KindLock:
+		return a.lock(ctx)
 	case backup.KindCopy:
 		return a.copy(ctx)
 	}

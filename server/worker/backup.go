@@ -34,8 +34,7 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 	if a.note.Image != nil {
 		b.image = *a.note.Image
 		b.resume(ctx)
-		b.check(ctx)
-		return b.done(ctx), nil
+		return b.settle(ctx)
 	}
 	if err := b.open(ctx); err != nil {
 		return gone(err)
@@ -69,8 +68,7 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 	case err != nil:
 		return ending{}, err
 	}
-	b.check(ctx)
-	return b.done(ctx), nil
+	return b.settle(ctx)
 }
 
 // done lists the image with the job's end, and gives it to the jobs that wait

@@ -78,6 +78,9 @@ func (a *attempt) tellCollected(ctx context.Context, r backup.RepositoryRecord, 
 
 func (a *attempt) tellFreed(c backup.Collected) {
 	a.say("%s were freed. %s are needed by %d images.", bytesText(c.Freed), bytesText(c.Live), c.Images)
+	if c.Locked > 0 {
+		a.say("%s were given up; the storage keeps them until their locks end, and then until the bucket's lifecycle rule takes older versions away.", bytesText(c.Locked))
+	}
 	if rest := c.Marked + c.Waiting; rest > 0 {
 		a.say("%s more are needed by no image and come free with the collections after %s.", bytesText(rest), c.RestFrom.UTC().Format(time.DateTime+" UTC"))
 	}

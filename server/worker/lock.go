@@ -1,0 +1,128 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+)
+
+// lockNotes is of how many images it is noted at a time that they are locked.
+const lockNotes = 1000
+
+// lock extends the storage's locks of what the images of a repository need.
+func (a *attempt) lock(ctx context.Context) (ending, error) {
+	a.begin(ctx, "extending the storage's locks")
+	var spec backup.LockSpec
+	if err := json.Unmarshal(a.job.Spec, &spec); err != nil {
+		return ending{}, fmt.Errorf("spec: %w", err)
+	}
+	var record backup.RepositoryRecord
+	err := a.Store.View(ctx, func(tx backup.Tx) (err error) {
+		record, err = tx.Repository(ctx, spec.RepositoryID)
+		return err
+	})
+	if backup.CodeOf(err) == backup.NotFound || err == nil && !record.StorageLock().Locks() {
+		return ending{state: backup.JobSkipped, message: "There is no repository with object lock any more."}, nil
+	}
+	if err != nil {
+		return ending{}, err
+	}
+	repo, err := a.Repositories.Repository(ctx, record)
+	if err != nil {
+		return ending{}, err
+	}
+	l, err := repo.Lock(ctx, backup.Locking{})
+	if err != nil {
+		return ending{}, fmt.Errorf("lock repository %s: %w", record.Name, err)
+	}
+	for ids := range slices.Chunk(l.Images, lockNotes) {
+		if err := a.Store.Update(ctx, func(tx backup.Tx) error { return tx.SetStorageLock(ctx, ids, l.Until) }); err != nil {
+			return ending{}, err
+		}
+	}
+	a.tellLocked(ctx, record, l)
+	return ending{state: backup.JobSucceeded, also: func(tx backup.Tx) error {
+		u, err := tx.Upkeep(ctx, record.ID)
+		if err != nil {
+			return err
+		}
+		u.Locked = l
+		return tx.SaveUpkeep(ctx, u)
+	}}, nil
+}
+
+func (a *attempt) tellLocked(ctx context.Context, r backup.RepositoryRecord, l backup.StorageLocked) {
+	a.log.InfoContext(ctx, "locks of the storage extended", "repository", r.Name, "images", len(l.Images), "blobs", l.Blobs, "bytes", l.Bytes,
+		"calls", l.Calls, "seconds", l.Seconds, "until", l.Until, "unread", len(l.Unread), "missing", l.Missing)
+	took := time.Duration(l.Seconds * float64(time.Second)).Round(time.Millisecond)
+	a.say("What %d images need, %s in %d blobs, is locked until %s. It took %d requests and %s.",
+		len(l.Images), bytesText(l.Bytes), l.Blobs, l.Until.UTC().Format(time.DateTime+" UTC"), l.Calls, took)
+	if l.Missing > 0 {
+		a.say("%d blobs are missing in the storage: verify the images.", l.Missing)
+	}
+	if len(l.Unread) > 0 {
+		a.log.ErrorContext(ctx, "images not locked as they cannot be read", "repository", r.Name, "images", l.Unread)
+		a.say("What these images need could not be read, so that not all of it is locked: %s.", strings.Join(l.Unread[:min(len(l.Unread), 20)], ", "))
+	}
+}
+
+// settle ends a backup whose image is committed: it is checked, and locked in
+// the storage before the job succeeds (seed A33). Where that fails a locked
+// schedule's job is tried again, with the image that is there, and fails in the
+// end; another's succeeds with a warning. The image is listed in any case.
+func (b *backupJob) settle(ctx context.Context) (ending, error) {
+	b.check(ctx)
+	err := b.lockStored(ctx)
+	if err == nil {
+		return b.done(ctx), nil
+	}
+	if lost(ctx, err) || errors.Is(context.Cause(ctx), errShutdown) {
+		return ending{}, err
+	}
+	b.log.WarnContext(ctx, "image not locked by the storage", "image", b.image.ID, "error", err)
+	if b.spec.Lock && context.Cause(ctx) == nil && b.triesLeft(err) {
+		return ending{}, err
+	}
+	text := fmt.Sprintf("Blocks that the image shares with older ones could not be locked in the storage (%s); the next daily extension does so.", because(err))
+	b.say("%s", text)
+	if b.image.Message == "" {
+		b.image.Message = text
+	}
+	e := b.done(ctx)
+	if b.spec.Lock && e.state == backup.JobSucceeded {
+		e.state, e.code, e.message = backup.JobFailed, backup.CodeOf(err), "The image was made and is listed. "+text
+	}
+	return e, nil
+}
+
+// triesLeft says whether a job that fails with err is tried again.
+func (a *attempt) triesLeft(err error) bool {
+	failures := a.job.Failures + 1
+	next := a.Now().Add(a.Backoff << min(failures-1, 10))
+	late := !a.job.Deadline.IsZero() && next.After(a.job.Deadline)
+	return backup.CodeOf(err).Transient() && failures < a.job.MaxAttempts && !late
+}
+
+// lockStored has the storage lock what the new image shares with older ones.
+func (b *backupJob) lockStored(ctx context.Context) error {
+	if !b.record.StorageLock().Locks() || b.image.Status == backup.ImageDamaged {
+		return nil
+	}
+	if b.repo == nil { // it could not be opened, which has been said
+		return backup.Errorf(backup.RepositoryUnreachable, "", "Repository %s cannot be used now.", b.record.Name)
+	}
+	b.begin(ctx, "locking the image in the storage")
+	l, err := b.repo.Lock(ctx, backup.Locking{Ref: b.image.Ref, Base: b.base.Ref, BaseUntil: b.base.StorageLockedUntil})
+	if err != nil {
+		return err
+	}
+	b.image.StorageLockedUntil = l.Until
+	b.log.DebugContext(ctx, "image locked by the storage", "blobs", l.Blobs, "until", l.Until)
+	return nil
+}
