@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/repository"
 )
 
 // Role is what a server process does.
@@ -34,6 +35,7 @@ type Config struct {
 	Reach            []string                // labels such as vcenter:prod or repository:default; empty = everything
 	RetentionProfile backup.RetentionProfile // default standard
 	SlotCapacity     int                     // seats of an hour of a vcenter that names none; default 10
+	AgeRecipient     string                  // public age key to which recovery sheets are encrypted where nobody is named; default none
 	Slots            int                     // jobs at the same time; default 8
 	Lease            time.Duration           // how long a dead server keeps its jobs; default 60 s
 	Version          string                  // shown by GET /v1/server; default "dev"
@@ -97,5 +99,5 @@ func (c Config) Validate() error {
 	if c.SlotCapacity < 1 || c.SlotCapacity > 10000 {
 		return backup.Errorf(backup.Invalid, "slot_capacity", "slot_capacity must be 1 to 10000, got %d.", c.SlotCapacity)
 	}
-	return nil
+	return repository.CheckRecipient("recovery_age_recipient", c.AgeRecipient)
 }

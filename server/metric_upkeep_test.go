@@ -14,12 +14,24 @@ func TestACollectionOfARunningServerIsAJobAndAMetric(t *testing.T) {
 	l := newLab(t, lab.Config{VMs: 1})
 	s := start(t, server.Config{})
 	w := &world{T: t, ctx: t.Context(), lab: l, api: client(t, s.URL(), s.OperatorTokenFile())}
-	if got, want := scrape(t, s, "kura_repository_"), `kura_repository_damaged_images{repository="default"} 0`; got != want {
+	want := `kura_repository_damaged_images{repository="default"} 0
+kura_repository_recovery_sheet_timestamp_seconds{repository="default"} 0
+kura_repository_warnings{repository="default"} 1`
+	if got := scrape(t, s, "kura_repository_"); got != want {
 		t.Errorf("before a collection the metrics are %q, want %q", got, want)
 	}
 	r, err := w.api.ListRepositoriesWithResponse(w.ctx, nil)
 	w.ok(r, err)
-	j, err := s.Planner().Collect(w.ctx, r.JSON200.Items[0].ID, false)
+	id := r.JSON200.Items[0].ID
+	sheet, err := w.api.RecoverySheetWithResponse(w.ctx, id, api.RecoverySheet{})
+	w.ok(sheet, err)
+	if got := scrape(t, s, "kura_repository_warnings"); got != `kura_repository_warnings{repository="default"} 0` {
+		t.Errorf("with a recovery sheet the metric is %q, want nothing to see to", got)
+	}
+	if got := scrape(t, s, "kura_repository_recovery_sheet"); strings.HasSuffix(got, " 0") {
+		t.Errorf("with a recovery sheet the metric is %q, want when it was given out", got)
+	}
+	j, err := s.Planner().Collect(w.ctx, id, false)
 	if err != nil {
 		t.Fatal(err)
 	}

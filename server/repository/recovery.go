@@ -73,11 +73,28 @@ func (rs *Repositories) whereabouts(rec backup.RepositoryRecord) (place, map[str
 	return folderPlace(rec.Settings[settingPath]), all, nil
 }
 
-func encrypted(text, recipient string) (backup.Secret, error) {
-	to, err := age.ParseX25519Recipient(recipient)
+// CheckRecipient refuses what no sheet can be encrypted to; "" is none.
+func CheckRecipient(field, recipient string) error {
+	if recipient == "" {
+		return nil
+	}
+	_, err := recipientOf(field, recipient)
+	return err
+}
+
+func recipientOf(field, text string) (*age.X25519Recipient, error) {
+	to, err := age.ParseX25519Recipient(text)
 	if err != nil {
-		return "", backup.Errorf(backup.Invalid, "age_recipient",
-			"The age recipient %q cannot be used: it begins with age1 and is what age-keygen prints as the public key.", recipient).Because(err)
+		return nil, backup.Errorf(backup.Invalid, field,
+			"The age recipient %q cannot be used: it begins with age1 and is what age-keygen prints as the public key.", text).Because(err)
+	}
+	return to, nil
+}
+
+func encrypted(text, recipient string) (backup.Secret, error) {
+	to, err := recipientOf("age_recipient", recipient)
+	if err != nil {
+		return "", err
 	}
 	var b bytes.Buffer
 	a := armor.NewWriter(&b)

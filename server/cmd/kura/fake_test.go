@@ -54,6 +54,7 @@ type fake struct {
 type reply struct {
 	status int
 	body   string
+	etag   string
 	cut    bool // no answer at all
 }
 
@@ -123,6 +124,9 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		kind = "text/csv"
 	}
 	w.Header().Set("Content-Type", kind)
+	if answer.etag != "" {
+		w.Header().Set("ETag", answer.etag)
+	}
 	w.WriteHeader(answer.status)
 	_, _ = io.WriteString(w, answer.body)
 }

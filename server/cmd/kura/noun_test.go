@@ -254,8 +254,8 @@ func TestRepositoriesAreListedAndShown(t *testing.T) {
 	r := `{"id":"` + groupA + `","name":"default","kind":"filesystem","settings":{"path":"/var/lib/kura/repository"},"compression":"s2","verify_days":30,"default":true,"image_count":412,"stored_bytes":987842478080,"read_only":false,"created_at":"2026-11-23T09:00:00Z"}`
 	f.on("GET /v1/repositories", items(r))
 	f.on("GET /v1/repositories?name=default", items(r))
-	f.kura("repository", "list").want(t, 0, `NAME     KIND        DEFAULT  IMAGES  STORED     FREE       CHECKED  ID
-default  filesystem  yes      412     920.0 GiB  not known  -        `+groupA+`
+	f.kura("repository", "list").want(t, 0, `NAME     KIND        DEFAULT  IMAGES  STORED     FREE       CHECKED  SHEET  WARNINGS  ID
+default  filesystem  yes      412     920.0 GiB  not known  -        -      0         `+groupA+`
 `, "")
 	if r := f.kura("repository", "show", "default"); !strings.Contains(r.out, "path:            /var/lib/kura/repository\n") {
 		t.Errorf("stdout is %s, want the path", r.out)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -14,10 +13,13 @@ type repositoryCmd struct {
 	List     repositoryList     `cmd:"" help:"List the repositories."`
 	Show     repositoryShow     `cmd:"" help:"Show a repository."`
 	Create   repositoryCreate   `cmd:"" help:"Make a repository, or attach one that is there."`
+	Update   repositoryUpdate   `cmd:"" help:"Change a repository: its name, its settings, what is the default."`
+	Delete   repositoryDelete   `cmd:"" help:"Forget a repository; what it holds stays where it is."`
 	Takeover repositoryTakeover `cmd:"" help:"Make this installation the one that writes to a repository."`
 	Maintain repositoryMaintain `cmd:"" help:"Free what no image needs, now."`
 
-	RecoverySheet repositoryRecoverySheet `cmd:"" help:"Write down what opens a repository without the server: its password and the keys of its storage."`
+	ChangePassword repositoryChangePassword `cmd:"" help:"Give a repository a new random password."`
+	RecoverySheet  repositoryRecoverySheet  `cmd:"" help:"Write down what opens a repository without the server: its password and the keys of its storage."`
 }
 
 func repositoryNoun(ctx context.Context, c *api.ClientWithResponses) noun {
@@ -43,8 +45,8 @@ func (*repositoryList) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return showAll(s, "repositories", items, []string{"NAME", "KIND", "DEFAULT", "IMAGES", "STORED", "FREE", "CHECKED", "ID"}, func(r api.Repository) []string {
-		return []string{r.Name, r.Kind, yes(r.Default), strconv.Itoa(r.ImageCount), size(r.StoredBytes), free(r), when(r.CheckedAt), r.ID}
+	return showAll(s, "repositories", items, []string{"NAME", "KIND", "DEFAULT", "IMAGES", "STORED", "FREE", "CHECKED", "SHEET", "WARNINGS", "ID"}, func(r api.Repository) []string {
+		return []string{r.Name, r.Kind, yes(r.Default), strconv.Itoa(r.ImageCount), size(r.StoredBytes), free(r), when(r.CheckedAt), when(r.RecoverySheetAt), strconv.Itoa(len(r.Warnings)), r.ID}
 	})
 }
 
@@ -89,7 +91,11 @@ func repositoryRecord(v api.Repository) (r record) {
 	r.add("verified every", count(v.VerifyDays, "day"))
 	r.add("checked", when(v.CheckedAt))
 	r.add("error", v.CheckError)
+	r.add("recovery sheet", when(v.RecoverySheetAt))
 	r.add("created", when(v.CreatedAt))
+	for _, w := range v.Warnings {
+		r.add("warning", w)
+	}
 	return r
 }
 
@@ -112,16 +118,8 @@ func (*repositoryCreate) Help() string {
 // Run makes or attaches a repository.
 func (r *repositoryCreate) Run(ctx context.Context, s *session) error {
 	wanted := api.Repository{Name: r.Name, Kind: r.Kind, Settings: map[string]string{}, Compression: r.Compression, ReadOnly: r.ReadOnly}
-	for _, name := range keys(r.Set) {
-		text := r.Set[name]
-		if path, ok := strings.CutPrefix(text, "@"); ok {
-			b, err := os.ReadFile(path)
-			if err != nil {
-				return usef("The setting %s cannot be read from %s: %v.", name, path, err)
-			}
-			text = string(b)
-		}
-		wanted.Settings[name] = text
+	if err := readSettings(r.Set, wanted.Settings); err != nil {
+		return err
 	}
 	if r.PasswordFile != "" {
 		b, err := os.ReadFile(r.PasswordFile)
@@ -141,63 +139,19 @@ func (r *repositoryCreate) Run(ctx context.Context, s *session) error {
 	return showOne(s, raw, repositoryRecord)
 }
 
-type repositoryTakeover struct {
-	Name string `arg:"" help:"Name or id."`
-	Yes  bool   `help:"Do it: the installation that owns it now can only read it from then on."`
-}
-
-// Run takes a repository over.
-func (r *repositoryTakeover) Run(ctx context.Context, s *session) error {
-	c, err := s.server()
-	if err != nil {
-		return err
+// readSettings puts settings that the command line names among the others; one
+// that begins with @ is taken from that file.
+func readSettings(named, settings map[string]string) error {
+	for _, name := range keys(named) {
+		text := named[name]
+		if path, ok := strings.CutPrefix(text, "@"); ok {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return usef("The setting %s cannot be read from %s: %v.", name, path, err)
+			}
+			text = string(b)
+		}
+		settings[name] = text
 	}
-	o, err := find(repositoryNoun(ctx, c), r.Name)
-	if err != nil {
-		return err
-	}
-	if !r.Yes {
-		return usef("The installation that owns %s now can only read it afterwards. Say --yes to take it over.", r.Name)
-	}
-	raw, err := body(c.TakeOverRepositoryWithResponse(ctx, o.ID, &api.TakeOverRepositoryParams{}))
-	if err != nil {
-		return err
-	}
-	return showOne(s, raw, repositoryRecord)
-}
-
-type repositoryRecoverySheet struct {
-	Name         string `arg:"" help:"Name or id."`
-	AgeRecipient string `as:"age1..." help:"Public age key to which the sheet is encrypted. Default: it is readable."`
-}
-
-// Help is shown below the command's first line.
-func (*repositoryRecoverySheet) Help() string {
-	return examples("kura repository recovery-sheet default --age-recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p")
-}
-
-// Run writes the sheet to the standard output, as it is.
-func (r *repositoryRecoverySheet) Run(ctx context.Context, s *session) error {
-	c, err := s.server()
-	if err != nil {
-		return err
-	}
-	o, err := find(repositoryNoun(ctx, c), r.Name)
-	if err != nil {
-		return err
-	}
-	raw, err := body(c.RecoverySheetWithResponse(ctx, o.ID, api.RecoverySheet{AgeRecipient: r.AgeRecipient}))
-	if err != nil {
-		return err
-	}
-	sheet, err := decode[api.RecoverySheet](raw)
-	if err != nil {
-		return err
-	}
-	if s.cli.Output == "json" {
-		return s.printJSON(raw)
-	}
-	fmt.Fprint(s.stdout, sheet.Text)
-	fmt.Fprintln(s.stderr, "Whoever reads this sheet can read every image: keep it where secrets are kept, away from the server and the storage.")
 	return nil
 }

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"encoding/json"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/kura-backup/terraform-provider-kura/server/api"
 )
 
 func TestRepositoriesAreMadeAndTakenOver(t *testing.T) {
@@ -50,4 +54,39 @@ func TestRepositoriesAreMadeAndTakenOver(t *testing.T) {
 	if r := f.kura("repository", "takeover", "vault", "--yes"); r.status != 0 || !strings.Contains(r.out, "owned by:        ours\n") {
 		t.Errorf("status %d, stdout %s, want the new owner", r.status, r.out)
 	}
+}
+
+func TestRepositoriesAreChangedAndForgotten(t *testing.T) {
+	f := newFake(t)
+	was := `{"id":"` + groupA + `","name":"vault","kind":"sftp","settings":{"host":"vault.example.com","path":"/srv","private_key":"***","known_hosts":"x"},"compression":"s2","verify_days":30,"owned_by":"ours","created_at":"2026-11-23T09:00:00Z"}`
+	f.on("GET /v1/repositories?name=vault", items(was))
+	f.on("GET /v1/repositories/"+groupA, reply{status: http.StatusOK, body: was, etag: `"7"`})
+	f.on("PATCH /v1/repositories/"+groupA, ok(strings.Replace(was, `"vault"`, `"safe"`, 1)))
+	r := f.kura("repository", "update", "vault", "--rename", "safe", "--set", "path=/srv/b", "--unset", "known_hosts", "--verify-days", "7", "--no-read-only", "--default")
+	if r.status != 0 || !strings.Contains(r.out, "name:            safe\n") {
+		t.Errorf("status %d, stdout %s, stderr %s; want the repository with its new name", r.status, r.out, r.errout)
+	}
+	sent := f.asked[len(f.asked)-1]
+	var change api.RepositoryChange
+	if err := json.Unmarshal([]byte(sent.body), &change); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"host": "vault.example.com", "path": "/srv/b", "private_key": "***"}
+	if !maps.Equal(change.Settings, want) || *change.VerifyDays != 7 || *change.ReadOnly || !*change.Default || change.Compression != nil {
+		t.Errorf("sent %s, want the other settings as they are and no more than what was asked for", sent.body)
+	}
+	if sent.header.Get("If-Match") != `"7"` {
+		t.Errorf("If-Match = %q, want the version that was read", sent.header.Get("If-Match"))
+	}
+
+	f.on("POST /v1/repositories/"+groupA+":change-password", ok(strings.Replace(was, `"created_at"`, `"warnings":["The recovery sheet is out of date."],"created_at"`, 1)))
+	if r := f.kura("repository", "change-password", "vault"); r.status != 0 || !strings.Contains(r.out, "warning:         The recovery sheet is out of date.\n") {
+		t.Errorf("status %d, stdout %s, stderr %s; want what to see to", r.status, r.out, r.errout)
+	}
+
+	f.on("DELETE /v1/repositories/"+groupA+"?forget_images=true", reply{status: http.StatusNoContent})
+	if r := f.kura("repository", "delete", "vault", "--forget-images"); r.status == 0 || !strings.Contains(r.errout, "--yes") {
+		t.Errorf("without --yes: status %d, stderr %s, want to be asked", r.status, r.errout)
+	}
+	f.kura("repository", "delete", "vault", "--forget-images", "--yes").want(t, 0, "", "The repository vault is forgotten; what it holds stays where it is.\n")
 }
