@@ -52,7 +52,7 @@ func (p *Planner) Expire(ctx context.Context) (Expiry, error) {
 		var batch Expiry
 		var next *ImageEnd
 		err := p.Store.Update(ctx, func(tx Tx) (err error) {
-			batch, next, err = expireBatch(ctx, tx, *after)
+			batch, next, err = p.expireBatch(ctx, tx, *after)
 			return err
 		})
 		if err != nil {
@@ -69,8 +69,8 @@ func (p *Planner) Expire(ctx context.Context) (Expiry, error) {
 }
 
 // expireBatch deletes some images; next is where to go on, nil = nowhere.
-func expireBatch(ctx context.Context, tx Tx, after ImageEnd) (out Expiry, next *ImageEnd, err error) {
-	all, err := ended(ctx, tx, after, endedBatch)
+func (p *Planner) expireBatch(ctx context.Context, tx Tx, after ImageEnd) (out Expiry, next *ImageEnd, err error) {
+	all, err := p.ended(ctx, tx, after, endedBatch)
 	if err != nil {
 		return out, nil, err
 	}
@@ -94,7 +94,7 @@ func expireBatch(ctx context.Context, tx Tx, after ImageEnd) (out Expiry, next *
 // each whether it goes. It changes nothing.
 func (p *Planner) ExpiryPlan(ctx context.Context) (all []Expired, err error) {
 	err = p.Store.View(ctx, func(tx Tx) (err error) {
-		if all, err = ended(ctx, tx, ImageEnd{}, endedPass); err != nil {
+		if all, err = p.ended(ctx, tx, ImageEnd{}, endedPass); err != nil {
 			return err
 		}
 		look, err := tx.ClockLook(ctx)
@@ -112,12 +112,12 @@ func (p *Planner) ExpiryPlan(ctx context.Context) (all []Expired, err error) {
 }
 
 // ended lists images whose time is over, with the reasons of those that stay.
-func ended(ctx context.Context, tx Tx, after ImageEnd, limit int) ([]Expired, error) {
+func (p *Planner) ended(ctx context.Context, tx Tx, after ImageEnd, limit int) ([]Expired, error) {
 	images, err := tx.EndedImages(ctx, tx.Now(), after, limit)
 	if err != nil {
 		return nil, err
 	}
-	k := keeper{tx: tx}
+	k := keeper{tx: tx, installation: p.Installation}
 	all := make([]Expired, len(images))
 	for n, i := range images {
 		all[n].Image = i
@@ -134,11 +134,17 @@ type keeper struct {
 	covered map[string]bool   // VMs that enabled schedules back up; nil = not looked yet
 	read    map[string]bool   // images that are being restored
 	copied  map[string]string // images that are being copied
+	frozen  map[string]string // repositories that can only be read from here, by id
+
+	installation string
 }
 
 func (k *keeper) keeps(ctx context.Context, i Image) (string, error) {
 	if err := k.look(ctx); err != nil {
 		return "", err
+	}
+	if name := k.frozen[i.RepositoryID]; name != "" {
+		return fmt.Sprintf("The repository %q can only be read from here.", name), nil
 	}
 	if k.read[i.ID] {
 		return "It is being restored.", nil
@@ -161,6 +167,9 @@ func (k *keeper) look(ctx context.Context) (err error) {
 	if k.covered != nil {
 		return nil
 	}
+	if k.frozen, err = frozenRepositories(ctx, k.tx, k.installation); err != nil {
+		return err
+	}
 	restores, err := activeImages(ctx, k.tx, KindRestore)
 	if err != nil {
 		return err
@@ -171,6 +180,21 @@ func (k *keeper) look(ctx context.Context) (err error) {
 	}
 	k.covered, err = coveredVMs(ctx, k.tx)
 	return err
+}
+
+// frozenRepositories are the names of those that can only be read from here.
+func frozenRepositories(ctx context.Context, tx Tx, installation string) (map[string]string, error) {
+	all, _, err := tx.Repositories(ctx, Page{Limit: 1000})
+	if err != nil {
+		return nil, err
+	}
+	frozen := map[string]string{}
+	for _, r := range all {
+		if r.ReadOnly || r.Foreign(installation) {
+			frozen[r.ID] = r.Name
+		}
+	}
+	return frozen, nil
 }
 
 // coveredVMs are the VMs that enabled schedules back up, so far as they are there.

@@ -7,7 +7,7 @@ import (
 
 // DeleteImage takes an image out of the catalogue at once and asks for a job
 // that takes it out of its repository (seed N43). Errors: NotFound, Locked,
-// InUse (a restore or a copy reads it).
+// InUse (a restore or a copy reads it), Conflict (its repository can only be read).
 func (p *Planner) DeleteImage(ctx context.Context, id string) (Job, error) {
 	var j Job
 	err := p.Store.Update(ctx, func(tx Tx) error {
@@ -24,6 +24,9 @@ func (p *Planner) DeleteImage(ctx context.Context, id string) (Job, error) {
 		if err := notCopied(ctx, tx, i); err != nil {
 			return err
 		}
+		if err := p.notFrozen(ctx, tx, i); err != nil {
+			return err
+		}
 		if i.Status == ImageExpired { // asked for before: again only where that has failed
 			if j, err = deletion(ctx, tx, i); err != nil || j.ID != "" {
 				return err
@@ -36,6 +39,15 @@ func (p *Planner) DeleteImage(ctx context.Context, id string) (Job, error) {
 		p.wake()
 	}
 	return j, err
+}
+
+// notFrozen gives [Conflict] where the image's repository can only be read.
+func (p *Planner) notFrozen(ctx context.Context, tx Tx, i Image) error {
+	r, err := tx.Repository(ctx, i.RepositoryID)
+	if err == nil && (r.ReadOnly || r.Foreign(p.Installation)) {
+		err = Errorf(Conflict, "", "The repository %q can only be read from here, so image %s cannot be deleted. Lift read_only or take the repository over first.", r.Name, i.ID)
+	}
+	return err
 }
 
 // deletion finds the job that waits to delete the image or does so; its ID is

@@ -132,7 +132,23 @@ func (p *Planner) TakeOverRepository(ctx context.Context, id string) (Repository
 			return err
 		}
 		r.OwnedBy = p.Installation
+		if err := stayAWhile(ctx, tx, r.ID); err != nil {
+			return err
+		}
 		return tx.UpdateRepository(ctx, &r)
 	})
 	return r, err
+}
+
+// stayAWhile lets no image end soon that was kept as its repository could only
+// be read: what its former owner knew of it may not be known here.
+func stayAWhile(ctx context.Context, tx Tx, repositoryID string) error {
+	soonest := tx.Now().Add(rebuiltStays)
+	return eachImage(ctx, tx, repositoryID, func(i Image) error {
+		if i.Status == ImageExpired || i.ExpiresAt.IsZero() || !i.ExpiresAt.Before(soonest) {
+			return nil
+		}
+		i.ExpiresAt = soonest
+		return tx.UpdateImage(ctx, i)
+	})
 }

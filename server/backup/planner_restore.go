@@ -116,6 +116,12 @@ func (p *Planner) checkRestore(ctx context.Context, tx Tx, r Restore) (t restore
 	if r.NewVM != nil && r.NewVM.VCenterID != "" {
 		vcenterID = r.NewVM.VCenterID
 	}
+	if vcenterID == "" && r.NewVM == nil {
+		return t, vmGone(t.image)
+	}
+	if vcenterID == "" { // a rebuild of the catalogue found the image, which was made elsewhere
+		return t, Errorf(Invalid, "new_vm.vcenter_id", "The vcenter in which image %s was made is not known here: name the one to restore to.", t.image.ID)
+	}
 	if t.vcenter, err = tx.VCenter(ctx, vcenterID); err != nil {
 		return t, at("new_vm.vcenter_id", err)
 	}
@@ -138,12 +144,16 @@ func checkNewVM(r Restore, t restoreTarget) error {
 	return nil
 }
 
+func vmGone(i Image) error {
+	return Errorf(VMGone, "in_place", "VM %q is no longer in its vcenter, so it cannot be overwritten. Restore the image with new_vm instead.", i.VMName)
+}
+
 func checkInPlace(ctx context.Context, tx Tx, r Restore, t *restoreTarget) (err error) {
 	if t.vm, err = tx.Machine(ctx, t.image.VMID); err != nil && CodeOf(err) != NotFound {
 		return err
 	}
 	if err != nil || t.vm.Gone() {
-		return Errorf(VMGone, "in_place", "VM %q is no longer in its vcenter, so it cannot be overwritten. Restore the image with new_vm instead.", t.image.VMName)
+		return vmGone(t.image)
 	}
 	if t.vm.PowerState == PoweredOn && !r.InPlace.PowerOff {
 		return Errorf(VMRunning, "in_place.power_off", "VM %q is running. Power it off, or set power_off = true.", t.vm.Name)
