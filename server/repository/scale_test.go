@@ -2,7 +2,6 @@ package repository_test
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -140,16 +139,18 @@ type cost struct {
 }
 
 // measure runs a step and notes what it costs. Memory is the process's own peak.
-func measure(t testing.TB, o *repository.Operations, step string, do func() string) cost {
+func measure(t testing.TB, o *repository.Operations, step string, do func() string) (cost, int64) {
 	t.Helper()
 	debug.FreeOSMemory()
+	// A file of the kernel's: 5 lets the peak begin anew.
 	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0o600) // where it fails the peak is that of all steps before
 	o.Take()
 	cpu, begun := cpuTime(t), time.Now()
 	c := cost{Step: step, Note: do()}
 	c.Seconds, c.CPU = time.Since(begun).Seconds(), (cpuTime(t) - cpu).Seconds()
+	requests := o.Sum()
 	c.Requests, c.Peak = o.Take(), peakMiB(t)
-	return c
+	return c, requests
 }
 
 func cpuTime(t testing.TB) time.Duration {
@@ -165,40 +166,93 @@ func peakMiB(t testing.TB) int64 {
 	return must(strconv.ParseInt(f[0], 10, 64))(t) >> 10
 }
 
-var _ = context.Background
-var _ = runtime.GC
+// scale are the figures of a repository of one size.
+type scale struct {
+	Images int    `json:"images"`
+	Held   int64  `json:"held_mib"` // by the process with the repository open, at the end
+	Steps  []cost `json:"steps"`
+}
 
-func TestScaleFigures(t *testing.T) {
-	images := crowdSize(t)
+// TestRepositoryFigures measures what a repository of very many images costs,
+// and that what is done with one image does not depend on how many there are.
+// Figures go to the file KURA_BENCH_OUT too.
+func TestRepositoryFigures(t *testing.T) {
+	n := crowdSize(t)
+	sizes := []int{n}
+	if n >= 10_000 {
+		sizes = []int{n / 10, n * 3 / 10, n}
+	}
+	var all []scale
+	for _, images := range sizes {
+		t.Run(fmt.Sprint(images), func(t *testing.T) { all = append(all, measureScale(t, images)) })
+	}
+	if path := os.Getenv("KURA_BENCH_OUT"); path != "" {
+		b := must(json.MarshalIndent(map[string]any{"repository": all}, "", "  "))(t)
+		must(0, os.WriteFile(path, append(b, '\n'), 0o600))(t)
+	}
+}
+
+func measureScale(t *testing.T, images int) scale {
 	s := newSite(t)
 	var o repository.Operations
-	open := func() backup.Repository {
-		rs := newRepositories(t, "installation-1")
-		rs.Watch(&o, 0)
-		return must(rs.Repository(t.Context(), s.rec))(t)
+	out := scale{Images: images}
+	step := func(name string, do func() string) int64 {
+		k, requests := measure(t, &o, name, do)
+		out.Steps = append(out.Steps, k)
+		t.Logf("%-34s %7.2f s %7.2f CPU-s %5d MiB  %-52s %s", k.Step, k.Seconds, k.CPU, k.Peak, k.Requests, k.Note)
+		return requests
 	}
 	c := &crowd{t: t}
-	var all []cost
-	step := func(name string, do func() string) {
-		k := measure(t, &o, name, do)
-		all = append(all, k)
-		t.Logf("%-28s %7.2f s %7.2f CPU-s %5d MiB  %-60s %s", k.Step, k.Seconds, k.CPU, k.Peak, k.Requests, k.Note)
-	}
 	step("generate", func() string { c.fill(s.Repository, images); return "" })
+	must(0, s.rs.Close(t.Context()))(t)
+	var ahead time.Duration
 	var r backup.Repository
-	step("open", func() string { r = open(); return "" })
-	step("first image", func() string { must(r.Image(t.Context(), c.refs[0]))(t); return "" })
-	step("second image", func() string { must(r.Image(t.Context(), c.refs[1]))(t); return "" })
+	step("open", func() string { r = s.watched(&o, &ahead); return "" })
+	step("first image: reads the manifests", func() string { must(r.Image(t.Context(), c.refs[0]))(t); return "" })
+	few := func(name string, most int64, do func()) {
+		if n := step(name, func() string { do(); return "" }); n > most {
+			t.Errorf("%s among %d images took %d requests to the storage, want at most %d", name, images, n, most)
+		}
+	}
+	few("next image", 4, func() { must(r.Image(t.Context(), c.refs[1]))(t) })
 	d := solid(rng(1), 8)
-	step("backup", func() string { take(t, r, draft("one-more"), d); return "" })
-	step("another backup", func() string { take(t, r, draft("yet-one-more"), d); return "" })
-	step("delete", func() string { must(0, r.Delete(t.Context(), c.all[0]))(t); return "" })
-	step("verify", func() string { must(r.Verify(t.Context(), c.refs[5], backup.Verification{}))(t); return "" })
-	step("list all", func() string { return fmt.Sprint(len(must(r.Images(t.Context()))(t))) })
-	step("collect", func() string {
-		return fmt.Sprintf("%+v", must(repository.CollectAtOnce(t.Context(), r, backup.Collection{}))(t))
+	few("backup of 8 MiB", 60, func() { take(t, r, draft("one-more"), d) })
+	few("its look at the packs", 40, func() { must(r.Verify(t.Context(), c.refs[2], backup.Verification{}))(t) })
+	few("deletion", 40, func() { must(0, r.Delete(t.Context(), c.all[0]))(t) })
+	few("restart: open and an image", 60+int64(images)/500, func() { must(s.watched(&o, &ahead).Image(t.Context(), c.refs[3]))(t) })
+	few("all manifests, for a new catalogue", 60+int64(images)/200, func() {
+		if all := must(r.Images(t.Context()))(t); len(all) != images/imagesEach*imagesEach {
+			t.Errorf("Images() = %d, want %d", len(all), images/imagesEach*imagesEach)
+		}
 	})
-	step("collect again", func() string {
-		return fmt.Sprintf("%+v", must(repository.CollectAtOnce(t.Context(), r, backup.Collection{}))(t))
-	})
+	collect := func() string {
+		k := must(repository.CollectAtOnce(t.Context(), r, backup.Collection{}))(t)
+		return fmt.Sprintf("%d marked, %d packs freed, %d MiB moved, %d index blobs", k.MarkedN, k.FreedPacks, k.Rewritten>>20, k.IndexBlobs)
+	}
+	step("collection that moves small packs", collect)
+	few("collection that removes them", 200+int64(images)/100, func() { collect() })
+	few("gathering of the index", 60, func() { gather(t, r) })
+	few("next collection", 200+int64(images)/100, func() { collect() })
+	out.Held = heldMiB()
+	t.Logf("%d images, %d MiB held with the repository open", images, out.Held)
+	compareCrowd(t, r, c)
+	return out
+}
+
+// compareCrowd reads images after all that, the last of a VM and one before.
+func compareCrowd(t *testing.T, r backup.Repository, c *crowd) {
+	t.Helper()
+	for _, ref := range []string{c.refs[0], c.refs[len(c.refs)-1], c.all[c.vms+1], c.all[1]} {
+		if v := must(r.Verify(t.Context(), ref, backup.Verification{Read: true}))(t); v.Message != "" || v.Bytes == 0 {
+			t.Errorf("Verify() = %+v, want all bytes read and whole", v)
+		}
+	}
+}
+
+// heldMiB is what the process's heap holds.
+func heldMiB() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapInuse >> 20)
 }
