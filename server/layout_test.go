@@ -35,9 +35,10 @@ var arrows = map[string]string{
 	"server/lab":           "server/vmdk",
 	"server/notify":        "server/backup",
 	"server/repository":    "server/backup",
-	// Tests of several rooms start a throw-away S3 server; no program does.
-	"server/repository/s3test": "",
-	"server/store":             "server/auth server/backup",
+	// Tests of several rooms derive keys once, and start a throw-away S3 server; no program does.
+	"server/repository/keytest": "",
+	"server/repository/s3test":  "",
+	"server/store":              "server/auth server/backup",
 	// Tests of several rooms start a throw-away PostgreSQL; no program does.
 	"server/store/pgtest": "",
 	"server/vmdk":         "",

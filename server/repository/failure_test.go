@@ -14,6 +14,7 @@ import (
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 	"github.com/kura-backup/terraform-provider-kura/server/repository"
+	"github.com/kura-backup/terraform-provider-kura/server/repository/keytest"
 )
 
 func TestAFullDiskLeavesNoImageAndNoRubbish(t *testing.T) {
@@ -187,6 +188,7 @@ func TestMain(m *testing.M) {
 	if place := os.Getenv(childRecord); place != "" {
 		writeUntilKilled(place, backup.Secret(os.Getenv(childPass)))
 	}
+	keytest.Remember()
 	os.Exit(runTests(m))
 }
 
