@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server"
+	"github.com/kura-backup/terraform-provider-kura/server/repository/keytest"
 	"github.com/kura-backup/terraform-provider-kura/server/store/pgtest"
 )
 
@@ -36,6 +37,7 @@ type child struct {
 // TestMain makes the test binary a server where it is asked to be one, so that
 // servers can be killed while the lab and the database live on.
 func TestMain(m *testing.M) {
+	keytest.Remember()
 	if text := os.Getenv(childConfig); text != "" {
 		if err := serveChild(text); err != nil {
 			fmt.Fprintln(os.Stderr, err)
