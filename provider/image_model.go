@@ -37,6 +37,7 @@ type imageModel struct {
 	VerifiedAt        types.String `tfsdk:"verified_at"`
 	LastFullCompareAt types.String `tfsdk:"last_full_compare_at"`
 	Repository        types.String `tfsdk:"repository"`
+	CopyOf            types.String `tfsdk:"copy_of"`
 	Labels            types.Map    `tfsdk:"labels"`
 }
 
@@ -110,6 +111,7 @@ var imageTexts = map[string]string{
 	"verified_at":          "When it was last verified, RFC 3339.",
 	"last_full_compare_at": "When its disks were last compared in full with the source, RFC 3339.",
 	"repository":           "Name of the repository that holds it.",
+	"copy_of":              "Id of the image that this is a copy of, in another repository. Copies are found with `repository`, or where the original is gone.",
 }
 
 func imageAttributes() map[string]schema.Attribute {
@@ -166,7 +168,7 @@ func imageOf(ctx context.Context, i api.BackupImage, diags *diag.Diagnostics) im
 		StartedAt: instant(i.StartedAt), EndedAt: instant(i.EndedAt), PointInTime: instant(i.PointInTime),
 		ExpiresAt: instant(i.ExpiresAt), LockedUntil: instant(i.LockedUntil), VerifiedAt: instant(i.VerifiedAt), LastFullCompareAt: instant(i.LastFullCompareAt),
 		Status: types.StringValue(string(i.Status)), Consistency: types.StringValue(string(i.Consistency)), ChangeDetection: types.StringValue(string(i.ChangeDetection)),
-		Message: text(i.Message), Disks: rows(ctx, disks, diags), Repository: types.StringValue(i.Repository), Labels: labels,
+		Message: text(i.Message), Disks: rows(ctx, disks, diags), Repository: types.StringValue(i.Repository), CopyOf: text(i.CopyOf), Labels: labels,
 		Sizes: object(ctx, &sizesModel{
 			Provisioned: types.Int64Value(i.Sizes.Provisioned), Read: types.Int64Value(i.Sizes.Read), Stored: types.Int64Value(i.Sizes.Stored),
 		}, diags),

@@ -31,6 +31,7 @@ func (m *scheduleModel) take(ctx context.Context, s api.BackupSchedule, diags *d
 	m.Consistency = types.StringValue(string(cmp.Or(s.Consistency, api.ConsistencyCrash)))
 	m.UnprotectableDisks = types.StringValue(string(cmp.Or(s.UnprotectableDisks, api.UnprotectableDisksFail)))
 	m.Repository = types.StringValue(s.Repository)
+	m.takeCopies(ctx, s.CopyTo, diags)
 	m.Labels = keepStrings(ctx, m.Labels, s.Labels, diags)
 	m.DeletionProtection = types.BoolValue(s.DeletionProtection)
 	m.Seats, m.UnbookedSeats = types.Int64Value(int64(s.Seats)), types.Int64Value(int64(s.UnbookedSeats))

@@ -28,24 +28,26 @@ func bareAndWhole(t *testing.T) map[string]string {
   disks               = { include_labels = ["Hard disk 1"] }
   unprotectable_disks = "skip"
   repository          = "default"
+  copy_to             = [{ repository = "second site", retention_days = %[2]d }]
   labels              = { line = "gold", owner = "erp" }
   deletion_protection = true
 `
+	secondSite(t)
 	date := time.Now().AddDate(0, 0, 30).Format(time.DateOnly)
 	out := map[string]string{}
-	add := func(kind, bare, when, all string, longer int) {
+	add := func(kind, bare, when, all string, longer, copies int) {
 		target := fmt.Sprintf("virtual_machine_id = %q\n", vmID(t, "vm01"))
 		out[kind+"_bare"] = schedule(kind+"_bare", target+bare)
-		out[kind+"_whole"] = schedule(kind+"_whole", target+all+"\n"+when+fmt.Sprintf(whole, longer))
+		out[kind+"_whole"] = schedule(kind+"_whole", target+all+"\n"+when+fmt.Sprintf(whole, longer, copies))
 	}
-	add("once", fmt.Sprintf("one_time = { date = %q }\nretention_days = 1", date), `start_time = "02:00"`, fmt.Sprintf("one_time = { date = %q }\nretention_days = 31", date), 366)
-	add("daily", "daily = {}\nretention_days = 1", `start_window = { earliest = "02:00" }`, fmt.Sprintf("daily = { start_date = %q }\nretention_days = 8", date), 31)
-	add("weekly", "weekly = { days_of_week = [\"sunday\"] }\nretention_days = 7", `start_window = { earliest = "00:00", latest = "05:00" }`, "weekly = { days_of_week = [\"saturday\", \"monday\"] }\nretention_days = 14", 62)
-	add("days", "monthly = { days_of_month = [31] }\nretention_days = 31", `start_time = "23:00"`, "monthly = { days_of_month = [31, 1], short_months = \"skip\" }\nretention_days = 62", 93)
-	add("short", "monthly = { days_of_month = [30], short_months = \"last_day\" }\nretention_days = 31", `start_window = { latest = "05:00" }`, "monthly = { days_of_month = [30], short_months = \"last_day\" }\nretention_days = 62", 93)
-	add("last_day", "monthly = { last_day = true }\nretention_days = 31", `start_time = "00:00"`, "monthly = { last_day = true }\nretention_days = 248", 300)
+	add("once", fmt.Sprintf("one_time = { date = %q }\nretention_days = 1", date), `start_time = "02:00"`, fmt.Sprintf("one_time = { date = %q }\nretention_days = 31", date), 366, 1)
+	add("daily", "daily = {}\nretention_days = 1", `start_window = { earliest = "02:00" }`, fmt.Sprintf("daily = { start_date = %q }\nretention_days = 8", date), 31, 2)
+	add("weekly", "weekly = { days_of_week = [\"sunday\"] }\nretention_days = 7", `start_window = { earliest = "00:00", latest = "05:00" }`, "weekly = { days_of_week = [\"saturday\", \"monday\"] }\nretention_days = 14", 62, 56)
+	add("days", "monthly = { days_of_month = [31] }\nretention_days = 31", `start_time = "23:00"`, "monthly = { days_of_month = [31, 1], short_months = \"skip\" }\nretention_days = 62", 93, 31)
+	add("short", "monthly = { days_of_month = [30], short_months = \"last_day\" }\nretention_days = 31", `start_window = { latest = "05:00" }`, "monthly = { days_of_month = [30], short_months = \"last_day\" }\nretention_days = 62", 93, 31)
+	add("last_day", "monthly = { last_day = true }\nretention_days = 31", `start_time = "00:00"`, "monthly = { last_day = true }\nretention_days = 248", 300, 31)
 	add("nth", "monthly = { week_day_of_month = { week_of_month = \"fifth\", day_of_week = \"friday\" } }\nretention_days = 31", `start_time = "03:00"`,
-		"monthly = { week_day_of_month = { week_of_month = \"last\", day_of_week = \"friday\" } }\nretention_days = 31", 62)
+		"monthly = { week_day_of_month = { week_of_month = \"last\", day_of_week = \"friday\" } }\nretention_days = 31", 62, 248)
 	return out
 }
 

@@ -37,6 +37,7 @@ type scheduleModel struct {
 	Disks              types.Object   `tfsdk:"disks"`
 	UnprotectableDisks types.String   `tfsdk:"unprotectable_disks"`
 	Repository         types.String   `tfsdk:"repository"`
+	CopyTo             types.Set      `tfsdk:"copy_to"`
 	Labels             types.Map      `tfsdk:"labels"`
 	DeletionProtection types.Bool     `tfsdk:"deletion_protection"`
 	Seats              types.Int64    `tfsdk:"seats"`
@@ -146,6 +147,7 @@ func (m scheduleModel) wire(ctx context.Context, diags *diag.Diagnostics) api.Ba
 		Consistency:                    textOf[api.Consistency](m.Consistency),
 		UnprotectableDisks:             textOf[api.UnprotectableDisks](m.UnprotectableDisks),
 		Repository:                     m.Repository.ValueString(),
+		CopyTo:                         copiesOf(ctx, m.CopyTo, diags),
 		Labels:                         texts(ctx, m.Labels, diags),
 		DeletionProtection:             m.DeletionProtection.ValueBool(),
 	}

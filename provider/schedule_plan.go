@@ -144,6 +144,7 @@ func (r *scheduleResource) warnOf(result api.BackupScheduleCheckResult, p planne
 		diags.AddAttributeError(path.Root("repository"), "Repository is named by its name", fmt.Sprintf(
 			"%q is the repository %q.\nThe server answers a schedule's repository by name, so an id would differ in every plan.\nSet repository = %q.", want, got, got))
 	}
+	namesOf(p.body.CopyTo, result.Schedule.CopyTo, diags)
 }
 
 // surprises shows the server's warnings, each at what it is about. Those of one

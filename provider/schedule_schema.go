@@ -120,6 +120,7 @@ func scheduleHow() map[string]schema.Attribute {
 			Validators:    []validator.String{stringvalidator.UTF8LengthBetween(1, 128)},
 			PlanModifiers: []planmodifier.String{stringplanmodifier.UseStateForUnknown()},
 		},
+		"copy_to": copyToAttribute(),
 	}
 }
 
