@@ -3,34 +3,32 @@ package server_test
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/kura-backup/terraform-provider-kura/server/backup"
-	"github.com/kura-backup/terraform-provider-kura/server/repository"
+	"golang.org/x/sys/unix"
 )
 
 // BenchmarkPeers gives the same disk to restic, to the stock kopia program and
 // to Kura's repository: a first image, one of the unchanged disk, one after
-// scattered writes to 2 % of it, and a restore that is compared byte for byte.
-// Each step is a process of its own, so that its CPU time and memory can be
-// told. Only storage is compared; vSphere has no part in it.
+// each of two patterns of changes to 2 % of it, and a restore that is compared
+// byte for byte. All read the whole disk again to find changes; Kura is told
+// the changed extents too, as vSphere tells them. Each step is a process of its
+// own, so that its CPU time and memory can be told. Only storage is compared;
+// vSphere has no part in it.
 //
 // "make peers" runs it. KURA_PEERS names the folder of the peers' programs,
-// KURA_PEERS_MIB the disk's size; figures go to the file KURA_BENCH_OUT too.
+// KURA_PEERS_MIB the disk's size, KURA_PEERS_ROUNDS how often all is done; the
+// medians go to the file KURA_BENCH_OUT too.
 func BenchmarkPeers(b *testing.B) {
 	if step := os.Getenv("KURA_PEERS_STEP"); step != "" {
 		kuraStep(b, step)
@@ -40,18 +38,52 @@ func BenchmarkPeers(b *testing.B) {
 	if programs == "" {
 		b.Fatal("KURA_PEERS does not name the folder of restic and kopia; run make peers")
 	}
-	mib, err := strconv.Atoi(cmp.Or(os.Getenv("KURA_PEERS_MIB"), "2048"))
-	if err != nil || mib < 16 {
-		b.Fatalf("KURA_PEERS_MIB = %q, want a number of at least 16", os.Getenv("KURA_PEERS_MIB"))
-	}
+	mib, rounds := number(b, "KURA_PEERS_MIB", "8192", 64), number(b, "KURA_PEERS_ROUNDS", "3", 1)
 	for b.Loop() {
-		var all []peerFigures
-		for _, p := range []peer{restic(programs), kopia(programs), kura()} {
-			all = append(all, runPeer(b, p, mib))
+		bench := newPeerBench(b, mib)
+		var all []round
+		for n := range rounds {
+			r := round{}
+			for _, p := range []peer{restic(programs), kopia(programs), kura("s2"), kura("zstd-fastest")} {
+				r[p.name] = bench.run(p)
+			}
+			r[rawCopy] = figures{full: bench.raw("dd", "if=source/"+disk, "of=raw", "bs=1M", "conv=fsync", "status=none")}
+			r[rawZstd] = figures{full: bench.raw("zstd", "-q", "-1", "-T2", "-o", "raw", "source/"+disk)}
+			printRound(n+1, r)
+			all = append(all, r)
 		}
-		printFigures(b, mib, all)
+		report(b, bench, all)
 	}
 }
+
+// number reads a setting.
+func number(b *testing.B, name, preset string, least int) int {
+	b.Helper()
+	n, err := strconv.Atoi(cmp.Or(os.Getenv(name), preset))
+	if err != nil || n < least {
+		b.Fatalf("%s = %q, want a number of at least %d", name, os.Getenv(name), least)
+	}
+	return n
+}
+
+const (
+	disk = "disk.img"
+
+	// What is measured.
+	full      = "full"
+	unchanged = "unchanged"
+	extentsA  = "A by extents" // told what has changed
+	extentsB  = "B by extents"
+	rereadA   = "A by reading" // all is read again
+	rereadB   = "B by reading"
+	restored  = "restore"
+
+	resticName = "restic 0.18.1"
+	kopiaName  = "kopia 0.23.1, s2"
+	kuraName   = "kura, "
+	rawCopy    = "copy + fsync"
+	rawZstd    = "zstd -1 -T2"
+)
 
 // peer is a program that keeps disks: how to call it for each step.
 type peer struct {
@@ -59,18 +91,17 @@ type peer struct {
 	env     []string
 	create  func(dir string) [][]string
 	backup  func(dir string) []string
+	changed func(dir string) []string // nil = it cannot be told what has changed
 	restore func(dir, id string) []string
 	id      func(out []byte) string // the last image's, from what backup printed
 }
-
-const disk = "disk.img"
 
 func restic(programs string) peer {
 	call := func(dir string, args ...string) []string {
 		return append([]string{filepath.Join(programs, "restic"), "--quiet", "--no-cache", "--repo", filepath.Join(dir, "repo")}, args...)
 	}
 	return peer{
-		name: "restic 0.18.1", env: []string{"RESTIC_PASSWORD=peer"},
+		name: resticName, env: []string{"RESTIC_PASSWORD=peer"},
 		create: func(dir string) [][]string { return [][]string{call(dir, "init")} },
 		backup: func(dir string) []string { return call(dir, "backup", "--force", filepath.Join(dir, "source")) },
 		restore: func(dir, _ string) []string {
@@ -86,7 +117,7 @@ func kopia(programs string) peer {
 			"--log-dir", filepath.Join(dir, "log"), "--no-progress"}, args...)
 	}
 	return peer{
-		name: "kopia 0.23.1, s2", env: []string{"KOPIA_PASSWORD=peer", "KOPIA_CHECK_FOR_UPDATES=false"},
+		name: kopiaName, env: []string{"KOPIA_PASSWORD=peer", "KOPIA_CHECK_FOR_UPDATES=false"},
 		create: func(dir string) [][]string {
 			return [][]string{
 				call(dir, "repository", "create", "filesystem", "--path", filepath.Join(dir, "repo"), "--cache-directory", filepath.Join(dir, "cache")),
@@ -109,15 +140,16 @@ func kopia(programs string) peer {
 	}
 }
 
-func kura() peer {
+func kura(compression string) peer {
 	call := func(dir, step string) []string {
-		return []string{"/usr/bin/env", "KURA_PEERS_STEP=" + step, "KURA_PEERS_DIR=" + dir,
+		return []string{"/usr/bin/env", "KURA_PEERS_STEP=" + step, "KURA_PEERS_DIR=" + dir, "KURA_PEERS_COMPRESSION=" + compression,
 			os.Args[0], "-test.run=^$", "-test.bench=^BenchmarkPeers$", "-test.benchtime=1x"}
 	}
 	return peer{
-		name:    "kura, s2",
+		name:    kuraName + compression,
 		create:  func(dir string) [][]string { return [][]string{call(dir, "create")} },
 		backup:  func(dir string) []string { return call(dir, "backup") },
+		changed: func(dir string) []string { return call(dir, "changed") },
 		restore: func(dir, _ string) []string { return call(dir, "restore") },
 		id:      func([]byte) string { return "last" },
 	}
@@ -127,162 +159,143 @@ func kura() peer {
 type stepFigures struct {
 	Seconds    float64 `json:"seconds"`
 	CPUSeconds float64 `json:"cpu_seconds"`
-	MemoryMiB  int64   `json:"memory_mib"`
-	StoredMiB  float64 `json:"stored_mib"` // what the repository grew by
+	MemoryMiB  float64 `json:"memory_mib"`
+	GrownMiB   float64 `json:"grown_mib"` // the repository
 }
 
-type peerFigures struct {
-	Peer      string      `json:"peer"`
-	Full      stepFigures `json:"full"`
-	Unchanged stepFigures `json:"unchanged"`
-	Changed   stepFigures `json:"changed"`
-	Restore   stepFigures `json:"restore"`
+// figures are a peer's, by step; a round has all peers'.
+type (
+	figures map[string]stepFigures
+	round   map[string]figures
+)
+
+// peerBench is the folder in which all happens, with the disk that all get.
+type peerBench struct {
+	b      *testing.B
+	dir    string
+	mib    int
+	source *sourceDisk
 }
 
-// runPeer takes one peer through all steps in a folder of its own.
-func runPeer(b *testing.B, p peer, mib int) peerFigures {
+func newPeerBench(b *testing.B, mib int) *peerBench {
 	b.Helper()
-	dir := b.TempDir()
-	source := filepath.Join(dir, "source", disk)
-	makeDisk(b, source, mib)
-	for _, args := range p.create(dir) {
-		p.run(b, dir, args)
+	for _, program := range []string{"dd", "zstd"} {
+		if _, err := exec.LookPath(program); err != nil {
+			b.Fatalf("%v; install %s", err, program)
+		}
 	}
-	f := peerFigures{Peer: p.name}
-	f.Full, _ = p.run(b, dir, p.backup(dir))
-	f.Unchanged, _ = p.run(b, dir, p.backup(dir))
-	scatter(b, source, mib)
+	dir := b.TempDir()
+	return &peerBench{b, dir, mib, makeSource(b, dir, mib)}
+}
+
+// run takes one peer through all steps in a folder of its own.
+func (r *peerBench) run(p peer) figures {
+	b := r.b
+	b.Helper()
+	dir := r.dir
+	r.source.reset()
+	for _, args := range p.create(dir) {
+		r.call(p, args, "repo")
+	}
+	f := figures{}
+	f[full], _ = r.call(p, p.backup(dir), "repo")
+	f[unchanged], _ = r.call(p, p.backup(dir), "repo")
 	var out []byte
-	f.Changed, out = p.run(b, dir, p.backup(dir))
+	for _, c := range []struct {
+		step, told string
+		pattern    pattern
+	}{{rereadA, extentsA, patternA}, {rereadB, extentsB, patternB}} {
+		r.source.change(c.pattern)
+		f[c.step], out = r.call(p, p.backup(dir), "repo")
+		if p.changed != nil {
+			r.source.change(c.pattern)
+			f[c.told], out = r.call(p, p.changed(dir), "repo")
+		}
+	}
 	id := p.id(out)
 	if id == "" {
 		b.Fatalf("%s did not tell the id of its image: %s", p.name, out)
 	}
-	f.Restore, _ = p.run(b, dir, p.restore(dir, id))
-	if got, want := sum(b, filepath.Join(dir, "target", disk)), sum(b, source); got != want {
-		b.Fatalf("%s restored a disk of SHA-256 %s, want %s", p.name, got, want)
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		b.Fatal(err)
-	}
+	f[restored], _ = r.call(p, p.restore(dir, id), "target")
+	r.source.compare(filepath.Join(dir, "target", disk), p.name)
+	r.tidy("repo", "target", "cache", "log", "kopia.config", "last")
 	return f
 }
 
-func (p peer) run(b *testing.B, dir string, args []string) (stepFigures, []byte) {
-	b.Helper()
-	before := folderSize(b, filepath.Join(dir, "repo"))
+// raw measures what the machine can do at all.
+func (r *peerBench) raw(args ...string) stepFigures {
+	r.b.Helper()
+	r.source.reset()
+	f, _ := r.call(peer{name: args[0]}, args, "raw")
+	r.tidy("raw")
+	return f
+}
+
+func (r *peerBench) tidy(names ...string) {
+	for _, name := range names {
+		if err := os.RemoveAll(filepath.Join(r.dir, name)); err != nil {
+			r.b.Fatal(err)
+		}
+	}
+}
+
+// call runs a step. Before it what was written is on the disk, the repository
+// is not in the page cache, and the source is. The step has ended when what it
+// has made is on the disk.
+func (r *peerBench) call(p peer, args []string, makes string) (stepFigures, []byte) {
+	r.b.Helper()
+	r.source.warm()
+	unix.Sync()
+	r.evict("repo")
+	forgetMemory()
+	before := folderSize(r.b, filepath.Join(r.dir, makes))
 	var out, errs bytes.Buffer
-	c := exec.CommandContext(b.Context(), args[0], args[1:]...)
+	c := exec.CommandContext(r.b.Context(), args[0], args[1:]...)
 	c.Env = append(os.Environ(), p.env...)
-	c.Dir, c.Stdout, c.Stderr = dir, &out, &errs
+	c.Dir, c.Stdout, c.Stderr = r.dir, &out, &errs
 	start := time.Now()
 	if err := c.Run(); err != nil {
-		b.Fatalf("%s: %q: %v\n%s%s", p.name, args, err, &out, &errs)
+		r.b.Fatalf("%s: %q: %v\n%s%s", p.name, args, err, &out, &errs)
 	}
+	r.eachFile(makes, func(f *os.File) error { return f.Sync() })
 	f := stepFigures{
 		Seconds:    time.Since(start).Seconds(),
 		CPUSeconds: (c.ProcessState.UserTime() + c.ProcessState.SystemTime()).Seconds(),
-		StoredMiB:  float64(folderSize(b, filepath.Join(dir, "repo"))-before) / (1 << 20),
+		GrownMiB:   float64(folderSize(r.b, filepath.Join(r.dir, makes))-before) / (1 << 20),
 	}
 	if usage, ok := c.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		f.MemoryMiB = usage.Maxrss >> 10
+		f.MemoryMiB = float64(usage.Maxrss >> 10)
 	}
 	return f, out.Bytes()
 }
 
-func printFigures(b *testing.B, mib int, all []peerFigures) {
-	b.Helper()
-	fmt.Printf("\n%d MiB: 30 %% zero, 45 %% text, 25 %% random. Seconds / CPU seconds / memory MiB / stored MiB\n\n", mib)
-	fmt.Printf("%-18s %-28s %-28s %-28s %-28s\n", "", "full", "unchanged", "2 % changed", "restore")
-	for _, f := range all {
-		fmt.Printf("%-18s", f.Peer)
-		for _, s := range []stepFigures{f.Full, f.Unchanged, f.Changed, f.Restore} {
-			fmt.Printf(" %-28s", fmt.Sprintf("%.1f / %.1f / %d / %.0f", s.Seconds, s.CPUSeconds, s.MemoryMiB, s.StoredMiB))
+// forgetMemory makes this process small: Linux counts the memory of the process
+// that starts a program as the program's.
+func forgetMemory() {
+	debug.FreeOSMemory()
+	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // begins the high-water mark anew, where there is one
+}
+
+// evict drops files from the page cache.
+func (r *peerBench) evict(name string) {
+	r.eachFile(name, func(f *os.File) error { return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) })
+}
+
+func (r *peerBench) eachFile(name string, do func(*os.File) error) {
+	r.b.Helper()
+	err := filepath.WalkDir(filepath.Join(r.dir, name), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
 		}
-		fmt.Println()
-	}
-	if path := os.Getenv("KURA_BENCH_OUT"); path != "" {
-		text, err := json.MarshalIndent(map[string]any{"disk_mib": mib, "peers": all}, "", "  ")
+		f, err := os.Open(path)
 		if err != nil {
-			b.Fatal(err)
+			return err
 		}
-		if err := os.WriteFile(path, append(text, '\n'), 0o600); err != nil {
-			b.Fatal(err)
-		}
+		return errors.Join(do(f), f.Close())
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		r.b.Fatal(err)
 	}
-}
-
-// makeDisk writes the same disk for every peer.
-func makeDisk(b *testing.B, path string, mib int) {
-	b.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		b.Fatal(err)
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	r := rand.NewChaCha8([32]byte{1})
-	block := make([]byte, 1<<20)
-	for i := range mib {
-		switch n := i % 20; {
-		case n < 6:
-			continue // stays a hole
-		case n < 15:
-			fillText(block, r)
-		default:
-			_, _ = r.Read(block) // never fails
-		}
-		if _, err := f.WriteAt(block, int64(i)<<20); err != nil {
-			b.Fatal(err)
-		}
-	}
-	if err := errors.Join(f.Truncate(int64(mib)<<20), f.Close()); err != nil {
-		b.Fatal(err)
-	}
-}
-
-// fillText fills p with lines that a compressor can make something of.
-func fillText(p []byte, r *rand.ChaCha8) {
-	for n := 0; n < len(p); {
-		v := r.Uint64()
-		n += copy(p[n:], fmt.Sprintf("%016x level=info component=%d message=done\n", v, v%97))
-	}
-}
-
-// scatter writes random 64 KiB pieces over 2 % of the disk.
-func scatter(b *testing.B, path string, mib int) {
-	b.Helper()
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		b.Fatal(err)
-	}
-	fill := rand.NewChaCha8([32]byte{2})
-	where := rand.New(fill)
-	piece := make([]byte, 64<<10)
-	for range mib * 16 / 50 {
-		_, _ = fill.Read(piece) // never fails
-		if _, err := f.WriteAt(piece, int64(where.IntN(mib*16))<<16); err != nil {
-			b.Fatal(err)
-		}
-	}
-	if err := f.Close(); err != nil {
-		b.Fatal(err)
-	}
-}
-
-func sum(b *testing.B, path string) string {
-	b.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		b.Fatal(err)
-	}
-	return hex.EncodeToString(h.Sum(nil))
 }
 
 func folderSize(b *testing.B, dir string) int64 {
@@ -303,109 +316,4 @@ func folderSize(b *testing.B, dir string) int64 {
 		b.Fatal(err)
 	}
 	return total
-}
-
-// kuraStep is one step of Kura's repository, in a process of its own.
-func kuraStep(b *testing.B, step string) {
-	dir := os.Getenv("KURA_PEERS_DIR")
-	rec := backup.RepositoryRecord{Name: "peer", Kind: repository.KindFilesystem, Compression: "s2", Password: "peer",
-		Settings: map[string]string{"path": filepath.Join(dir, "repo")}}
-	rec.ID = "peer"
-	all := repository.New(repository.Config{Installation: "peer", Dir: filepath.Join(dir, "cache")})
-	var err error
-	switch step {
-	case "create":
-		_, err = all.Create(b.Context(), rec)
-	case "backup":
-		err = kuraBackup(b, all, rec, dir)
-	case "restore":
-		err = kuraRestore(b, all, rec, dir)
-	default:
-		err = fmt.Errorf("no step %q", step)
-	}
-	if err := errors.Join(err, all.Close(b.Context())); err != nil {
-		b.Fatal(err)
-	}
-}
-
-// kuraBackup reads the whole disk, as a vSphere export does, and compares it
-// with the last image.
-func kuraBackup(b *testing.B, all *repository.Repositories, rec backup.RepositoryRecord, dir string) error {
-	ctx := b.Context()
-	r, err := all.Repository(ctx, rec)
-	if err != nil {
-		return err
-	}
-	last, err := os.ReadFile(filepath.Join(dir, "last"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.Open(filepath.Join(dir, "source", disk))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	w, err := r.Begin(ctx, backup.ImageDraft{ImageID: backup.NewID(now), VCenterUUID: "peer", InstanceUUID: "peer", VMName: "peer", PointInTime: now, BaseRef: string(last)})
-	if err != nil {
-		return err
-	}
-	defer w.Abort(ctx)
-	d, err := w.Disk(ctx, backup.DiskDraft{Key: 2000, Label: "Hard disk 1", Capacity: info.Size(), UUID: "peer"})
-	if err != nil {
-		return err
-	}
-	if _, err := io.CopyBuffer(io.NewOffsetWriter(d, 0), struct{ io.Reader }{f}, make([]byte, 1<<20)); err != nil {
-		return err
-	}
-	written, err := d.Close(ctx)
-	if err != nil {
-		return err
-	}
-	image, err := w.Commit(ctx, backup.Manifest{FormatVersion: backup.ManifestVersion, Image: backup.Image{StartedAt: now, PointInTime: now, Disks: []backup.ImageDisk{written}}})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "last"), []byte(image.Ref), 0o600)
-}
-
-func kuraRestore(b *testing.B, all *repository.Repositories, rec backup.RepositoryRecord, dir string) (err error) {
-	ctx := b.Context()
-	r, err := all.Repository(ctx, rec)
-	if err != nil {
-		return err
-	}
-	last, err := os.ReadFile(filepath.Join(dir, "last"))
-	if err != nil {
-		return err
-	}
-	image, err := r.Image(ctx, string(last))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, image.Close()) }()
-	d, err := image.Disk(ctx, 2000)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	if err := os.MkdirAll(filepath.Join(dir, "target"), 0o700); err != nil {
-		return err
-	}
-	f, err := os.Create(filepath.Join(dir, "target", disk))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	buf := make([]byte, 1<<20)
-	for start, n := d.Next(0); n > 0; start, n = d.Next(start + n) {
-		if _, err := io.CopyBuffer(io.NewOffsetWriter(f, start), struct{ io.Reader }{io.NewSectionReader(d, start, n)}, buf); err != nil {
-			return err
-		}
-	}
-	return errors.Join(f.Truncate(d.Capacity()), f.Sync())
 }
