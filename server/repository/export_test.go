@@ -118,3 +118,12 @@ type Buffer = blobBuffer
 func (rs *Repositories) Hurry(wait, quiet time.Duration) {
 	rs.patience = patience{tries: 3, wait: wait, most: 10 * wait, quiet: quiet}
 }
+
+// BlockSizeFor is the size of the blocks of a disk whose base has blocks of
+// another size; 0 = it has no base.
+func BlockSizeFor(capacity, base int64) int64 {
+	if base == 0 {
+		return blockSizeFor(capacity, nil)
+	}
+	return blockSizeFor(capacity, &diskLayout{BlockSize: base})
+}
