@@ -44,13 +44,11 @@ func (p *Planner) CheckSchedule(ctx context.Context, s Schedule, others []Planne
 		if err := p.put(ctx, tx, &c); err != nil {
 			return err
 		}
-		m, err := measured(ctx, tx, c) // nothing, of a new one
+		all, err := allWarnings(ctx, tx, c)
 		if err != nil {
 			return err
 		}
-		if s, warnings = c, c.warnings(tx.Now()); m.warning(c) != "" {
-			warnings = append(warnings, m.warning(c))
-		}
+		s, warnings = c, all
 		return errRollback
 	})
 	if !errors.Is(err, errRollback) {
@@ -115,6 +113,33 @@ func (p *Planner) put(ctx context.Context, tx *planTx, s *Schedule) error {
 		return p.updateSchedule(ctx, tx, s)
 	}
 	return p.insertSchedule(ctx, tx, s)
+}
+
+// ScheduleWarnings tells what of a stored schedule may surprise.
+func (p *Planner) ScheduleWarnings(ctx context.Context, s Schedule) (all []string, err error) {
+	err = p.Store.View(ctx, func(tx Tx) (err error) {
+		all, err = allWarnings(ctx, tx, s)
+		return err
+	})
+	return all, err
+}
+
+func allWarnings(ctx context.Context, tx Tx, s Schedule) ([]string, error) {
+	all := s.warnings(tx.Now())
+	m, err := measured(ctx, tx, s) // nothing, of a new one
+	if err != nil {
+		return nil, err
+	}
+	repo, err := FindRepository(ctx, tx, s.RepositoryID)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range []string{m.warning(s), s.lockWarning(repo)} {
+		if w != "" {
+			all = append(all, w)
+		}
+	}
+	return all, nil
 }
 
 // warnings says what of s may surprise (seed N36).

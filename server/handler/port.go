@@ -45,6 +45,8 @@ type Schedules interface {
 	UpdateSchedule(ctx context.Context, s backup.Schedule) (backup.Schedule, error)
 	UpdateSchedules(ctx context.Context, all []backup.Schedule) ([]backup.Schedule, error)
 	DeleteSchedule(ctx context.Context, id string) error
+	// ScheduleWarnings tells what of a stored schedule may surprise.
+	ScheduleWarnings(ctx context.Context, s backup.Schedule) ([]string, error)
 	// CheckSchedule books nothing.
 	CheckSchedule(ctx context.Context, s backup.Schedule, others []backup.Planned) (backup.Schedule, []string, error)
 }

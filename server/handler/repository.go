@@ -19,6 +19,9 @@ func (h *handler) repositoryOut(ctx context.Context, tx backup.UpkeepTx, r backu
 		CheckedAt: utc(r.CheckedAt), CheckError: r.CheckError, CreatedAt: utc(r.CreatedAt),
 		RecoverySheetAt: utc(r.SheetAt), Warnings: h.Planner.RepositoryWarnings(r, u),
 	}
+	if w := u.LockWarning(r, h.Now()); w != "" {
+		out.Warnings = append(out.Warnings, w)
+	}
 	if r.FreeBytes >= 0 && !r.CheckedAt.IsZero() {
 		out.FreeBytes = &r.FreeBytes
 	}

@@ -2,6 +2,7 @@ package repository_test
 
 import (
 	"context"
+	"encoding/binary"
 	"maps"
 	"slices"
 	"strings"
@@ -242,4 +243,26 @@ func TestALockingThatCannotReachTheStorageFails(t *testing.T) {
 	if got.Blobs == 0 {
 		t.Errorf("Lock() with the storage back = %+v", got)
 	}
+}
+
+// BenchmarkLocking tells what the daily extension of an image of 512 MiB of
+// random bytes costs; docs/dev/locks.md has the figures.
+func BenchmarkLocking(b *testing.B) {
+	bucket := newBucket(b, true)
+	bucket.settings["lock_mode"], bucket.settings["lock_days"] = "governance", "7"
+	s := siteAt(b, bucket.peer)
+	d := &disk{DiskDraft: backup.DiskDraft{Key: 2000, Capacity: 512 * mib}, bytes: make([]byte, 512*mib)}
+	fill := rng(1)
+	for i := 0; i < len(d.bytes); i += 8 {
+		binary.LittleEndian.PutUint64(d.bytes[i:], fill.Uint64())
+	}
+	d.ranges = [][2]int64{{0, d.Capacity}}
+	take(b, s, draft("image-1"), d)
+	var got backup.StorageLocked
+	b.ResetTimer()
+	for range b.N {
+		got = must(s.Lock(b.Context(), backup.Locking{}))(b)
+	}
+	b.ReportMetric(float64(got.Calls), "calls")
+	b.ReportMetric(float64(got.Calls)*tib/float64(got.Bytes), "calls/TiB")
 }

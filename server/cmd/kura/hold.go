@@ -77,7 +77,7 @@ func holdRecord(h api.ImageHold) (r record) {
 
 func holdEnd(h api.ImageHold) string {
 	if h.Until.IsZero() {
-		return "released"
+		return "until it is released"
 	}
 	return when(h.Until)
 }

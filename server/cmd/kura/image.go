@@ -160,7 +160,7 @@ func imageRecord(i api.BackupImage) (r record) {
 	r.add("point in time", when(i.PointInTime))
 	r.add("started", when(i.StartedAt))
 	r.add("ended", when(i.EndedAt))
-	r.add("expires", expiry(i))
+	r.add("expires", keptUntil(i))
 	r.add("locked until", when(i.LockedUntil))
 	r.add("locked by the storage until", when(i.StorageLockedUntil))
 	r.add("consistency", string(i.Consistency))
