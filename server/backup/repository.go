@@ -81,7 +81,7 @@ func (r RepositoryRecord) Warnings(installation string, u Upkeep) []string {
 
 // secretSettings are the settings that nobody is told, unless they say only
 // where the secret is.
-var secretSettings = map[string]bool{"access_key_id": true, "secret_access_key": true, "session_token": true, "private_key": true}
+var secretSettings = map[string]bool{"access_key_id": true, "secret_access_key": true, "session_token": true, "private_key": true, "http_password": true}
 
 // hiddenSetting is shown in place of a secret.
 const hiddenSetting = "***"

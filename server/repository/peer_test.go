@@ -4,7 +4,9 @@ import (
 	"crypto/ed25519"
 	"encoding/pem"
 	"io"
+	"log"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/user"
@@ -17,6 +19,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
+	"golang.org/x/net/webdav"
 
 	"github.com/kura-backup/terraform-provider-kura/server/repository"
 	"github.com/kura-backup/terraform-provider-kura/server/repository/s3test"
@@ -35,7 +38,7 @@ var peers = map[string]func(testing.TB) peer{
 		return peer{repository.KindFilesystem, map[string]string{"path": filepath.Join(t.TempDir(), "repository")}, &s3test.Road{}}
 	},
 	repository.KindS3:   func(t testing.TB) peer { return newBucket(t, false).peer },
-	repository.KindSFTP: newSSHServer,
+	repository.KindSFTP: newSSHServer, repository.KindWebDAV: newDAVServer,
 }
 
 const (
@@ -55,6 +58,32 @@ func newBucket(t testing.TB, locks bool) *bucket {
 	t.Helper()
 	b := s3test.New(t, locks)
 	return &bucket{peer{repository.KindS3, b.Settings, b.Road}, b.Client, b.Name}
+}
+
+const (
+	davUser = "kura-test"
+	davPass = "kura-test-secret"
+)
+
+// newDAVServer is a WebDAV server for one user.
+func newDAVServer(t testing.TB) peer {
+	t.Helper()
+	dav := &webdav.Handler{FileSystem: webdav.Dir(t.TempDir()), LockSystem: webdav.NewMemLS()}
+	r := &s3test.Road{}
+	front := s3test.NewFront(r, http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if user, pass, ok := q.BasicAuth(); !ok || user != davUser || pass != davPass {
+			w.Header().Set("WWW-Authenticate", `Basic realm="images"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		dav.ServeHTTP(w, q)
+	}))
+	t.Cleanup(front.Close)
+	front.Config.ErrorLog = log.New(io.Discard, "", 0) // of answers that the road has cut
+	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw}))
+	return peer{repository.KindWebDAV, map[string]string{
+		"url": front.URL + "/images", "username": davUser, "http_password": davPass, "ca_certificate": ca,
+	}, r}
 }
 
 // sshRoad is the way to an SSH server: a connection counts as a request, and so

@@ -54,7 +54,7 @@ func (rs *Repositories) RecoverySheet(rec backup.RepositoryRecord, recipient str
 func (rs *Repositories) whereabouts(rec backup.RepositoryRecord) (place, map[string]string, error) {
 	w := wanted{settings: rec.Settings, lookup: rs.cfg.LookupEnv}
 	all := maps.Clone(rec.Settings)
-	for _, name := range []string{s3AccessKey, s3SecretKey, s3Token, sftpKey} {
+	for _, name := range []string{s3AccessKey, s3SecretKey, s3Token, sftpKey, davPassword} {
 		if _, ok := all[name]; !ok {
 			continue
 		}
@@ -69,6 +69,8 @@ func (rs *Repositories) whereabouts(rec backup.RepositoryRecord) (place, map[str
 		return s3Place(rec.Settings), all, nil
 	case KindSFTP:
 		return sftpPlace(rec.Settings), all, nil
+	case KindWebDAV:
+		return davPlace(rec.Settings), all, nil
 	}
 	return folderPlace(rec.Settings[settingPath]), all, nil
 }

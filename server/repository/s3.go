@@ -3,7 +3,6 @@ package repository
 import (
 	"context"
 	"crypto/md5" // #nosec G501 -- S3 wants it beside an object lock; nothing rests on its strength
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -73,21 +72,11 @@ func newS3(w wanted) (*s3Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = connections
-	if ca := w.settings[s3CA]; ca != "" {
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		pool.AppendCertsFromPEM([]byte(ca))
-		transport.TLSClientConfig.RootCAs = pool
-	}
 	cli, err := minio.NewCore(w.settings[s3Endpoint], &minio.Options{
 		Creds:      credentials.NewStaticV4(access, secret, token),
 		Secure:     w.settings[s3TLS] != "false",
 		Region:     w.settings[s3Region],
-		Transport:  countedTransport{transport, w.calls},
+		Transport:  countedTransport{trusting(w.settings[s3CA]), w.calls},
 		MaxRetries: 1, // our patience knows what a try costs
 	})
 	if err != nil {

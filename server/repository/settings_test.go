@@ -26,6 +26,7 @@ func TestSettingsSayWhichIsWrong(t *testing.T) {
 			"known_hosts": "backup.example.com " + public.Type() + " " + encoded(public),
 		},
 		repository.KindFilesystem: {"path": "/srv/kura"},
+		repository.KindWebDAV:     {"url": "https://dav.example.com/kura", "username": "kura", "http_password": "env:KURA_REPOSITORY_DAV"},
 	}
 	for kind, settings := range good {
 		if err := repository.Check(backup.RepositoryRecord{Kind: kind, Settings: settings}); err != nil {
@@ -53,6 +54,12 @@ func TestSettingsSayWhichIsWrong(t *testing.T) {
 		{repository.KindSFTP, "known_hosts", "backup.example.com ssh-ed25519 nonsense"},
 		{repository.KindFilesystem, "path", "kura"},
 		{repository.KindFilesystem, "bucket", "images"},
+		{repository.KindWebDAV, "url", "dav.example.com/kura"},
+		{repository.KindWebDAV, "url", "ftp://dav.example.com/kura"},
+		{repository.KindWebDAV, "url", "https://kura:secret@dav.example.com/kura"},
+		{repository.KindWebDAV, "url", "https://dav.example.com/kura?to=all"},
+		{repository.KindWebDAV, "http_password", "env:HOME"},
+		{repository.KindWebDAV, "ca_certificate", "none"},
 	} {
 		settings := maps.Clone(good[c.kind])
 		settings[c.name] = c.value
@@ -174,3 +181,21 @@ func TestAnOccupiedPlaceIsRefused(t *testing.T) {
 }
 
 func encoded(k ssh.PublicKey) string { return base64.StdEncoding.EncodeToString(k.Marshal()) }
+
+func TestAWebDAVServerThatRefusesSaysWhatToCheck(t *testing.T) {
+	t.Parallel()
+	p := newDAVServer(t)
+	for name, c := range map[string]struct{ value, want string }{
+		"http_password":  {"wrong", "check username and http_password"},
+		"ca_certificate": {"", "set ca_certificate"},
+	} {
+		rec := record("")
+		rec.Kind, rec.Settings = p.kind, maps.Clone(p.settings)
+		rec.Settings[name] = c.value
+		_, err := newRepositories(t, "installation-1").Create(t.Context(), rec)
+		wantCode(t, "Create() with a wrong "+name, err, backup.RepositoryUnreachable)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), davPass) {
+			t.Errorf("Create() with a wrong %s = %v, want %q", name, err, c.want)
+		}
+	}
+}

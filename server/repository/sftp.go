@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"strings"
 	"syscall"
 	"time"
 
@@ -87,7 +86,7 @@ func (s *sftpStore) Close(context.Context) error {
 
 // measure walks through all folders.
 func (s *sftpStore) measure(ctx context.Context, before time.Time) (int64, error) {
-	return s.files.measure(ctx, s.files.root, before)
+	return measureFolder(ctx, s.files, s.files.root, before)
 }
 
 // sftpFiles reads and writes whole files for [sharded.Storage].
@@ -283,32 +282,4 @@ func (f *sftpFiles) ReadDir(ctx context.Context, dir string) (all []os.FileInfo,
 		return absent(err)
 	})
 	return all, err
-}
-
-// measure adds up the files below a folder and removes those that a killed
-// process left behind half written.
-func (f *sftpFiles) measure(ctx context.Context, dir string, before time.Time) (sum int64, err error) {
-	all, err := f.ReadDir(ctx, dir)
-	if err != nil {
-		return 0, err
-	}
-	for _, e := range all {
-		name := path.Join(dir, e.Name())
-		switch {
-		case e.IsDir() && e.Name() == lostAndFound:
-		case e.IsDir():
-			n, err := f.measure(ctx, name, before)
-			if err != nil {
-				return 0, err
-			}
-			sum += n
-		case strings.Contains(e.Name(), tmpMark) && e.ModTime().Before(before):
-			if err := f.DeleteBlobInPath(ctx, dir, name); err != nil {
-				return 0, err
-			}
-		default:
-			sum += e.Size()
-		}
-	}
-	return sum, nil
 }

@@ -18,6 +18,7 @@ const (
 	KindFilesystem = "filesystem" // a folder; its setting is "path"
 	KindS3         = "s3"         // a bucket; see s3Settings
 	KindSFTP       = "sftp"       // a folder of an SSH server; see sftpSettings
+	KindWebDAV     = "webdav"     // a folder of a WebDAV server; see webdavsettings.go
 )
 
 // storage is what this package needs of a place that keeps blobs.
@@ -49,6 +50,7 @@ func kinds() map[string]storageKind {
 		KindFilesystem: {check: checkFolder, open: openFolder},
 		KindS3:         {check: checkS3, open: openS3},
 		KindSFTP:       {check: checkSFTP, open: openSFTP},
+		KindWebDAV:     {check: checkWebDAV, open: openWebDAV},
 	}
 }
 

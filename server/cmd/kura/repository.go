@@ -101,7 +101,7 @@ func repositoryRecord(v api.Repository) (r record) {
 
 type repositoryCreate struct {
 	Name         string            `arg:"" help:"Name for it."`
-	Kind         string            `enum:"filesystem,s3,sftp" as:"filesystem|s3|sftp" default:"filesystem" help:"Where it lies: in a folder of the server, in a bucket, or on an SSH server."`
+	Kind         string            `enum:"filesystem,s3,sftp,webdav" as:"filesystem|s3|sftp|webdav" default:"filesystem" help:"Where it lies: in a folder of the server, in a bucket, or on an SSH or a WebDAV server."`
 	Set          map[string]string `as:"NAME=VALUE" mapsep:"none" help:"A setting; NAME=@FILE takes it from a file. May be repeated."`
 	PasswordFile string            `as:"FILE" help:"Attach a repository that is there, with the password in this file."`
 	Compression  string            `enum:",s2,zstd-fastest,none" as:"s2|zstd-fastest|none" default:"" help:"How blocks are packed. Default: s2."`

@@ -2,6 +2,7 @@ package s3test
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -57,20 +58,26 @@ func (r *Road) note(kind string) {
 // faults are the ways in which a request fails, one after the other.
 var faults = []string{"refused with 503", "cut off before it arrives", "refused with 500", "answer cut off"}
 
-// newFront is an HTTPS server that passes requests on to a socket, or not.
-func newFront(r *Road, socket string) *httptest.Server {
+// toSocket passes requests on to a server that listens on a socket.
+func toSocket(socket string) http.Handler {
 	var d net.Dialer
 	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 32}
 	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", socket) }
-	proxy := &httputil.ReverseProxy{
+	return &httputil.ReverseProxy{
 		Transport: transport,
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = "http", "storage", p.In.Host
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 	}
+}
+
+// NewFront is an HTTPS server that hands requests over to the storage behind
+// it, or not, as the road is.
+func NewFront(r *Road, storage http.Handler) *httptest.Server {
 	return httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if r.Hang.Load() {
+			_, _ = io.Copy(io.Discard, q.Body) // only then is it seen that the client has gone
 			<-q.Context().Done()
 			return
 		}
@@ -78,7 +85,7 @@ func newFront(r *Road, socket string) *httptest.Server {
 			return
 		}
 		if !r.Fails() {
-			proxy.ServeHTTP(w, q)
+			storage.ServeHTTP(w, q)
 			return
 		}
 		kind := faults[int(r.Failed.Load())%len(faults)]
@@ -89,7 +96,7 @@ func newFront(r *Road, socket string) *httptest.Server {
 		case strings.HasSuffix(kind, "500"):
 			w.WriteHeader(http.StatusInternalServerError)
 		case strings.HasPrefix(kind, "answer"): // the storage has done what it was asked for
-			proxy.ServeHTTP(&halved{ResponseWriter: w}, q)
+			storage.ServeHTTP(&halved{ResponseWriter: w}, q)
 			panic(http.ErrAbortHandler)
 		default:
 			panic(http.ErrAbortHandler)

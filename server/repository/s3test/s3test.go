@@ -69,7 +69,7 @@ func New(t TB, locks bool) *Bucket {
 		_ = c.Wait()
 	})
 	r := &Road{}
-	front := newFront(r, socket)
+	front := NewFront(r, toSocket(socket))
 	t.Cleanup(front.Close)
 	host := front.Listener.Addr().String()
 	b := &Bucket{Road: r, Name: "images", Settings: map[string]string{
