@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -98,4 +99,28 @@ func TestImagesWhoseTimeIsOverAreDeletedByTheServer(t *testing.T) { // seed:N67
 	h.clock.pass(24 * time.Hour)
 	h.until("the image to be gone", func() bool { return len(h.images()) == 0 && len(h.kept()) == 0 })
 	stop()
+}
+
+func TestAGatheringKeepsWhatTheLastCollectionSaid(t *testing.T) {
+	h := newHouse(t)
+	defer h.start()()
+	h.collect(false)
+	spec, err := json.Marshal(backup.CollectSpec{RepositoryID: h.record.ID, IndexOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := backup.Job{ID: backup.NewID(h.clock.Now()), Kind: backup.KindCollect, State: backup.JobQueued, Spec: spec, Due: h.clock.Now(), MaxAttempts: 1, CreatedAt: h.clock.Now()}
+	if err := h.db.Update(h.ctx, func(tx backup.Tx) error { return tx.InsertJob(h.ctx, j) }); err != nil {
+		t.Fatal(err)
+	}
+	if ended := h.ended(j.ID); ended.State != backup.JobSucceeded || !strings.Contains(strings.Join(ended.Messages, " "), "index was gathered") {
+		t.Errorf("gathering = %s %q, want it to say so", ended.State, ended.Messages)
+	}
+	u := read(h, func(tx backup.Tx) (backup.Upkeep, error) { return tx.Upkeep(h.ctx, h.record.ID) })
+	if u.Collected.Marked != 1<<20 || u.CollectedAt.IsZero() || u.Collected.GatheredAt.IsZero() {
+		t.Errorf("upkeep after a gathering = %+v, want what the collection did before", u)
+	}
+	if c := h.collections(); len(c) != 2 || !c[1].IndexOnly {
+		t.Errorf("collections = %+v, want the second to be of the index only", c)
+	}
 }
