@@ -448,3 +448,46 @@ func TestASettingIsKeptAndReplaced(t *testing.T) {
 		}
 	})
 }
+
+// A label that very many images have is looked up in another way than a rare one.
+func TestImagesAreFoundByACommonLabelAndARareOne(t *testing.T) {
+	each(t, func(t *testing.T, p place) {
+		db := p.open(t, nil)
+		const common = 2100
+		at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		update(t, db, func(ctx context.Context, tx backup.Tx) error {
+			for i := range common {
+				labels := map[string]string{"env": "prod"}
+				if i%700 == 0 {
+					labels["app"] = "rare"
+				}
+				if err := tx.InsertImage(ctx, backup.Image{ID: fmt.Sprintf("i%05d", i), PointInTime: at.Add(time.Duration(i) * time.Minute), Labels: labels}); err != nil {
+					return err
+				}
+			}
+			return tx.InsertImage(ctx, backup.Image{ID: "other", PointInTime: at, Labels: map[string]string{"env": "test"}})
+		})
+		for _, f := range []struct {
+			labels map[string]string
+			want   int
+		}{{map[string]string{"env": "prod"}, common}, {map[string]string{"app": "rare"}, 3}, {map[string]string{"app": "rare", "env": "prod"}, 3}, {map[string]string{"env": "test"}, 1}, {map[string]string{"env": "prod", "app": "none"}, 0}} {
+			seen := map[string]bool{}
+			for page := (backup.Page{Limit: 500}); ; {
+				var all []backup.Image
+				view(t, db, func(ctx context.Context, tx backup.Tx) (err error) {
+					all, page.Cursor, err = tx.Images(ctx, backup.ImageFilter{Labels: f.labels, Page: page})
+					return err
+				})
+				for _, i := range all {
+					seen[i.ID] = true
+				}
+				if page.Cursor == "" {
+					break
+				}
+			}
+			if len(seen) != f.want {
+				t.Errorf("labels %v: %d images, want %d", f.labels, len(seen), f.want)
+			}
+		}
+	})
+}

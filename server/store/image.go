@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -83,7 +84,9 @@ func (t *tx) Images(ctx context.Context, f backup.ImageFilter) ([]backup.Image, 
 		q.where("point_in_time < ?", f.CreatedBefore)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Labels)) {
-		q.where("id IN (SELECT image_id FROM image_label WHERE name = ? AND value = ?)", name, f.Labels[name])
+		if err := t.labelled(ctx, &q, name, f.Labels[name]); err != nil {
+			return nil, "", err
+		}
 	}
 	return list(ctx, t, q, f.Page, imageColumns)
 }
@@ -105,6 +108,28 @@ func (t *tx) shared(ctx context.Context, q *query, column, value string) error {
 	default:
 		q.equal(column, value)
 	}
+	return nil
+}
+
+// labelCommon is the number of images from which a label is common.
+const labelCommon = 2000
+
+// labelled adds the condition that the image has the label. The images of a
+// rare one are looked up by it; for a common one images are asked in the order
+// of the list until the page is full.
+func (t *tx) labelled(ctx context.Context, q *query, name, value string) error {
+	var n int
+	_, err := t.row(ctx, "SELECT COUNT(*) FROM (SELECT 1 FROM image_label WHERE name = $1 AND value = $2 LIMIT "+strconv.Itoa(labelCommon)+") AS few",
+		[]any{name, value}, &n)
+	if err != nil {
+		return fmt.Errorf("images with the label %s: %w", name, err)
+	}
+	if n < labelCommon {
+		q.where("id IN (SELECT image_id FROM image_label WHERE name = ? AND value = ?)", name, value)
+		return nil
+	}
+	// Not EXISTS, of which PostgreSQL would make a join in another order.
+	q.where("(SELECT COUNT(*) FROM image_label l WHERE l.image_id = image.id AND l.name = ? AND l.value = ?) > 0", name, value)
 	return nil
 }
 
