@@ -38,6 +38,7 @@ type Config struct {
 	AgeRecipient     string                  // public age key to which recovery sheets are encrypted where nobody is named; default none
 	Slots            int                     // jobs at the same time; default 8
 	Lease            time.Duration           // how long a dead server keeps its jobs; default 60 s
+	CopyRate         int64                   // bytes per second that one copy of an image reads at most; 0 = no limit
 	Version          string                  // shown by GET /v1/server; default "dev"
 
 	// LookupEnv reads the environment for secrets of storages that settings name;
@@ -98,6 +99,9 @@ func (c Config) Validate() error {
 	}
 	if c.SlotCapacity < 1 || c.SlotCapacity > 10000 {
 		return backup.Errorf(backup.Invalid, "slot_capacity", "slot_capacity must be 1 to 10000, got %d.", c.SlotCapacity)
+	}
+	if c.CopyRate < 0 {
+		return backup.Errorf(backup.Invalid, "copy_rate", "copy_rate must be 0, for no limit, or more, got %d.", c.CopyRate)
 	}
 	return repository.CheckRecipient("recovery_age_recipient", c.AgeRecipient)
 }

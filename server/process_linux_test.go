@@ -31,6 +31,7 @@ type child struct {
 	Database string
 	Lease    time.Duration
 	Slots    int
+	CopyRate int64
 	SmallMiB int // of a disk of its own for the repository; 0 = none
 }
 
@@ -60,7 +61,7 @@ func serveChild(text string) error {
 			return err
 		}
 	}
-	conf := quick(server.Config{Data: c.Data, KeyFile: c.KeyFile, Database: c.Database, Lease: c.Lease, Slots: c.Slots})
+	conf := quick(server.Config{Data: c.Data, KeyFile: c.KeyFile, Database: c.Database, Lease: c.Lease, Slots: c.Slots, CopyRate: c.CopyRate})
 	conf.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	s, err := server.New(ctx, conf)
 	if err != nil {

@@ -97,7 +97,7 @@ func (s *Server) newWorker() *worker.Worker {
 	return worker.New(worker.Config{
 		Store: s.db, Planner: s.planner, VSphere: s.vsphere, Repositories: s.repositories, Log: c.Log,
 		Installation: s.installation, Owner: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), backup.NewID(time.Now())),
-		Reach: c.Reach, Now: c.Now, Slots: c.Slots, Lease: c.Lease,
+		Reach: c.Reach, Now: c.Now, Slots: c.Slots, Lease: c.Lease, CopyRate: c.CopyRate,
 		Poll: c.Poll, Dispatch: c.Dispatch, Sync: c.Sync, Sweep: c.Sweep, Backoff: c.Backoff,
 	})
 }

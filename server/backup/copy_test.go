@@ -365,3 +365,23 @@ func TestAScheduleIsRefusedThatCannotBeCopied(t *testing.T) {
 		})
 	}
 }
+
+func TestARepositoryThatASchedulesImagesAreCopiedToStays(t *testing.T) {
+	h := newHouse(t, 10)
+	vm := h.addVMs(h.vcenter.ID, 1)[0]
+	second := h.addRepository("second")
+	s := copyTo(nightly("s", 3), 7, second)
+	s.VMID = vm.ID
+	s = h.add(s)
+	for _, forget := range []bool{false, true} {
+		e := refused(t, h.DeleteRepository(h.ctx, second.ID, forget), backup.InUse, "")
+		if !strings.Contains(e.Message, `"s"`) {
+			t.Errorf("refusal %q does not name the schedule", e.Message)
+		}
+	}
+	s.CopyTo = nil
+	h.change(s)
+	if err := h.DeleteRepository(h.ctx, second.ID, false); err != nil {
+		t.Errorf("delete of a repository that nobody needs: %v", err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 )
 
 // RepositoryChange is what is to be changed of a repository; nil = it stays.
@@ -194,6 +195,9 @@ func (p *Planner) forgetImages(ctx context.Context, id string) error {
 		for _, s := range schedules {
 			if s.RepositoryID == id {
 				return Errorf(InUse, "", "The schedule %q backs up to this repository. Give it another one first.", s.Name)
+			}
+			if slices.ContainsFunc(s.CopyTo, func(t CopyTarget) bool { return t.RepositoryID == id }) {
+				return Errorf(InUse, "", "The schedule %q copies its images to this repository (copy_to). Take that out of it first.", s.Name)
 			}
 		}
 		return eachImage(ctx, tx, id, func(i Image) error { return notLocked(ctx, tx, i) })

@@ -98,7 +98,7 @@ func (t *tx) DeleteRepository(ctx context.Context, id string) error {
 
 // repositoryHolders names what must go before the repository can.
 func (t *tx) repositoryHolders(ctx context.Context, r backup.RepositoryRecord) ([]string, error) {
-	schedules, err := t.strings(ctx, "SELECT name FROM schedule WHERE project = $1 AND repository_id = $2 ORDER BY name", t.project, r.ID)
+	schedules, err := t.strings(ctx, "SELECT name FROM schedule WHERE project = $1 AND (repository_id = $2 OR copy_to LIKE $3) ORDER BY name", t.project, r.ID, `%"`+r.ID+`"%`)
 	if err != nil {
 		return nil, fmt.Errorf("schedules to repository %s: %w", r.ID, err)
 	}
