@@ -19,6 +19,9 @@ func (h *handler) repositoryOut(ctx context.Context, tx backup.UpkeepTx, r backu
 		CheckedAt: utc(r.CheckedAt), CheckError: r.CheckError, CreatedAt: utc(r.CreatedAt),
 		RecoverySheetAt: utc(r.SheetAt), Warnings: h.Planner.RepositoryWarnings(r, u),
 	}
+	if l := u.Locked; !l.At.IsZero() && r.StorageLock().Locks() {
+		out.StorageLock = api.StorageLock{ExtendedAt: utc(l.At), LockedUntil: utc(l.Until), Blobs: l.Blobs, Bytes: l.Bytes, Requests: l.Calls, Seconds: l.Seconds}
+	}
 	if w := u.LockWarning(r, h.Now()); w != "" {
 		out.Warnings = append(out.Warnings, w)
 	}

@@ -85,6 +85,16 @@ func (h *handler) schedule(ctx context.Context, s backup.Schedule) (out api.Back
 	return out, err
 }
 
+// stored tells a schedule with what may surprise.
+func (h *handler) stored(ctx context.Context, s backup.Schedule) (api.BackupSchedule, error) {
+	out, err := h.schedule(ctx, s)
+	if err != nil {
+		return out, err
+	}
+	out.Warnings, err = h.Planner.ScheduleWarnings(ctx, s)
+	return out, err
+}
+
 // ListBackupSchedules implements the operation.
 func (h *handler) ListBackupSchedules(ctx context.Context, q api.ListBackupSchedulesRequestObject) (api.ListBackupSchedulesResponseObject, error) {
 	var list api.BackupScheduleList
@@ -115,7 +125,7 @@ func (h *handler) CreateBackupSchedule(ctx context.Context, q api.CreateBackupSc
 	if s, err = h.Planner.CreateSchedule(ctx, s); err != nil {
 		return nil, err
 	}
-	body, err := h.schedule(ctx, s)
+	body, err := h.stored(ctx, s)
 	return api.CreateBackupSchedule201JSONResponse{BackupScheduleCreatedJSONResponse: api.BackupScheduleCreatedJSONResponse{
 		Body: body, Headers: api.BackupScheduleCreatedResponseHeaders{ETag: etag(s.Version), Location: "/v1/backup-schedules/" + s.ID},
 	}}, err
@@ -124,9 +134,9 @@ func (h *handler) CreateBackupSchedule(ctx context.Context, q api.CreateBackupSc
 // GetBackupSchedule implements the operation.
 func (h *handler) GetBackupSchedule(ctx context.Context, q api.GetBackupScheduleRequestObject) (api.GetBackupScheduleResponseObject, error) {
 	var out api.BackupScheduleOKJSONResponse
-	err := h.Store.View(ctx, func(tx backup.Tx) error {
-		s, err := tx.Schedule(ctx, q.ID)
-		if err != nil {
+	var s backup.Schedule
+	err := h.Store.View(ctx, func(tx backup.Tx) (err error) {
+		if s, err = tx.Schedule(ctx, q.ID); err != nil {
 			return err
 		}
 		repositories, err := repositoryNames(ctx, tx)
@@ -137,7 +147,11 @@ func (h *handler) GetBackupSchedule(ctx context.Context, q api.GetBackupSchedule
 		return nil, err
 	}
 	m, err := h.Planner.Measured(ctx, q.ID)
+	if err != nil {
+		return nil, err
+	}
 	out.Body.Measured = measuredOut(m)
+	out.Body.Warnings, err = h.Planner.ScheduleWarnings(ctx, s)
 	return api.GetBackupSchedule200JSONResponse{BackupScheduleOKJSONResponse: out}, err
 }
 
@@ -160,7 +174,7 @@ func (h *handler) UpdateBackupSchedule(ctx context.Context, q api.UpdateBackupSc
 	if s, err = h.Planner.UpdateSchedule(ctx, s); err != nil {
 		return nil, err
 	}
-	body, err := h.schedule(ctx, s)
+	body, err := h.stored(ctx, s)
 	return api.UpdateBackupSchedule200JSONResponse{BackupScheduleOKJSONResponse: api.BackupScheduleOKJSONResponse{
 		Body: body, Headers: api.BackupScheduleOKResponseHeaders{ETag: etag(s.Version)},
 	}}, err

@@ -14,7 +14,7 @@ import (
 )
 
 // onlyServer are the fields that the server writes.
-var onlyServer = cmpopts.IgnoreFields(api.BackupSchedule{}, "ID", "Seats", "UnbookedSeats", "Measured", "Summary", "NextRunAt", "CreatedAt", "UpdatedAt")
+var onlyServer = cmpopts.IgnoreFields(api.BackupSchedule{}, "ID", "Warnings", "Seats", "UnbookedSeats", "Measured", "Summary", "NextRunAt", "CreatedAt", "UpdatedAt")
 
 func (r *rig) schedule(s api.BackupSchedule) api.BackupSchedule {
 	r.t.Helper()
