@@ -280,20 +280,23 @@ func (e ImageStatus) Valid() bool {
 
 // Defines values for JobKind.
 const (
-	JobKindBackup  JobKind = "backup"
-	JobKindCollect JobKind = "collect"
-	JobKindCopy    JobKind = "copy"
-	JobKindDelete  JobKind = "delete"
-	JobKindLock    JobKind = "lock"
-	JobKindRestore JobKind = "restore"
-	JobKindSync    JobKind = "sync"
-	JobKindVerify  JobKind = "verify"
+	JobKindBackup    JobKind = "backup"
+	JobKindCatalogue JobKind = "catalogue"
+	JobKindCollect   JobKind = "collect"
+	JobKindCopy      JobKind = "copy"
+	JobKindDelete    JobKind = "delete"
+	JobKindLock      JobKind = "lock"
+	JobKindRestore   JobKind = "restore"
+	JobKindSync      JobKind = "sync"
+	JobKindVerify    JobKind = "verify"
 )
 
 // Valid indicates whether the value is a known member of the JobKind enum.
 func (e JobKind) Valid() bool {
 	switch e {
 	case JobKindBackup:
+		return true
+	case JobKindCatalogue:
 		return true
 	case JobKindCollect:
 		return true
@@ -2125,6 +2128,15 @@ type MaintainRepositoryParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// RebuildCatalogueParams defines parameters for RebuildCatalogue.
+type RebuildCatalogueParams struct {
+	// Prune Mark listed images that are not in the repository any more as damaged.
+	Prune bool `form:"prune,omitempty" json:"prune,omitempty,omitzero"`
+
+	// IdempotencyKey Makes a repetition answer what the first one answered.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // TakeOverRepositoryParams defines parameters for TakeOverRepository.
 type TakeOverRepositoryParams struct {
 	// IdempotencyKey Makes a repetition answer what the first one answered.
@@ -2809,6 +2821,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/repositories/{id}:maintain (the `MaintainRepository` operationId).
 	MaintainRepository(ctx context.Context, id ID, params *MaintainRepositoryParams, body MaintainRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RebuildCatalogue List a repository's images anew
+	//
+	// Reads the manifests of all images of the repository, which may be read-only and another installation's, and lists those that are not known: after the loss of a database, or of a site. A listed image ends 30 days later at the earliest, and never while the repository can only be read. The job's messages name listed images that are not in the repository any more. One that waits or runs already is returned.
+	//
+	// Corresponds with POST /v1/repositories/{id}:rebuild-catalogue (the `RebuildCatalogue` operationId).
+	RebuildCatalogue(ctx context.Context, id ID, params *RebuildCatalogueParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RecoverySheetWithBody Write a recovery sheet
 	//
@@ -3955,6 +3974,23 @@ func (c *Client) MaintainRepositoryWithBody(ctx context.Context, id ID, params *
 // Corresponds with POST /v1/repositories/{id}:maintain (the `MaintainRepository` operationId).
 func (c *Client) MaintainRepository(ctx context.Context, id ID, params *MaintainRepositoryParams, body MaintainRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewMaintainRepositoryRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RebuildCatalogue List a repository's images anew
+//
+// Reads the manifests of all images of the repository, which may be read-only and another installation's, and lists those that are not known: after the loss of a database, or of a site. A listed image ends 30 days later at the earliest, and never while the repository can only be read. The job's messages name listed images that are not in the repository any more. One that waits or runs already is returned.
+//
+// Corresponds with POST /v1/repositories/{id}:rebuild-catalogue (the `RebuildCatalogue` operationId).
+func (c *Client) RebuildCatalogue(ctx context.Context, id ID, params *RebuildCatalogueParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRebuildCatalogueRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -6585,6 +6621,76 @@ func NewMaintainRepositoryRequestWithBody(server string, id ID, params *Maintain
 	return req, nil
 }
 
+// NewRebuildCatalogueRequest constructs an http.Request for the RebuildCatalogue method
+func NewRebuildCatalogueRequest(server string, id ID, params *RebuildCatalogueParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/repositories/%s:rebuild-catalogue", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prune", params.Prune, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewRecoverySheetRequest calls the generic RecoverySheet builder with application/json body
 func NewRecoverySheetRequest(server string, id ID, body RecoverySheetJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -8411,6 +8517,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/repositories/{id}:maintain (the `MaintainRepository` operationId).
 	MaintainRepositoryWithResponse(ctx context.Context, id ID, params *MaintainRepositoryParams, body MaintainRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*MaintainRepositoryResponse, error)
+
+	// RebuildCatalogueWithResponse List a repository's images anew
+	//
+	// Reads the manifests of all images of the repository, which may be read-only and another installation's, and lists those that are not known: after the loss of a database, or of a site. A listed image ends 30 days later at the earliest, and never while the repository can only be read. The job's messages name listed images that are not in the repository any more. One that waits or runs already is returned.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/repositories/{id}:rebuild-catalogue (the `RebuildCatalogue` operationId).
+	RebuildCatalogueWithResponse(ctx context.Context, id ID, params *RebuildCatalogueParams, reqEditors ...RequestEditorFn) (*RebuildCatalogueResponse, error)
 
 	// RecoverySheetWithBodyWithResponse Write a recovery sheet
 	//
@@ -10639,6 +10754,61 @@ func (r MaintainRepositoryResponse) ContentType() string {
 	return ""
 }
 
+// RebuildCatalogueResponse202Headers the declared response headers of an HTTP 202 response for RebuildCatalogue
+type RebuildCatalogueResponse202Headers struct {
+	Location string
+}
+
+type RebuildCatalogueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *JobAccepted
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *RebuildCatalogueResponse202Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RebuildCatalogueResponse) GetJSON202() *JobAccepted {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RebuildCatalogueResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RebuildCatalogueResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RebuildCatalogueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RebuildCatalogueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RebuildCatalogueResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type RecoverySheetResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -12614,6 +12784,21 @@ func (c *ClientWithResponses) MaintainRepositoryWithResponse(ctx context.Context
 	return ParseMaintainRepositoryResponse(rsp)
 }
 
+// RebuildCatalogueWithResponse List a repository's images anew
+//
+// Reads the manifests of all images of the repository, which may be read-only and another installation's, and lists those that are not known: after the loss of a database, or of a site. A listed image ends 30 days later at the earliest, and never while the repository can only be read. The job's messages name listed images that are not in the repository any more. One that waits or runs already is returned.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/repositories/{id}:rebuild-catalogue (the `RebuildCatalogue` operationId).
+func (c *ClientWithResponses) RebuildCatalogueWithResponse(ctx context.Context, id ID, params *RebuildCatalogueParams, reqEditors ...RequestEditorFn) (*RebuildCatalogueResponse, error) {
+	rsp, err := c.RebuildCatalogue(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRebuildCatalogueResponse(rsp)
+}
+
 // RecoverySheetWithBodyWithResponse Write a recovery sheet
 //
 // All that opens the repository with the stock kopia program, without this server and its database: its password and the keys of its storage. Whoever holds it can read every image.
@@ -14573,6 +14758,52 @@ func ParseMaintainRepositoryResponse(rsp *http.Response) (*MaintainRepositoryRes
 	return response, nil
 }
 
+// ParseRebuildCatalogueResponse parses an HTTP response from a RebuildCatalogueWithResponse call
+func ParseRebuildCatalogueResponse(rsp *http.Response) (*RebuildCatalogueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RebuildCatalogueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest JobAccepted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers RebuildCatalogueResponse202Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers202 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseRecoverySheetResponse parses an HTTP response from a RecoverySheetWithResponse call
 func ParseRecoverySheetResponse(rsp *http.Response) (*RecoverySheetResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -15596,6 +15827,9 @@ type ServerInterface interface {
 	// MaintainRepository Free what no image needs, now
 	// (POST /v1/repositories/{id}:maintain)
 	MaintainRepository(w http.ResponseWriter, r *http.Request, id ID, params MaintainRepositoryParams)
+	// RebuildCatalogue List a repository's images anew
+	// (POST /v1/repositories/{id}:rebuild-catalogue)
+	RebuildCatalogue(w http.ResponseWriter, r *http.Request, id ID, params RebuildCatalogueParams)
 	// RecoverySheet Write a recovery sheet
 	// (POST /v1/repositories/{id}:recovery-sheet)
 	RecoverySheet(w http.ResponseWriter, r *http.Request, id ID)
@@ -17480,6 +17714,69 @@ func (siw *ServerInterfaceWrapper) MaintainRepository(w http.ResponseWriter, r *
 	handler.ServeHTTP(w, r)
 }
 
+// RebuildCatalogue operation middleware
+func (siw *ServerInterfaceWrapper) RebuildCatalogue(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RebuildCatalogueParams
+
+	// ------------- Optional query parameter "prune" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prune", r.URL.Query(), &params.Prune, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "prune"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "prune", Err: err})
+		}
+		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RebuildCatalogue(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // RecoverySheet operation middleware
 func (siw *ServerInterfaceWrapper) RecoverySheet(w http.ResponseWriter, r *http.Request) {
 
@@ -18880,6 +19177,8 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:recovery-sheet", wrapper.RecoverySheet).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:maintain", wrapper.MaintainRepository).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:rebuild-catalogue", wrapper.RebuildCatalogue).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:takeover", wrapper.TakeOverRepository).Methods(http.MethodPost)
 
@@ -20573,6 +20872,47 @@ func (response MaintainRepositorydefaultApplicationProblemPlusJSONResponse) Visi
 	return err
 }
 
+type RebuildCatalogueRequestObject struct {
+	ID     ID `json:"id"`
+	Params RebuildCatalogueParams
+}
+
+type RebuildCatalogueResponseObject interface {
+	VisitRebuildCatalogueResponse(w http.ResponseWriter) error
+}
+
+type RebuildCatalogue202JSONResponse struct{ JobAcceptedJSONResponse }
+
+func (response RebuildCatalogue202JSONResponse) VisitRebuildCatalogueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RebuildCataloguedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RebuildCataloguedefaultApplicationProblemPlusJSONResponse) VisitRebuildCatalogueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type RecoverySheetRequestObject struct {
 	ID   ID `json:"id"`
 	Body *RecoverySheetJSONRequestBody
@@ -21679,6 +22019,9 @@ type StrictServerInterface interface {
 	// MaintainRepository Free what no image needs, now
 	// (POST /v1/repositories/{id}:maintain)
 	MaintainRepository(ctx context.Context, request MaintainRepositoryRequestObject) (MaintainRepositoryResponseObject, error)
+	// RebuildCatalogue List a repository's images anew
+	// (POST /v1/repositories/{id}:rebuild-catalogue)
+	RebuildCatalogue(ctx context.Context, request RebuildCatalogueRequestObject) (RebuildCatalogueResponseObject, error)
 	// RecoverySheet Write a recovery sheet
 	// (POST /v1/repositories/{id}:recovery-sheet)
 	RecoverySheet(ctx context.Context, request RecoverySheetRequestObject) (RecoverySheetResponseObject, error)
@@ -22913,6 +23256,33 @@ func (sh *strictHandler) MaintainRepository(w http.ResponseWriter, r *http.Reque
 	}
 }
 
+// RebuildCatalogue operation middleware
+func (sh *strictHandler) RebuildCatalogue(w http.ResponseWriter, r *http.Request, id ID, params RebuildCatalogueParams) {
+	var request RebuildCatalogueRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RebuildCatalogue(ctx, request.(RebuildCatalogueRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RebuildCatalogue")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RebuildCatalogueResponseObject); ok {
+		if err := validResponse.VisitRebuildCatalogueResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // RecoverySheet operation middleware
 func (sh *strictHandler) RecoverySheet(w http.ResponseWriter, r *http.Request, id ID) {
 	var request RecoverySheetRequestObject
@@ -23734,234 +24104,237 @@ var swaggerSpec = []string{
 	"2v4Ie7V1NL/qy0DPU2w4XuUd8dZ5FJmLJVmkk7lm03aFy1m5DU9nsa3f56orsj5/zbMZiv0At8Bp4XV5",
 	"+7C6hdxU1FioQGxeSMgabMwVXPfFNgmsZGMoLgOhj6IBZd9Z1d56AV4zCq8oxbu3uw+8TEDIdt2cHfYz",
 	"hlUiJ4d2Cpyliq1m53HdBDSBqY3e9iyCtdHhUpoVPHmz28weTIfTZ+Dthlw97NrlmYoUBl6YKGIQqkIc",
-	"Y+OYMcGnOkGwCwUJ4AgfLWUnOw3OcvwrZSkK0bybZtY9L/M1WfmDn43Np9c+1DK+ckV+ywKp1Tr/ely1",
-	"ApWn6F1hjCj2SdnEDJJKwH8RS05EErDkGbllK5mBPo1+GBk7x32vk5xrVsY5Vd7AW9D4Aw7hYz6SC6qP",
-	"Fwck73ZWTJCshknK63qtsCgyDaJMkhqZJqygA2TSvUo7X6uNqOhNYco+tGh5dyGfZKm/Sohbbf9oieXb",
-	"hEjMbAowk2ZULGka+U5aqEmeQ6cVal6Qv5w7porrYN5aPUDAvlmyhBUqMSqcKEK/RrnCtYmMZEFIecub",
-	"ZDqbgaI1rKrrKgJvldcp82mszLbO6R0j01BhgqcSne0arl2vteGvr8KGwVZxgQunTuXhkcgWkUcyknOR",
-	"KPxTjiB6bAmt8DQwF77LQGW7SKE73a25jfraC7z0GwYJ16jlzWSSJgkzjK8k2m2t28bCVScT8gvkhFTF",
-	"0YAK4HkmvxESoCnWP2rWO6kNpiSqOvxkisKsk/2J6cX0l6kFaugQKaSNZi/7uHGldqEJOOt+f1+JLb9q",
-	"KbK2JLTdI3vNHS48vmq05Rz2dgwKScjuNvKQgZvLT+CKsVDzQTn9H+8Ng+JdJiV/nRE1rC/ZSUL7A47u",
-	"W7FkyZrCB3gaYjoFsSFjsNQrFTgHt7qEAfHjOTk9PHpaFUBuqetbLOvPa4B5eOZlQdfzCfTSkFWuknzc",
-	"Bt+6EquLx6kiVBGsCgT2Ytt0auNN+kRqu5xKi2DQKWTcVIP1lKGzq5lblu02GqDGN6FcUxlWhZEEcsG5",
-	"WPpk7GB1Niz/uCyMocqEcEG5a115qNQ9kSQSM9MZET18cK+JyGwIaK+LWwPqvba/4ScszXO7HtY4JbbZ",
-	"O/CrfZMDKmNoy7d2orMCldzH8XiUVFfoBR+zxGhcDTXIoLKWsE3ckyla70c6c6oD8qBdg6cqoWhUMzAT",
-	"iW71xDJ7x5xMfIu/vnhVa18i37UdqJZIthx5QAqyqQLLok5vrFic0rF5eGZa+Ykuqv7nSpzQiE2V8Qdq",
-	"5hCC8QbVrNqG0yyESSzqrbaSmngsiytunZebEtoBEWTgFH1Ahcnmlb9nNfH3kCGXe8vyJgnO1m2n4rLf",
-	"ye2boD9qeVApd9f6sbVQ3eiMDRM2CeMwA2V29/BtOo7CCaEzRm7ZivxtRGes1+l0Rn/XKo9j3OtXk1AS",
-	"xifJKlZrdfWZoBglZrTDwqtHzzIvjModrAmjAR1HDcoqfW+ZhIrlUVN9kNgn1SCc+qVyZ9yMoDYx6Dmb",
-	"3A6z2MT2eLO+/qExaxM7q3TnjGR/RP5mTM+/+2T0l1TB3pRKxaQaEZGQERecVWsqu0HKzjDdq2KMmEnC",
-	"IZ6FLYODDWF1x1aGswXCojZMawD9IJNKTMkoX+xRsVhug/DaUtneOpbUMBFgIlK+iXgruLflG9MwYnIl",
-	"FYPWvgf6P1MVQz3POKB36yyk6M50IEDuhxwilrwmgeK6XLulbNk8HF7NUjDLdOsi5Y3fKra+gMZokVgR",
-	"TYvyAP4Ac82WEj0zTsm6yreuqVuvnXQV89FTGAoeVeXf2hImbaro67TAplER7reQP244JnDZStfFe4th",
-	"aa81HHlJJZmFd4yTnLNKg9oDBkThHMAZrHV1bN2UQu/M7S58k0W0xYn/3maaRaG2tsYrqE7qkJzKB2CR",
-	"dYg8GBDbSNAn2JTTJ9hE0ycJm4WC+6TQ1NMnay019VfASoeQ4uOTCR1O9PinULHkExVJ8reRXoLR332S",
-	"Ne8kfxvN9MqDy3/kk1HeynP0d6C7rPFnh+gDOSBzIfUARaJ8Y63qieghh3dUMRwNcKahvlR2CJ7gAUmT",
-	"CG/RR9Qnc6XioT0S5RF3yK9sJTNQaSAGba4yfjd4fXbxckT+lnfBRufqr79fng0vX759c/Xq+s3lP4co",
-	"Js7eXw1Hf4ePevEHb8+uf85a5aN8f4apGlgfdstiRSSjEcMeNvZ4wdv/8Y9/VMVa+t0KYeyCubbBioG7",
-	"ftM3VSGFI1nlfXQIlbdwIgvQrahV5zoss9l+62wqS32pk0pvqZY+VdLoPpKn3DS1/LaXdDLPIQf1w0wG",
-	"p97jkBMpMIqi7847jB90C5l+B8dH2/zjW0BRKCd6e6kSCZFzCG5Iplm9AVdAprVgweohICnVyCFWJbd8",
-	"6eNGTS8vvm8Fn7pF96rXuJ5pKlgalqwFiHJSrjgR9Tm1zdASa9QuZF2DMs4IlH9zURCd9NZ0pxfcVPNz",
-	"YUD5YN+0wMgTfe6PFGg1mBLQDOVaNUOf6zOzUspIqHuvy32UmlZQZI7Yv/+KPIooPYsiw64XmSB9BvES",
-	"LQMd0aCZMwCPytKqN+HWJabUmJU8yHOdn+JdhFLcpm2PllvhtKR+QFTVdpnWfAbbQJtwahDK24raTfSu",
-	"mUyWasfkdrkDqg3bVar1w4zLe0C7NtchzB5h94w2eYMPSU68N57kPTLNW5p2bk/zViv4ir+F+1otYl5j",
-	"t3VOzXIWtwGt5X3UW03uNVu+u2iLWGlUxXu8LjAvuzedNEie3G7rZSGcxhRu8irXRl5b57qBa27EBdsB",
-	"HNdGDC6XK7Tj3m9TBcoU5OoXyn8hyapDyuwdE+8BLlGbg4a3u99C4VJlkb6imYDZzhcXDQKxZdgRTQbF",
-	"8VWWtm02H9bm0ijRrxmA40ZuVtrxiieaVdlAApattaOCN3csAYeRNHiJeUkb0gIgDNNAk8D6xsZiyZKh",
-	"mE63Y0bDl+QHQrOygXcXaAxOU1mdM+jb5/Pmj4fwE9zGAiKm0+rnSjplaivY/hVeVaPkwaLvRsPDs/Ho",
-	"6h3Khnb0cWFw3DlbkncXHfLe2IjGUwcNnyzsI2IHkDMMimd8YxKlUrFEa4Vzoa1O4BsJM6ctFqKKZ1A5",
-	"VGwRR1k4b2sXBXxNQ9WLKoop8c2vb8HBpiIKmj5ar0mzK++Nnq2WIrkdLmgct7Djtrua14w6W5SoyQXe",
-	"WaAMiw/IndJFg1iaStYo2XkLS6hgIKbR5TAMGFdZLfcmTvIrYzH5/fdXLyQQ6sXZOaFBAPVgss4n7pBy",
-	"s620bsRYRCHCB24XM4USjm0RyJqSjqZNIh31bj2jJBRymKZ15UgAyjhh9VcsRM0PzXCW4Pbye3xnVP6m",
-	"aZlaZESDk9VhIZOnpXlXsXh55DRR0c+GDhEWlHdBV5Aq3SFn/IazRaxWALiMOB8rwtPF2NZm9jTRo6ME",
-	"iKwLzl4sbgaYxrL+ZOD9WuR+OID+Le5yQfJb3JajQje+qbSr2Ytt95bsoflUNu7o20RMw6iQLKgJJKCJ",
-	"pogZ4yyh1Winl6IqyWt0F7IlS0bgrZYdMsKc9hHi/wEMjZ+VDug9hJ5yAHsOf9/w3Kmpf8Z8TOnAoRq7",
-	"y74CH4Lf6fdZT/XohmvSCoTbuaqA5Ykj1WegVB2kv7OPqZ56WpGvdJ8yzPYlkxv7bNZ3fazPJavEN79H",
-	"udImyJyt/QsjUR0TvbbIszZElUF5G5/mmEWCzyRRokU3whg8vLVJdhlArUK6HJAxU0tmorMYQ7KwuNBU",
-	"NIOKLQxBpIgRaN6PfKxxEeNlyrMiRpWEsxnqRVtuuTZXVtYC2sfk5YBb6vsuU74TRT3lj6mk24VqXt+W",
-	"F3xnlW4batqcZXWZZA72vaA8reGRV5nBVFWAKjG+CpqftSBDxOI3saQBZv+JZMESBAcAidc/xPYe/g2n",
-	"kBuYgX1ocSgqeN2/0nBy6xnHIWBg1uAUPwDb+17uyB3h0WMLyk2g9Fduh/Tmhtw5QMRDFZ1tLWQ0Sq2C",
-	"sCXRig1kayQp75CzKCKarcDjnUZwGJhZpKYF8brd1sb00XraMGEz9mmdsi6ogrwUylcG4Idn1oOfNRpY",
-	"cUU/6fn8JCozZary3dNEhndsuyFwlY73cDZQbrgz3V/RWXOec01nFWDxZRa02TZoEE7caik4b6gmyuSO",
-	"VdRP0zgc3rGkOiR9Qf8UCUigRchFQsyFKCOhNSFXCZ0orVEj7EbxOhoE0s9QAxfwNE3XkF6SMHpbmUfo",
-	"Jn3VVvtnav8kNxQ2+3BKhkXhIXGumzZ6iNVlTWOfGnXCZrFC4VmLBr75dmzxQpoL/cIuri+gGWTVhKtW",
-	"spJ8nPrBmtQNAlYAMqKIIuINwEYByG+HjORtGI+AP0nIHUi5CwCtf/WcEshKkZGlcVeUyWK+ipZWPhn9",
-	"/POg2wWnFftEF7HeWq/bH3S7IJSVYom+6f/87UO39/FDd+/04//f/9DdO/j490G3+x9e05xHt8NUO2aP",
-	"HRrpQvDZetVzHOrVgzZyozxDfJR79Spwv2gShQbLsHEifERVu1uq/Kxu5lTlMQDFFUzGPB8qS2ZxO2mv",
-	"tdCuCEhHxsBYN15r0qiuQdXBxoecsaBpbYxtR7m7VvNaYKvSaFiA6TuhJHizAdjSX7ZpAg+lR1WzF+4K",
-	"N4Vkqqhkr7MxShzJXbbSevhm8+xOOcPOX1nJelZ8kundJRcAatW2Z4kmNJWsCH77LEuXgqxI0HchB+KO",
-	"ccBRlys+yTPqLB+KGQ/wzGvbbbUJENX3tPBvmQJGFZuZSoGWyP8V3uXtt5VBTezrN/jgrunsAj3RX29u",
-	"JhzY8i6Fy9/yLvAeNvDo1i+dfq9vsCDxaZXrGC4YlOG0wC3FEi3jg6ivwZomjNXdrGz1JyZuZzWg1U/S",
-	"JuAQL6jQ/0TCoEGw6eSHtaRqTrnNkE+YT2TIJ8xUoNqZjfKwpFzQKGJJh7w2LVFDSYJExDELBtkRVUIg",
-	"ZhUY1Eb4ZU0IAQC7Pt0dqqLqgO7YItbLjhVttnEltDcC3QRWaw6lunpRYbaQa8n+ldJIa6uox1gBWxOu",
-	"dJtNVZXnLufiB5NKuZwLsMykEflUYaY6N4jOzawOQ1s/ozFX4fTYDl2Q4RWY3nEUspqx0qC58Ell1co7",
-	"pJhTTgNcknzUBXTVFBt3ANkX97xIwZuO4c+Z3bu9md+bohOw0kypCYbUtlC1gBGRUE+211lWeR1MonJ9",
-	"iaCd6i58aRn3au1Q29jsFPQxSFaxOz3aHR5avUnsjsnf4OO7FreMfwMk2ccDut/66nsGrRN2Jx5ai5iI",
-	"Bja3MHa2qc+sND0nIGKIZDyQzxAONCw07Ta1YwFrWjOmOc4D5lbTnFTUuAyB7HZyaoF+H88Hfp1QLmOR",
-	"KNdDTVMlNHuaTjzfmwtFA+BW42qduaJRbw1khCCBwLoPdEjDJt5dxaB6TDDh342IZDWNCMwAHoXKEcjK",
-	"pkfTRCzahsfGW3OU4GU/6YufYycwu41lVUsqkuprMe7zDAG3wfcGbhdD0GGCYHSNNQV4/yvFFlVUoUQ1",
-	"MCu0S8sUPcKww5cLKWvlVrPFykAhto70Kl2gjs5DOWdB83tKJAybCRN0tsouWY4fkb2nitgLW+d6o727",
-	"hedXkSxuIOizEepR5EVpGym0JRQSchN+vz53CRce68R7YOCF5l8Qfc9C7vXUDRu+bncgItGWQuh1vGqt",
-	"E1YhVjd1pvCgHSL9LBzXweH9FD7XC+cgNFvmoPUVE6wiMl0sWIC9prNByyZR06Ju8VP4HDx1dX1jzIq9",
-	"u/AzXdE3ndWF2ybHKZwVU6idHaA0Gq/InPIAwmnwC97dqe8hVLMu6FAUU2iEaOp2Gm4PLk6Fwop+KjQO",
-	"TDdNDPNQRSJG8wxCa6g1RZ6xKkelnpN1i9BWGZQZU74iC1HTW8ehhC10jfN8YttEsrzkUfAJ88lcLKGy",
-	"2+BZgkEEU35GpEmMY5+U7bvQEC29bkzvrckFtZbtNgxb+tbkRsVOYwb3lIzzdhhBGACOAeBGYnU7JpP5",
-	"pNs51YpmqI1CpvlV80yDOmsTauy1qS0S5IHYq4YmkJhasjshcGi4YmOgZnzzEIz6OgM8U/9dAMCsY1PT",
-	"V20q2P26iPVFEblOBu8u4PxAtnWopA0l1yC/rlVUSK/Ib1yeXHXmCsTulwRNaeVyAq4VulqiV9SiaqE9",
-	"GgCLw1GaU4znF/K+3F4zISdSn2gaEZD7HTKyiwZUYITwuwtp3UB3DFcMFS1nzb4LOfp9isV/G6n0P5Lk",
-	"+5Ak3w+T/b44o3F0tcXs2pTgYYzpJ/KZCZKVESzkik8a+UuKMCIVcBYvL0r5P3Vl6Dtxpxlkl/VxzJWK",
-	"5WB/fy6k+jCIRaI+Fod11Otvr2xtWDtbzrQv1TE8bMUrApn3XzBoHN2iQtPQ4m94W6tq1nv6G+tBnF6b",
-	"QDomfRNq5fajIDUVolwFp0Cv69cF87RAsg6TDOKg1+12u1sLHld80gIgDi7Psn4bQt9k8fWKaluIdRYK",
-	"k4pTxDYMGYyuSW0Q1izOopFJstIbY3x3is6aR7ryaHQpza7CnTVPF+M4qTz4Vz+f7fWPju3YLId4IkkB",
-	"sCnkZM4+IWazSCHzW1/uXKM1S4PGQ+iM6kNORkX2N7JdcRFz6okkNFVzkYSaKW+HJ1yPoFi/0+/X52uO",
-	"p1dnr88geJihnkgXrkUfCRtNXVngFl4GSTyuzIN0nb0b9yi78IvvpXHwYP5t0aruEd2vRxh6VYgIiCkZ",
-	"vX1zdW2qHd/+fm3huZfG+awloiUXFNs5fjPIe2M1iCgA94SJlGdeU86W5aj47lGLMknnLNoG5eG3nM+3",
-	"wD63wHtJClq2VnJLiJ2GROsgRIroxhk9r3HMLrQYBGFUk6q1ufl5kIcTzCuO+g7LPepv47fwABiurfrM",
-	"ntTvOk86PNn2pD/FGB9UqEzNnnZYkgTbHmfrjuCRNpU5lz2tnvZlE308PAZl9dTHi0IVm1e1LYCcxKls",
-	"0la3aPOev/1dFgqNW7Y8y0iz2RoWZoiQMhVgz1lKQ5nTGdUQwQ4rXeyCs3pwyFBlfhCS6ZnNHWUzBwu+",
-	"tpy6aU3Z9nrVGk24hIWEMSzHF/ZEYsrgTIggU7ubTXDBFpX9v9vAr9sq23XDe0E5nbHAYgsC8qSRO3eL",
-	"vcN+u3QUHk7uS3evX52vkV3xVLx+dS7zou9G9WZO34iq8ozWlCwZ462iS/cp71jTNB3kg/V0sHs289sE",
-	"jrgCkHZo8G79MvoLEwUfg4dGsYkRm/cEsoFEmULWTLmI29R2G+XD3XVnTSyzM7RX4Jlm+Z3J5ju4ndU/",
-	"Zht4WwBSl5v6oC7sqZv04HQzX9/mmvwGk7eyWWLWdieHuW1f3p1I/6Js/lpKgGZV6yOP2wjp4sl89Va2",
-	"2/wFnVTzX0Ta2D5V3D39mPym7RO/ZNOqaph3F054bWlk+hIiqooFJDAI5lWpkF8fMWIzJkSp6ULbblMr",
-	"t8FG474a0CTCbRCxrS1E1hOiDA5WeJBfGFDdbJ2p5jjtiVRZpYQmwHkIwAlTkSbw4Gk4hX+1TlOZGPI+",
-	"w4Bot34P7FCSu2yetu2It9bayxnL+tph6UqahGp1pQdibAFGE9SRYXQgqfGr7AFzpWLvyxeg9GlFRtSv",
-	"aULJLWOxxCKzvXcXjqfr3cWSJizj2wYajBhoMNkh1/NQGlD5G8hnsGWTWbU/Iksn6KwMHBgJg/VFo1tp",
-	"8O5v+A3/B3kJdcATGkVQRiQJJTgpAjjkBgWK4l/EoFNMRRSJpcQQpH5lIiL27IYTE0QFHIpQcOxVhSU1",
-	"EE/T10mS8oAlZPRpD/4cdfQ43sDSGwRvcGePV9DpzCf9YzKZUz1NZj0lUiRKX5Aln6NzJUz0GBb0FlA3",
-	"XsPL9QNBjskBiaCTKGckjQ3k+P+rR/gDDgHylOH6yx/PycHBwalPZPiX+Q7cDx3yO8fR5bQNvxpoM1gD",
-	"5ycYLASPnKI8g8GmbwtnXCTQa9P2rpIwlDOEk0EHkyQjOCvgX/JJyiMmpRMMRNsjho4TI0ck6lkRcga/",
-	"IGQNpJKxJfTvZgvjYBqBk2Rk3ovuKa1bWKPBDkJf+vKazkYd4+NKGIBy4hiwZhJvgVXA9X013YPq7pEe",
-	"byCwqzxm1U4JF2MRrAiLZNbiTl/2N/jisNf/O4xp9Cpgi1goxiervV/ZakQEJ9S63BYGtCxhMVPAiizQ",
-	"uAUcMBOAMdmYHwZIMCPIuPTJtc3luGUrHL0tN4ZROvh1+bmBb2gE9ZTE9KEjf7N95/5uHkNGExGwkT53",
-	"+qwKjhSfKhkGjIz273ojP2tDY47agIz254xGav7XyCejfSghw48iZpzGYWdFF9EI1nq0v2AqCSdyZJOV",
-	"bfvhBebIv03Egqk5SyVCLEThhHEJ8tQoKRdvf9vrd7qaeSaRE91aLpedhfgrjCLaEcls/+Ltb/v9Tnff",
-	"6ZkGXM1zqo29XqcLFUE4UG/gHXS6nQMsmMWy3/273j7iP+whjo7+coZthDL28SrwBp4+CAik8BNeCFgY",
-	"dME0N6gNSeSX7Gs24H3xt14HDs0mF56jwokxDhkLLlE+9LtdhGbnyjQ1onEchROYy/6fRk/PqogzCfjh",
-	"o6n7WdBmiBKwEKBhg6gpK2xw3sXUABT5RESB06iviNFe9bJsUvu2syIIxHSxoMnKG3j6zebh1gjL+gDb",
-	"3YQwHrD3FqhFYP3LChrAQK4z+dZE4PCQX9nK7B0w3OciWNWvhL0kZIXFN/4Gd+9725fTecA5hqZ3sBsX",
-	"GKm0Cb5NtiPbBWfpv/jrZ3L/cxh8QSUGGs6vqTMvMqArCwh5iSzScP+QD1PJRmQ5DyPmhJK06BPcGKLF",
-	"rcZXFbe6tNKH25fqJ8HZDtYW59dydQv0XMnSZkxtnGC3FSm9+XUHM/2JqZbTbHGm253UF3A647QOWsut",
-	"a81JCsjJrS2lnC1tH3jTwTQpEGfe53SdCjHy+CCGMwW95zE4zTcgD+xR8phsZn/BFmOWuHpAbRcJreRo",
-	"3S02SAQbFYYL89z7LOO6T2snqwkCtJDWAEjJlqgx638JPWv0QmlrhYvl93Aua7dvYN42+HzP414p98ff",
-	"hcR/E2O/5PWT2N9OAZcpP5tMWLwbYf/ckIM5iC3IYvthzNNkt+jhr2zyYrsNKR4miFNUp5s/wX6MeeV+",
-	"EZ0cohL66n+lLIefGKwhqdsa50yx3grSsHUKQIlm5Fsutahvza6+THmzC90oz+dKSOaEhEHdEhWqvyoX",
-	"piqHaP1NKkkZ+cFYt4AeF4dMdsgbbS4vQ6klxUTEYDRrumFZBq3tfiaScBZytJxn0OZJJEYu54Mc1c0D",
-	"31eYwxZ86BZdfj5XvjLr1t3MUIMzcoX3NKEsYw+cTTHdoen1zyHpv4IW3oCLBT2Lpt+Z3gs6ZpGfNf0a",
-	"3bLVD4A6MtKaewyP9GFHAfVv7NS1ZGbrB0+FLPlhJiIodaxaKxs2ypcq8/WW02MdBK0P/+eHj//5Q+cf",
-	"/1EZJs9cv/3ueujx38i2B8LZbtvbohXOlpltDx5TIOdhyBHoa2fmfpawXpI15vv7qSBV8merzVm0MBEY",
-	"amSqX+zfCBSF+Xhoe1J0fqLrPVSY1V9lpFKLy4wRcuBiiNm8zVp9ZWBKv7m1yolFTG2yWS3M1ZoZtjgZ",
-	"xYy66mnaS90DgTNte4yqjtB11rxiV1Zzu+V+bLMZjM61Q/M7RFyw2sWANBID3EhGBjAdk1afFY+KnZ2J",
-	"2TA6maOnHL/FtHjGA0mkEJwlGJQJJR4watz6Nl3KmutPpDMOBR58gwCMV5quRGcAZWdxIKWSOaadeb8B",
-	"OyEzgS6AQOhnSLF+UhFPrkzHBXugOXMvtgrwBgfHx19aaQYvLXwhkmgemsy6OP/PCUPh45wwAI8APIn2",
-	"rK1W1OwbXbLO7fCKm3qvTC2FftCCMyhV0AfiGdaLYhWoAcACEZMwMmaaILXZAhouVLchCmC14wJW9dyq",
-	"t7tRQT6jvozJjNpqPd7r9fYOute9p4N+b9A9+cMrwgaZa/p7Bz19Tfdg0Ovra0I9ym7vlxd//Hrwv07+",
-	"9+H16bv+xfHzp6+PznuX3Xde3jqv/qr3RRCKgUlD2JMhpHvZ/m7eTIgAHQ4tjtW5iFd1upMmS2On7NKF",
-	"g4+EwtTvSxBkSedrZoGJglLllj5CbDYrwFwxbNjOuPIJ45NkFSurc4H5tuTklq00iwYNKaN6CQaodOie",
-	"0AhilxhAVWnCWfCMZFhxWYt8CKGOJoJPo3CiRnl34GrNS7+2yM137R5qIw5q6XlNUvTaU/QljquZqGjg",
-	"kvpFjHfoktIjzFm0ElnUvOBsaHIimrqokG8D8OFGbxUs4M9w2de35rKXb+JHMIdigPYZoaanWq/b7ZA3",
-	"zjmBYvvco4K6EOITJCxiFFrr7Yi1AY8oqoDfM1/7HdZCjxQSDDG/OVcWQaF1lsmH+bECeEFBJ5V0JTvk",
-	"zFK17feUgUDAxjlYwZiLlXKl7yJzpl8Hd+KXJOQI6LTOx/STvh8+hsnE3lkahFnB/orRhGiNABLrAJBa",
-	"85mne93DvW7vutsdwP//8NqfjWYsrdduFm7Vd6bJ6IH2B30caF4ZPtYEH4cxi0KEc9you7z13C7G9de9",
-	"xMLEb7GW1TxmF2wBeuW15AX34Oj7n/U/wy1OoNwCnUNusnt20XbUjHOJGnm4YBn7BEPROEQNdgZovivf",
-	"po0tQp4qJp+5FZ6aHVRalYah5JvwUEFTqYZ3TwpquGYvmZ+7KT1mra62rt1AyxRrWFNF8lEQGAWCKjUm",
-	"UL0sl4bvVtEo5JeOGQAzF1oT74JozYuNT+M+HrH2QsoGEGIKSdTGJ26o2iuzu01xmC31yW6NgV7ligit",
-	"c7wGdywJp6sHR2hLtXCQBjleYTG7VvR9EjBrL1AeAJQKTVzjAUreZbrwiW3bYNubmHJdklDFOuSKKUlG",
-	"MGy0Xkcg1jHjM/cBjQKq/w1G+blGwCK9NIGjQmX2CbTvqzBL1s83rtnO5fO31dgvGQ1yjR0Sd9vy8+b+",
-	"/AFykqDWwZLh8GRU4HBlkwWBYsA47SH/WwEWZhTlCGz426pDzk2jRuNRdBRqv9vtVrtdXuIgs8j2rhwv",
-	"1ewcvSrdQfdou1flJTpFtO3ovbLmslNtasCiSu3YDGA/xUYgAAJZGR4feCyJ27hZ3IXaZNnY+BQMVuj9",
-	"UCiAd5uF6iCFrAv7R41WFXD6tyRMXGXXPlbucovEhAZpGCa8DyF7xuk4gvg9lj9WxXvNNW3i8f9eQVu7",
-	"wdvjthnZPFJatnRIrUT8+U8PTc7eFJDNsypNk1vTYIFic0HI6aEcW2ho/VMJQaZsecOznhnSN49inyaM",
-	"BdLtBGKqDycgFbjQq6c0f6d8RSJBA6xuqE8ev8oRkb9VNlneDvL+KeT2GTvPIs961eq9GwtxawrKqGpB",
-	"UNutvuzO9hnmG0PwzvZ++5zxwlrOwjuWryVI5uYL2iJEX78C3bbEtcO8cgeIfPdM6QHZ5fVJ3/dnFA/P",
-	"+97AIb7NJmbZ3xvYA+TbPx6P2BeTSZokjE+2aFxvnOvW9q6E4xYJ21lozGZhDqAYItjtM4tFRbhY1uk+",
-	"pjtAri00QQ6pSzIEb3G1GtXrtgNm+rg7I8ZB5C75U8FZ+Z/d00G328aIyPdokwmhNQnpY15JHh2Bsucs",
-	"MzgjSER4N9juOw3vLiCjBEgFrKzvjJc1PTQdg91TaYOH5zTSOlqCtatHR4dHf/cNCm+4iEUCGbwJkelY",
-	"3zYGjEz0rLA7xhWJWXLD9SJZ1HU/h6c2baqAipyYDJiwoAZORWLqdBBu+YZrrvLuQprmZhQ4DIRj8G02",
-	"i0+S31+98BEI2TbvwWkYO/iGA5IxYCsSORdLKJtG0LnX+mVRyCQi7kEp9GG3a5qlACcY6TmMqnRK9kkv",
-	"yn8ZXrPms+NKWrdIfY51LS86OD7eNTNS7JPat9tX4ETe85c/vXo9eHd+9tvL1y/OLm+SG/7u5eXVqzev",
-	"B/1OV//59vLNi1cvBnv7+7+mCbX/ffla//by9YvivYUpldeqOmvEDOtZVqPNcAU3siHLMyBkG4QSTORd",
-	"8KbrjWyJQAPCbCW/fyY1SFK+Y6f0tckotC0Yx2wlCy2HEKO4IpyT8sewE79tzdBlyl36qCwZ2oGaNgC3",
-	"Puxk5aY8F+I2c8oaWBFT45ZXZuYgCwSSgjKPPrh4Y5xfRTKQfnWFAXTPODjkr+B2b3bOnsMGZxoBgNyE",
-	"AIyTtfXa/IDnjhMtiQkPZ3MVrSryhk5Me5IhNok3Hci/3NNPdQ5btevUU4uMY9cCcIoQJsji7RgMpA8H",
-	"vY8ZpJNHk8k8vKvKljrul6d9gI3Xy87szatcgsT74L2GnvFaVfmRjZOUJiufnMVJGPnkl5Qzn1zpw7cY",
-	"GxSd1+IO/hgg8jFkgnABnWgOeh3v40N24ZJJfbYrRM8r53xQww52Ij9YFGEUBYFytIiCNG392WEU+HKM",
-	"gO9ejtRxkYW4Y/VMpFAA7nQCgVzbWXjHMIRty0GclFzYuSXlbo14rjrCrxPKbb66AbYJOXRXNb0/yFkU",
-	"wd0Wq0YkCIBNzjIgmBzwKFvH8QpUVXikhWfRlio0Lwo5GWWT7/Q6TpP+dTan1+ahEYVd5gs5MZAGrPIb",
-	"McoDwyi3DfBF/QDNi5ds3JpDt2VVL7W2fE9+cqGPzmMw9dwVcI9d204WD9lXvzCm7Tv8dbdy13Gk6wLk",
-	"BaJ/rYAlcbH0LXOBrp5Zl0083J3duQFtDmRhINgN+eFa5Z9ivNm/94u+YI3pVRmwtyEPGtfr/iLGv+rr",
-	"N9b/sjaPM7jEm6Or0KMe82SsbbIp0EonChWlncZZKyPCrerQd1Xd3rYK+r9ChPgXMd4eFtZkXyzm3ZkX",
-	"8088MPZowp8PUtn0E7K4XV006hcx/nqFovplX9psSB1v/VOMd1YWqh+2m3V/iMsl26x99FnVuoCvIPtq",
-	"Dxpx4KUd8pJO5mT0pxiPjON1QpMEEC/JL2Ks2f4vV29eDxxERapuODauA3welmTtTjKXb+Y0+1OMbaYO",
-	"JNsaV5pKGF3ccMYDieVFi4V+dRSiszlZkd4RwSIbaTzB6KjnnE0giZVG4R2r8tris38RY/SAes28kjD1",
-	"Pby36JmEXwZ6Ijc8oIoOyOcvN/w+Lkaz4jugvR8BmvW7I7/BhPIJIprv0NF3ZgWooSV8SaQlqrKtPF3B",
-	"miWQzKkkEy0gIT3uhqM3PlSSRdNicRokrZl0Q4nVNlgArdeRjHDtRmRBVzccX0/wO+mTkV1Q+N2MzuIL",
-	"yMpcFbikknl+9TTRM3mLZESUIFKJeDM5NRMebhXtRj3v0r3wvzPkZ7YQq+1qRKlG+TESzJLivliCKHy9",
-	"2/wy2z9tZPv2jQiFjlhO9WooTY21AdxNKA/EgtyyFdZxoPPFgtqwRaxW2JgNe2FUFqMqRbX9YhGwTVUj",
-	"FJhFEcJbiyUHpoPKPPixabEwT9FbxoGJdGoS0y7dMsmvn5TmvP5eCWn5/TtORhOJ2QIEd14vJd1Acpv5",
-	"ztaks+uswiBhs1AqA2YO6Mw8IEqkk7kDWRFazUUkzTFQ/Qz3PQEV3YSwwZQ3qdKcAR6278DYhFkGuA0X",
-	"w4CAZgFUFSIXdUlym0htfQXAa2kHmWYlbBOqaCRmKUQalyyKQByGCdEaEEjKQbmtroHftCcK4/F+Htyx",
-	"B9vChCRsIkDTk3PGVHlBLeQPrkjeoXkBtbHwY20AXSQzpoYZmNGalpabzR+/YQrhjzDMh9F9faJggQra",
-	"55flt+8wQbDtRL8Nis57IyOgoZk+EqAXdshraM/IlAr5TI7gIKokZEEehjBeOmzRPMgjms4hAeEUhQZy",
-	"DQ89xA2ywxGD7vrMBUmAwsSlbds9Fam+iUvFaNDJwPyhQaU+GMMFwNBDl0r4O6ArOTJZNpiFgxO0AHE2",
-	"h0cLuGcZv7OiEs+a/pRy8xliHR1tHcq85goZGbXtDwzyBAUeWuIUiDIEZVpRAMEUKPnK21jUQfU+RIo+",
-	"JGPTEX+w1vfL2dzxmcryNR9Bbg6QpvbcJso7teiM6gaYkDYrLFrBZFypQBSLIvkM/4BwoDlsIAZRXAVQ",
-	"Rnhp7D+QsjNBBDQ1QTtQ24xw7dR3e/2rpcjOnYSDV6ZU323occvFUpKxUHM8toCHlfd6NRFAFk2rMhf0",
-	"Ffn+v7XLuvvEk2/A28O7IhUaxT3OJ7kjolzQkCsa7jqRqFSbiCA52W4StQwneoIBXXXIVaxNDCxjhhh0",
-	"yIlULJZ5lNl6IoyDAGgFrQp8vsz0v3maqIH1kj2RxFRvS6B6h+EnzIJZ5FV/SsAojNbI+MMqYO3KPqqZ",
-	"0tx+DpLVEBLGbBP1Rjb0hZ4E45RPIED6HaDm/JgwhvtmK1uw/ZJfys964LmwPHMP2OSueTWU31JVySCd",
-	"1C0lJrfkVsQhJXEiZgld5N1uIAHWaVil6VMbEmMq2aCo/xhLRxv1MgMUtDbX+7kAOBfUZUIFNgdY4+gz",
-	"rikesutzBctzL/nvPuDBkXbFPilv4O3p/0HeKzn76SV5+fr88p9vr1++ID+++u0l/HjDO53ODYfPL1+/",
-	"qL/Ma+FoKkylJvqsf/RBWaRE0ulOsu3fJ6FiaxJ+d6dA0VsGBcG7pf8L4yYIZdErBDF4y3IXdIUNv9Br",
-	"PBXJgiVELDlLgEaRZyNwAhcqnFh8Ek3eUAn/pxg7le9hpqCDTqONBi6W+jstN25ZXIGVpuf/5o4lu+bh",
-	"31i9uMaaRYfnlKq+W5JN3ot7g1c6az7bbv3+a3iaYXJN3My4Co8UsU5YscMv7KT5areu5Z8ZWucVPeZC",
-	"K9DgeU8Q8lCfwgwoEbEdBoTecKvYZdDRUzz8twy0qz9FWAQ9lOlkwljArFsPG+HdcGjoZ7DK5pTrCzA8",
-	"Kiywfg5cjb3ibtnKN1q1fjqWatVXQZst/kaeZnz3gwC+WuUFZG9sewTqpJ/ZXx/XOzEb2wFMJhqY7jW/",
-	"CRx63bvMpfvZdeZlDzo4V1BdRfMRmtGRUG0/RlsidnjPVq/5OcQusTGlMa+NcEu57JDrzGueAZVocjeP",
-	"D+p91pZivwd3rB3LvRZ0k0u25liuk6BmKTZlOeM3eiHh6BsnuRPbotyCmOm7bjhWwQEDktLCE9ICuymk",
-	"RectMZG3aHaHwTd8tesiRL4Djnck8tzzXuKv9X1ZjrbAXj1MMH4X7KOzQ7d5Q4L8Grke9tXbCoGukI4e",
-	"Ugl0w20pEBJ6tQiHujhLp6rwFmTcRCQ3vED4mmcZrL8qGWoKNr5DEdpSOXSLYe4W3Z7NdLGO/8wCgbRX",
-	"vZJrhd+93h/PHCcpzcotrPKjwgVrUxxjJte0KgbYUWdH9XEQhUzY3jQKZ3NVoJzdHS57TlK+xcjQF7Ql",
-	"r3b9ply8qIdnO1+m3Ml2/newhFLewApKuXT8WCxMHjONN0GiyEhR//lgMtyaxnuZ8q+Xxqtf9qXNHtXK",
-	"2ZTvUMamDjssJVM/YBceImnRX7pp3zCb98FAhjQOh8Wu3lq9y11dWypgzgq1NZO5CA16iynZ+dDz+/6B",
-	"f+gf+cf+U//ko5/XjH446PnHff/0wO/1D/3e0ZHfOzn2+72nfv9QXyg4M+U5H3r+Qc8/OD7+6HtLxm7h",
-	"7qd+79Dv9/z+iX9w5B/2/cNT/+j44xd3QKYBDrI7HlAMSGHJT0ncHQy6h3+UW5xjk/Nm1Go2pM6rCr/u",
-	"xJWKanvuVA+lTR+azHOgX7DSaBSJpUvOhq4exFb0+gEsQW2muZ4wgI6a9vw25houGPkLwr4FyBcI1iYs",
-	"A40z6sUN/wsdHgkNgohJiNn+fn2OD8Xw7DSNIpaUA7sZTjs+8IaDthLQFcp+Se8AWuE2jKV1qyLivuPA",
-	"AWAVaQKAobzhBpMfvuiQn2FiWUYXZHPZ0B5eWaVe6l+us+VrVON0N4EynEcEFt7UcNKZpgE1UTmiCREJ",
-	"NuspQpuQN1Oz73Af1FKP2SzlfgGhQa901urgkfFQ1qaRpe2YqfgZhGwOEKMN3HxmTytgY2oGrcQOhvzq",
-	"7PUZpMfkQ9CrZ8jhSW0BmX7+8C8s1qskj+PDlu0/i124cU9FFJioOVW1Q1nORetCtrIpwBYG/QR0si2A",
-	"NgD6UQOudXzSDtDmG2ivnz2Lg4lgYNOEMW/Q9z3NXYZY0J4tXga76XzXtlq7siwXoSAHJ4B70QgXzPe0",
-	"Ea9v8aunoD9tnYPhaDVvPKh8Y1cPMqf4gXcmQ7p/LW5XmvIc1rlRhWks4i3r3m45GBFVFHOPgFqWyVdq",
-	"OUN2ZsNkDdUzl9wPUwDELdti4F7jJf+OMTSY2nYKwEUqWY+KfVKPVLWh7Ipnm41fbGp8UOm8e6UkjBPS",
-	"jeZiyTH7HbRM8DJrZRO7QkKWN6hZldE1G64mmO46FYnbcSNHfpskTNXVTsBqPwTpp4zP/tRylKwRS8YH",
-	"nS4xesGy7vReO9r4ui1vnGk0mepmXvhzg8XwbQrLbZrQoTXtW/x7r+VcNzCAvnO7XQ+qszuYZGXorulp",
-	"KrDGrYG0VzajyiZcmxhLfsgEr0pluhO3zon4RsGySxjGPdboIQ6RFFvb1BicWRuvvBmXYyiOhZpjxm4i",
-	"UgwFpGpJk8CFsNR6xw03SWdI6lmZFySsYeN9/Vlvaii4SV4GTohJocDRB6R/eMNRMMPju91BrwvGYf/I",
-	"6TjmpGvGVKr8NZh5xbVIvuHGStKsFObGArJglENSQbGMdWayA1bSlivRCdyiH6hNYOZaZSHGZrH5O/kR",
-	"+pVmWasLfQayrEVs8ZJydcOziE5xFut4IXJOscZOz0o/Tlss5HrObrgdFfRpgjRaJWC4YJlx0yFYf9E7",
-	"UHMC7iKnzMK1H6tM7BlTv8v7tHGBu37U9mYD/QMuvhaNLwVv/PNV80eHC/YHHNcHazhgQhuZ0T3YOyjK",
-	"A8T4gSZpAdXqv2OMIAbWcLxS+tUn3aOD7vGBtqP0WXIkUbmzme/NwvEQiM0bHBx3bQsr882p+VuC4RUn",
-	"4i6UoeD5mw77p4enx0/7p/rWhNHsh1736cHTw95J/9D30IkjvUG3c3ry9KjCclifLOYh2KcdHRyfPO2e",
-	"9vpgtrSZbL9ussfd8mR7R19rtmubUDdbbTKJ+ukooShU8dcviTPj07Xt1cN9nBnXbJ53R3ko59iAqDTo",
-	"bmGw5aF285F2K0daGl/XHVZ5RN3mgQ1kUDV6DXaRtA5Gm+lvXIuQ7rMLNednsYSuPVlvHZMnB4lFpto1",
-	"/Mt6VcMEG245wh4F8oPsSJzpRN7VyvVzsVjQPck0e9Si745GKZMIYX3YO+n+HWt6ADnE9uommoO56efs",
-	"hgNNdwg61CyUtIz13mKpEQaclZZ7KH6nIlmkEUWhZPJ1Kb/hVBtNiYjnrB40+r+Z/EFgZ9zFHDnFChY/",
-	"DHyo8ss4Vv5pGIkJjXzDYX17jn3TWso5q352iv21Y+rnR9R3j6Rvzqpf4An3A4hWdBwxH7SZOaOB1bAQ",
-	"EkeT365gn7HRmbaL4ZVAjQ6h7vgEGp/RZl+OiQ/898boMIuw3e9jl/SR3DzZjuV0kH2128zp64y+5YpP",
-	"sr6d/I5xyMS3yYIIw/OMjPRlQ0grGWHpZpYkGkoSaHW9xsdj1vab5FvZd98LGcPcvDtYjLMgyD2527e4",
-	"/kBv9UBsQrAA1i19x5zTli/qCSBAq7r144vyrfyG7omFgKLU+yxjfQJv7cy6jelkh2gKjef2dbosbYXz",
-	"Mdl3gD2X+SnqKv3vzQ8eUuZfzwi+8gZnpf27YgMDzZgfXBhXwtlb8clO2fZ30C+3KN6KRbo1K99Qy0L0",
-	"1T0DKrxF2ypAtbZXulrBtmYaWvEAv+HRCrrzgKU0oUmyQuf03VUMmTqKzvwMQmQ0oYrNRLIaaOEw6pBL",
-	"FoNA9AG/3UJyIbIkZHpkmphdwcFMRIFe28qMBjorKOxGeSskNRz1+oWcl4OKnJcF/fQKb+13s59pktBV",
-	"VerBWSRFvgaQxAKgMAUqqUtECPkkSgM2nJXzML6jnqlbOFqBDLXquRPmhjosPpsschrPzln5qDzMvCk9",
-	"bWsybHHWXy8vtvTe5p6ktRsrrdfSgu8uc7b04N1v5ENCRpW7PzAv3K04xIeuUc+3akD7BjZfel++fWsi",
-	"PSCSxuu0Uhawm+mlEk9ev4hN0gSyjT589saMagLSZv3H7MlVZm2hlj/H7bGVESaR16+61UpAxoNYhFw5",
-	"OaBxIhSbmGTGYvamrHlarm4Y89pe7z6ivDLrj9JiPCDSoCSV2avzLIPajwZexYPeY+/mgMwBYPjdBWA0",
-	"okGorfhCu/niM/Pcs+qpjoW4BY/WesqSxT4QJifESV7qFBMbMXmpQmHJ2/QVWnBb2H2A9JlT7m4NZPZX",
-	"6T6MxCGbgDNnKZJbcMFpm+XdhXM3lAms360VBtu0AVzqFO0doDiu1pfNxB8qUh/R3o5TBavuDtzWKFXu",
-	"X5K1y9c0adEislsduISqNNm6oEBGFBFNZjncHSb1TOY0mRnkNvMi9E1WDVAYoOQocvcWMwe+fPzyfwMA",
-	"AP//",
+	"Y+OYMcEnMCsUjcQsZXVCYRfKEkATPlr6TnYynKX5V8pSFKh5Z82sk17md7KyCD8b+0/vQ6jlfeWK/JYF",
+	"Vav1//UYawVCT9HTwhhR7JOySRoklYAFI5aciCRgyTNyy1YyA4Aa/TAyNo/7XidR16yMc8K8gbeg8Qcc",
+	"wsd8JBdUHzUOqN7tLJogWQ2TlNf1XWFRZJpFmYQ1Mk1YQR/IJH2Vpr5WJ1HRp8KUgGgx8+5CPsnSgJUQ",
+	"t9oW0tLLt8mRmOUUYFbNqFjeNPKdFFGTSIcOLNTCIJc5d1IV18G8tXqAgIOzZAkrVGVUOFSEfo1yBW0T",
+	"ecmCkPKWN8l0NgOla1hV41UE4SqvU+bfWJltndM7RqahwmRPJTrbtV27XmvDX1+FDYOt4gIXTs3Kw6OS",
+	"LaKQZCTnIlH4pxxBJNkSWuFpYDp8l0HLdlFDd7pb8xz1tRd46TcMGK5Ry5vJJE0SZhhfSczbureNRaxO",
+	"VuQXyA+piqkBFcDzTK4jJENTrIXUrHdSG1hJVHUoyhSIWYf7E9OX6S9TF9TQOVJIIc1e9nHjSu1CE3DW",
+	"/f5+E1uK1VJkbUluu0cmmztceHzVaMv57O0YFJKQ3W3kIQM3r5/AFWOh5oNyKQDeGwbFu0x6/jojalhr",
+	"spPk9gcc3bdiyZI1hQ+wNcR0CmJDxmC1VypwDoZ1CQ/ix3Nyenj0tCqY3FLvt7jWn9fA8/DMy4Ku5xPo",
+	"qyGr3Cb5uA3WdSVuF49TRagiWCEI7MW27NSGnPSJ1DY6lRbNoFPIvqkG7inDaFcztyzzbTRAjW9CuaYy",
+	"rBAjCeSFc7H0ydjB7WxYCnJZGEOVCeECdNe69VCpeyJJJGamSyJ6++BeE53ZENxeF7cG4Httf8NPWKbn",
+	"dkCscVBss3fgV/smB2DG0JZvbUZnBSq5j+P9KKmu0Bc+ZonRuBpqkEFlXWGbGChTtN6ndOZUCuQBvAZP",
+	"VULRqGZgJird6oll9o75mfgWf33xqta+RL5rO1AtkWxp8oAUZFMFrkWd3lixOKVj8/AstfITXYT9z5WY",
+	"oRGbKuMb1MwhBOMNKlu1DadZCJNY4FttJTXxXhZX3DoyNyW3AzrIwCkAgWqTzSt/z8ri7yFbLvec5Q0T",
+	"nK3bTsVlH5TbQ0F/1PKgUu6u9WZrobrRGRsmbBLGYQbQ7O7h23QchRNCZ4zcshX524jOWK/T6Yz+rlUe",
+	"x7jXryahJIxPklWs1mrsM0ExSsxoh4VXj55lXhiVO1sTRgM6jhqUWPreMgkVyyOo+iCxT6pBaPVL5c64",
+	"2UFt4tFzNrkdZnGK7bFnff1D49cmjlbpzhnJ/oj8zZief/fJ6C+pgr0plYpJNSIiISMuOKvWVHaDmp3h",
+	"u1fFGzGrhENsC9sHBxtC7I6tDGcLhEVtyNaA+0FWlZiSUb7Yo2Lh3AbhtaXKvXVcqWFSwESkfBPxVnBv",
+	"yzemYcTkSioGbX4P9H+mKobannFA79ZZSNGd6cCB3A9FRCx5TTLFdbmOS9kSeji8mqVgxunWRcqbwFVs",
+	"fQGZ0aKyIrIW5QH8AeaaLSt6ZpySdVVwXVPDXjvpKuajpzAUPKrKxbXlTNpU0ddpgU2jIvRvIZfccEzg",
+	"spWui/cWz9JeazjykkoyC+8YJzlnlQbBBwyIwjmAM1jr6ti6KYU+mttd+CajaIsT/73NOotCbW2NV1Cp",
+	"1CE5lQ/AIusQeTAgtqmgT7BBp0+woaZPEjYLBfdJocGnT9baa+qvgJUOId3HJxM6nOjxT6F6yScqkuRv",
+	"I70Eo7/7JGvkSf42mumVB5f/yCejvK3n6O9Ad1kT0A7RB3JA5kLqAYpE+cZa1RPRQw7vqGI4GuBMQ32p",
+	"7BA8wQOSJhHeoo+oT+ZKxUN7JMoj7pBf2UpmANNADNpcZfxu8Prs4uWI/C3viI3O1V9/vzwbXr58++bq",
+	"1fWby38OUUycvb8ajv4OH/XiD96eXf+ctc1H+f4M0zawVuyWxYpIRiOG/Wzs8YK3/+Mf/6iKtfS7FcLY",
+	"BXZtgxsDd/2mb6pCDUeyynvqECpv4UQWYFxRq851WGYz/9bZVJYGUyeV3lItfaqk0X0kT7mBavltL+lk",
+	"nsMP6oeZbE69xyEnUmAURd+ddxs/6Bay/g6Oj7b5x7cApFBO9PZSJRIi5xDckEyzegO0gExrwYLVQwBT",
+	"qlFErEpu+dLHjZpeXojfCkp1i+5Vr3E901SwNCxZCxDlpF9xIurza5shJ9aoXci6BmXMESgF56IgOumt",
+	"6VQvuKns58IA9MG+aYGRJ/3cHzXQajAl0BnKtWqGPtdnZqWUkVD3Xpf7KDWtYMkcsX//FXkUUXoWRYZd",
+	"LzJB+gziJVoGOqJBM2cAIZWlVW/CrUtMqTEreZDnOj/FuwiluA3cHi23wmlP/YCoqu04rfkMtoQ24dQg",
+	"lLcVdZzoXTNZLdWOye1yB1Qbtqu064cZl/eAeW2uQ5g9wk4abXIIH5KoeG9syXtknbc07dz+5q1W8BV/",
+	"C/e1WsS83m7rnJrlL24DXct7qrea3Gu2fHfRFr3SqIr3eF1gXnZvOmmQSLnd1stCOI0p3ORYro28tuZ1",
+	"A9fciBG2A2iujXhcLldox73fpgqUKcjbL5QCQ5JVh5TZOybhA3SiNgcNb3e/hSKmyoJ9RTMBs50vLhoE",
+	"YssQJJoMiuOrLHPbbD6szaVRol8zMMeN3Ky04xVPNKuygQQsW2tHBW/uWAIOI2mwE/PyNqQFQBumgSaB",
+	"9Y2NxZIlQzGdbsePhi/JD4RmJQTvLtAYnKayOmfQt8/nzR8P4Se4jQVETKfVz5V0ytRW4P0rvKpGyYNF",
+	"342Gh2fj0dU7lA3t6OPCYLpztiTvLjrkvbERjacOmj9ZCEjEESBnGBTP+MYkSqViidYK50JbncA3EmZO",
+	"WyxEFc+gcqjYIo6ycN7Wjgr4moaqF1UU0+ObX9+Cg01FFDR9tF6TZlfeG0lbLUVyO1zQOG5hx213Na8Z",
+	"dbZAUZMLvLNAGRYrkDtljAa9NJWsUbLzFpZQwUBM08thGDCusrruTZzkV8Zi8vvvr15IINSLs3NCgwBq",
+	"w2SdT9wh5WZbad2IsYhChBLcLmYK5RzbIpA15R1NG0Y66t16Rkko5DBN60qTAKBxwuqvWIiaH5phLsHt",
+	"5ff4zqj8TdMydcmIDCerw0ImT0vzrmIh88hpqKKfDd0iLEDvgq4gVbpDzvgNZ4tYrQB8GTE/VoSni7Gt",
+	"0+xpokdHCRBZF5y9WOgMkI1l/clA/bXI/XDA/Vvc5QLmt7gtR4hufFNpV7MX204u2UPzqWzc0beJmIZR",
+	"IVlQE0hAE00RM8ZZQquRTy9FVZLX6C5kS5aMwFstO2SEOe0jxAIESBo/Kx3Qewj95QACHf6+4blTU/+M",
+	"+ZjSgUY1dpd9BT4Ev9Pvs57q0Q3XpBUIt4tVAdcTR6rPQKlSSH9nH1M99bQiX+k+JZntyyc39tys7wBZ",
+	"n0tWiXV+j3KlTfA5W3sZRqI6JnptUWhtiCqD9TY+zTGLBJ9JokSLzoQxeHhrk+wysFqFdDkgY6aWzERn",
+	"MYZkIXKhwWgGG1sYgkgRL9C8H/lY44LGy5RnBY0qCWcz1Iu23HJtrqysC7SPyUsDt9T6XaZ8J4p6yh9T",
+	"SbcL1by+LS/+zirdNtS0OcvqMskc+HtBeVrDI68yg6mqGFVifBU0P2tBhojLb2JJA8z+E8mCJQgUABKv",
+	"f4itPvwbTiE3MAP+0OJQVPC6f6UhFDSCRgl4mDWYxQ/A+b6XO3JH2PTYjnITQP2V2y29uSF3DnDxUEVn",
+	"2wwZjVKrIGxJtGID2RpJyjvkLIqIZivweKcpHAZmFqlpR7xut7UxfbSeNkzYjH1ap6wLqiAvhfKVAfvh",
+	"mfXgZ00HVlzRT3o+P4nKTJmqfPc0keEd224IXKXjPZwNlBvuTPdXdNac51zTWQVwfJkFbbYNGoQTt1oK",
+	"zhuqiTK5YxW11DQOh3csqQ5JX9A/RQISaBFykRBzIcpIaFPIVUInSmvUCMFRvI4GgfQzBMEFPE3TNaSX",
+	"JIzeVuYRuklftZX/mdo/yQ2FzT6ckmFReEic66aNHmJ1WdPkp0adsFmsUHjWoplvvh1bvJDmQr+wi+sL",
+	"aAZZNeGqlawkH6d+sCZ1g4AVgIwoooh+AxBSAPjbISN5G8Yj4E8ScgdS7oJB6189pwSyUmRkadwVZbKY",
+	"r6KllU9GP/886HbBacU+0UWst9br9gfdLghlpViib/o/f/vQ7X380N07/fj/9z909w4+/n3Q7f6H1zTn",
+	"0e021Y7ZY7dGuhB8tl71HId69aCl3CjPEB/lXr0KDDCaRKHBNWycCB9R1e6WKj+rmzlVeQxAcQWTMc+H",
+	"ypJZ3K7aa+20KwLSkTEw1o3XmjSqa1B1sAkiZyxoWhtjW1Puru28FtiqNBoWYPpOKAnebMC29JdtGsJD",
+	"6VHV7IW7wk3hmSoq2etsjBJHcpettB6+2Ty7U86w81dWsp4Vn2R6d8kFgFq17V+iCU0lK4LfPsvSpSAr",
+	"EvRdyIG4Yxww1eWKT/KMOsuHYsYDPPPadlttAkf1PS38W6aAUcVmplKgZReACu/y9tvKACf29Rt8cNd0",
+	"doGe6K83NxMObHmXwuVveRd4Dxt4dOuXTr/XN7iQ+LTKdQwXDMpwWmCYYomW8UHU12BNE8bqbla2+hMT",
+	"t7Ma0OonaRNwiBdU6H8iYdAs2HT1w1pSNafcZsgnzCcy5BNmKlDtzEZ5WFIuaBSxpENem/aooSRBIuKY",
+	"BYPsiCohEL8KDGoj/LKGhACGXZ/uDlVRdaB3bBHrZceKNtvEElodgW4CqzWHUl29qDBbyLVk/0pppLVV",
+	"1GOsgK0JV7qNp6rKc5dz8YNJpVzOBVhm0oh8qjBTnRt052ZWh6Gtn9GYq3B6bIcuyPAKTB85ClnNWGnQ",
+	"XPiksmrlHVLMKacBLkk+6gLSaopNPIDsi3tepOBNx/DnzO7d3tjvTdEJWGmm1ARDatupWsCISKgn2+ss",
+	"q7wOJlG5vkTQTnUXvrSMe7V2qG1sfAr6GCSr2J0e7Q4brd4kdsfkb/DxXYtbxr8Bquzjgd5vffU9g9YJ",
+	"uxMPrUVMRAObWxg729RnVpqeExAxRDIeyGcIDRoWGnib2rGANa0Z0xznAXOraVQqalyGQHY7ObVAv4/n",
+	"A79OKJexSJTroaapEpo9TSee782FogFwq3G1zlzRtLcGMkKQQGDdBzqkYRPvrmJQPSaY8O9GRLKaRgRm",
+	"AI9C5QhkZQOkaSIWbcNj4605SvCyn/TFz7ErmN3GsqolFUn1tRj3eYbg2+B7A7eLIegwQTC6xpoCvP+V",
+	"YosqqlCiGqQVWqdlih5h2O3LhZe1cqvZYmWgEFtHepUuUEfnoZyzoPk9JRKGzYQJOltllyzHj8jeU0Xs",
+	"ha1zvdHe3cLzq0gWNxD02Qj1KPKitI0UWhQKCbkJv1+fu4QLj3XiPTDwQiMwiL5nIfd66oYNX7c7EJFo",
+	"SyH0Ona11gmr0KubOlN40A6dfhaO6+Dwfgqf64Vz0Jotc9D6iglWEZkuFizAvtPZoGWTqGlRt/gpfA6e",
+	"uroeMmbF3l34ma7omy7rwm2Z4xTOiinUzg5QGo1XZE55AOE0+AXv7tT3E6pZF3Qoiik0RTR1Ow23Bxen",
+	"QmFFPxUaB6azJoZ5qCIRo3kGoTXUmiLPWJWjUs/JOkdoqwzKjClfkYWo6bPjUMIWusZ5PrEtI1le8ij4",
+	"hPlkLpZQ2W3wLMEggik/I9IkxrFPyvZgaIicXjem99bkglrLdhuG7X1rcqNip0mDe0rGeWuMIAwAxwBw",
+	"I7G6HZPJfNLtnGpFM9RGIdP8qnmmQZ21CTX22tQWCfJA7FtDE0hMLdmdEDg0XLExaDO+eQhGfZ0Bnqn/",
+	"LgBg1r2p6as2Fex+XfT6oohcJ4N3F3B+INs6VNKGkmuQX9cqKqRX5DcuT646cwVi90uCprRyOQHXCl0t",
+	"0StqUbXQHg2AxeEozSnG8wt5X27fmZATqU80jQjI/Q4Z2UUDKjBC+N2FtG6gO4YrhoqWs2bfhRz9PsXi",
+	"v41U+h9J8n1Iku+HyX5fnNE4utpidm1K8DDG9BP5zATJyggWcsUnjfwlRRiRCjiLlxel/J+6MvSduNMM",
+	"ssv6OOZKxXKwvz8XUn0YxCJRH4vDOur1t1e2NqydLWfal+oYHrbiFYHM+y8YNJFuUaFpaPE3vK1VNes9",
+	"/Y31IE6vTSAdk74JtXL7UZCaClGuglOg1/XrgnlaIFmHSQZx0Ot2u92tBY8rPmkBEAeXZ1m/DaFvsvh6",
+	"RbUtxDoLhUnFKWIbhgxG16Q2CGsWZ9HIJFnpjTG+O0VnzSNdeTS6lGZX4c6ap4txnFQe/Kufz/b6R8d2",
+	"bJZDPJGkANgUcjJnnxCzWaSQ+a0vd67RmqVB4yF0RvUhJ6Mi+xvZDrmIOfVEEpqquUhCzZS3wxOuR1Cs",
+	"3+n36/M1x9Ors9dnEDzMUE+kC9eij4SNpq4scAsvgyQeV+ZBus7ejXuUXfjF99I4eDD/tmhV94ju1yMM",
+	"vSpEBMSUjN6+ubo21Y5vf7+28NxL43zWEtGSC4rtHL8Z5L2xGkQUgHvCRMozrylny3JUfPeoRZmkcxZt",
+	"g/LwW87nW2CfW+C9JAUtWyu5JcROQ6J1ECJFdOOMntc4ZhfaDYIwqknV2twIPcjDCeYVR32H5R71t/Fb",
+	"eAAM11Z9Zk/qd50nHZ5se9KfYowPKlSmZk87LEmCbY+zdUfwSJvKnMueVk/7sok+Hh6Dsnrq40Whio2s",
+	"2hZATuJUNmmxW7R5z9/+LguFxi3bn2Wk2WwNCzNESJkKsOcspaHM6YxqiGCHlS52wVk9OGSoMj8IyfTM",
+	"5o6ymYMFX1tO3bSmbHu9ao0mXMJCwhiW4wt7IjFlcCZEkKndzSa4YIvKXuBt4Ndtle264b2gnM5YYLEF",
+	"AXnSyJ27xd5hv106Cg8n96W716/O18iueCpevzqXedF3o3ozp29EVXlGa0qWjPFW0aX7lHesaZoO8sF6",
+	"Otg9G/ttAkdcAUg7NHu3fhn9hYmCj8FDo9jEiM17AtlAokwha6ZcxG1qu43y4e66syaW2RnaK/BMs/zO",
+	"ZPMd3M7qH7MlvC0AqctNfVBH9tRNenA6m69vc01+g8lb2SwxazuVw9y2L+9OpH9RNn8tJUCzqvWRx22E",
+	"dPFkvnor223+gk6q+S8ibWyfKu6efkx+0/aJX7JpVTXMuwsnvLY0Mn0JEVXFAhIYBPOqVMivjxixGROi",
+	"1HShbbepldtgo3FfDWgS4TaI2NYWIusJUQYHKzzILwyobrbOVHOc9kSqrFJCE+A8BOCEqUgTePA0nMK/",
+	"WqepTAx5n2FAtFu/B3YoyV02T9t2xFtr7eWMZX3tsHQlTUK1utIDMbYAownqyDA6kNT4VfaAuVKx9+UL",
+	"UPq0IiPq1zSh5JaxWGKR2d67C8fT9e5iSROW8W0DDUYMNJjskOt5KA2o/A3kM9iyyazaH5GlE3RWBg6M",
+	"hMH6otGtNHj3N/yG/4O8hDrgCY0iKCOShBKcFAEccoMCRfEvYtAppiKKxFJiCFK/MhERe3bDiQmiAg5F",
+	"KDj2qsKSGoin6eskSXnAEjL6tAd/jjp6HG9g6Q2CN7izxyvodOaT/jGZzKmeJrOeEikSpS/Iks/RuRIm",
+	"egwLeguoG6/h5fqBIMfkgETQSZQzksYGcvz/1SP8AYcAecpw/eWP5+Tg4ODUJzL8y3wH7ocO+Z3j6HLa",
+	"hl8NtBmsgfMTDBaCR05RnsFg07eFMy4S6LVpe1dJGMoZwsmgg0mSEZwV8C/5JOURk9IJBqLtEUPHiZEj",
+	"EvWsCDmDXxCyBlLJ2BJ6ebOFcTCNwEkyMu9F95TWLazRYAehL315TWejjvFxJQxAOXEMWDOJt8Aq4Pq+",
+	"mu5BdfdIjzcQ2GEes2qnhIuxCFaERTJrcacv+xt8cdjr/x3GNHoVsEUsFOOT1d6vbDUighNqXW4LA1qW",
+	"sJgpYEUWaNwCDpgJwJhszA8DJJgRZFz65NrmctyyFY7elhvDKB38uvzcwDc0gnpKYvrQkb/ZvnN/N48h",
+	"o4kI2EifO31WBUeKT5UMA0ZG+3e9kZ+1oTFHbUBG+3NGIzX/a+ST0T6UkOFHETNO47CzootoBGs92l8w",
+	"lYQTObLJyrb98AJz5N8mYsHUnKUSIRaicMK4BHlqlJSLt7/t9TtdzTyTyIluLZfLzkL8FUYR7Yhktn/x",
+	"9rf9fqe77/RMA67mOdXGXq/ThYogHKg38A463c4BFsxi2e/+XW8f8R/2EEdHfznDNkIZ+3gVeANPHwQE",
+	"UvgJLwQsDLpgmhvUhiTyS/Y1G/C++FuvA4dmkwvPUeHEGIeMBZcoH/rdLkKzc2WaGtE4jsIJzGX/T6On",
+	"Z1XEmQT88NHU/SxoM0QJWAjQsEHUlBU2OO9iagCKfCKiwGnUV8Ror3pZNql921kRBGK6WNBk5Q08/Wbz",
+	"cGuEZX2A7W5CGA/YewvUIrD+ZQUNYCDXmXxrInB4yK9sZfYOGO5zEazqV8JeErLC4ht/g7v3ve3L6Tzg",
+	"HEPTO9iNC4xU2gTfJtuR7YKz9F/89TO5/zkMvqASA83n19SZFxnQlQWEvEQWabh/yIepZCOynIcRc0JJ",
+	"WvQJbgzR4lbjq4pbXVrpw+1L9ZPgbAdri/NruboFeq5kaTOmNk6w24qU3vy6g5n+xFTLabY40+1O6gs4",
+	"nXFaB63l1rXmJAXk5NaWUs6Wtg+86WCaFIgz73O6ToUYeXwQw5mC3vMYnOYbkAf2KHlMNrO/YIsxS1w9",
+	"oLaLhFZytO4WGySCjQrDhXnufZZx3ae1k9UEAVpIawCkZEvUmPW/hJ41eqG0tcLF8ns4l7XbNzBvG3y+",
+	"53GvlPvj70Liv4mxX/L6Sexvp4DLlJ9NJizejbB/bsjBHMQWZLH9MOZpslv08Fc2ebHdhhQPE8QpqtPN",
+	"n2A/xrxyv4hODlEJffW/UpbDTwzWkNRtjXOmWG8Fadg6BaBEM/Itl1rUt2ZXX6a82YVulOdzJSRzQsKg",
+	"bokK1V+VC1OVQ7T+JpWkjPxgrFtAj4tDJjvkjTaXl6HUkmIiYjCaNd2wLIPWdj8TSTgLOVrOM2jzJBIj",
+	"l/NBjurmge8rzGELPnSLLj+fK1+ZdetuZqjBGbnCe5pQlrEHzqaY7tD0+ueQ9F9BC2/AxYKeRdPvTO8F",
+	"HbPIz5p+jW7Z6gdAHRlpzT2GR/qwo4D6N3bqWjKz9YOnQpb8MBMRlDpWrZUNG+VLlfl6y+mxDoLWh//z",
+	"w8f//KHzj/+oDJNnrt9+dz30+G9k2wPhbLftbdEKZ8vMtgePKZDzMOQI9LUzcz9LWC/JGvP9/VSQKvmz",
+	"1eYsWpgIDDUy1S/2bwSKwnw8tD0pOj/R9R4qzOqvMlKpxWXGCDlwMcRs3matvjIwpd/cWuXEIqY22awW",
+	"5mrNDFucjGJGXfU07aXugcCZtj1GVUfoOmtesSurud1yP7bZDEbn2qH5HSIuWO1iQBqJAW4kIwOYjkmr",
+	"z4pHxc7OxGwYnczRU47fYlo844EkUgjOEgzKhBIPGDVufZsuZc31J9IZhwIPvkEAxitNV6IzgLKzOJBS",
+	"yRzTzrzfgJ2QmUAXQCD0M6RYP6mIJ1em44I90Jy5F1sFeIOD4+MvrTSDlxa+EEk0D01mXZz/54Sh8HFO",
+	"GIBHAJ5Ee9ZWK2r2jS5Z53Z4xU29V6aWQj9owRmUKugD8QzrRbEK1ABggYhJGBkzTZDabAENF6rbEAWw",
+	"2nEBq3pu1dvdqCCfUV/GZEZttR7v9Xp7B93r3tNBvzfonvzhFWGDzDX9vYOevqZ7MOj19TWhHmW398uL",
+	"P349+F8n//vw+vRd/+L4+dPXR+e9y+47L2+dV3/V+yIIxcCkIezJENK9bH83byZEgA6HFsfqXMSrOt1J",
+	"k6WxU3bpwsFHQmHq9yUIsqTzNbPAREGpcksfITabFWCuGDZsZ1z5hPFJsoqV1bnAfFtycstWmkWDhpRR",
+	"vQQDVDp0T2gEsUsMoKo04Sx4RjKsuKxFPoRQRxPBp1E4UaO8O3C15qVfW+Tmu3YPtREHtfS8Jil67Sn6",
+	"EsfVTFQ0cEn9IsY7dEnpEeYsWoksal5wNjQ5EU1dVMi3Afhwo7cKFvBnuOzrW3PZyzfxI5hDMUD7jFDT",
+	"U63X7XbIG+ecQLF97lFBXQjxCRIWMQqt9XbE2oBHFFXA75mv/Q5roUcKCYaY35wri6DQOsvkw/xYAbyg",
+	"oJNKupIdcmap2vZ7ykAgYOMcrGDMxUq50neROdOvgzvxSxJyBHRa52P6Sd8PH8NkYu8sDcKsYH/FaEK0",
+	"RgCJdQBIrfnM073u4V63d93tDuD/f3jtz0YzltZrNwu36jvTZPRA+4M+DjSvDB9rgo/DmEUhwjlu1F3e",
+	"em4X4/rrXmJh4rdYy2oeswu2AL3yWvKCe3D0/c/6n+EWJ1Bugc4hN9k9u2g7asa5RI08XLCMfYKhaByi",
+	"BjsDNN+Vb9PGFiFPFZPP3ApPzQ4qrUrDUPJNeKigqVTDuycFNVyzl8zP3ZQes1ZXW9duoGWKNaypIvko",
+	"CIwCQZUaE6helkvDd6toFPJLxwyAmQutiXdBtObFxqdxH49YeyFlAwgxhSRq4xM3VO2V2d2mOMyW+mS3",
+	"xkCvckWE1jlegzuWhNPVgyO0pVo4SIMcr7CYXSv6PgmYtRcoDwBKhSau8QAl7zJd+MS2bbDtTUy5Lkmo",
+	"Yh1yxZQkIxg2Wq8jEOuY8Zn7gEYB1f8Go/xcI2CRXprAUaEy+wTa91WYJevnG9ds5/L522rsl4wGucYO",
+	"ibtt+Xlzf/4AOUlQ62DJcHgyKnC4ssmCQDFgnPaQ/60ACzOKcgQ2/G3VIeemUaPxKDoKtd/tdqvdLi9x",
+	"kFlke1eOl2p2jl6V7qB7tN2r8hKdItp29F5Zc9mpNjVgUaV2bAawn2IjEACBrAyPDzyWxG3cLO5CbbJs",
+	"bHwKBiv0figUwLvNQnWQQtaF/aNGqwo4/VsSJq6yax8rd7lFYkKDNAwT3oeQPeN0HEH8Hssfq+K95po2",
+	"8fh/r6Ct3eDtcduMbB4pLVs6pFYi/vynhyZnbwrI5lmVpsmtabBAsbkg5PRQji00tP6phCBTtrzhWc8M",
+	"6ZtHsU8TxgLpdgIx1YcTkApc6NVTmr9TviKRoAFWN9Qnj1/liMjfKpssbwd5/xRy+4ydZ5FnvWr13o2F",
+	"uDUFZVS1IKjtVl92Z/sM840heGd7v33OeGEtZ+Edy9cSJHPzBW0Roq9fgW5b4tphXrkDRL57pvSA7PL6",
+	"pO/7M4qH531v4BDfZhOz7O8N7AHy7R+PR+yLySRNEsYnWzSuN851a3tXwnGLhO0sNGazMAdQDBHs9pnF",
+	"oiJcLOt0H9MdINcWmiCH1CUZgre4Wo3qddsBM33cnRHjIHKX/KngrPzP7umg221jROR7tMmE0JqE9DGv",
+	"JI+OQNlzlhmcESQivBts952GdxeQUQKkAlbWd8bLmh6ajsHuqbTBw3MaaR0twdrVo6PDo7/7BoU3XMQi",
+	"gQzehMh0rG8bA0YmelbYHeOKxCy54XqRLOq6n8NTmzZVQEVOTAZMWFADpyIxdToIt3zDNVd5dyFNczMK",
+	"HAbCMfg2m8Unye+vXvgIhGyb9+A0jB18wwHJGLAViZyLJZRNI+jca/2yKGQSEfegFPqw2zXNUoATjPQc",
+	"RlU6JfukF+W/DK9Z89lxJa1bpD7HupYXHRwf75oZKfZJ7dvtK3Ai7/nLn169Hrw7P/vt5esXZ5c3yQ1/",
+	"9/Ly6tWb14N+p6v/fHv55sWrF4O9/f1f04Ta/758rX97+fpF8d7ClMprVZ01Yob1LKvRZriCG9mQ5RkQ",
+	"sg1CCSbyLnjT9Ua2RKABYbaS3z+TGiQp37FT+tpkFNoWjGO2koWWQ4hRXBHOSflj2InftmboMuUufVSW",
+	"DO1ATRuAWx92snJTngtxmzllDayIqXHLKzNzkAUCSUGZRx9cvDHOryIZSL+6wgC6Zxwc8ldwuzc7Z89h",
+	"gzONAEBuQgDGydp6bX7Ac8eJlsSEh7O5ilYVeUMnpj3JEJvEmw7kX+7ppzqHrdp16qlFxrFrAThFCBNk",
+	"8XYMBtKHg97HDNLJo8lkHt5VZUsd98vTPsDG62Vn9uZVLkHiffBeQ894rar8yMZJSpOVT87iJIx88kvK",
+	"mU+u9OFbjA2KzmtxB38MEPkYMkG4gE40B72O9/Ehu3DJpD7bFaLnlXM+qGEHO5EfLIowioJAOVpEQZq2",
+	"/uwwCnw5RsB3L0fquMhC3LF6JlIoAHc6gUCu7Sy8YxjCtuUgTkou7NyScrdGPFcd4dcJ5TZf3QDbhBy6",
+	"q5reH+QsiuBui1UjEgTAJmcZEEwOeJSt43gFqio80sKzaEsVmheFnIyyyXd6HadJ/zqb02vz0IjCLvOF",
+	"nBhIA1b5jRjlgWGU2wb4on6A5sVLNm7NoduyqpdaW74nP7nQR+cxmHruCrjHrm0ni4fsq18Y0/Yd/rpb",
+	"ues40nUB8gLRv1bAkrhY+pa5QFfPrMsmHu7O7tyANgeyMBDshvxwrfJPMd7s3/tFX7DG9KoM2NuQB43r",
+	"dX8R41/19Rvrf1mbxxlc4s3RVehRj3ky1jbZFGilE4WK0k7jrJUR4VZ16Luqbm9bBf1fIUL8ixhvDwtr",
+	"si8W8+7Mi/knHhh7NOHPB6ls+glZ3K4uGvWLGH+9QlH9si9tNqSOt/4pxjsrC9UP2826P8Tlkm3WPvqs",
+	"al3AV5B9tQeNOPDSDnlJJ3My+lOMR8bxOqFJAoiX5Bcx1mz/l6s3rwcOoiJVNxwb1wE+D0uydieZyzdz",
+	"mv0pxjZTB5JtjStNJYwubjjjgcTyosVCvzoK0dmcrEjviGCRjTSeYHTUc84mkMRKo/COVXlt8dm/iDF6",
+	"QL1mXkmY+h7eW/RMwi8DPZEbHlBFB+Tzlxt+HxejWfEd0N6PAM363ZHfYEL5BBHNd+joO7MC1NASviTS",
+	"ElXZVp6uYM0SSOZUkokWkJAed8PRGx8qyaJpsTgNktZMuqHEahssgNbrSEa4diOyoKsbjq8n+J30ycgu",
+	"KPxuRmfxBWRlrgpcUsk8v3qa6Jm8RTIiShCpRLyZnJoJD7eKdqOed+le+N8Z8jNbiNV2NaJUo/wYCWZJ",
+	"cV8sQRS+3m1+me2fNrJ9+0aEQkcsp3o1lKbG2gDuJpQHYkFu2QrrOND5YkFt2CJWK2zMhr0wKotRlaLa",
+	"frEI2KaqEQrMogjhrcWSA9NBZR782LRYmKfoLePARDo1iWmXbpnk109Kc15/r4S0/P4dJ6OJxGwBgjuv",
+	"l5JuILnNfGdr0tl1VmGQsFkolQEzB3RmHhAl0sncgawIreYikuYYqH6G+56Aim5C2GDKm1RpzgAP23dg",
+	"bMIsA9yGi2FAQLMAqgqRi7okuU2ktr4C4LW0g0yzErYJVTQSsxQijUsWRSAOw4RoDQgk5aDcVtfAb9oT",
+	"hfF4Pw/u2INtYUISNhGg6ck5Y6q8oBbyB1ck79C8gNpY+LE2gC6SGVPDDMxoTUvLzeaP3zCF8EcY5sPo",
+	"vj5RsEAF7fPL8tt3mCDYdqLfBkXnvZER0NBMHwnQCzvkNbRnZEqFfCZHcBBVErIgD0MYLx22aB7kEU3n",
+	"kIBwikIDuYaHHuIG2eGIQXd95oIkQGHi0rbtnopU38SlYjToZGD+0KBSH4zhAmDooUsl/B3QlRyZLBvM",
+	"wsEJWoA4m8OjBdyzjN9ZUYlnTX9KufkMsY6Otg5lXnOFjIza9gcGeYICDy1xCkQZgjKtKIBgCpR85W0s",
+	"6qB6HyJFH5Kx6Yg/WOv75Wzu+Exl+ZqPIDcHSFN7bhPlnVp0RnUDTEibFRatYDKuVCCKRZF8hn9AONAc",
+	"NhCDKK4CKCO8NPYfSNmZIAKamqAdqG1GuHbqu73+1VJk507CwStTqu829LjlYinJWKg5HlvAw8p7vZoI",
+	"IIumVZkL+op8/9/aZd194sk34O3hXZEKjeIe55PcEVEuaMgVDXedSFSqTUSQnGw3iVqGEz3BgK465CrW",
+	"JgaWMUMMOuREKhbLPMpsPRHGQQC0glYFPl9m+t88TdTAesmeSGKqtyVQvcPwE2bBLPKqPyVgFEZrZPxh",
+	"FbB2ZR/VTGluPwfJaggJY7aJeiMb+kJPgnHKJxAg/Q5Qc35MGMN9s5Ut2H7JL+VnPfBcJGychlGwlynt",
+	"Oz4gl4CMqbDTaDhlMs/MKDZwdzkncvUFzSzmPeTwPKi0sp8YMMEolJBCm6V02MMCDZkGWUYtI5GQJitS",
+	"2yRjKlGLwDzJUEHChgHRyYDlJDkwub+AMGdL0xlNopBJY4Qh3CEaHhU2jusFQCdh6fQCrLX75pLZZyxJ",
+	"l2HyFSa1P+gQGzI4z6jgoUd4Lah5QZPb+81Mm5Gmgr/ObIuTlLO25tpXP9LgHnOl3ZPMfC7Vxjz4UKMi",
+	"tAe6z64VMKipp6pS63HyMZWY3JJbEYeUxImYJXSRt7CCrHanC52mV3sSB0WjxrgvyC1byQwl1DpS3s8F",
+	"HDg0UEIFhwxcbBgIqqkItOtzBctzL6XefcCD02cU+6S8gben/wfJ7OTsp5fk5evzy3++vX75gvz46reX",
+	"8OMN73Q6Nxw+v3z9ov4yr4X3uDCVmpQS/aMPFiAlkk53UkLzPgkVW1Pbd3cKFL1lUOW/W/q/ML6/UBZd",
+	"vZBYY1mwll3QxQ+5/FQkC5YQseQsARpFRQzRULhQ4cSCDmnyBniLP8XYgbMIM6sbDJVUQhmI/g7kG4sr",
+	"ABD1/N/csWTXitk3thmusRDZ4TklKIeWZJM32N8Qaso6Srdbv/8a4SOYXJPYEa7CI6WhJKzYtht20ny1",
+	"23jRzwxdbhWNI0Mr0OB5TxDHVJ/CDP0UAVsGhN5wa61lePBTPPy3DLStP0VYRDKV6WTCWMCsrx67W95w",
+	"6NJpAAjnlOsLMOdB2G4ZORo9NoC8ZSvfmMr66Vh/WQ9tYLb4G4WP8N0PQu1rleyTvbHtEaiTfmZ/fVzv",
+	"xGxsB4DWaGBaUv0mcOh17zKX7mfXmZc96OBcQckkzUdoRkdCtf0YbQnD4z1bQ2HnkJCA3WaNz8wIt5TL",
+	"DrnOQmEZ+pAmd/P4oD4QZSn2e4ix2LHca0E3xVlqjuU6CWqWYusQMn6jFxKOvol8OQFryi0yob7rhmNp",
+	"KzAgKS3mKC2wm0KtQ97nFnmLZncYUcdXu35/5DtgliGR53ZZib/WN1s62oJl9zDB+F2wj84OY2ENCfJr",
+	"JHDZV2+r7rtCOnpIed8Nt/V9SOjVIhycOJZOVeEtyLiJSG54gfA1zzIAnlUy1FRhfYcitKVy6Fa43S26",
+	"PZu+ZqN5mQUCuex6JdfQHHq9P545kQ+a1VBZ5UeFC9am4s1MrmmpG7Cjzo6KXiG1IGF70yiczVWBcnZ3",
+	"uOw5SfkWI0Nf0Ja82jWRc0HgHl7CcJlyp4Th38ESSnkDKyjl0vFjsTB5zNz8BIkiI0X954PJcGtu/mXK",
+	"v15uvn7ZlzZ7VCtnU75DGZs67LBUIfGAXXiIpEV/6aZ9wxT9B6OT0jgcFlv1a/Uud3VtKWs7KxTMTeYi",
+	"NJBMpg7vQ8/v+wf+oX/kH/tP/ZOPfl4I/uGg5x/3/dMDv9c/9HtHR37v5Njv9576/UN9oeDM1Nx96PkH",
+	"Pf/g+Pij7y0Zu4W7n/q9Q7/f8/sn/sGRf9j3D0/9o+OPX9wBma5WyO54QDHKjHV8JXF3MOge/uH5XmEx",
+	"Ot3mzlWzIXVeVfh1J65UVNtzp3oobU7gZJ6jd4OVRqNILF1yNnT1ILai1w+wRmrLR/SEAUkYa6WzRIpw",
+	"wchfkMtRwHGCDIyEZUiQRr244X+hwyOhQRAxCYkYv1+f40Mx52KaRhFLytkaWfMFfOANB20loCuU/ZLe",
+	"AV7KbRhL61bFaJXjwAG0JGmi+qG84SaeBV90yM8wsSyqBSmaNryFV1apl/qX62z5GhUu3k2gtu4R0cI3",
+	"dZF1pmmQilQOU0REgvHRIl4ReTM1+w73AUDCmM1S7hdgV/RKZ/1LHhnkaG0aWS6emYqf4ULnqE/awM1n",
+	"9rQCC6pm0ErsYMivzl6fQYg4H4JePUMOT2qrQvXzh38JXtvt+PiwZU/fYmt93FMRBSYVhqraoSznonV1",
+	"atkUYAsTvAedbAtKFSD51CDmHZ+0Q6n6BtrrZ8+C2yLC3zRhzBv0fU9zlyGiVGSLl2HpOt+1hWCorLVH",
+	"fNfBCYDZNAL78z1txOtb/Oop6E9b52A4Ws0bDyrf2NWDzCl+4J3JkO5fi9uVpjyHdW5UYRqLeMu6t1sO",
+	"RkQVxdwjQBFm8pVazpCd2TBZg+rNJffDFABxy7YYuNd4yb9jDA2mtp0CcJFK1qNin9QjlWIpu+LZZuMX",
+	"m7qZVDrvXikJ44QcwrlYckzXAS0TvMx57hOUboCaVRlds+FqgjnsU5G4bXRyOMdJwlRdQRSs9kPgu8pN",
+	"F55ajpJ1V8ozi/LWT3rBtGjC89CONr5uHytnGk2mupkX/txgMXybwnKbJnRoTfsW/95rOdcNDKDv3G7X",
+	"g+rsDvtcGbprepoKrHFrIO2VzaiyVRQmxpIfMsGrUpnuxK1zIr5RsOwShnGPNXqIQyTFflU1BmfWmy/v",
+	"sOcYimOh5pjVmYgUQwGpWtIkcHFptd5xw03SGZJ6VrsJCWtg7sBnvamh4CZ3FTghZnoDRx+Q/uENR8EM",
+	"j+92B70uGIf9I6eNoJO+GVOp8tdg5hXXIvmGGytJs1KYGwvIglEOSQXF2vSZyQ5YSZtfSSdwi36gNoGZ",
+	"a5WFGJuF8qIO+RGaEGep6At9BrJUZOzblHJ1w7OITnEW6yBAck6xcFbPSj9OWyzkes5uuB0VNF+D3Hgl",
+	"YLhgmXHT9lt/0TtQcwLuIqd2yrUfq0zsGVO/y/v0ZoK7ftT2ZgP9Ay6+Fo0vBW/881XzR4cL9gcc1wdr",
+	"OGBCG5nRPdg7KMoDBO6CzocB1eq/Y4wgsN1wvFL61Sfdo4Pu8YG2o/RZciRRuV2h783C8RCIzRscHHdt",
+	"Xzrzzan5W4LhFSfiLpSh4PmbDvunh6fHT/un+taE0eyHXvfpwdPD3kn/0PfQiSO9QbdzevL0qMJyWJ8s",
+	"5iHYpx0dHJ887Z72+mC2tJlsv26yx93yZHtHX2u2a5tQN1ttMon66SihKEBz1C+JM+PTte3Vw32cGdds",
+	"nndHeSjn2FWsNOhuYbDloXbzkXYrR1oaX9cdVnlE3eaBDWRQNXoNtoa1DkZbvpNnzoc7UXN+FktoxZU1",
+	"zDJ5cpBYZErYw7+sVzVMsIueI+xRID/IjsSZTuRdrVw/F4sF3ZNMs0ct+u5olDKJuPSHvZPu37FQD+CA",
+	"bAN+ojmYm37ObjjQdIegQ83iw8tY7y3WD2LAWWm5h+J3KpJFGlEUSiZfl/IbTrXRlIh4zuqR4P+byR9E",
+	"a8ddzOGQrGDxw8CH0t2MY+WfhpGY0Mg3HNa359g3/eKcs+pnp9hfO6Z+fkR990j65qz6BZ5wP9R3RccR",
+	"80GbmTMaWA0Lca40+e0Kyx27F2q7GF4J1OgQ6o5PoPEZbfblmPjAf2/gHbMI2/0+dkkfyc2T7VhOB9lX",
+	"u82cvs7oW674JGvGy+8Yh0x8myyI2FrPyEhfNoS0khHWY2dJoqEkgVbXa3w8Zm2/Sb6Vffe94G7MzbvD",
+	"ujkLgtyTu32L6w/0Vg/EJlgaYN3Sd8w5bfku8qLFUNXl8uZb+Q3dEwsBleb3Wcb6BN7amXUb08kOIVIa",
+	"z+3rtE7bitFlsu8AUDLzU9TBd9ybHzwEu6OeEXzlDc7wOnbFBgaaMT+4MK4Enrnik52y7e+gCXZRvBUr",
+	"72tWvqGWhZDKewYpfIu2VcBfbq90tcJizjS04gF+w6MVtNwCS2lCk2SFzum7qxgydRSd+Rku0GhCFZuJ",
+	"ZDXQwmHUIZcsBoHoQ+m/xdlDuFjI9Mg0MbuCg5mIAr22lRkNdFZQ2I3yVkhqOOr1CzkvBxU5Lwv66RXe",
+	"2u9mP9Mkoauq1IOzSIp8DSCJBZCeClRSl4gQ8kmUBmw4K+dhfEeNkLdwtAIZatVzJ8wNdVh8NlnkNJ6d",
+	"s/JReZh5U3ra1mTY4qy/Xl5s6b3NPUlrN1Zar6UF313mbOnBu9/Ih4SMKnd/YF64W3GID12jnm/VVfoN",
+	"bL70vnz7fmN6QCSN12mlLGA300tlkwj9IjZJE8g2+vDZGzOqCUib9R+zJ1eZtYVa/hyMy1ZGmERev+pW",
+	"KwEZD2IRcuXkgMaJUGxikhmL2Zuy5mm5umHMa3u9+4jyyqw/SovxgEgDfVZmr86zTCsONPAqHvQeG7IH",
+	"ZA6o4e8uAHgVDUJtxev7ASR7/Zl57ln1VMdC3IJHaz1lyWIfCJMT4iQvdYqJjZi8VKGw5L03C331bS8N",
+	"wOmaU+5uDWT2V+k+jMQhm4AzZymSW3DBaZvl3YVzN5QJrN+tFQbbiQVc6hTtHaA4rtaXzcQfKlIf0d6O",
+	"UwWr7g7c1ihV7l/CMpyZhGVoEdmtDlxCVZpsXVAgI4qIJrMcwxKTeiZzmswMHKN5EfomqwYoDPp5FLl7",
+	"i5kDXz5++b8BAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -97,6 +97,7 @@ type Repositories interface {
 	UpdateRepository(ctx context.Context, id string, version int64, c backup.RepositoryChange) (backup.RepositoryRecord, error)
 	DeleteRepository(ctx context.Context, id string, forgetImages bool) error
 	ChangeRepositoryPassword(ctx context.Context, id string) (backup.RepositoryRecord, error)
+	RebuildCatalogue(ctx context.Context, repositoryID string, prune bool) (backup.Job, error)
 	RepositoryWarnings(r backup.RepositoryRecord, u backup.Upkeep) []string
 	TakeOverRepository(ctx context.Context, id string) (backup.RepositoryRecord, error)
 	// RecoverySheet holds the repository's password; recipient encrypts it.

@@ -170,3 +170,9 @@ func (h *handler) RecoverySheet(ctx context.Context, q api.RecoverySheetRequestO
 	h.Log.WarnContext(ctx, "recovery sheet given out", "repository", q.ID, "encrypted", q.Body.AgeRecipient != "")
 	return api.RecoverySheet200JSONResponse{Text: text.Reveal()}, nil
 }
+
+// RebuildCatalogue implements the operation.
+func (h *handler) RebuildCatalogue(ctx context.Context, q api.RebuildCatalogueRequestObject) (api.RebuildCatalogueResponseObject, error) {
+	j, err := h.Planner.RebuildCatalogue(ctx, q.ID, q.Params.Prune)
+	return api.RebuildCatalogue202JSONResponse{JobAcceptedJSONResponse: jobAccepted(j)}, err
+}

@@ -41,6 +41,7 @@ type cli struct {
 	Image      imageCmd      `cmd:"" help:"VMs as they were at one instant."`
 	Restore    restoreCmd    `cmd:"" help:"Images put back."`
 	Repository repositoryCmd `cmd:"" help:"Where images are kept."`
+	Catalog    catalogCmd    `cmd:"" help:"What the server knows of images."`
 	Usage      usageCmd      `cmd:"" help:"Tell how long images were there and how large they are, for charging."`
 	Tokens     tokenCmd      `cmd:"" name:"token" help:"Who may call the server."`
 	Version    versionCmd    `cmd:"" help:"Tell the versions of this program and of the server."`
