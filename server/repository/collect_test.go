@@ -35,6 +35,7 @@ func (a *ageing) again() backup.Repository {
 	a.t.Helper()
 	rs := repository.New(repository.Config{Installation: "installation-1", Dir: a.t.TempDir(),
 		Now: func() time.Time { return time.Now().Add(a.ahead) }})
+	rs.Hasty()
 	a.t.Cleanup(func() { must(0, rs.Close(context.Background()))(a.t) })
 	return must(rs.Repository(a.t.Context(), a.rec))(a.t)
 }
@@ -154,7 +155,7 @@ func TestImagesWrittenWhileCollectionsRunAreWhole(t *testing.T) {
 	base := solid(rng(1), 6)
 	collecting, stop := context.WithCancel(ctx)
 	defer stop()
-	var sum backup.Collected
+	var marked, freed atomic.Int64
 	done := make(chan error, 1)
 	go func() {
 		r := s.again()
@@ -162,13 +163,14 @@ func TestImagesWrittenWhileCollectionsRunAreWhole(t *testing.T) {
 		for err == nil && collecting.Err() == nil {
 			var c backup.Collected
 			c, err = repository.CollectSoon(ctx, r)
-			sum.MarkedN += c.MarkedN
-			sum.FreedPacks += c.FreedPacks
+			marked.Add(int64(c.MarkedN))
+			freed.Add(int64(c.FreedPacks))
 		}
 		done <- err
 	}()
 	var last string
-	for n := range 12 { // each finds what the one before held, which is then deleted
+	for n := 0; n < 12 || (marked.Load() == 0 || freed.Load() == 0) && len(done) == 0; n++ {
+		// Each finds what the one before held, which is then deleted.
 		id := fmt.Sprint("image-", n)
 		rewrite(rng(uint64(n)), base, int64(n%6), int64(n%6)+1)
 		d := draft(id)
@@ -183,8 +185,8 @@ func TestImagesWrittenWhileCollectionsRunAreWhole(t *testing.T) {
 	stop()
 	must(0, <-done)(t)
 	compare(t, s.again(), last, base)
-	if sum.MarkedN == 0 || sum.FreedPacks == 0 {
-		t.Errorf("the collections marked %d blocks and freed %d packs, want some of each", sum.MarkedN, sum.FreedPacks)
+	if marked.Load() == 0 || freed.Load() == 0 {
+		t.Errorf("the collections marked %d blocks and freed %d packs, want some of each", marked.Load(), freed.Load())
 	}
 }
 

@@ -29,7 +29,7 @@ func CollectAtOnce(ctx context.Context, r backup.Repository, ask backup.Collecti
 // CollectSoon collects while others read and write: it waits for seconds where
 // others need hours.
 func CollectSoon(ctx context.Context, r backup.Repository) (backup.Collected, error) {
-	const wait = 4 * time.Second
+	const wait = 2 * time.Second
 	return r.(*repository).collect(ctx, backup.Collection{}, safety{between: wait, rewriteGap: wait})
 }
 

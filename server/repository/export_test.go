@@ -127,3 +127,7 @@ func BlockSizeFor(capacity, base int64) int64 {
 	}
 	return blockSizeFor(capacity, &diskLayout{BlockSize: base})
 }
+
+// Hasty lets the folders of repositories opened from now on be written without
+// waiting for the disk: most tests do not cut its power.
+func (rs *Repositories) Hasty() { rs.hasty = true }

@@ -49,6 +49,7 @@ func record(path string) backup.RepositoryRecord {
 
 func newRepositories(t testing.TB, installation string) *repository.Repositories {
 	rs := repository.New(repository.Config{Installation: installation, Dir: t.TempDir()})
+	rs.Hasty()
 	t.Cleanup(func() {
 		if err := rs.Close(context.Background()); err != nil {
 			t.Errorf("Close() = %v", err)

@@ -180,6 +180,7 @@ func (s *site) watched(o *repository.Operations, ahead *time.Duration) backup.Re
 	s.t.Helper()
 	rs := repository.New(repository.Config{Installation: "installation-1", Dir: s.t.TempDir(),
 		Now: func() time.Time { return time.Now().Add(*ahead) }})
+	rs.Hasty()
 	s.t.Cleanup(func() { must(0, rs.Close(context.Background()))(s.t) })
 	rs.Watch(o, 0)
 	return must(rs.Repository(s.t.Context(), s.rec))(s.t)

@@ -44,6 +44,8 @@ type Repositories struct {
 
 	// onStore lets tests hold the storage before it is used.
 	onStore func(*fileStore)
+	// hasty lets tests leave out what makes a folder survive a power cut.
+	hasty bool
 	// patience with remote storages; tests have less.
 	patience patience
 }

@@ -84,8 +84,11 @@ func (rs *Repositories) openStorage(ctx context.Context, rec backup.RepositoryRe
 	if rec.ReadOnly {
 		s.freeze()
 	}
-	if f, ok := s.(*fileStore); ok && rs.onStore != nil {
-		rs.onStore(f)
+	if f, ok := s.(*fileStore); ok {
+		f.hasty = rs.hasty
+		if rs.onStore != nil {
+			rs.onStore(f)
+		}
 	}
 	return s, nil
 }
