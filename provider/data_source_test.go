@@ -68,6 +68,11 @@ data "kura_backup_image" "by_id" {
 			resource.TestCheckResourceAttr("data.kura_backup_image.by_id", "image.started_at", first.StartedAt.Format(time.RFC3339)),
 			resource.TestCheckResourceAttr("data.kura_backup_image.by_id", "image.ended_at", first.EndedAt.Format(time.RFC3339)),
 			resource.TestCheckResourceAttr("data.kura_backup_image.by_id", "image.sizes.provisioned", fmt.Sprint(first.Sizes.Provisioned)),
+			resource.TestCheckResourceAttr("data.kura_backup_image.by_id", "image.sizes.changed", fmt.Sprint(first.Sizes.Changed)),
+			resource.TestCheckResourceAttr("data.kura_backup_image.by_id", "image.disks.0.changed", fmt.Sprint(first.Disks[0].Changed)),
+			resource.TestCheckResourceAttr("data.kura_backup_image.by_id", "image.held", "false"),
+			resource.TestCheckNoResourceAttr("data.kura_backup_image.by_id", "image.held_until"),
+			resource.TestCheckNoResourceAttr("data.kura_backup_image.by_id", "image.storage_locked_until"),
 			resource.TestCheckResourceAttr("data.kura_backup_image.by_id", "image.expires_at", first.StartedAt.Add(31*24*time.Hour).UTC().Format(time.RFC3339)),
 		),
 	})

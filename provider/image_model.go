@@ -28,6 +28,9 @@ type imageModel struct {
 	PointInTime       types.String `tfsdk:"point_in_time"`
 	ExpiresAt         types.String `tfsdk:"expires_at"`
 	LockedUntil       types.String `tfsdk:"locked_until"`
+	Held              types.Bool   `tfsdk:"held"`
+	HeldUntil         types.String `tfsdk:"held_until"`
+	StorageLocked     types.String `tfsdk:"storage_locked_until"`
 	Status            types.String `tfsdk:"status"`
 	Consistency       types.String `tfsdk:"consistency"`
 	ChangeDetection   types.String `tfsdk:"change_detection"`
@@ -47,6 +50,7 @@ func (imageModel) types() map[string]attr.Type {
 		"disks":           types.ListType{ElemType: types.ObjectType{AttrTypes: imageDiskModel{}.types()}},
 		"sizes":           types.ObjectType{AttrTypes: sizesModel{}.types()},
 		"labels":          types.MapType{ElemType: types.StringType},
+		"held":            types.BoolType,
 	}
 	for name := range imageTexts {
 		out[name] = types.StringType
@@ -70,6 +74,7 @@ type imageDiskModel struct {
 	Label         types.String `tfsdk:"label"`
 	Capacity      types.Int64  `tfsdk:"capacity"`
 	Read          types.Int64  `tfsdk:"read"`
+	Changed       types.Int64  `tfsdk:"changed"`
 	Stored        types.Int64  `tfsdk:"stored"`
 	SHA256        types.String `tfsdk:"sha256"`
 	SkippedReason types.String `tfsdk:"skipped_reason"`
@@ -77,7 +82,7 @@ type imageDiskModel struct {
 
 func (imageDiskModel) types() map[string]attr.Type {
 	return map[string]attr.Type{
-		"key": types.Int64Type, "label": types.StringType, "capacity": types.Int64Type, "read": types.Int64Type, "stored": types.Int64Type,
+		"key": types.Int64Type, "label": types.StringType, "capacity": types.Int64Type, "read": types.Int64Type, "changed": types.Int64Type, "stored": types.Int64Type,
 		"sha256": types.StringType, "skipped_reason": types.StringType,
 	}
 }
@@ -85,11 +90,12 @@ func (imageDiskModel) types() map[string]attr.Type {
 type sizesModel struct {
 	Provisioned types.Int64 `tfsdk:"provisioned"`
 	Read        types.Int64 `tfsdk:"read"`
+	Changed     types.Int64 `tfsdk:"changed"`
 	Stored      types.Int64 `tfsdk:"stored"`
 }
 
 func (sizesModel) types() map[string]attr.Type {
-	return map[string]attr.Type{"provisioned": types.Int64Type, "read": types.Int64Type, "stored": types.Int64Type}
+	return map[string]attr.Type{"provisioned": types.Int64Type, "read": types.Int64Type, "changed": types.Int64Type, "stored": types.Int64Type}
 }
 
 // imageTexts are the attributes of an image that are plain text.
@@ -104,6 +110,8 @@ var imageTexts = map[string]string{
 	"point_in_time":        "The instant whose state the disks have, RFC 3339.",
 	"expires_at":           "When it is deleted, RFC 3339; null = never.",
 	"locked_until":         "Until when nobody can delete it, RFC 3339.",
+	"held_until":           "When its last hold ends, RFC 3339; null while `held` = until that is released.",
+	"storage_locked_until": "Until then the storage itself refuses to delete what the image needs, RFC 3339; null in a repository without object lock.",
 	"status":               "`good`, `partial` (disks were skipped), `damaged` or `expired`.",
 	"consistency":          "What was reached: `crash`, `app`, `app_required` or `offline`.",
 	"change_detection":     "How changes were found: `cbt`, `compare` or `full`.",
@@ -132,16 +140,19 @@ func imageAttributes() map[string]schema.Attribute {
 			Computed: true, MarkdownDescription: "Its disks.",
 			NestedObject: schema.NestedAttributeObject{Attributes: map[string]schema.Attribute{
 				"key": number("Device key."), "label": text("Label."), "capacity": number("Bytes of the disk."), "read": number("Bytes taken from the source."),
-				"stored": number("Bytes that the repository grew by."), "sha256": text("SHA-256 of the whole disk, where it is known."), "skipped_reason": text("Why the disk is not in the image."),
+				"changed": number("Bytes of the blocks that differ from the image before; in a first image, that are not zero."),
+				"stored":  number("Bytes that the repository grew by."), "sha256": text("SHA-256 of the whole disk, where it is known."), "skipped_reason": text("Why the disk is not in the image."),
 			}},
 		},
 		"sizes": schema.SingleNestedAttribute{
 			Computed: true, MarkdownDescription: "Its sizes in bytes.",
 			Attributes: map[string]schema.Attribute{
-				"provisioned": number("Of the disks."), "read": number("Taken from the source."), "stored": number("That the repository grew by."),
+				"provisioned": number("Of the disks."), "read": number("Taken from the source."),
+				"changed": number("Of the blocks that differ from the image before; in a first image, that are not zero."), "stored": number("That the repository grew by."),
 			},
 		},
 		"labels": schema.MapAttribute{Computed: true, ElementType: types.StringType, MarkdownDescription: "Its labels."},
+		"held":   schema.BoolAttribute{Computed: true, MarkdownDescription: "Whether a hold keeps it, whatever its retention says."},
 	}
 	for name, description := range imageTexts {
 		out[name] = text(description)
@@ -154,7 +165,7 @@ func imageOf(ctx context.Context, i api.BackupImage, diags *diag.Diagnostics) im
 	for _, d := range i.Disks {
 		disks = append(disks, imageDiskModel{
 			Key: types.Int64Value(int64(d.Key)), Label: types.StringValue(d.Label), Capacity: types.Int64Value(d.Capacity),
-			Read: types.Int64Value(d.Read), Stored: types.Int64Value(d.Stored), SHA256: text(d.SHA256), SkippedReason: text(d.SkippedReason),
+			Read: types.Int64Value(d.Read), Changed: types.Int64Value(d.Changed), Stored: types.Int64Value(d.Stored), SHA256: text(d.SHA256), SkippedReason: text(d.SkippedReason),
 		})
 	}
 	labels, more := types.MapValueFrom(ctx, types.StringType, i.Labels)
@@ -166,11 +177,12 @@ func imageOf(ctx context.Context, i api.BackupImage, diags *diag.Diagnostics) im
 			MOID: text(i.VirtualMachine.MOID), InstanceUUID: text(i.VirtualMachine.InstanceUUID),
 		}, diags),
 		StartedAt: instant(i.StartedAt), EndedAt: instant(i.EndedAt), PointInTime: instant(i.PointInTime),
-		ExpiresAt: instant(i.ExpiresAt), LockedUntil: instant(i.LockedUntil), VerifiedAt: instant(i.VerifiedAt), LastFullCompareAt: instant(i.LastFullCompareAt),
+		ExpiresAt: instant(i.ExpiresAt), LockedUntil: instant(i.LockedUntil), Held: types.BoolValue(i.Held), HeldUntil: instant(i.HeldUntil),
+		StorageLocked: instant(i.StorageLockedUntil), VerifiedAt: instant(i.VerifiedAt), LastFullCompareAt: instant(i.LastFullCompareAt),
 		Status: types.StringValue(string(i.Status)), Consistency: types.StringValue(string(i.Consistency)), ChangeDetection: types.StringValue(string(i.ChangeDetection)),
 		Message: text(i.Message), Disks: rows(ctx, disks, diags), Repository: types.StringValue(i.Repository), CopyOf: text(i.CopyOf), Labels: labels,
 		Sizes: object(ctx, &sizesModel{
-			Provisioned: types.Int64Value(i.Sizes.Provisioned), Read: types.Int64Value(i.Sizes.Read), Stored: types.Int64Value(i.Sizes.Stored),
+			Provisioned: types.Int64Value(i.Sizes.Provisioned), Read: types.Int64Value(i.Sizes.Read), Changed: types.Int64Value(i.Sizes.Changed), Stored: types.Int64Value(i.Sizes.Stored),
 		}, diags),
 	}
 }

@@ -70,6 +70,7 @@ func usageSumAttributes() map[string]schema.Attribute {
 		"gib_hours":         schema.Float64Attribute{Computed: true, MarkdownDescription: "GiB of provisioned disks times hours, summed over the images."},
 		"provisioned_bytes": number("Size of the images' disks, each image once, however long it was there."),
 		"read_bytes":        number("What was read of them."),
+		"changed_bytes":     number("Of the blocks that differed from the image before."),
 		"stored_bytes":      number("What the repository grew by: compressed, and only what no other image had."),
 		"savings":           schema.Float64Attribute{Computed: true, MarkdownDescription: "The part of the provisioned bytes that did not have to be stored, `0.9` = nine tenths."},
 	}

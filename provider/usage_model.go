@@ -28,6 +28,7 @@ type usageSumModel struct {
 	GiBHours         types.Float64 `tfsdk:"gib_hours"`
 	ProvisionedBytes types.Int64   `tfsdk:"provisioned_bytes"`
 	ReadBytes        types.Int64   `tfsdk:"read_bytes"`
+	ChangedBytes     types.Int64   `tfsdk:"changed_bytes"`
 	StoredBytes      types.Int64   `tfsdk:"stored_bytes"`
 	Savings          types.Float64 `tfsdk:"savings"`
 }
@@ -35,7 +36,7 @@ type usageSumModel struct {
 func (usageSumModel) types() map[string]attr.Type {
 	return map[string]attr.Type{
 		"images": types.Int64Type, "image_hours": types.Int64Type, "gib_hours": types.Float64Type,
-		"provisioned_bytes": types.Int64Type, "read_bytes": types.Int64Type, "stored_bytes": types.Int64Type, "savings": types.Float64Type,
+		"provisioned_bytes": types.Int64Type, "read_bytes": types.Int64Type, "changed_bytes": types.Int64Type, "stored_bytes": types.Int64Type, "savings": types.Float64Type,
 	}
 }
 
@@ -66,7 +67,7 @@ func (m *usageModel) take(ctx context.Context, u api.Usage, diags *diag.Diagnost
 	for n, i := range u.Items {
 		list[n] = usageItemModel{ID: text(i.ID), Name: text(i.Name), Vanished: types.BoolValue(i.Vanished), StartsAt: instant(i.StartsAt), EndsAt: instant(i.EndsAt),
 			usageSumModel: usageSumOf(api.UsageSum{Images: i.Images, ImageHours: i.ImageHours, GiBHours: i.GiBHours,
-				ProvisionedBytes: i.ProvisionedBytes, ReadBytes: i.ReadBytes, StoredBytes: i.StoredBytes, Savings: i.Savings})}
+				ProvisionedBytes: i.ProvisionedBytes, ReadBytes: i.ReadBytes, ChangedBytes: i.ChangedBytes, StoredBytes: i.StoredBytes, Savings: i.Savings})}
 	}
 	m.Items = rows(ctx, list, diags)
 	total, vanished := usageSumOf(u.Total), usageSumOf(u.Vanished)
@@ -76,7 +77,8 @@ func (m *usageModel) take(ctx context.Context, u api.Usage, diags *diag.Diagnost
 func usageSumOf(u api.UsageSum) usageSumModel {
 	return usageSumModel{
 		Images: types.Int64Value(u.Images), ImageHours: types.Int64Value(u.ImageHours), GiBHours: types.Float64Value(u.GiBHours),
-		ProvisionedBytes: types.Int64Value(u.ProvisionedBytes), ReadBytes: types.Int64Value(u.ReadBytes), StoredBytes: types.Int64Value(u.StoredBytes),
+		ProvisionedBytes: types.Int64Value(u.ProvisionedBytes), ReadBytes: types.Int64Value(u.ReadBytes),
+		ChangedBytes: types.Int64Value(u.ChangedBytes), StoredBytes: types.Int64Value(u.StoredBytes),
 		Savings: types.Float64Value(u.Savings),
 	}
 }
