@@ -35,8 +35,8 @@ func (a *attempt) copy(ctx context.Context) (ending, error) {
 	}
 	if a.note.Image != nil { // an earlier attempt committed it and could not say so
 		c.image = *a.note.Image
-		c.checkAgain(ctx)
-		return c.done(ctx), nil
+		c.reopen(ctx)
+		return c.settle(ctx)
 	}
 	if over := c.spec.ExpiresAt; !over.IsZero() && !a.Now().Before(over) {
 		return ending{state: backup.JobSkipped, message: "The time for the copy was over before it was made."}, nil
@@ -48,8 +48,7 @@ func (a *attempt) copy(ctx context.Context) (ending, error) {
 	if err := c.make(ctx); err != nil {
 		return ending{}, err
 	}
-	a.checkImage(ctx, c.target, &c.image)
-	return c.done(ctx), nil
+	return c.settle(ctx)
 }
 
 // open reads what the job is about. An ending says that there is nothing to do.
@@ -308,8 +307,8 @@ func (p *pace) wait(ctx context.Context, n int64) error {
 	}
 }
 
-// checkAgain checks what an earlier attempt has committed.
-func (c *copyJob) checkAgain(ctx context.Context) {
+// reopen opens the repository that an earlier attempt has committed the copy to.
+func (c *copyJob) reopen(ctx context.Context) {
 	err := c.Store.View(ctx, func(tx backup.Tx) (err error) {
 		c.to, err = tx.Repository(ctx, c.spec.RepositoryID)
 		return err
@@ -318,11 +317,14 @@ func (c *copyJob) checkAgain(ctx context.Context) {
 		c.target, err = c.Repositories.Repository(ctx, c.to)
 	}
 	if err != nil {
+		c.target = nil
 		c.log.WarnContext(ctx, "copy not checked", "image", c.image.ID, "error", err)
 		c.say(notChecked, because(err))
-		return
 	}
-	c.checkImage(ctx, c.target, &c.image)
+}
+
+func (c *copyJob) settle(ctx context.Context) (ending, error) {
+	return stored{c.attempt, c.to, c.target, &c.image, c.base, !c.image.LockedUntil.IsZero(), c.done}.settle(ctx)
 }
 
 // done lists the copy with the job's end.

@@ -72,30 +72,48 @@ func (a *attempt) tellLocked(ctx context.Context, r backup.RepositoryRecord, l b
 	}
 }
 
-// settle ends a backup whose image is committed: it is checked, and locked in
-// the storage before the job succeeds (seed A33). Where that fails a locked
-// schedule's job is tried again, with the image that is there, and fails in the
-// end; another's succeeds with a warning. The image is listed in any case.
+// stored is an image that is committed and not listed yet.
+type stored struct {
+	*attempt
+	record backup.RepositoryRecord
+	repo   backup.Repository // nil = it could not be opened, which has been said
+	image  *backup.Image
+	base   backup.Image // that it shares blocks with; zero = not known
+	locked bool         // nobody may delete it
+	done   func(ctx context.Context) ending
+}
+
+// settle ends a backup whose image is committed.
 func (b *backupJob) settle(ctx context.Context) (ending, error) {
-	b.check(ctx)
-	err := b.lockStored(ctx)
+	return stored{b.attempt, b.record, b.repo, &b.image, b.base, b.spec.Lock, b.done}.settle(ctx)
+}
+
+// settle ends a job whose image is committed: it is checked, and locked in the
+// storage before the job succeeds (seed A33). Where that fails a locked image's
+// job is tried again, with the image that is there, and fails in the end;
+// another's succeeds with a warning. The image is listed in any case.
+func (s stored) settle(ctx context.Context) (ending, error) {
+	if s.repo != nil {
+		s.checkImage(ctx, s.repo, s.image)
+	}
+	err := s.lockStored(ctx)
 	if err == nil {
-		return b.done(ctx), nil
+		return s.done(ctx), nil
 	}
 	if lost(ctx, err) || errors.Is(context.Cause(ctx), errShutdown) {
 		return ending{}, err
 	}
-	b.log.WarnContext(ctx, "image not locked by the storage", "image", b.image.ID, "error", err)
-	if b.spec.Lock && context.Cause(ctx) == nil && b.triesLeft(err) {
+	s.log.WarnContext(ctx, "image not locked by the storage", "image", s.image.ID, "error", err)
+	if s.locked && context.Cause(ctx) == nil && s.triesLeft(err) {
 		return ending{}, err
 	}
 	text := fmt.Sprintf("Blocks that the image shares with older ones could not be locked in the storage (%s); the next daily extension does so.", because(err))
-	b.say("%s", text)
-	if b.image.Message == "" {
-		b.image.Message = text
+	s.say("%s", text)
+	if s.image.Message == "" {
+		s.image.Message = text
 	}
-	e := b.done(ctx)
-	if b.spec.Lock && e.state == backup.JobSucceeded {
+	e := s.done(ctx)
+	if s.locked && e.state == backup.JobSucceeded {
 		e.state, e.code, e.message = backup.JobFailed, backup.CodeOf(err), "The image was made and is listed. "+text
 	}
 	return e, nil
@@ -110,19 +128,19 @@ func (a *attempt) triesLeft(err error) bool {
 }
 
 // lockStored has the storage lock what the new image shares with older ones.
-func (b *backupJob) lockStored(ctx context.Context) error {
-	if !b.record.StorageLock().Locks() || b.image.Status == backup.ImageDamaged {
+func (s stored) lockStored(ctx context.Context) error {
+	if !s.record.StorageLock().Locks() || s.image.Status == backup.ImageDamaged {
 		return nil
 	}
-	if b.repo == nil { // it could not be opened, which has been said
-		return backup.Errorf(backup.RepositoryUnreachable, "", "Repository %s cannot be used now.", b.record.Name)
+	if s.repo == nil {
+		return backup.Errorf(backup.RepositoryUnreachable, "", "Repository %s cannot be used now.", s.record.Name)
 	}
-	b.begin(ctx, "locking the image in the storage")
-	l, err := b.repo.Lock(ctx, backup.Locking{Ref: b.image.Ref, Base: b.base.Ref, BaseUntil: b.base.StorageLockedUntil})
+	s.begin(ctx, "locking the image in the storage")
+	l, err := s.repo.Lock(ctx, backup.Locking{Ref: s.image.Ref, Base: s.base.Ref, BaseUntil: s.base.StorageLockedUntil})
 	if err != nil {
 		return err
 	}
-	b.image.StorageLockedUntil = l.Until
-	b.log.DebugContext(ctx, "image locked by the storage", "blobs", l.Blobs, "until", l.Until)
+	s.image.StorageLockedUntil = l.Until
+	s.log.DebugContext(ctx, "image locked by the storage", "blobs", l.Blobs, "until", l.Until)
 	return nil
 }

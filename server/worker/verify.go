@@ -49,13 +49,6 @@ func (a *attempt) verify(ctx context.Context) (ending, error) {
 	return e, nil
 }
 
-// check looks whether all of the image is there, where its repository is known.
-func (b *backupJob) check(ctx context.Context) {
-	if b.repo != nil {
-		b.checkImage(ctx, b.repo, &b.image)
-	}
-}
-
 // notChecked is said of an image that could not be checked.
 const notChecked = "The image could not be checked after it was written (%s)."
 
