@@ -11,6 +11,9 @@ import (
 	"github.com/kura-backup/terraform-provider-kura/server/repository"
 )
 
+// block is the size of a block of a small disk.
+const block = 256 * kib
+
 // change writes a range of a disk, as a guest does.
 type change struct {
 	off, n int64
@@ -35,7 +38,7 @@ func (d *disk) next(seed uint64, capacity int64, changes ...change) *disk {
 
 // differing counts the bytes of the blocks in which two disks are not the same.
 // A short last block that has grown is another one, unless it is zero.
-func differing(a, b *disk, block int64) (n int64) {
+func differing(a, b *disk) (n int64) {
 	for off := int64(0); off < b.Capacity; off += block {
 		end := min(off+block, b.Capacity)
 		old := make([]byte, end-off)
@@ -74,7 +77,6 @@ func takeNext(t testing.TB, s *site, id, base string, d *disk) (string, backup.M
 
 func TestOnlyWhatHasChangedIsWritten(t *testing.T) {
 	t.Parallel()
-	const block = mib
 	cases := map[string]struct {
 		capacity, grown int64
 		changes         []change
@@ -101,7 +103,7 @@ func TestOnlyWhatHasChangedIsWritten(t *testing.T) {
 			ref, _ := take(t, s, draft("image-1"), first)
 			after := first.next(6, max(c.capacity, c.grown), c.changes...)
 			_, m := takeNext(t, s, "image-2", ref, after)
-			if got, want := m.Image.Sizes.Changed, differing(first, after, block); got != want {
+			if got, want := m.Image.Sizes.Changed, differing(first, after); got != want {
 				t.Errorf("Sizes.Changed = %d, want %d", got, want)
 			}
 		})
@@ -121,7 +123,7 @@ func TestAnyChangesAlongAChainAreReadBack(t *testing.T) {
 				capacity += 512 * []int64{0, 0, 1, 3000, 9 * 2048}[r.IntN(5)]
 				after := last.next(seed+uint64(n), capacity, randomChanges(r, capacity)...)
 				next, m := takeNext(t, s, fmt.Sprint("image-", n+1), ref, after)
-				if got, want := m.Image.Sizes.Changed, differing(last, after, mib); got != want {
+				if got, want := m.Image.Sizes.Changed, differing(last, after); got != want {
 					t.Fatalf("Sizes.Changed = %d, want %d", got, want)
 				}
 				wantTold(t, eachChange(t, s, next, ref), last, after)
@@ -173,7 +175,7 @@ func wantTold(t testing.TB, told []change, before, after *disk) {
 	if string(old[end:]) != string(after.bytes[end:]) {
 		t.Fatalf("EachChange() told %v, but the disks differ behind %d", told, end)
 	}
-	if want := differing(before, after, mib); sum > want {
+	if want := differing(before, after); sum > want {
 		t.Fatalf("EachChange() told %d bytes, want the %d of the blocks that differ", sum, want)
 	}
 }
@@ -243,7 +245,7 @@ func TestWhatDoesNotChangeCostsNothing(t *testing.T) {
 	s := newSite(t)
 	d := sparse(rng(1), 2000, 64*mib)
 	ref, first := take(t, s, draft("image-1"), d)
-	if got, want := first.Image.Sizes.Changed, differing(&disk{}, d, mib); got != want {
+	if got, want := first.Image.Sizes.Changed, differing(&disk{}, d); got != want {
 		t.Errorf("Sizes.Changed of a first image = %d, want the %d bytes that are not zero", got, want)
 	}
 	before, _ := folder(t, s.dir, anyFile)
@@ -253,7 +255,7 @@ func TestWhatDoesNotChangeCostsNothing(t *testing.T) {
 	ref, m := take(t, s, next, after)
 	size, _ := folder(t, s.dir, anyFile)
 	grew := size - before
-	if m.Image.Sizes.Changed != mib || m.Image.Sizes.Stored > grew || m.Image.Sizes.Stored < grew*9/10 {
+	if m.Image.Sizes.Changed != block || m.Image.Sizes.Stored > grew || m.Image.Sizes.Stored < grew*9/10 {
 		t.Errorf("Sizes = %+v, want a changed block and nearly the folder's growth of %d", m.Image.Sizes, grew)
 	}
 	whole := *after

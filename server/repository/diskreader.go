@@ -42,13 +42,14 @@ var _ backup.DiskReader = (*diskReader)(nil)
 
 func newDiskReader(ctx context.Context, r *repository, m *blockMap) *diskReader {
 	ctx, cancel := context.WithCancel(ctx)
-	ahead := 2 * r.cfg.Workers
-	if m.layout.BlockSize > blockSmall {
-		ahead = r.cfg.Workers
+	at := max(r.cfg.Workers, r.cfg.Workers*blockMedium/int(m.layout.BlockSize)) // as many bytes, whatever the blocks' size
+	ahead := at
+	if m.layout.BlockSize <= blockMedium {
+		ahead = 2 * at
 	}
 	return &diskReader{
 		r: r, m: m, ctx: ctx, cancel: cancel,
-		slots: make(chan struct{}, r.cfg.Workers), ahead: ahead, keep: 2 * ahead,
+		slots: make(chan struct{}, at), ahead: ahead, keep: 2 * ahead,
 		blocks: map[int64]*list.Element{}, order: list.New(),
 	}
 }

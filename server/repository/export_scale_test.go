@@ -54,7 +54,7 @@ type CrowdDisk struct {
 
 // Store gives the disk a block.
 func (c *Crowd) Store(ctx context.Context, d *CrowdDisk, n int64, b []byte) error {
-	id, _, err := c.image(backup.ImageDraft{}).storeBlock(ctx, b, blockSmall, compressions[c.r.rec.Compression])
+	id, _, err := c.image(backup.ImageDraft{}).storeBlock(ctx, b, blockMedium, compressions[c.r.rec.Compression])
 	if err != nil {
 		return err
 	}
@@ -69,10 +69,10 @@ func (c *Crowd) Store(ctx context.Context, d *CrowdDisk, n int64, b []byte) erro
 func (c *Crowd) Take(ctx context.Context, draft backup.ImageDraft, m backup.Manifest, d *CrowdDisk) (ref string, err error) {
 	i := c.image(draft)
 	i.parent = d.Parent
-	l := newEntryWriter(ctx, c.w, blockSmall, c.zeroes)
-	for n := range d.Draft.Capacity / blockSmall {
+	l := newEntryWriter(ctx, c.w, blockMedium, c.zeroes)
+	for n := range d.Draft.Capacity / blockMedium {
 		if id, ok := d.blocks[n]; ok {
-			if err := l.add(n*blockSmall, blockSmall, id); err != nil {
+			if err := l.add(n*blockMedium, blockMedium, id); err != nil {
 				return "", err
 			}
 		}
@@ -80,7 +80,7 @@ func (c *Crowd) Take(ctx context.Context, draft backup.ImageDraft, m backup.Mani
 	if err := l.fill(d.Draft.Capacity); err != nil {
 		return "", err
 	}
-	w := &diskWriter{i: i, draft: d.Draft, size: blockSmall, listed: make(chan struct{})}
+	w := &diskWriter{i: i, draft: d.Draft, size: blockMedium, listed: make(chan struct{})}
 	if w.list, err = l.finish(); err != nil {
 		return "", err
 	}

@@ -39,7 +39,7 @@ func fields(of reflect.Type) (names []string) {
 		return nil
 	}
 	for _, f := range reflect.VisibleFields(of) {
-		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
 			names = append(append(names, name), fields(f.Type)...)
 		}
 	}

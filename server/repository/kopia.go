@@ -66,7 +66,7 @@ func initialize(ctx context.Context, s blob.Storage, password backup.Secret, l l
 	o.BlockFormat.Encryption = encryption
 	o.BlockFormat.MaxPackSize = packSize
 	o.BlockFormat.Version = format.FormatVersion3
-	o.ObjectFormat.Splitter = splitterOf(blockSmall)
+	o.ObjectFormat.Splitter = splitterOf(blockMedium)
 	return repo.Initialize(ctx, s, o, password.Reveal())
 }
 

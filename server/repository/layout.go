@@ -20,11 +20,15 @@ const (
 func diskName(key int32) string { return fmt.Sprintf("disk-%d.img", key) }
 
 const (
-	blockSmall = 1 << 20
-	blockLarge = 4 << 20
-	// largeFrom is the capacity above which blocks are large, so that lists of
-	// blocks stay short.
-	largeFrom = 8 << 40
+	// Small blocks store little of what has not changed and cost no more time
+	// (docs/dev/defaults.md); large ones keep the lists and the index of huge
+	// disks short.
+	blockSmall  = 256 << 10
+	blockMedium = 1 << 20
+	blockLarge  = 4 << 20
+	// mediumFrom and largeFrom are the capacities above which blocks are larger.
+	mediumFrom = 1 << 40
+	largeFrom  = 8 << 40
 	// zeroRun is the longest entry for a range of zeroes: the greatest piece
 	// that kopia stores without nesting.
 	zeroRun = 8 << 20
@@ -33,7 +37,7 @@ const (
 )
 
 // splitters are kopia's fixed splitters that never split a block of their size.
-var splitters = map[int64]string{blockSmall: "FIXED-1M", blockLarge: "FIXED-4M", zeroRun: "FIXED-8M"}
+var splitters = map[int64]string{blockSmall: "FIXED-256K", blockMedium: "FIXED-1M", blockLarge: "FIXED-4M", zeroRun: "FIXED-8M"}
 
 func splitterOf(blockSize int64) string { return splitters[blockSize] }
 
@@ -45,6 +49,8 @@ func blockSizeFor(capacity int64, base *diskLayout) int64 {
 		return base.BlockSize
 	case capacity > largeFrom:
 		return blockLarge
+	case capacity > mediumFrom:
+		return blockMedium
 	default:
 		return blockSmall
 	}

@@ -16,7 +16,7 @@ import (
 // than all else of the writing, holes of terabytes above all.
 func DiskSHA256(ctx context.Context, d backup.DiskReader) (string, error) {
 	h := sha256.New()
-	buf := make([]byte, blockSmall)
+	buf := make([]byte, blockMedium)
 	var done int64
 	for done < d.Capacity() {
 		if err := ctx.Err(); err != nil {
