@@ -90,3 +90,19 @@ func TestRepositoriesAreChangedAndForgotten(t *testing.T) {
 	}
 	f.kura("repository", "delete", "vault", "--forget-images", "--yes").want(t, 0, "", "The repository vault is forgotten; what it holds stays where it is.\n")
 }
+
+func TestTheCatalogueOfARepositoryIsRebuilt(t *testing.T) {
+	f := newFake(t)
+	const rebuild = "01JDZK3Q8X4T9V2M6B7N5C1R1C"
+	vault := `{"id":"` + groupA + `","name":"vault","kind":"filesystem","settings":{"path":"/mnt"},"created_at":"2026-11-23T09:00:00Z"}`
+	job := `{"id":"` + rebuild + `","kind":"catalogue","state":"succeeded","messages":["3 images are listed now that were not; 0 were."],"attempt":1,"max_attempts":3,"due_at":"2026-11-23T09:00:00Z","created_at":"2026-11-23T09:00:00Z","ended_at":"2026-11-23T09:00:01Z","progress":{"done":0,"total":0,"bytes_per_second":0}}`
+	f.on("GET /v1/repositories?name=vault", items(vault))
+	f.on("POST /v1/repositories/"+groupA+":rebuild-catalogue?prune=true", reply{status: http.StatusAccepted, body: job})
+	if r := f.kura("catalog", "rebuild", "vault", "--prune"); r.status != 0 || !strings.Contains(r.out, rebuild) {
+		t.Errorf("status %d, stdout %s, stderr %s; want the job", r.status, r.out, r.errout)
+	}
+	f.on("POST /v1/repositories/"+groupA+":rebuild-catalogue?prune=false", reply{status: http.StatusAccepted, body: job})
+	if r := f.kura("catalog", "rebuild", "vault"); r.status != 0 || !strings.Contains(r.out, rebuild) {
+		t.Errorf("without --prune: status %d, stdout %s, stderr %s; want the job", r.status, r.out, r.errout)
+	}
+}
