@@ -135,7 +135,7 @@ func (s Schedule) lockWarning(r RepositoryRecord) string {
 	case !s.Lock:
 		return ""
 	case !l.Locks():
-		return "lock = true is kept by the server alone: repository " + r.Name + " has no object lock, so whoever can write to its storage can delete its images there."
+		return "With lock = true only the server keeps the lock: repository " + r.Name + " has no object lock, so whoever can write to its storage can delete its images there."
 	case longest == 0:
 		return "Images that never expire are locked in the storage of repository " + r.Name + " for " + strconv.Itoa(l.Days) + " days at a time: further than that only the server keeps the lock, which extends the storage's every day while it runs."
 	case l.Days < longest:

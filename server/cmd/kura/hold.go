@@ -18,7 +18,7 @@ type imageHold struct {
 func (*imageHold) Help() string {
 	return "A hold keeps one image, whatever its retention says. An image may have several: it stays until the last is over or released. " +
 		"An image whose time is over when its last hold is released goes with the next expiry.\n\n" +
-		examples(`kura image hold 01JDZK3Q8X4T9V2M6B7N5C1R0E --until 2027-04-01 --reason "Audit of 2026"`, "kura image hold 01JDZK3Q8X4T9V2M6B7N5C1R0E --release 01JDZK3Q8X4T9V2M6B7N5C1R0P")
+		examples(`kura image hold 01JDZK3Q8X4T9V2M6B7N5C1R0E --until 2027-04-01 --reason audit`, "kura image hold 01JDZK3Q8X4T9V2M6B7N5C1R0E --release 01JDZK3Q8X4T9V2M6B7N5C1R0P")
 }
 
 // Run holds an image or releases a hold.
