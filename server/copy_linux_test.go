@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
+
 	"github.com/kura-backup/terraform-provider-kura/server"
 	"github.com/kura-backup/terraform-provider-kura/server/api"
 	"github.com/kura-backup/terraform-provider-kura/server/lab"
@@ -151,4 +153,57 @@ func TestKillsDuringACopyLeaveOne(t *testing.T) {
 		t.Fatalf("restore of the copy: %s %+v", r.Status, r.Error)
 	}
 	w.same("the new VM", w.sums("again"), want)
+}
+
+// TestACopyOutlivesItsSiteAndItsDatabase: what is left is the second repository
+// and its recovery sheet.
+//
+// seed:K2 seed:K4
+func TestACopyOutlivesItsSiteAndItsDatabase(t *testing.T) {
+	t.Parallel()
+	key, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(t.TempDir(), "first")
+	s, stop := passing(t, server.Config{Data: data, AgeRecipient: key.Recipient().String()})
+	w := &world{T: t, ctx: t.Context(), lab: newLab(t, lab.Config{VMs: 1, DiskSize: 8 << 20}), api: client(t, s.URL(), s.OperatorTokenFile())}
+	image, want := w.backup(w.vm(w.vcenter("tokyo").ID, "vm01").ID), w.sums("vm01")
+	name, path := w.second()
+	j, err := w.api.CopyBackupImageWithResponse(w.ctx, image.ID, nil, api.ImageCopyRequest{Repository: name})
+	w.ok(j, err)
+	copies := w.copies(image.ID)
+	if len(copies) != 1 || copies[0].Status != api.ImageCopyStatusGood {
+		t.Fatalf("copies %+v, want a good one", copies)
+	}
+	all, err := w.api.ListRepositoriesWithResponse(w.ctx, &api.ListRepositoriesParams{Name: name})
+	w.ok(all, err)
+	sheet, err := w.api.RecoverySheetWithResponse(w.ctx, all.JSON200.Items[0].ID, api.RecoverySheet{})
+	w.ok(sheet, err)
+	told := sheetOf(t, sheet.JSON200.Text, key)
+	stop()
+	if err := os.RemoveAll(data); err != nil {
+		t.Fatal(err)
+	}
+
+	w.lab = newLab(t, lab.Config{VMs: 1, DiskSize: 8 << 20, Seed: 2})
+	s = start(t, server.Config{})
+	w.api = client(t, s.URL(), s.OperatorTokenFile())
+	osaka := w.vcenter("osaka")
+	attached, err := w.api.CreateRepositoryWithResponse(w.ctx, nil, api.Repository{Name: "rescued", Kind: told["kind"],
+		Settings: map[string]string{"path": path}, Password: told["password"], ReadOnly: true})
+	w.ok(attached, err)
+	rebuilt, err := w.api.RebuildCatalogueWithResponse(w.ctx, attached.JSON201.ID, nil)
+	w.ok(rebuilt, err)
+	if job := w.jobDone(rebuilt.JSON202.ID); job.State != api.JobStateSucceeded {
+		t.Fatalf("rebuild ended %+v", job)
+	}
+	if listed := w.images("vm01"); len(listed) != 1 || listed[0].ID != copies[0].ID || listed[0].CopyOf != image.ID {
+		t.Fatalf("listed %+v, want the copy of %s", listed, image.ID)
+	}
+	r := w.restore(api.Restore{ImageID: copies[0].ID, NewVM: &api.RestoreNewVM{Name: "risen", VCenterID: osaka.ID}})
+	if r.Status != api.JobStateSucceeded {
+		t.Fatalf("restore ended %s: %+v", r.Status, r.Error)
+	}
+	w.same("the VM in the new site", w.sums("risen"), want)
 }

@@ -256,3 +256,31 @@ func TestACopyKeepsToItsRate(t *testing.T) {
 		t.Errorf("128 KiB took %s, want half a second at 256 KiB a second", took)
 	}
 }
+
+func TestACopyIsLockedInItsStorageBeforeItsJobSucceeds(t *testing.T) { // seed:A33
+	h := newHouse(t)
+	i, second := h.copyable()
+	second.Settings = map[string]string{"lock_mode": "compliance", "lock_days": "7"}
+	h.update(func(tx backup.Tx) error {
+		i.LockedUntil = i.ExpiresAt
+		if err := tx.UpdateImage(h.ctx, i); err != nil {
+			return err
+		}
+		return tx.UpdateRepository(h.ctx, &second)
+	})
+	h.repository.locksFrom(start)
+	h.repository.fail("Lock", 1, unreachable)
+	h.start()
+	id := h.copyImage(i.ID, second)
+	j := h.waiting(id, 1)
+	if n := len(h.copies()); n != 0 {
+		t.Errorf("%d copies are listed before they are locked, want none", n)
+	}
+	h.clock.pass(j.Due.Sub(h.clock.Now()))
+	if j := h.ended(id); j.State != backup.JobSucceeded {
+		t.Fatalf("job is %s: %s", j.State, j.Error)
+	}
+	if c := h.copies(); len(c) != 1 || !c[0].StorageLockedUntil.Equal(aWeek) || !c[0].LockedUntil.Equal(i.ExpiresAt) || len(h.kept()) != 2 {
+		t.Errorf("copies %+v, want one that is locked by the server and its storage", c)
+	}
+}
