@@ -12,6 +12,7 @@ import (
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/content"
+	"github.com/minio/minio-go/v7"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 	"github.com/kura-backup/terraform-provider-kura/server/repository"
@@ -226,5 +227,56 @@ func TestALockIsChangedForWhatIsWrittenFromThenOn(t *testing.T) {
 	}
 	if longest < 39*24*time.Hour {
 		t.Errorf("the longest lock is %v, want the 40 days of the record", longest)
+	}
+}
+
+func TestALockOutlivesAChangeOfPasswordThatWasCutOff(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	s, b := lockedSite(t, "governance")
+	rec := s.changing()
+	must(0, s.rs.ChangePassword(ctx, rec))(t)
+	config := b.settings["prefix"] + "kopia.blobcfg"
+	must(0, b.cli.RemoveObject(ctx, b.name, config, minio.RemoveObjectOptions{}))(t) // as after a kill before the last step
+	begin := time.Now()
+	take(t, must(newRepositories(t, "installation-1").Repository(ctx, rec))(t), draft("image-1"), sparse(rng(1), 2000, 2*mib))
+	for _, o := range b.held(t) {
+		if !o.IsLatest {
+			continue
+		}
+		if _, until := b.lockOf(t, o.Key); until.Sub(begin) < 7*24*time.Hour-time.Hour {
+			t.Errorf("%s is locked until %v, want 7 days", o.Key, until)
+		}
+	}
+	must(b.cli.StatObject(ctx, b.name, config, minio.StatObjectOptions{}))(t)
+
+	untold := rec
+	untold.Password, untold.NextPassword = rec.NextPassword, repository.NewPassword()
+	untold.Settings = maps.Clone(rec.Settings)
+	delete(untold.Settings, "lock_mode")
+	delete(untold.Settings, "lock_days")
+	err := s.rs.ChangePassword(ctx, untold)
+	wantCode(t, "ChangePassword() without the lock in the settings", err, backup.Conflict)
+}
+
+func TestTwoServersMayEndTheSameChangeOfPassword(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	s := newSite(t)
+	d := sparse(rng(1), 2000, mib)
+	ref, _ := take(t, s, draft("image-1"), d)
+	rec := s.changing()
+	failed := make(chan error, 2)
+	for range 2 {
+		rs := newRepositories(t, "installation-1")
+		go func() { failed <- rs.ChangePassword(ctx, rec) }()
+	}
+	for range 2 {
+		must(0, <-failed)(t)
+	}
+	must(0, s.rs.ChangePassword(ctx, rec))(t)
+	compare(t, must(newRepositories(t, "installation-1").Repository(ctx, promoted(rec)))(t), ref, d)
+	if names, _ := filepath.Glob(filepath.Join(s.dir, "kopia.*")); len(names) != 2 {
+		t.Errorf("the format is %v, want both files", names)
 	}
 }

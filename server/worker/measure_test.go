@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -46,4 +47,46 @@ func TestAServerMeasuresWhatItReaches(t *testing.T) {
 	h.measured("the repository within reach", func(r backup.RepositoryRecord) bool { return !r.CheckedAt.IsZero() })
 	h.record = far
 	h.measured("the other one to be left alone", func(r backup.RepositoryRecord) bool { return r.CheckedAt.IsZero() })
+}
+
+// changer is where passwords change.
+type changer struct {
+	backup.RepositoryMaker
+	changed chan backup.Secret
+}
+
+func (c changer) ChangePassword(_ context.Context, r backup.RepositoryRecord) error {
+	c.changed <- r.NextPassword
+	return nil
+}
+
+func TestAChangeOfPasswordThatWasCutOffIsFinished(t *testing.T) {
+	h := newHouse(t)
+	c := changer{changed: make(chan backup.Secret, 1)}
+	h.planner.Repositories = c
+	h.record.NextPassword = "next"
+	h.update(func(tx backup.Tx) error { return tx.UpdateRepository(h.ctx, &h.record) })
+	h.clock.pass(2 * time.Minute) // whoever began it had the time to end it
+	defer h.start()()
+	if got := <-c.changed; got != "next" {
+		t.Errorf("the password changes to %q, want the one that was stored", got.Reveal())
+	}
+	h.measured("the new password", func(r backup.RepositoryRecord) bool { return r.Password == "next" && r.NextPassword == "" })
+}
+
+func TestSinceWhenARepositoryIsAwayIsNoted(t *testing.T) {
+	h := newHouse(t)
+	h.repository.fail("Space", 1, unreachable)
+	stop := h.start()
+	h.measured("since when it is away", func(r backup.RepositoryRecord) bool { return r.AwaySince.Equal(start) && r.Version == h.record.Version })
+	stop()
+	h.clock.pass(time.Hour)
+	h.repository.fail("Space", 1, unreachable)
+	stop = h.start()
+	h.measured("still since then", func(r backup.RepositoryRecord) bool {
+		return r.CheckedAt.Equal(start.Add(time.Hour)) && r.AwaySince.Equal(start)
+	})
+	stop()
+	defer h.start()()
+	h.measured("that it is back", func(r backup.RepositoryRecord) bool { return r.AwaySince.IsZero() && r.CheckError == "" })
 }
