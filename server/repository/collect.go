@@ -78,7 +78,7 @@ func (r *repository) collect(ctx context.Context, ask backup.Collection, s safet
 			return c.run(ctx)
 		})
 	if l := r.rec.StorageLock(); l.Locks() { // what it was told to delete it keeps as an older version
-		c.out.Freed, c.out.Locked = 0, c.out.Freed
+		c.out.Freed, c.out.Locked = 0, c.out.Locked+c.out.Freed
 	}
 	return c.out, explain(ctx, r.store, "collect", err)
 }

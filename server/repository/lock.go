@@ -16,6 +16,9 @@ import (
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
 
+// errLocked says that a storage does not delete a blob before its lock is over.
+var errLocked = errors.New("blob is locked")
+
 // lockers is how many blobs are locked at the same time.
 const lockers = 16
 

@@ -2,11 +2,21 @@ package repository_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
+	"encoding/pem"
+	"io"
 	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -217,6 +227,51 @@ func TestACollectionInALockedBucketGivesUpWhatTheStorageKeeps(t *testing.T) {
 	if got.Missing != 0 || !slices.Equal(got.Images, []string{"image-1"}) {
 		t.Errorf("Lock() after the collection = %+v, want all that image-1 needs", got)
 	}
+}
+
+// TestACollectionCopesWithPacksThatItMayNotDeleteYet: a storage without versions
+// refuses to delete. The collection does the rest, and later ones try again.
+func TestACollectionCopesWithPacksThatItMayNotDeleteYet(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	b := newBucket(t, true)
+	to := must(url.Parse("https://" + b.settings["endpoint"]))(t)
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+	transport.TLSClientConfig.RootCAs.AppendCertsFromPEM([]byte(b.settings["ca_certificate"]))
+	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(to); p.Out.Host = p.In.Host }}
+	var refused atomic.Int64
+	front := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if name := path.Base(q.URL.Path); q.Method == http.MethodDelete && strings.ContainsAny(name[:1], "pqx") {
+			refused.Add(1)
+			w.Header().Set("Content-Type", "application/xml")
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, "<Error><Code>AccessDenied</Code><Message>Object is WORM protected.</Message></Error>")
+			return
+		}
+		proxy.ServeHTTP(w, q)
+	}))
+	t.Cleanup(front.Close)
+	b.settings["endpoint"] = front.Listener.Addr().String()
+	b.settings["ca_certificate"] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw}))
+	b.settings["lock_mode"], b.settings["lock_days"] = "compliance", "7"
+	s := siteAt(t, b.peer)
+	d := sparse(rng(1), 2000, 2*mib)
+	ref, _ := take(t, s, draft("image-1"), d)
+	gone, _ := take(t, s, draft("image-2"), sparse(rng(2), 2000, 2*mib))
+	must(0, s.Delete(ctx, gone))(t)
+	var kept int64
+	for range 4 {
+		c := must(repository.CollectAtOnce(ctx, s.Repository, backup.Collection{}))(t)
+		if c.Freed != 0 {
+			t.Errorf("%d bytes are said to be free", c.Freed)
+		}
+		kept += c.Locked
+	}
+	if kept == 0 || refused.Load() == 0 {
+		t.Errorf("%d bytes wait for their lock, %d deletions were refused; want some", kept, refused.Load())
+	}
+	compare(t, s.again(), ref, d)
 }
 
 func TestOnlyARepositoryWithObjectLockLocks(t *testing.T) {

@@ -199,10 +199,15 @@ func (s *s3Store) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, o bl
 }
 
 // DeleteBlob removes a blob. In a bucket with versions it stays as an older
-// version until its lock is over and the bucket's own rule takes it away.
+// version until its lock is over and the bucket's own rule takes it away; where
+// the storage keeps no versions it refuses, with errLocked.
 func (s *s3Store) DeleteBlob(ctx context.Context, id blob.ID) error {
 	err := s.patience.do(ctx, "delete "+string(id), func(ctx context.Context, _ func()) error {
-		return s.translate(s.cli.RemoveObject(ctx, s.bucket, s.key(id), minio.RemoveObjectOptions{}))
+		err := s.cli.RemoveObject(ctx, s.bucket, s.key(id), minio.RemoveObjectOptions{})
+		if refuses(err) && s.lockedUntil(ctx, id).After(time.Now()) {
+			return &trouble{"its lock is not over", true, fmt.Errorf("%w: %w", errLocked, err)}
+		}
+		return s.translate(err)
 	})
 	if errors.Is(err, blob.ErrBlobNotFound) {
 		return nil
@@ -217,14 +222,17 @@ func (s *s3Store) ExtendBlobRetention(ctx context.Context, id blob.ID, o blob.Ex
 	return s.patience.do(ctx, "lock "+string(id), func(ctx context.Context, _ func()) error {
 		until := time.Now().Add(o.RetentionPeriod).UTC()
 		err := s.cli.PutObjectRetention(ctx, s.bucket, s.key(id), minio.PutObjectRetentionOptions{Mode: &mode, RetainUntilDate: &until})
-		var answer minio.ErrorResponse
-		if errors.As(err, &answer) && (answer.StatusCode == http.StatusForbidden || answer.StatusCode == http.StatusBadRequest) {
-			if s.lockedUntil(ctx, id).After(until.Add(-time.Second)) { // the storage tells whole seconds
-				return nil
-			}
+		if refuses(err) && s.lockedUntil(ctx, id).After(until.Add(-time.Second)) { // the storage tells whole seconds
+			return nil
 		}
 		return s.translate(err)
 	})
+}
+
+// refuses says whether an answer may mean that a lock forbids what was asked.
+func refuses(err error) bool {
+	var answer minio.ErrorResponse
+	return errors.As(err, &answer) && (answer.StatusCode == http.StatusForbidden || answer.StatusCode == http.StatusBadRequest)
 }
 
 // lockedUntil asks until when a blob is locked; zero = it is not, or nobody knows.

@@ -69,11 +69,16 @@ func (c *collector) sweepPrefix(ctx context.Context, prefix blob.ID, named map[b
 			break
 		}
 		g.Go(func() error {
-			if err := c.store.DeleteBlob(gctx, m.BlobID); err != nil && !errors.Is(err, blob.ErrBlobNotFound) {
-				return fmt.Errorf("remove pack: %w", err)
-			}
+			err := c.store.DeleteBlob(gctx, m.BlobID)
 			mu.Lock()
 			defer mu.Unlock()
+			if errors.Is(err, errLocked) { // a collection after the lock's end removes it
+				c.out.Locked += m.Length
+				return nil
+			}
+			if err != nil && !errors.Is(err, blob.ErrBlobNotFound) {
+				return fmt.Errorf("remove pack: %w", err)
+			}
 			c.out.Freed += m.Length
 			c.out.FreedPacks++
 			return nil
@@ -217,7 +222,12 @@ func (c *collector) compact(ctx context.Context) error {
 		}},
 	}
 	for _, s := range steps {
-		if err := c.task(ctx, s.task, fresh(s.run)); err != nil {
+		err := c.task(ctx, s.task, fresh(s.run))
+		if errors.Is(err, errLocked) {
+			c.cfg.Log.InfoContext(ctx, "index blobs stay until their lock is over", "step", string(s.task))
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", s.task, err)
 		}
 	}
