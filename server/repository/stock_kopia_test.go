@@ -43,6 +43,8 @@ func newStock(t testing.TB, s *site) *stock {
 	case repository.KindS3:
 		k.env = append(k.env, "AWS_ACCESS_KEY_ID="+v["access_key_id"], "AWS_SECRET_ACCESS_KEY="+v["secret_access_key"],
 			"SSL_CERT_FILE="+write("ca.pem", v["ca_certificate"]))
+	case repository.KindWebDAV:
+		k.env = append(k.env, "KOPIA_WEBDAV_PASSWORD="+v["http_password"], "SSL_CERT_FILE="+write("ca.pem", v["ca_certificate"]))
 	case repository.KindSFTP: // the recipe names the files
 		write("KEY", v["private_key"])
 		write("KNOWN_HOSTS", v["known_hosts"])
@@ -142,7 +144,8 @@ func TestTheStockProgramRestoresWhatKuraWrote(t *testing.T) {
 		}
 		after.agrees(images)
 		k.agrees(images) // what it keeps of before does no harm
-		next := images[len(images)-1].disks[0]
+		next := images[len(images)-1].disks[0].clone()
+		next.FromBase, next.ranges = false, [][2]int64{{0, next.Capacity}}
 		last := draft("image-9")
 		last.PointInTime = last.PointInTime.AddDate(0, 1, 0)
 		ref, _ := take(t, s, last, next)
@@ -150,7 +153,8 @@ func TestTheStockProgramRestoresWhatKuraWrote(t *testing.T) {
 	})
 }
 
-// chain takes a full image of two disks, and two that build upon it.
+// chain takes a full image of two disks, and two that build upon it: of the
+// second everything is read, of the third what has changed.
 func chain(t testing.TB, s *site) (images []kept) {
 	t.Helper()
 	small := sparse(rng(7), 2001, mib+1536)
@@ -161,6 +165,11 @@ func chain(t testing.TB, s *site) (images []kept) {
 			d = d.clone()
 			fill(rng(uint64(n)), d.bytes[n*2*mib:n*2*mib+64*kib])
 			d.ranges = [][2]int64{{0, d.Capacity}}
+		}
+		if n == 2 {
+			d.FromBase, d.ranges = true, [][2]int64{{4 * mib, 4*mib + 64*kib}}
+			small = &disk{DiskDraft: small.DiskDraft, bytes: small.bytes}
+			small.FromBase = true
 		}
 		next := draft(fmt.Sprint("image-", n+1))
 		next.BaseRef, next.PointInTime = base, next.PointInTime.Add(time.Duration(n)*time.Hour)

@@ -40,7 +40,7 @@ func davPlace(settings map[string]string) place {
 	name := strings.TrimSuffix(settings[davURL], "/")
 	at := place{name: name, noun: "folder", field: "settings." + davURL, connect: []string{"webdav", "--url", quote(name)}}
 	if user := settings[davUser]; user != "" {
-		at.connect = append(at.connect, "--webdav-username", quote(user), "--webdav-password", "PASSWORD")
+		at.connect = append(at.connect, "--webdav-username", quote(user)) // the password comes by KOPIA_WEBDAV_PASSWORD
 	}
 	return at
 }
