@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/blob/filesystem"
@@ -35,8 +36,8 @@ func TestANewRepositoryOpensAsKopiasOwnKind(t *testing.T) {
 		t.Error("VerifyObject() = none, want the folder's content")
 	}
 	f := must(r.(repo.DirectRepository).FormatManager().GetMutableParameters(ctx))(t)
-	if f.MaxPackSize != 20*mib || f.EpochParameters.MinEpochDuration.Hours() != 6 {
-		t.Errorf("packs of %d, epochs of %v; want 20 MiB and 6 h", f.MaxPackSize, f.EpochParameters.MinEpochDuration)
+	if f.MaxPackSize != 20*mib || f.EpochParameters.MinEpochDuration != 20*time.Minute {
+		t.Errorf("packs of %d, epochs of %v; want 20 MiB and 20 minutes", f.MaxPackSize, f.EpochParameters.MinEpochDuration)
 	}
 	m := r.(repo.DirectRepository).FormatManager()
 	if m.GetHashFunction() != "BLAKE3-256-128" || m.GetEncryptionAlgorithm() != "AES256-GCM-HMAC-SHA256" || m.GetECCOverheadPercent() != 0 {

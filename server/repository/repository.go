@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/kopia/kopia/repo"
@@ -63,6 +64,7 @@ func (r *repository) Images(ctx context.Context) ([]backup.Manifest, error) {
 	there = inOrder(ctx, r.repo, there)
 	defer r.whole.hold()()
 	all := make([]backup.Manifest, len(there))
+	var machines shared
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(listers)
 	for i, s := range there {
@@ -71,7 +73,9 @@ func (r *repository) Images(ctx context.Context) ([]backup.Manifest, error) {
 			if err != nil {
 				return explainRead(gctx, r.store, "read image", err)
 			}
-			all[i], err = r.listed(gctx, s)
+			if all[i], err = r.listed(gctx, s); err == nil {
+				all[i].Machine = machines.one(all[i].Machine)
+			}
 			return err
 		})
 	}
@@ -82,6 +86,26 @@ func (r *repository) Images(ctx context.Context) ([]backup.Manifest, error) {
 		return a.Image.PointInTime.Compare(b.Image.PointInTime)
 	})
 	return all, nil
+}
+
+// shared keeps one of bytes that are equal: a VM is configured in most of
+// its images as it is in the others.
+type shared struct {
+	mu  sync.Mutex // guards all
+	all map[string][]byte
+}
+
+func (s *shared) one(b []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if had, ok := s.all[string(b)]; ok {
+		return had
+	}
+	if s.all == nil {
+		s.all = map[string][]byte{}
+	}
+	s.all[string(b)] = b
+	return b
 }
 
 // listed reads the manifest of an image for the list.
