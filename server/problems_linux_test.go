@@ -40,6 +40,8 @@ func TestProblemsAreAsThePageSays(t *testing.T) {
 	}
 	v := w.vcenter("lab")
 	image := w.backup(w.vm(v.ID, "vm01").ID)
+	held, err := w.api.HoldBackupImageWithResponse(w.ctx, image.ID, nil, api.ImageHold{Reason: "audit"})
+	w.ok(held, err)
 
 	var page bytes.Buffer
 	page.WriteString(problemsHead)
@@ -57,6 +59,8 @@ func TestProblemsAreAsThePageSays(t *testing.T) {
 		{"vCenter that refuses the password", "POST", "/v1/vcenters", vcenter(l.Endpoint(), "wrong", l.Thumbprint()), ""},
 		{"vCenter with another certificate", "POST", "/v1/vcenters", vcenter(l.Endpoint(), l.Password(), strings.Repeat("AB:", 31)+"AB"), ""},
 		{"vCenter that does not answer", "POST", "/v1/vcenters", vcenter("https://127.0.0.1:1", l.Password(), ""), ""},
+		{"image that is held", "DELETE", "/v1/backup-images/" + image.ID, "", ""},
+		{"extension that the profile lacks", "PATCH", "/v1/backup-images/" + image.ID, `{"retention_days":366}`, ""},
 		{"restore onto a running VM", "POST", "/v1/restores", `{"image_id":"` + image.ID + `","in_place":{}}`, ""},
 		{"path that is none", "GET", "/v1/backups", "", ""},
 	} {
