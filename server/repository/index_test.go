@@ -178,12 +178,19 @@ func TestAGatheringThatFailsAnywhereLosesNoImage(t *testing.T) {
 // watched opens the repository with a count of what its storage is asked for.
 func (s *site) watched(o *repository.Operations, ahead *time.Duration) backup.Repository {
 	s.t.Helper()
+	r, _ := s.watchedUntil(o, ahead)
+	return r
+}
+
+func (s *site) watchedUntil(o *repository.Operations, ahead *time.Duration) (r backup.Repository, end func()) {
+	s.t.Helper()
 	rs := repository.New(repository.Config{Installation: "installation-1", Dir: s.t.TempDir(),
 		Now: func() time.Time { return time.Now().Add(*ahead) }})
 	rs.Hasty()
-	s.t.Cleanup(func() { must(0, rs.Close(context.Background()))(s.t) })
+	end = func() { must(0, rs.Close(context.Background()))(s.t) }
+	s.t.Cleanup(end)
 	rs.Watch(o, 0)
-	return must(rs.Repository(s.t.Context(), s.rec))(s.t)
+	return must(rs.Repository(s.t.Context(), s.rec))(s.t), end
 }
 
 func TestTheLookAfterABackupAsksForPacksOnce(t *testing.T) {

@@ -207,7 +207,9 @@ func measureScale(t *testing.T, images int) scale {
 	must(0, s.rs.Close(t.Context()))(t)
 	var ahead time.Duration
 	var r backup.Repository
-	step("open", func() string { r = s.watched(&o, &ahead); return "" })
+	var end func()
+	open := func() { r, end = s.watchedUntil(&o, &ahead) }
+	step("open", func() string { open(); return "" })
 	step("first image: reads the manifests", func() string { must(r.Image(t.Context(), c.refs[0]))(t); return "" })
 	few := func(name string, most int64, do func()) {
 		if n := step(name, func() string { do(); return "" }); n > most {
@@ -219,7 +221,11 @@ func measureScale(t *testing.T, images int) scale {
 	few("backup of 8 MiB", 60, func() { take(t, r, draft("one-more"), d) })
 	few("its look at the packs", 40, func() { must(r.Verify(t.Context(), c.refs[2], backup.Verification{}))(t) })
 	few("deletion", 40, func() { must(0, r.Delete(t.Context(), c.all[0]))(t) })
-	few("restart: open and an image", 60+int64(images)/500, func() { must(s.watched(&o, &ahead).Image(t.Context(), c.refs[3]))(t) })
+	few("restart: open and an image", 60+int64(images)/400, func() {
+		end()
+		open()
+		must(r.Image(t.Context(), c.refs[3]))(t)
+	})
 	few("all manifests, for a new catalogue", 60+int64(images)/200, func() {
 		if all := must(r.Images(t.Context()))(t); len(all) != images/imagesEach*imagesEach {
 			t.Errorf("Images() = %d, want %d", len(all), images/imagesEach*imagesEach)
