@@ -80,11 +80,30 @@ var _ sharded.Impl = (*davFiles)(nil)
 // do makes a client for each try, which ends with the try's context.
 func (f *davFiles) do(ctx context.Context, what string, fn func(c *gowebdav.Client, alive func()) error) error {
 	return f.patience.do(ctx, what, func(ctx context.Context, alive func()) error {
-		c := gowebdav.NewAuthClient(f.url, gowebdav.NewEmptyAuth())
+		c := gowebdav.NewAuthClient(f.url, gowebdav.NewPreemptiveAuth(davSender{}))
 		c.SetTransport(davTransport{f, ctx, alive})
 		return davError(fn(c, alive))
 	})
 }
+
+// davSender lets requests go out as they are: the transport knows the user, and
+// nothing is sent twice to find out how a server wants to be told.
+type davSender struct{}
+
+var _ gowebdav.Authenticator = davSender{}
+
+func (davSender) Authorize(*http.Client, *http.Request, string) error { return nil }
+
+func (davSender) Verify(_ *http.Client, rs *http.Response, path string) (redo bool, err error) {
+	if rs.StatusCode == http.StatusUnauthorized {
+		return false, gowebdav.NewPathError("authorize", path, rs.StatusCode)
+	}
+	return false, nil
+}
+
+func (d davSender) Clone() gowebdav.Authenticator { return d }
+
+func (davSender) Close() error { return nil }
 
 // davTransport sends the requests of one try.
 type davTransport struct {
