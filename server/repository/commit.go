@@ -129,7 +129,7 @@ func (i *imageWriter) commit(ctx context.Context, m *backup.Manifest, l layout) 
 	if err := i.r.stillOwned(ctx); err != nil {
 		return "", err
 	}
-	if err := dropManifests(ctx, i.w, older); err != nil {
+	if err := i.r.manifests.drop(ctx, i.w, older); err != nil {
 		return "", fmt.Errorf("replace image: %w", err)
 	}
 	return i.land(ctx, id)

@@ -257,3 +257,21 @@ func TestAMarkingReadsListsInOneRequestForEachPack(t *testing.T) {
 		t.Errorf("a dry run over %d images read %d pieces of %d files, want less than one for each", dry.Images, n, len(packs))
 	}
 }
+
+func TestAnImageOfAServerWhoseClockIsAheadIsDeletedByAnother(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	s := newSite(t)
+	var o repository.Operations
+	ahead := time.Hour
+	refs := smallImages(t, s.watched(&o, &ahead), 0, 2)
+	must(0, s.Delete(ctx, refs[0]))(t)
+	for name, r := range map[string]backup.Repository{"us": s, "another server": s.again()} {
+		if got := refsOf(t, r); !slices.Equal(got, refs[1:]) {
+			t.Errorf("%s lists %v, want %v", name, got, refs[1:])
+		}
+	}
+	if got := must(repository.StockImages(ctx, s.again()))(t); !slices.Equal(got, refs[1:]) {
+		t.Errorf("the stock program lists %v, want %v", got, refs[1:])
+	}
+}

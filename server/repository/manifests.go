@@ -60,15 +60,20 @@ func writeManifests(ctx context.Context, w repo.RepositoryWriter, all []rawManif
 	return id, nil
 }
 
-// dropManifests notes that manifests are deleted. kopia would read all there
-// are before it did the same.
-func dropManifests(ctx context.Context, w repo.RepositoryWriter, ids []manifest.ID) error {
+// drop notes that manifests are deleted. kopia would read all there
+// are before it did the same. The note is younger than its manifest also where
+// a server whose clock is ahead has written that.
+func (c *catalogue) drop(ctx context.Context, w repo.RepositoryWriter, ids []manifest.ID) error {
 	if len(ids) == 0 {
 		return nil
 	}
 	var all []rawManifest
 	for _, id := range ids {
-		all = append(all, rawManifest{ID: id, Labels: json.RawMessage("null"), Modified: w.Time().UTC(), Deleted: true, Data: json.RawMessage("null")})
+		at := w.Time().UTC()
+		if s := c.get(id); s != nil && !at.After(s.modified) {
+			at = s.modified.Add(time.Millisecond)
+		}
+		all = append(all, rawManifest{ID: id, Labels: json.RawMessage("null"), Modified: at, Deleted: true, Data: json.RawMessage("null")})
 	}
 	_, err := writeManifests(ctx, w, all)
 	return err

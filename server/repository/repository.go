@@ -152,7 +152,7 @@ func (r *repository) Delete(ctx context.Context, ref string) error {
 	}
 	err = repo.WriteSession(ctx, r.repo, repo.WriteSessionOptions{Purpose: "delete image"},
 		func(ctx context.Context, w repo.RepositoryWriter) error {
-			return dropManifests(ctx, w, []manifest.ID{s.ID})
+			return r.manifests.drop(ctx, w, []manifest.ID{s.ID})
 		})
 	return explain(ctx, r.store, "delete image", err)
 }
