@@ -108,7 +108,7 @@ func (c *copyJob) make(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open image %s: %w", c.source.ID, err)
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }() // it was only read
 	if c.note.ImageID == "" {
 		c.note.ImageID = backup.NewID(c.Now())
 	}
@@ -195,7 +195,7 @@ func (c *copyJob) disk(ctx context.Context, w backup.ImageWriter, r backup.Image
 	if err != nil {
 		return d, err
 	}
-	defer from.Close()
+	defer func() { _ = from.Close() }() // it was only read
 	to, err := w.Disk(ctx, draft)
 	if err != nil {
 		return d, err
