@@ -154,7 +154,7 @@ func addVCenter(ctx context.Context, l *lab.Lab, v api.VCenter) (api.VCenter, er
 	if err := api.Err(a, err); err != nil {
 		return v, err
 	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(4 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		g, err := house.api.GetVCenterWithResponse(ctx, a.JSON201.ID)
 		if err := api.Err(g, err); err != nil {
 			return v, err

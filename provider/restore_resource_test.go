@@ -43,12 +43,13 @@ func arm(t *testing.T, f lab.Fault) {
 	t.Cleanup(house.lab.ClearFaults)
 }
 
-// until waits for something that the server does by itself.
+// until waits for something that the server does by itself, and fails after
+// some minutes: race detection on a busy machine is slow.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(4 * time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("waited a minute for %s", what)
+			t.Fatalf("waited four minutes for %s", what)
 		}
 	}
 }

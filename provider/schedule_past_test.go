@@ -15,11 +15,19 @@ import (
 	"github.com/kura-backup/terraform-provider-kura/server/api"
 )
 
-// later starts a server whose clock can be put forward, with the spare lab as
-// its vcenter, and lets terraform and the client of the tests talk to it.
-func later(t *testing.T) (vcenter api.VCenter, forward func(time.Duration)) {
+// later starts a server whose clock says noon of today in Tokyo and can be put
+// forward, with the spare lab as its vcenter, and lets terraform and the client
+// of the tests talk to it.
+func later(t *testing.T) (vcenter api.VCenter, noon time.Time, forward func(time.Duration)) {
 	t.Helper()
+	tokyo, err := time.LoadLocation("Asia/Tokyo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, m, d := time.Now().In(tokyo).Date()
+	noon = time.Date(y, m, d, 12, 0, 0, 0, tokyo)
 	var ahead atomic.Int64
+	ahead.Store(int64(time.Until(noon)))
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(context.Background())
 	s, err := server.New(ctx, server.Config{
@@ -55,19 +63,15 @@ func later(t *testing.T) (vcenter api.VCenter, forward func(time.Duration)) {
 	if vcenter, err = addVCenter(ctx, house.spare, api.VCenter{Name: "later", TimeZone: "Asia/Tokyo"}); err != nil {
 		t.Fatal(err)
 	}
-	return vcenter, func(d time.Duration) { ahead.Add(int64(d)) }
+	return vcenter, noon, func(d time.Duration) { ahead.Add(int64(d)) }
 }
 
 // TestTheDayAfterAOneTimeRunThePlanIsEmpty plans again when the date of a
 // schedule has passed: nothing is to do, and what does not touch the date can
 // still be changed. A date of the past is refused where it is new.
 func TestTheDayAfterAOneTimeRunThePlanIsEmpty(t *testing.T) {
-	vcenter, forward := later(t)
-	tokyo, err := time.LoadLocation("Asia/Tokyo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	day := func(days int) string { return time.Now().In(tokyo).AddDate(0, 0, days).Format(time.DateOnly) }
+	vcenter, noon, forward := later(t)
+	day := func(days int) string { return noon.AddDate(0, 0, days).Format(time.DateOnly) }
 	of := func(name, date, more string) string {
 		return schedule(name, fmt.Sprintf("virtual_machine_id = %q\nstart_time = \"02:00\"\none_time = { date = %q }\nretention_days = 1\n%s", vmOf(t, vcenter, "vm01"), date, more))
 	}

@@ -66,7 +66,7 @@ func TestAStreamThatIsNotWholeIsAnErrorWorthAnotherTry(t *testing.T) {
 
 func TestALeaseIsKeptAliveWhileTheReaderIsSlow(t *testing.T) {
 	c := small()
-	c.LeaseTimeout = time.Second
+	c.LeaseTimeout = 3 * time.Second
 	r := setup(t, c)
 	snap, err := r.session.CreateSnapshot(t.Context(), r.draft("vm01", "j1"))
 	r.ok(err)
@@ -74,7 +74,7 @@ func TestALeaseIsKeptAliveWhileTheReaderIsSlow(t *testing.T) {
 	src, err := r.session.ReadDisks(t.Context(), snap, []int32{key})
 	r.ok(err)
 	defer func() { r.ok(src.Close(t.Context())) }()
-	idle := time.NewTimer(2 * time.Second)
+	idle := time.NewTimer(4 * time.Second)
 	<-idle.C // longer than the lease lives by itself
 	w := &canvas{b: make([]byte, snap.Disks[0].Capacity)}
 	if _, err := src.ReadDisk(t.Context(), key, w); err != nil {

@@ -163,7 +163,7 @@ func (h *house) swept() {
 	h.until("the first sweep and measurement", func() bool { return len(h.vsphere.called("Sweep")) > 0 && len(h.repository.called("Space")) > 0 })
 }
 
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // wait waits for a channel to be closed.
 func (h *house) wait(what string, c <-chan struct{}) {
