@@ -28,8 +28,8 @@ func TestABackupIntoALockedBucket(t *testing.T) {
 	r, err := w.api.CreateRepositoryWithResponse(w.ctx, nil, api.Repository{Name: "vault", Kind: "s3", Settings: bucket.Settings})
 	w.ok(r, err)
 	vm := w.vm(w.vcenter("lab").ID, "vm01")
-	made, err := w.api.CreateBackupScheduleWithResponse(w.ctx, nil, api.BackupSchedule{Name: "locked", VirtualMachineID: vm.ID, Daily: &api.Daily{}, StartTime: "02:00",
-		RetentionDays: 8, Lock: true, Repository: "vault"})
+	made, err := w.api.CreateBackupScheduleWithResponse(w.ctx, nil, api.BackupSchedule{Name: "locked", VirtualMachineID: vm.ID, Daily: &api.Daily{},
+		StartTime: time.Now().UTC().Add(12 * time.Hour).Format("15:00"), TimeZone: "UTC", RetentionDays: 8, Lock: true, Repository: "vault"}) // an hour that does not come now
 	w.ok(made, err)
 	if got := strings.Join(made.JSON201.Warnings, " "); !strings.Contains(got, "locks for 7 days, and images are kept for 8") {
 		t.Errorf("warnings = %q, want that the repository's lock is shorter", got)

@@ -18,6 +18,7 @@ import (
 // every byte is right. One request in ten fails; with KURA_TORTURE=full one in a
 // hundred, of a larger disk, and a second backup follows.
 func TestABackupToABadS3(t *testing.T) {
+	t.Parallel()
 	size, every, backups := int64(16<<20), int64(10), []string{"full backup"}
 	if os.Getenv("KURA_TORTURE") == "full" {
 		size, every, backups = 2<<30, 100, append(backups, "backup after a MiB was written")
