@@ -74,11 +74,11 @@ func packAll(b *testing.B, name string, f repository.Formula, kinds map[string][
 			for b.Loop() {
 				b.StopTimer()
 				p := must(repository.NewPacker(b.Context(), b.TempDir(), f))(b)
-				before := cpuTime(b)
+				before := packTime(b)
 				b.StartTimer()
 				stored = must(p.Pack(b.Context(), data))(b)
 				b.StopTimer()
-				cpu, packed = cpu+cpuTime(b)-before, packed+int64(len(data))
+				cpu, packed = cpu+packTime(b)-before, packed+int64(len(data))
 				must(0, p.Close(b.Context()))(b)
 				b.StartTimer()
 			}
@@ -88,8 +88,8 @@ func packAll(b *testing.B, name string, f repository.Formula, kinds map[string][
 	}
 }
 
-// cpuTime is what the process has used: other programs do not change it much.
-func cpuTime(b *testing.B) time.Duration {
+// packTime is what the process has used: other programs do not change it much.
+func packTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage
 	must(0, syscall.Getrusage(syscall.RUSAGE_SELF, &u))(b)
