@@ -73,7 +73,7 @@ func (w *world) jobDone(id string) (job api.Job) {
 // server and database with it. What is left is the repository's folder and the
 // recovery sheet in the safe.
 //
-// seed:A46
+// seed:K18
 func TestARepositoryOutlivesItsInstallation(t *testing.T) {
 	t.Parallel()
 	key, err := age.GenerateX25519Identity()

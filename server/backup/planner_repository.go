@@ -64,6 +64,9 @@ func (p *Planner) CreateRepository(ctx context.Context, r RepositoryRecord) (Rep
 	}
 	var done RepositoryRecord
 	err = p.Store.Update(ctx, func(tx Tx) error {
+		if err := notRegistered(ctx, tx, r); err != nil {
+			return err
+		}
 		done = r
 		return tx.InsertRepository(ctx, &done)
 	})
@@ -71,6 +74,21 @@ func (p *Planner) CreateRepository(ctx context.Context, r RepositoryRecord) (Rep
 		return RepositoryRecord{}, fmt.Errorf("create repository %q: %w", r.Name, err)
 	}
 	return done, nil
+}
+
+// notRegistered refuses a repository that has a record already: by two of them
+// it would be collected twice at the same time.
+func notRegistered(ctx context.Context, tx Tx, r RepositoryRecord) error {
+	all, _, err := tx.Repositories(ctx, Page{Limit: 1000})
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		if r.UniqueID != "" && o.UniqueID == r.UniqueID {
+			return Errorf(Conflict, "settings", "This repository is registered already, as %q.", o.Name)
+		}
+	}
+	return nil
 }
 
 // makeRepository fills in what is known once the repository is there. Until the
@@ -127,14 +145,16 @@ func (p *Planner) TakeOverRepository(ctx context.Context, id string) (Repository
 	if err != nil {
 		return RepositoryRecord{}, fmt.Errorf("take over repository %s: %w", id, err)
 	}
+	if r.Foreign(p.Installation) { // while it is, nothing of it ends
+		if err := p.stayAWhile(ctx, id); err != nil {
+			return RepositoryRecord{}, fmt.Errorf("take over repository %s: %w", id, err)
+		}
+	}
 	err = p.Store.Update(ctx, func(tx Tx) (err error) {
 		if r, err = tx.Repository(ctx, id); err != nil || r.OwnedBy == p.Installation {
 			return err
 		}
 		r.OwnedBy = p.Installation
-		if err := stayAWhile(ctx, tx, r.ID); err != nil {
-			return err
-		}
 		return tx.UpdateRepository(ctx, &r)
 	})
 	return r, err
@@ -142,13 +162,32 @@ func (p *Planner) TakeOverRepository(ctx context.Context, id string) (Repository
 
 // stayAWhile lets no image end soon that was kept as its repository could only
 // be read: what its former owner knew of it may not be known here.
-func stayAWhile(ctx context.Context, tx Tx, repositoryID string) error {
-	soonest := tx.Now().Add(rebuiltStays)
-	return eachImage(ctx, tx, repositoryID, func(i Image) error {
-		if i.Status == ImageExpired || i.ExpiresAt.IsZero() || !i.ExpiresAt.Before(soonest) {
+func (p *Planner) stayAWhile(ctx context.Context, repositoryID string) error {
+	f := ImageFilter{RepositoryID: repositoryID, Page: Page{Limit: 500}}
+	for more := true; more; more = f.Cursor != "" {
+		var next string
+		err := p.Store.Update(ctx, func(tx Tx) error {
+			soonest := tx.Now().Add(rebuiltStays)
+			images, cursor, err := tx.Images(ctx, f)
+			if err != nil {
+				return err
+			}
+			next = cursor
+			for _, i := range images {
+				if i.Status == ImageExpired || i.ExpiresAt.IsZero() || !i.ExpiresAt.Before(soonest) {
+					continue
+				}
+				i.ExpiresAt = soonest
+				if err := tx.UpdateImage(ctx, i); err != nil {
+					return err
+				}
+			}
 			return nil
+		})
+		if err != nil {
+			return err
 		}
-		i.ExpiresAt = soonest
-		return tx.UpdateImage(ctx, i)
-	})
+		f.Cursor = next
+	}
+	return nil
 }

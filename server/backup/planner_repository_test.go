@@ -152,6 +152,15 @@ func TestAChangeOfARepositoryIsRefusedBeforeItIsStored(t *testing.T) {
 	}
 }
 
+func TestARepositoryIsRegisteredOnce(t *testing.T) {
+	h, _ := storehouse(t)
+	_, err := h.CreateRepository(h.ctx, backup.RepositoryRecord{Name: "again", Kind: "filesystem", Settings: map[string]string{"path": "/moved"}, Password: "secret"})
+	wantCode(t, "CreateRepository() of a registered one", err, backup.Conflict, "settings")
+	if err == nil || !strings.Contains(err.Error(), `"default"`) {
+		t.Errorf("CreateRepository() = %v, want its present name", err)
+	}
+}
+
 func TestARepositoryIsDeletedWhenNothingNeedsIt(t *testing.T) {
 	h, _ := storehouse(t)
 	vms := h.addVMs(h.vcenter.ID, 1)

@@ -169,7 +169,6 @@ func TestAPlaceIsTriedWithoutBeingTouched(t *testing.T) {
 	}
 }
 
-// seed:K4
 func TestALockIsChangedForWhatIsWrittenFromThenOn(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

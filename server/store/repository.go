@@ -57,7 +57,18 @@ func (t *tx) InsertRepository(ctx context.Context, r *backup.RepositoryRecord) e
 }
 
 func (t *tx) UpdateRepository(ctx context.Context, r *backup.RepositoryRecord) error {
-	return t.update(ctx, repositories, t.repositoryColumns(r), &r.Meta, r.Name)
+	var before string
+	if _, err := t.row(ctx, "SELECT name FROM repository WHERE project = $1 AND id = $2", []any{t.project, r.ID}, &before); err != nil {
+		return fmt.Errorf("name of repository %s: %w", r.ID, err)
+	}
+	if err := t.update(ctx, repositories, t.repositoryColumns(r), &r.Meta, r.Name); err != nil || before == r.Name {
+		return err
+	}
+	// Jobs that wait need what the servers say that they reach: the name.
+	if _, err := t.exec(ctx, "UPDATE job_need SET label = $1 WHERE label = $2", "repository:"+r.Name, "repository:"+before); err != nil {
+		return fmt.Errorf("jobs that need repository %s: %w", r.ID, err)
+	}
+	return nil
 }
 
 // SaveRepositoryNotes stores what a server notes of a repository by itself.

@@ -67,6 +67,13 @@ func TestARepositoryIsForgottenWhenNothingNeedsIt(t *testing.T) {
 		if n := read(t, db, func(ctx context.Context, tx backup.Tx) (int, error) { return tx.CountJobsNeeding(ctx, "repository:r") }); n != 1 {
 			t.Errorf("CountJobsNeeding() = %d, want the one that is not over", n)
 		}
+		r.Name = "renamed" // the jobs that wait go with it
+		update(t, db, func(ctx context.Context, tx backup.Tx) error { return tx.UpdateRepository(ctx, &r) })
+		if n := read(t, db, func(ctx context.Context, tx backup.Tx) (int, error) {
+			return tx.CountJobsNeeding(ctx, "repository:renamed")
+		}); n != 1 {
+			t.Errorf("after a change of name CountJobsNeeding() = %d, want the same job", n)
+		}
 		update(t, db, func(ctx context.Context, tx backup.Tx) error {
 			for _, j := range []string{"j1", "j2"} {
 				if _, err := tx.CancelJob(ctx, j); err != nil {

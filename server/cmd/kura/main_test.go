@@ -177,6 +177,19 @@ func TestAFlagStandsAboveItsVariableAndAVariableAboveTheFile(t *testing.T) {
 	}
 }
 
+func TestRecoverySheetsHaveARecipientOfTheServer(t *testing.T) {
+	const key = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+	for text, right := range map[string]bool{key: true, "age1nobody": false} {
+		got, err := parsed(t, map[string]string{"KURA_RECOVERY_AGE_RECIPIENT": text}, "--data", "/data")
+		if err != nil || got.AgeRecipient != text {
+			t.Fatalf("recipient = %q, %v, want that of the variable", got.AgeRecipient, err)
+		}
+		if err := got.Validate(); (err == nil) != right || !right && !strings.Contains(err.Error(), "age1nobody") {
+			t.Errorf("Validate() with %q = %v", text, err)
+		}
+	}
+}
+
 func TestAConfigurationFileIsRefusedForWhatNobodyReads(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"an unknown key":   {"slot_capcity: 3\nzz: 1\n", "unknown key slot_capcity, zz; known are data, database, key_file"},
