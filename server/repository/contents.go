@@ -93,38 +93,98 @@ func eachListed(ctx context.Context, r repo.Repository, o object.ID, visit func(
 // in the index and stays there. What a collection has marked as unneeded since
 // it was found is stored anew; what is gone altogether refuses the image.
 func (i *imageWriter) keep(ctx context.Context, folder object.ID) error {
-	all := []object.ID{folder}
+	again := 0
+	visit := func(c content.ID) error {
+		info, err := i.w.ContentInfo(ctx, c)
+		if err != nil || !info.Deleted {
+			return err
+		}
+		again++
+		return i.w.ContentManager().UndeleteContent(ctx, c)
+	}
+	err := eachContent(ctx, i.w, folder, visit)
 	for _, f := range i.files {
-		all = append(all, f.id)
+		if err == nil {
+			err = eachContent(ctx, i.w, f.id, visit)
+		}
 	}
 	for _, d := range i.disks {
-		id, err := indirect(d.list)
-		if err != nil {
-			return fmt.Errorf("list of disk %d: %w", d.draft.Key, err)
+		if err == nil {
+			err = i.eachOwn(ctx, d, visit)
 		}
-		all = append(all, id)
 	}
-	again := 0
-	for _, o := range all {
-		err := eachContent(ctx, i.w, o, func(c content.ID) error {
-			info, err := i.w.ContentInfo(ctx, c)
-			if err != nil || !info.Deleted {
-				return err
-			}
-			again++
-			return i.w.ContentManager().UndeleteContent(ctx, c)
-		})
-		if lost(err) {
-			return backup.Errorf(backup.Unavailable, "",
-				"Blocks that image %s shares with deleted images were removed while it was written, so it was not kept. The next try stores them anew.",
-				i.draft.ImageID).Because(err)
-		}
-		if err != nil {
-			return fmt.Errorf("check what the image refers to: %w", err)
-		}
+	if lost(err) {
+		return backup.Errorf(backup.Unavailable, "",
+			"Blocks that image %s shares with deleted images were removed while it was written, so it was not kept. The next try stores them anew.",
+			i.draft.ImageID).Because(err)
+	}
+	if err != nil {
+		return fmt.Errorf("check what the image refers to: %w", err)
 	}
 	if again > 0 {
 		i.r.cfg.Log.InfoContext(ctx, "blocks that were given up are needed again", "image", i.draft.ImageID, "count", again)
+	}
+	return nil
+}
+
+// eachOwn visits the contents of a disk. Of one that was written from its base,
+// those in chunks of the list that it shares with the base are left out while
+// the base is there: nobody marks what a listed image needs, and what comes
+// after that the pin keeps away. So the cost is that of the change.
+func (i *imageWriter) eachOwn(ctx context.Context, d *diskWriter, visit func(content.ID) error) error {
+	id, err := indirect(d.list)
+	if err != nil {
+		return fmt.Errorf("list of disk %d: %w", d.draft.Key, err)
+	}
+	if !d.draft.FromBase || i.r.findBase(ctx, i.draft.BaseRef) == nil {
+		return eachContent(ctx, i.w, id, visit)
+	}
+	list, err := openBlockList(ctx, i.w, d.layout(), id)
+	if err != nil {
+		return err
+	}
+	if index, nested := list.id.IndexObjectID(); nested {
+		if err := eachContent(ctx, i.w, index, visit); err != nil {
+			return err
+		}
+	}
+	shared := map[object.ID]bool{}
+	for _, c := range d.base.chunks {
+		shared[c.id] = true
+	}
+	for n, c := range list.chunks {
+		if shared[c.id] {
+			continue
+		}
+		if err := list.eachContent(ctx, n, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachContent visits a chunk and the blocks whose entries begin in it.
+func (b *blockList) eachContent(ctx context.Context, n int, visit func(content.ID) error) error {
+	c, err := b.chunk(ctx, n)
+	if err != nil {
+		return err
+	}
+	ids := []object.ID{b.chunks[n].id}
+	for _, s := range c.spans {
+		id, err := object.ParseID(string(s.id))
+		if err != nil {
+			return errors.Join(errStrangeList, err)
+		}
+		ids = append(ids, id)
+	}
+	for _, id := range ids {
+		c, _, direct := id.ContentID()
+		if !direct {
+			return errStrangeList
+		}
+		if err := visit(c); err != nil {
+			return err
+		}
 	}
 	return nil
 }

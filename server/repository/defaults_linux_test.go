@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -74,11 +73,11 @@ func packAll(b *testing.B, name string, f repository.Formula, kinds map[string][
 			for b.Loop() {
 				b.StopTimer()
 				p := must(repository.NewPacker(b.Context(), b.TempDir(), f))(b)
-				before := packTime(b)
+				before := cpuTime(b)
 				b.StartTimer()
 				stored = must(p.Pack(b.Context(), data))(b)
 				b.StopTimer()
-				cpu, packed = cpu+packTime(b)-before, packed+int64(len(data))
+				cpu, packed = cpu+cpuTime(b)-before, packed+int64(len(data))
 				must(0, p.Close(b.Context()))(b)
 				b.StartTimer()
 			}
@@ -86,14 +85,6 @@ func packAll(b *testing.B, name string, f repository.Formula, kinds map[string][
 			b.ReportMetric(float64(stored)/float64(len(data)), "stored/size")
 		})
 	}
-}
-
-// packTime is what the process has used: other programs do not change it much.
-func packTime(b *testing.B) time.Duration {
-	b.Helper()
-	var u syscall.Rusage
-	must(0, syscall.Getrusage(syscall.RUSAGE_SELF, &u))(b)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // kindsOfData are so many bytes of what disks hold.
