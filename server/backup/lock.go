@@ -70,6 +70,12 @@ func (l StorageLock) Period() time.Duration { return time.Duration(l.Days) * 24 
 // Enough is until when what is needed now must be locked at least.
 func (l StorageLock) Enough(now time.Time) time.Time { return now.Add(l.Period() - LockLate) }
 
+// LacksStorageLock says whether the storage of r should lock what the image
+// needs, and does not as far as is known.
+func (i Image) LacksStorageLock(r RepositoryRecord) bool {
+	return r.StorageLock().Locks() && i.StorageLockedUntil.IsZero()
+}
+
 // LockWarning says that the storage's locks of r were not extended as they
 // should be; "" = they were, or there are none.
 func (u Upkeep) LockWarning(r RepositoryRecord, now time.Time) string {

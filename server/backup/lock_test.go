@@ -101,3 +101,56 @@ func TestALateExtensionOfTheStoragesLocksIsAWarning(t *testing.T) {
 		}
 	}
 }
+
+// A job that waits with a lock is not ended by an image that the storage could
+// not lock: it tries that itself.
+func TestAWaitingLockedScheduleTakesNoImageThatTheStorageDidNotLock(t *testing.T) {
+	for name, c := range map[string]struct {
+		lock   bool
+		locked time.Time
+		want   backup.JobState
+	}{
+		"locked, image not":    {true, time.Time{}, backup.JobQueued},
+		"locked, image too":    {true, noon.AddDate(0, 0, 7), backup.JobSucceeded},
+		"neither is locked":    {false, time.Time{}, backup.JobSucceeded},
+		"only image is locked": {false, noon.AddDate(0, 0, 7), backup.JobSucceeded},
+	} {
+		h := newHouse(t, 10)
+		h.lockFor("7")
+		vm := h.addVMs(h.vcenter.ID, 1)[0]
+		plain := nightly("plain", 13)
+		plain.VMID = vm.ID
+		h.add(plain)
+		h.clock.pass(119 * time.Minute)
+		h.dispatch(1)
+		made := h.claim()
+		if made == nil {
+			t.Fatalf("%s: no job can be claimed", name)
+		}
+		waits := nightly("waits", 13)
+		waits.VMID, waits.Lock = vm.ID, c.lock
+		waits = h.add(waits)
+		h.update(func(tx backup.Tx) error { return tx.SetDueMark(h.ctx, waits.ID, noon) })
+		h.dispatch(1)
+		i := backup.Image{ID: backup.NewID(h.clock.Now()), JobID: made.ID, RunID: made.RunID, VCenterID: vm.VCenterID, VMID: vm.ID, RepositoryID: h.repository.ID,
+			Status: backup.ImageGood, StartedAt: h.clock.Now(), PointInTime: h.clock.Now(), StorageLockedUntil: c.locked}
+		h.update(func(tx backup.Tx) error {
+			if err := tx.InsertImage(h.ctx, i); err != nil {
+				return err
+			}
+			return backup.ShareWithWaiting(h.ctx, tx, *made, i)
+		})
+		jobs := read(h, func(tx backup.Tx) ([]backup.Job, error) {
+			all, _, err := tx.Jobs(h.ctx, backup.JobFilter{Kind: backup.KindBackup, Page: backup.Page{Limit: 10}})
+			return all, err
+		})
+		for _, j := range jobs {
+			if j.ID != made.ID && j.State != c.want {
+				t.Errorf("%s: the waiting job is %s, want %s", name, j.State, c.want)
+			}
+		}
+		if len(jobs) != 2 {
+			t.Errorf("%s: %d jobs, want two", name, len(jobs))
+		}
+	}
+}

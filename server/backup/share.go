@@ -171,6 +171,10 @@ func ShareWithWaiting(ctx context.Context, tx Tx, made Job, i Image) error {
 		return nil
 	}
 	waiting, _, err := tx.Jobs(ctx, JobFilter{Active: true, Kind: KindBackup, VMID: made.VMID, Page: Page{Limit: 1000}})
+	if err != nil || len(waiting) == 0 {
+		return err
+	}
+	repo, err := tx.Repository(ctx, i.RepositoryID)
 	if err != nil {
 		return err
 	}
@@ -179,6 +183,9 @@ func ShareWithWaiting(ctx context.Context, tx Tx, made Job, i Image) error {
 		// Also one whose tries have failed: what they left is swept up.
 		if !ok || j.State != JobQueued || !c.takes(m, i) {
 			continue
+		}
+		if c.spec.Lock && i.LacksStorageLock(repo) {
+			continue // it tries to lock the image itself
 		}
 		if err := ShareImage(ctx, tx, j, i.ID); err != nil {
 			return err

@@ -105,8 +105,19 @@ func (b *backupJob) share(ctx context.Context) (ending, error) {
 	if err != nil || i.ID == "" {
 		return ending{}, err
 	}
+	locked, err := b.lockShared(ctx, i)
+	if err != nil {
+		return ending{}, err
+	}
 	b.say("%s", text)
-	e := ending{state: backup.JobSucceeded, imageID: i.ID, also: func(tx backup.Tx) error { return backup.ShareImage(ctx, tx, *b.job, i.ID) }}
+	e := ending{state: backup.JobSucceeded, imageID: i.ID, also: func(tx backup.Tx) error {
+		if !locked.IsZero() {
+			if err := tx.SetStorageLock(ctx, []string{i.ID}, locked); err != nil {
+				return err
+			}
+		}
+		return backup.ShareImage(ctx, tx, *b.job, i.ID)
+	}}
 	if i.StartedAt.Before(b.job.StartedAt) {
 		e.started = i.StartedAt
 	}

@@ -119,6 +119,18 @@ func (s stored) settle(ctx context.Context) (ending, error) {
 	return e, nil
 }
 
+// lockShared has the storage lock an image that another schedule has made, where
+// that could not be done when it was made and this job's schedule wants a lock.
+// It returns until when; zero = nothing had to be done.
+func (b *backupJob) lockShared(ctx context.Context, i backup.Image) (until time.Time, err error) {
+	if !b.spec.Lock || !i.LacksStorageLock(b.record) {
+		return time.Time{}, nil
+	}
+	b.begin(ctx, "locking the image in the storage")
+	l, err := b.repo.Lock(ctx, backup.Locking{Ref: i.Ref})
+	return l.Until, err
+}
+
 // triesLeft says whether a job that fails with err is tried again.
 func (a *attempt) triesLeft(err error) bool {
 	failures := a.job.Failures + 1

@@ -195,3 +195,24 @@ func TestTheLocksOfARepositoryAreExtendedEachDay(t *testing.T) {
 		t.Errorf("%d jobs after the period was changed, want one at once", n)
 	}
 }
+
+// TestALockedScheduleThatSharesAnImageHasItLocked: another's schedule made the
+// image while the storage could not lock it, and succeeded with a warning.
+func TestALockedScheduleThatSharesAnImageHasItLocked(t *testing.T) {
+	h := newLockedHouse(t)
+	plain := h.keep("plain", everyDay, 7)
+	h.repository.fail("Lock", 1, unreachable)
+	stop := h.start(quick)
+	h.clock.pass(allDue)
+	h.backups(1)
+	stop()
+	if i := h.images(); len(i) != 1 || !i[0].StorageLockedUntil.IsZero() {
+		t.Fatalf("images = %+v, want one that is not locked", i)
+	}
+	locked := h.keep("locked", everyDay, 7, lock)
+	h.update(func(tx backup.Tx) error { return tx.SetDueMark(h.ctx, locked.ID, start) })
+	h.start(quick)
+	if i := h.oneForAll(h.backups(2), plain, locked); !i.StorageLockedUntil.Equal(aWeek) {
+		t.Errorf("the storage locks the shared image until %s, want %s", i.StorageLockedUntil, aWeek)
+	}
+}
