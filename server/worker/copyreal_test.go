@@ -13,11 +13,17 @@ import (
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 	"github.com/kura-backup/terraform-provider-kura/server/repository"
+	"github.com/kura-backup/terraform-provider-kura/server/repository/keytest"
 	"github.com/kura-backup/terraform-provider-kura/server/repository/s3test"
 	"github.com/kura-backup/terraform-provider-kura/server/worker"
 )
 
 const mib = 1 << 20
+
+func TestMain(m *testing.M) {
+	keytest.Remember()
+	os.Exit(m.Run())
+}
 
 // opener is a process that opens real repositories.
 func opener(t *testing.T) *repository.Repositories {
@@ -140,13 +146,13 @@ func (h *house) holdsCopy(r backup.RepositoryRecord, c backup.Image, want map[in
 func TestACopyStandsAloneWithAKeyOfItsOwn(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	vm, second, stop := h.sites(12*mib, folder(t, "second"))
+	vm, second, stop := h.sites(6*mib, folder(t, "second"))
 	first, before := h.images()[0], h.content(vm.MOID)
 	if j := h.ended(h.copyImage(first.ID, second)); j.State != backup.JobSucceeded {
 		t.Fatalf("the copy is %s: %s", j.State, j.Error)
 	}
 	one, full := h.copies()[0], h.stored(second)
-	h.vsphere.with(vm.MOID, func(vm *fakeVM) { copy(vm.disks[2000][5*mib:], bytes.Repeat([]byte("changed "), mib/8)) })
+	h.vsphere.with(vm.MOID, func(vm *fakeVM) { copy(vm.disks[2000][3*mib:], bytes.Repeat([]byte("changed "), mib/8)) })
 	h.ended(h.ask(vm))
 	next := h.images()[0]
 	if j := h.ended(h.copyImage(next.ID, second)); j.State != backup.JobSucceeded {
@@ -174,7 +180,7 @@ func TestACopyGoesToAnotherKindOfStorage(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	bucket := s3test.New(t, false)
-	vm, second, stop := h.sites(6*mib, backup.RepositoryRecord{Name: "bucket", Kind: repository.KindS3, Settings: bucket.Settings, Password: backup.NewPassword()})
+	vm, second, stop := h.sites(4*mib, backup.RepositoryRecord{Name: "bucket", Kind: repository.KindS3, Settings: bucket.Settings, Password: backup.NewPassword()})
 	if j := h.ended(h.copyImage(h.images()[0].ID, second)); j.State != backup.JobSucceeded {
 		t.Fatalf("the copy is %s: %s", j.State, j.Error)
 	}
@@ -234,25 +240,25 @@ func (r dyingDisk) ReadAt(p []byte, off int64) (int, error) {
 	return r.DiskReader.ReadAt(p, off)
 }
 
-// TestWhatADeadServerHasSentIsNotSentAgain: a server dies after 20 of 24 MiB,
+// TestWhatADeadServerHasSentIsNotSentAgain: a server dies after 10 of 12 MiB,
 // and the next one sends the rest.
 func TestWhatADeadServerHasSentIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	vm, second, stop := h.sites(24*mib, folder(t, "second"))
+	vm, second, stop := h.sites(12*mib, folder(t, "second"))
 	stop()
 	d := &dying{Repositories: h.config.Repositories, id: h.record.ID, reached: make(chan struct{}), release: make(chan struct{})}
-	d.left.Store(20 * mib)
+	d.left.Store(10 * mib)
 	beats := h.store.hold(t, "Renew", -1)
 	id := h.copyImage(h.images()[0].ID, second)
 	dead := h.start(func(c *worker.Config) {
-		c.Repositories, c.Lease, c.Slots, c.CopyCheckpoint = d, 4*time.Second, 1, 2*mib
+		c.Repositories, c.Lease, c.Slots, c.CopyCheckpoint = d, 4*time.Second, 1, mib
 	})
 	h.wait("the server's death", d.reached)
 	h.wait("its last beat", beats.reached)
 	sent := h.stored(second)
-	if sent < 16*mib {
-		t.Errorf("%d bytes are stored of 20 MiB that were read, want what lies before the last checkpoint", sent)
+	if sent < 8*mib {
+		t.Errorf("%d bytes are stored of 10 MiB that were read, want what lies before the last checkpoint", sent)
 	}
 	h.clock.pass(5 * time.Second)
 	h.start(func(c *worker.Config) {
@@ -261,8 +267,8 @@ func TestWhatADeadServerHasSentIsNotSentAgain(t *testing.T) {
 	if j := h.ended(id); j.State != backup.JobSucceeded || j.Attempt != 2 {
 		t.Fatalf("job is %s after %d attempts: %s", j.State, j.Attempt, j.Error)
 	}
-	if rest := h.stored(second) - sent; rest > 8*mib+mib/2 { // 4 were not read, and 4 at most had not got into the index
-		t.Errorf("the second attempt sent %d bytes, want the rest of 24 MiB only", rest)
+	if rest := h.stored(second) - sent; rest > 4*mib+mib/2 { // 2 were not read, and 2 at most had not got into the index
+		t.Errorf("the second attempt sent %d bytes, want the rest of 12 MiB only", rest)
 	}
 	beats.release()
 	close(d.release)
