@@ -71,7 +71,9 @@ func (m *storageMetrics) tell(ctx context.Context, tx backup.Tx, r backup.Reposi
 	if err != nil {
 		return err
 	}
-	gauge := func(d *prometheus.Desc, v float64) { c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, r.Name) }
+	gauge := func(d *prometheus.Desc, v float64) {
+		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, r.Name)
+	}
 	gauge(m.extended, seconds(u.Locked.At))
 	gauge(m.until, seconds(u.Locked.Until))
 	gauge(m.cost, float64(u.Locked.Calls))
