@@ -61,6 +61,8 @@ func TestProblemsAreAsThePageSays(t *testing.T) {
 		{"vCenter that does not answer", "POST", "/v1/vcenters", vcenter("https://127.0.0.1:1", l.Password(), ""), ""},
 		{"image that is held", "DELETE", "/v1/backup-images/" + image.ID, "", ""},
 		{"extension that the profile lacks", "PATCH", "/v1/backup-images/" + image.ID, `{"retention_days":366}`, ""},
+		{"copy to where the image is", "POST", "/v1/backup-images/" + image.ID + "/copies", `{"repository":"default"}`, ""},
+		{"copies in the schedule's own repository", "POST", "/v1/backup-schedules", `{"name":"s","virtual_machine_id":"` + w.vm(v.ID, "vm01").ID + `","daily":{},"start_time":"02:00","retention_days":7,"copy_to":[{"repository":"default","retention_days":7}]}`, ""},
 		{"restore onto a running VM", "POST", "/v1/restores", `{"image_id":"` + image.ID + `","in_place":{}}`, ""},
 		{"path that is none", "GET", "/v1/backups", "", ""},
 	} {
