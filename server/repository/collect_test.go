@@ -21,7 +21,7 @@ import (
 // ageing is a site whose clock a test moves.
 type ageing struct {
 	*site
-	ahead time.Duration
+	ahead atomic.Int64 // of the clock; what a backup stores in the background reads it
 }
 
 func newAgeing(t testing.TB) *ageing {
@@ -34,7 +34,7 @@ func newAgeing(t testing.TB) *ageing {
 func (a *ageing) again() backup.Repository {
 	a.t.Helper()
 	rs := repository.New(repository.Config{Installation: "installation-1", Dir: a.t.TempDir(),
-		Now: func() time.Time { return time.Now().Add(a.ahead) }})
+		Now: func() time.Time { return time.Now().Add(time.Duration(a.ahead.Load())) }})
 	rs.Hasty()
 	a.t.Cleanup(func() { must(0, rs.Close(context.Background()))(a.t) })
 	return must(rs.Repository(a.t.Context(), a.rec))(a.t)
@@ -43,7 +43,7 @@ func (a *ageing) again() backup.Repository {
 // collect lets hours pass and collects.
 func (a *ageing) collect(hours int) backup.Collected {
 	a.t.Helper()
-	a.ahead += time.Duration(hours) * time.Hour
+	a.ahead.Add(int64(time.Duration(hours) * time.Hour))
 	return must(repository.CollectByClock(a.t.Context(), a.Repository, backup.Collection{}))(a.t)
 }
 
@@ -81,7 +81,7 @@ func TestWhatADeletedImageHeldAloneComesBack(t *testing.T) { // seed:A64
 	keep, _ := take(t, a, draft("image-2"), next)
 	must(0, a.Delete(ctx, ref))(t)
 	full, _ := folder(t, a.dir, isPack)
-	a.ahead = 30 * time.Hour
+	a.ahead.Store(int64(30 * time.Hour))
 	dry := must(repository.CollectByClock(ctx, a.Repository, backup.Collection{DryRun: true}))(t)
 	if dry.Marked < 10*mib || dry.Marked > 11*mib || dry.Freed != 0 || dry.Images != 1 {
 		t.Errorf("dry run = %+v, want 10 MiB to be marked, nothing freed", dry)
@@ -204,7 +204,7 @@ func TestTheePinOfADeadJobGoesAndItsWriterCannotCommit(t *testing.T) {
 	if c := must(repository.CollectByClock(ctx, a.Repository, dead))(t); c.Abandoned != 0 {
 		t.Errorf("a pin was taken for abandoned when it was minutes old")
 	}
-	a.ahead = 2 * time.Hour
+	a.ahead.Store(int64(2 * time.Hour))
 	if c := must(repository.CollectByClock(ctx, a.Repository, dead))(t); c.Abandoned != 1 {
 		t.Errorf("Abandoned = %d, want 1", c.Abandoned)
 	}
