@@ -286,26 +286,57 @@ func TestTheRetentionOfAScheduleIsNotThatOfItsCopies(t *testing.T) {
 	}
 }
 
-func TestTheLastGoodCopyOfARepositoryStays(t *testing.T) {
+func TestTheLastGoodCopyStaysWhereImagesAreCopiedTo(t *testing.T) {
+	h := newHouse(t, 10)
+	vms := h.addVMs(h.vcenter.ID, 2)
+	second, third := h.addRepository("second"), h.addRepository("third")
+	group := copyTo(nightly("s", 3), 7, second)
+	group.GroupID = h.addGroup("g", vms[:1]).ID
+	group = h.add(group)
+	other := nightly("other", 4)
+	other.GroupID = group.GroupID
+	h.add(other)
+	must(h.Expire(h.ctx))(t)
+	day := 1
+	copyOf := func(i backup.Image, r backup.RepositoryRecord) backup.Image {
+		t.Helper()
+		must(h.CopyImage(h.ctx, backup.CopyRequest{ImageID: i.ID, Repository: r.ID, RetentionDays: &day}))(t)
+		return h.copied(h.claimKind(backup.KindCopy))
+	}
+	first := h.addEnding(vms[0], 2*aDay)
+	last := copyOf(first, second)
+	copyOf(first, third) // nobody copies there any more
+	copyOf(h.addEnding(vms[1], 2*aDay), second)
+	h.clock.pass(time.Hour)
+	newer := h.addEnding(vms[0], 90*aDay)
+	h.days(5)
+	h.wantListed("without a newer copy", last, newer)
+	if plan := must(h.ExpiryPlan(h.ctx))(t); len(plan) != 1 || !strings.Contains(plan[0].Stays, "last good copy") {
+		t.Errorf("ExpiryPlan() = %+v, want the copy with the reason", plan)
+	}
+	group.CopyTo = nil
+	h.change(group)
+	h.days(1)
+	h.wantListed("when nothing is copied any more", newer)
+}
+
+func TestACopyThatIsAllThatIsLeftOfAVMStays(t *testing.T) {
 	h := newHouse(t, 10)
 	vm := h.addVMs(h.vcenter.ID, 1)[0]
-	second := h.addRepository("second")
 	s := nightly("s", 3)
 	s.VMID = vm.ID
 	h.add(s)
 	must(h.Expire(h.ctx))(t)
-	first := h.addEnding(vm, 2*aDay)
-	days := 1
-	must(h.CopyImage(h.ctx, backup.CopyRequest{ImageID: first.ID, Repository: second.ID, RetentionDays: &days}))(t)
+	day := 1
+	i := h.addEnding(vm, 90*aDay)
+	must(h.CopyImage(h.ctx, backup.CopyRequest{ImageID: i.ID, Repository: h.addRepository("second").ID, RetentionDays: &day}))(t)
 	c := h.copied(h.claimKind(backup.KindCopy))
-	h.clock.pass(time.Hour)
+	must(h.DeleteImage(h.ctx, i.ID))(t)
+	h.days(3)
+	h.wantListed("without any other", c)
 	newer := h.addEnding(vm, 90*aDay)
-	h.days(5)
-	h.wantListed("without a newer copy", c, newer)
-	must(h.CopyImage(h.ctx, backup.CopyRequest{ImageID: newer.ID, Repository: second.ID}))(t)
-	d := h.copied(h.claimKind(backup.KindCopy))
 	h.days(1)
-	h.wantListed("with a newer copy", newer, d)
+	h.wantListed("with a newer image", newer)
 }
 
 func TestWhatCannotBeCopiedIsRefused(t *testing.T) {

@@ -131,7 +131,7 @@ func (p *Planner) ended(ctx context.Context, tx Tx, after ImageEnd, limit int) (
 // keeper knows why images stay.
 type keeper struct {
 	tx      Tx
-	covered map[string]bool   // VMs that enabled schedules back up; nil = not looked yet
+	covered *coverage         // nil = not looked yet
 	read    map[string]bool   // images that are being restored
 	copied  map[string]string // images that are being copied
 	frozen  map[string]string // repositories that can only be read from here, by id
@@ -152,8 +152,16 @@ func (k *keeper) keeps(ctx context.Context, i Image) (string, error) {
 	if k.copied[i.ID] != "" {
 		return "It is being copied.", nil
 	}
-	if i.Status == ImageDamaged || !k.covered[i.VMID] {
+	if i.Status == ImageDamaged || !k.covered.vms[i.VMID] {
 		return "", nil
+	}
+	if i.CopyOf != "" && k.covered.copied[[2]string{i.VMID, i.RepositoryID}] {
+		if newer, err := k.tx.HasNewerImage(ctx, i, i.Status == ImagePartial); err != nil || !newer {
+			return "It is the last good copy of a VM whose images are still copied there: it goes when there is a newer one.", err
+		}
+	}
+	if i.CopyOf != "" { // else its original counts, and what is newer than that
+		i.CopyOf, i.ID = "", ""
 	}
 	newer, err := k.tx.HasNewerImage(ctx, i, i.Status == ImagePartial)
 	if err != nil || newer {
@@ -178,7 +186,7 @@ func (k *keeper) look(ctx context.Context) (err error) {
 	if k.copied, err = copySources(ctx, k.tx, ""); err != nil {
 		return err
 	}
-	k.covered, err = coveredVMs(ctx, k.tx)
+	k.covered, err = covered(ctx, k.tx)
 	return err
 }
 
@@ -197,35 +205,52 @@ func frozenRepositories(ctx context.Context, tx Tx, installation string) (map[st
 	return frozen, nil
 }
 
-// coveredVMs are the VMs that enabled schedules back up, so far as they are there.
-func coveredVMs(ctx context.Context, tx Tx) (map[string]bool, error) {
+// coverage is what enabled schedules do, so far as the VMs are there.
+type coverage struct {
+	vms    map[string]bool    // are backed up
+	copied map[[2]string]bool // VMs whose images are copied, with the id of the repository
+}
+
+func (c *coverage) add(vmID string, s Schedule) {
+	if vmID == "" {
+		return
+	}
+	c.vms[vmID] = true
+	for _, t := range s.CopyTo {
+		c.copied[[2]string{vmID, t.RepositoryID}] = true
+	}
+}
+
+func covered(ctx context.Context, tx Tx) (*coverage, error) {
 	schedules, _, err := tx.Schedules(ctx, ScheduleFilter{EnabledOnly: true})
 	if err != nil {
 		return nil, err
 	}
-	covered, groups, inventory := map[string]bool{}, map[string]bool{}, inventories{}
+	c, groups, inventory := &coverage{vms: map[string]bool{}, copied: map[[2]string]bool{}}, map[string][]VirtualMachine{}, inventories{}
 	for _, s := range schedules {
 		if s.GroupID == "" {
-			covered[s.VMID] = true
-		}
-		if s.GroupID == "" || groups[s.GroupID] {
+			c.add(s.VMID, s)
 			continue
 		}
-		groups[s.GroupID] = true
-		g, err := tx.Group(ctx, s.GroupID)
-		if err != nil {
-			return nil, err
+		vms, known := groups[s.GroupID]
+		if !known {
+			g, err := tx.Group(ctx, s.GroupID)
+			if err == nil {
+				vms, err = inventory.members(ctx, tx, g)
+			}
+			if err != nil {
+				return nil, err
+			}
+			groups[s.GroupID] = vms
 		}
-		vms, err := inventory.members(ctx, tx, g)
-		if err != nil {
-			return nil, err
+		if known && len(s.CopyTo) == 0 {
+			continue
 		}
 		for _, vm := range vms {
-			covered[vm.ID] = true
+			c.add(vm.ID, s)
 		}
 	}
-	delete(covered, "")
-	return covered, nil
+	return c, nil
 }
 
 // activeImages lists the images that jobs of a kind are about that are not over.

@@ -203,6 +203,9 @@ func (c *copyJob) disk(ctx context.Context, w backup.ImageWriter, r backup.Image
 	s := stream{job: c, from: from, to: to, before: before, buf: make([]byte, copyChunk)}
 	if draft.FromBase {
 		err = r.EachChange(ctx, c.same.Ref, d.Key, func(off, n int64) error { return s.send(ctx, off, n) })
+		if backup.CodeOf(err) == backup.NotFound { // another try finds what else to compare with
+			err = backup.Errorf(backup.Unavailable, "", "The image that this one was compared with was deleted meanwhile.").Because(err)
+		}
 	} else {
 		err = s.all(ctx)
 	}
