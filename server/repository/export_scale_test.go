@@ -123,6 +123,8 @@ func (c *Crowd) Close(ctx context.Context) error { return c.w.Close(ctx) }
 // Operations counts what a storage was asked for.
 type Operations struct {
 	Get, Head, Put, Delete, List atomic.Int64
+
+	deleting, Most atomic.Int64 // deletions at the same time
 }
 
 // Take returns the counts as a line and begins anew.
@@ -166,6 +168,10 @@ func (s *watchedStorage) GetMetadata(ctx context.Context, id blob.ID) (blob.Meta
 }
 
 func (s *watchedStorage) DeleteBlob(ctx context.Context, id blob.ID) error {
+	if n := s.o.deleting.Add(1); n > s.o.Most.Load() {
+		s.o.Most.Store(n)
+	}
+	defer s.o.deleting.Add(-1)
 	s.pause(&s.o.Delete)
 	return s.Storage.DeleteBlob(ctx, id)
 }

@@ -275,3 +275,20 @@ func TestAnImageOfAServerWhoseClockIsAheadIsDeletedByAnother(t *testing.T) {
 		t.Errorf("the stock program lists %v, want %v", got, refs[1:])
 	}
 }
+
+func TestPacksAreRemovedManyAtATime(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	smallImages(t, s, 0, 20) // each has a pack of small things of its own
+	var o repository.Operations
+	rs := newRepositories(t, "installation-1")
+	rs.Watch(&o, 3*time.Millisecond)
+	r := must(rs.Repository(t.Context(), s.rec))(t)
+	freed := 0
+	for range 2 {
+		freed += must(repository.CollectAtOnce(t.Context(), r, backup.Collection{}))(t).FreedPacks
+	}
+	if most := o.Most.Load(); freed < 20 || most < 4 {
+		t.Errorf("%d packs were removed, up to %d at the same time; want 20, several at a time", freed, most)
+	}
+}
