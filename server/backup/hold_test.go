@@ -1,6 +1,7 @@
 package backup_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -108,9 +109,14 @@ func TestAHoldMustEndInTheFutureAndSayNoMoreThanNeeded(t *testing.T) {
 	}
 	_, err := h.HoldImage(h.ctx, backup.Hold{ImageID: "none"})
 	refused(t, err, backup.NotFound, "")
-	for range 100 {
-		h.hold(i, time.Time{}, "")
-	}
+	h.update(func(tx backup.Tx) error {
+		for n := range 100 {
+			if err := tx.InsertHold(h.ctx, backup.Hold{ID: fmt.Sprint("hold-", n), ImageID: i.ID, CreatedAt: noon}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	_, err = h.HoldImage(h.ctx, backup.Hold{ImageID: i.ID})
 	refused(t, err, backup.Conflict, "")
 	hold := h.hold(h.addImage(h.addVMs(h.vcenter.ID, 1)[0], ""), time.Time{}, "")
