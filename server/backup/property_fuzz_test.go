@@ -106,6 +106,10 @@ func (s *sheet) Repositories(context.Context, backup.Page) ([]backup.RepositoryR
 	return []backup.RepositoryRecord{{Meta: backup.Meta{ID: "r"}, Default: true}}, "", nil
 }
 
+func (s *sheet) Repository(context.Context, string) (backup.RepositoryRecord, error) {
+	return backup.RepositoryRecord{Meta: backup.Meta{ID: "r"}, Default: true}, nil
+}
+
 func (s *sheet) Images(context.Context, backup.ImageFilter) ([]backup.Image, string, error) {
 	return nil, "", nil // nothing was backed up yet
 }
