@@ -3,6 +3,7 @@ package repository_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -132,7 +133,7 @@ func (h *housekeeping) kill(hours int, step string, nth int, moment float64) {
 	for err == nil { // what it has said meanwhile
 		err = hear()
 	}
-	if err != io.EOF || c.Wait() == nil {
+	if !errors.Is(err, io.EOF) || c.Wait() == nil {
 		h.t.Fatalf("the server ended by itself: %v", err)
 	}
 	h.hit[word]++

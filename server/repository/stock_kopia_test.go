@@ -183,7 +183,7 @@ func chain(t testing.TB, s *site) (images []kept) {
 func blobs(t testing.TB, s *site) (names []string) {
 	t.Helper()
 	st := must(repository.OpenStorage(t.Context(), s.rs, s.rec))(t)
-	defer st.Close(t.Context()) //nolint:errcheck // it was only read
+	defer st.Close(t.Context())
 	must(0, st.ListBlobs(t.Context(), "", func(m blob.Metadata) error {
 		names = append(names, string(m.BlobID))
 		return nil

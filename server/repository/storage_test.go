@@ -26,8 +26,6 @@ import (
 	"github.com/kura-backup/terraform-provider-kura/server/repository"
 )
 
-type ctxt = context.Context
-
 // onEachStorage runs a test on a storage of each kind.
 func onEachStorage(t *testing.T, test func(t *testing.T, p peer)) {
 	t.Helper()

@@ -1,6 +1,7 @@
 package s3test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,7 +34,7 @@ func Program(name string) (string, error) {
 		return path, nil
 	}
 	half := path + "." + strconv.Itoa(os.Getpid())
-	c := exec.Command("go", "-C", filepath.Join(root, "tools", "peers", name), "build", "-o", half, programs[name]) // #nosec G204 -- a name of the list above
+	c := exec.CommandContext(context.Background(), "go", "-C", filepath.Join(root, "tools", "peers", name), "build", "-o", half, programs[name]) // #nosec G204 -- a name of the list above
 	c.Stderr = os.Stderr
 	if err := c.Run(); err != nil {
 		return "", fmt.Errorf("build %s: %w", name, err)

@@ -60,7 +60,7 @@ func New(t TB, locks bool) *Bucket {
 	check(err)
 	t.Cleanup(func() { _ = os.RemoveAll(short) })
 	socket := filepath.Join(short, "s")
-	c := exec.Command(program, "--port", socket, "--access", User, "--secret", Pass, "--quiet", "posix", "--versioning-dir", versions, data) // #nosec G204 -- our own words
+	c := exec.CommandContext(context.WithoutCancel(t.Context()), program, "--port", socket, "--access", User, "--secret", Pass, "--quiet", "posix", "--versioning-dir", versions, data) // #nosec G204 -- our own words
 	said := &lines{}
 	c.Stdout, c.Stderr = said, said
 	check(c.Start())
