@@ -197,8 +197,9 @@ func (w copyWish) keep(ctx context.Context, tx Tx, id string) error {
 	return tx.UpdateImage(ctx, i)
 }
 
-// insert asks for the job that makes the copy. Its keys let one job at a time
-// make the same copy, and few read or write the same repository.
+// insert asks for the job that makes the copy. Its keys let one copy of a VM at
+// a time go to a repository, so that the next one finds what this one has sent,
+// and few read or write the same repository.
 func (w copyWish) insert(ctx context.Context, tx Tx) (Job, error) {
 	from, err := tx.Repository(ctx, w.source.RepositoryID)
 	if err != nil {
@@ -209,7 +210,7 @@ func (w copyWish) insert(ctx context.Context, tx Tx) (Job, error) {
 	j.Spec, _ = json.Marshal(CopySpec{SourceID: w.source.ID, RepositoryID: w.target.ID, ExpiresAt: w.expires, Lock: w.lock}) // plain values: cannot fail
 	j.Needs = []string{reachRepository(from), reachRepository(w.target)}
 	j.Keys = []JobKey{
-		{Name: "copy:" + j.ImageID + "/" + w.target.ID, Weight: 1, Max: 1},
+		{Name: "copy:" + cmp.Or(w.source.VMInstanceUUID, j.ImageID) + "/" + w.target.ID, Weight: 1, Max: 1},
 		{Name: "copy-from:" + from.ID, Weight: 1, Max: copiesAtOnce},
 		{Name: "copy-to:" + w.target.ID, Weight: 1, Max: copiesAtOnce},
 	}

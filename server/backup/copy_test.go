@@ -188,6 +188,33 @@ func TestASharedImageIsCopiedForEachScheduleAndKeptForTheLongest(t *testing.T) {
 	}
 }
 
+func TestTheCopiesOfAVMGoToARepositoryOneAfterTheOther(t *testing.T) {
+	h := newHouse(t, 10)
+	vms := h.addVMs(h.vcenter.ID, 2)
+	second, third := h.addRepository("second"), h.addRepository("third")
+	ask := func(i backup.Image, to backup.RepositoryRecord) {
+		t.Helper()
+		must(h.CopyImage(h.ctx, backup.CopyRequest{ImageID: i.ID, Repository: to.ID}))(t)
+		h.clock.pass(time.Second)
+	}
+	older, newer, other := h.addEnding(vms[0], 8*aDay), h.addEnding(vms[0], 8*aDay), h.addEnding(vms[1], 8*aDay)
+	ask(older, second)
+	ask(newer, second)
+	ask(other, second)
+	ask(newer, third)
+	first, next := h.claimKind(backup.KindCopy), h.claimKind(backup.KindCopy)
+	if first == nil || next == nil || first.ImageID != older.ID || next.ImageID != other.ID {
+		t.Fatalf("claimed %+v and %+v, want the older image's and the other VM's", first, next)
+	}
+	if j := h.claimKind(backup.KindCopy); j != nil {
+		t.Errorf("claimed %+v while two copies read the repository", j)
+	}
+	h.copied(first)
+	if j := h.claimKind(backup.KindCopy); j == nil || j.ImageID != newer.ID {
+		t.Errorf("claimed %+v, want the newer image's", j)
+	}
+}
+
 func TestTheImageThatACopyJobWritesIsKnownToCollections(t *testing.T) {
 	h := newHouse(t, 10)
 	i := h.addImage(h.addVMs(h.vcenter.ID, 1)[0], "")

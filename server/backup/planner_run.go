@@ -297,7 +297,7 @@ func LimitText(name string) string {
 	case "seats":
 		return "running backups of the vcenter (slot_capacity)"
 	case "copy", "copy-from", "copy-to":
-		return "copies at a time of one image, or of one repository"
+		return "copies at a time of one VM, or of one repository"
 	case "run":
 		return "members of the group at a time (max_parallel)"
 	}
