@@ -195,7 +195,7 @@ func newFilePack(b *testing.B) *filePack {
 			if err == nil && d.Type().IsRegular() {
 				p.paths = append(p.paths, path)
 			}
-			return nil //nolint:nilerr // what cannot be read is left out
+			return nil // what cannot be read is left out
 		})
 		if err != nil {
 			b.Fatal(err)
