@@ -15,6 +15,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -100,12 +101,18 @@ func (s *site) copyEmpty() {
 	s.rec.Password, s.rec.UniqueID = from.Password, from.UniqueID
 }
 
-// runTests runs the tests and removes what they share. Everyday runs add up:
-// each tries fewer random cases than a long one.
+// runTests runs the tests and removes what they share.
 func runTests(m *testing.M) int {
 	defer func() { _ = os.RemoveAll(emptyDir) }()
-	if os.Getenv("KURA_TORTURE") != "full" {
-		if err := flag.Set("rapid.checks", "30"); err != nil { // before the command line is read
+	habits := map[string]string{
+		"test.parallel": fmt.Sprint(2 * runtime.GOMAXPROCS(0)), // many wait for a storage that is slow on purpose
+		"rapid.checks":  "30",                                  // everyday runs add up
+	}
+	if os.Getenv("KURA_TORTURE") == "full" {
+		habits["rapid.checks"] = "100"
+	}
+	for name, value := range habits {
+		if err := flag.Set(name, value); err != nil { // before the command line is read
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
