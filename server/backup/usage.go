@@ -48,6 +48,9 @@ func NewUsage(i Image, now time.Time) (e UsageEntry, ok bool) {
 		ImageID: i.ID, VMID: i.VMID, VMName: i.VMName, ScheduleID: i.ScheduleID, GroupID: i.GroupID, RepositoryID: i.RepositoryID,
 		Sizes: i.Sizes, Since: hourOf(i.StartedAt),
 	}
+	if i.CopyOf != "" { // it takes room from when it was made, not from when its original was
+		e.Since = maxTime(e.Since, hourOf(i.EndedAt))
+	}
 	e.Until = maxTime(usageEnd(i), e.Since.Add(time.Hour))
 	if i.Status == ImageExpired {
 		e = e.Deleted(now)

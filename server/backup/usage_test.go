@@ -158,3 +158,12 @@ func TestTheHoursOfRandomImagesAreThoseOfARecount(t *testing.T) {
 		}
 	}
 }
+
+func TestACopyCountsFromWhenItWasMade(t *testing.T) {
+	i, original := entry(t, "2026-04-01T00:10:00Z", 7)
+	i.ID, i.CopyOf, i.EndedAt = "c", "i", at(t, "2026-04-03T05:20:00Z")
+	e, _ := backup.NewUsage(i, i.EndedAt)
+	if want := at(t, "2026-04-03T05:00:00Z"); !e.Since.Equal(want) || !e.Until.Equal(original.Until) {
+		t.Errorf("the copy counts from %v to %v, want from %v to the original's end %v", e.Since, e.Until, want, original.Until)
+	}
+}
