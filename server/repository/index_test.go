@@ -142,7 +142,7 @@ func TestAGatheringThatFailsAnywhereLosesNoImage(t *testing.T) {
 	}
 	must(0, s.Delete(ctx, refsOf(t, s)[0]))(t)
 	want, failures := refsOf(t, s), 0
-	for at := int64(0); ; at += 3 {
+	for at := int64(0); ; at += 5 {
 		c := &site{t: t, dir: filepath.Join(t.TempDir(), "copy"), rec: s.rec}
 		must(exec.Command("cp", "-a", s.dir, c.dir).CombinedOutput())(t)
 		c.rec.Settings = map[string]string{"path": c.dir}

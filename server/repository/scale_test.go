@@ -27,7 +27,7 @@ const imagesEach = 20
 // so that the measuring itself is tested; "make prove-repository" takes 100,000.
 func crowdSize(t testing.TB) int {
 	t.Helper()
-	n, err := strconv.Atoi(cmp.Or(os.Getenv("KURA_PROVE_IMAGES"), "200"))
+	n, err := strconv.Atoi(cmp.Or(os.Getenv("KURA_PROVE_IMAGES"), "100"))
 	if err != nil || n < 5*imagesEach {
 		t.Fatalf("KURA_PROVE_IMAGES = %q, want a number of at least %d", os.Getenv("KURA_PROVE_IMAGES"), 5*imagesEach)
 	}
