@@ -25,11 +25,7 @@ func (*catalogRebuild) Help() string {
 
 // Run rebuilds the catalogue.
 func (r *catalogRebuild) Run(ctx context.Context, s *session) error {
-	c, err := s.server()
-	if err != nil {
-		return err
-	}
-	o, err := find(repositoryNoun(ctx, c), r.Name)
+	c, o, err := s.repository(ctx, r.Name)
 	if err != nil {
 		return err
 	}

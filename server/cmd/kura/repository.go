@@ -33,6 +33,16 @@ func repositoryNoun(ctx context.Context, c *api.ClientWithResponses) noun {
 	}
 }
 
+// repository finds the repository that a command is about.
+func (s *session) repository(ctx context.Context, ref string) (*api.ClientWithResponses, object, error) {
+	c, err := s.server()
+	if err != nil {
+		return nil, object{}, err
+	}
+	o, err := find(repositoryNoun(ctx, c), ref)
+	return c, o, err
+}
+
 type repositoryList struct{}
 
 // Run lists the repositories.
@@ -63,11 +73,7 @@ type repositoryShow struct {
 
 // Run shows a repository.
 func (r *repositoryShow) Run(ctx context.Context, s *session) error {
-	c, err := s.server()
-	if err != nil {
-		return err
-	}
-	o, err := find(repositoryNoun(ctx, c), r.Name)
+	_, o, err := s.repository(ctx, r.Name)
 	if err != nil {
 		return err
 	}

@@ -28,11 +28,7 @@ func (*repositoryUpdate) Help() string {
 // Run changes a repository. What it was is read first, and the change refused
 // if it is not that any more.
 func (r *repositoryUpdate) Run(ctx context.Context, s *session) error {
-	c, err := s.server()
-	if err != nil {
-		return err
-	}
-	o, err := find(repositoryNoun(ctx, c), r.Name)
+	c, o, err := s.repository(ctx, r.Name)
 	if err != nil {
 		return err
 	}
@@ -85,11 +81,7 @@ func (*repositoryDelete) Help() string {
 
 // Run forgets a repository.
 func (r *repositoryDelete) Run(ctx context.Context, s *session) error {
-	c, err := s.server()
-	if err != nil {
-		return err
-	}
-	o, err := find(repositoryNoun(ctx, c), r.Name)
+	c, o, err := s.repository(ctx, r.Name)
 	if err != nil {
 		return err
 	}
@@ -115,11 +107,7 @@ func (*repositoryChangePassword) Help() string {
 
 // Run changes a repository's password.
 func (r *repositoryChangePassword) Run(ctx context.Context, s *session) error {
-	c, err := s.server()
-	if err != nil {
-		return err
-	}
-	o, err := find(repositoryNoun(ctx, c), r.Name)
+	c, o, err := s.repository(ctx, r.Name)
 	if err != nil {
 		return err
 	}
@@ -137,11 +125,7 @@ type repositoryTakeover struct {
 
 // Run takes a repository over.
 func (r *repositoryTakeover) Run(ctx context.Context, s *session) error {
-	c, err := s.server()
-	if err != nil {
-		return err
-	}
-	o, err := find(repositoryNoun(ctx, c), r.Name)
+	c, o, err := s.repository(ctx, r.Name)
 	if err != nil {
 		return err
 	}
@@ -167,11 +151,7 @@ func (*repositoryRecoverySheet) Help() string {
 
 // Run writes the sheet to the standard output, as it is.
 func (r *repositoryRecoverySheet) Run(ctx context.Context, s *session) error {
-	c, err := s.server()
-	if err != nil {
-		return err
-	}
-	o, err := find(repositoryNoun(ctx, c), r.Name)
+	c, o, err := s.repository(ctx, r.Name)
 	if err != nil {
 		return err
 	}

@@ -21,11 +21,7 @@ func (*repositoryMaintain) Help() string {
 
 // Run frees what no image needs.
 func (r *repositoryMaintain) Run(ctx context.Context, s *session) error {
-	c, err := s.server()
-	if err != nil {
-		return err
-	}
-	o, err := find(repositoryNoun(ctx, c), r.Name)
+	c, o, err := s.repository(ctx, r.Name)
 	if err != nil {
 		return err
 	}
