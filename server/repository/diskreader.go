@@ -42,7 +42,7 @@ var _ backup.DiskReader = (*diskReader)(nil)
 
 func newDiskReader(ctx context.Context, r *repository, m *blockMap) *diskReader {
 	ctx, cancel := context.WithCancel(ctx)
-	at := max(r.cfg.Workers, r.cfg.Workers*blockMedium/int(m.layout.BlockSize)) // as many bytes, whatever the blocks' size
+	at := r.readers(m.layout.BlockSize)
 	ahead := at
 	if m.layout.BlockSize <= blockMedium {
 		ahead = 2 * at
@@ -52,6 +52,23 @@ func newDiskReader(ctx context.Context, r *repository, m *blockMap) *diskReader 
 		slots: make(chan struct{}, at), ahead: ahead, keep: 2 * ahead,
 		blocks: map[int64]*list.Element{}, order: list.New(),
 	}
+}
+
+const (
+	// A storage elsewhere answers late: so many blocks are asked for at the same
+	// time, unless they are so large that they come to more bytes.
+	remoteReaders = 32
+	remoteBytes   = 16 << 20
+)
+
+// readers is how many blocks of that size are read at the same time: as many
+// bytes as the workers can take, whatever the size.
+func (r *repository) readers(size int64) int {
+	n := max(r.cfg.Workers, r.cfg.Workers*blockMedium/int(size))
+	if r.kind == KindFilesystem {
+		return n
+	}
+	return max(n, min(remoteReaders, int(remoteBytes/size)))
 }
 
 func (d *diskReader) Capacity() int64 { return d.m.layout.Capacity }
