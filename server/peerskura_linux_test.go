@@ -99,11 +99,8 @@ func kuraBackup(ctx context.Context, r backup.Repository, dir string, changed bo
 	if err != nil {
 		return err
 	}
-	buf := make([]byte, 1<<20)
-	for _, e := range extents {
-		if _, err := io.CopyBuffer(io.NewOffsetWriter(d, e.Off), struct{ io.Reader }{io.NewSectionReader(f, e.Off, e.N)}, buf); err != nil {
-			return err
-		}
+	if err := pump(ctx, f, d, extents); err != nil {
+		return err
 	}
 	written, err := d.Close(ctx)
 	if err != nil {
@@ -114,6 +111,54 @@ func kuraBackup(ctx context.Context, r backup.Repository, dir string, changed bo
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "last"), []byte(image.Ref), 0o600)
+}
+
+// pump reads the extents while those before are written: a backup's bytes come
+// from elsewhere, too.
+func pump(ctx context.Context, from io.ReaderAt, to io.WriterAt, extents []extent) error {
+	type piece struct {
+		off int64
+		b   []byte
+	}
+	ready, free := make(chan piece), make(chan []byte, 4)
+	for range cap(free) {
+		free <- make([]byte, 1<<20)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(ready)
+		for _, e := range extents {
+			for end := e.Off + e.N; e.Off < end; {
+				var b []byte
+				select {
+				case b = <-free:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				p := piece{e.Off, b[:min(int64(cap(b)), end-e.Off)]}
+				if _, err := from.ReadAt(p.b, p.off); err != nil {
+					return err
+				}
+				select {
+				case ready <- p:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				e.Off += int64(len(p.b))
+			}
+		}
+		return nil
+	})
+	g.Go(func() error {
+		for p := range ready {
+			if _, err := to.WriteAt(p.b, p.off); err != nil {
+				return err
+			}
+			free <- p.b[:cap(p.b)]
+		}
+		return nil
+	})
+	return g.Wait()
 }
 
 // changedExtents are the disk's changes, ascending and apart.
