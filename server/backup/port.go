@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"iter"
 	"time"
 )
 
@@ -155,8 +156,9 @@ type VSphereSession interface {
 	// job's id and attempt. It returns a line for each thing removed.
 	Sweep(ctx context.Context, installation string, alive func(job string, attempt int) bool) ([]string, error)
 
-	// ReadDisks opens the snapshot's chosen disks for reading.
-	ReadDisks(ctx context.Context, s Snapshot, keys []int32) (DiskSource, error)
+	// ReadDisks opens disks of the snapshot for reading. Errors: Invalid (the
+	// transport that was asked for cannot be had here).
+	ReadDisks(ctx context.Context, s Snapshot, r ReadDraft) (DiskSource, error)
 
 	// ImportVM makes a new VM of an image and waits. The VM carries r.Marker
 	// in its annotation until it is whole, so that a sweep can tell. progress
@@ -206,9 +208,30 @@ type Snapshot struct {
 	Config    json.RawMessage // the VM's, as the snapshot holds it
 }
 
+// ReadDraft says what is going to be read of a snapshot.
+type ReadDraft struct {
+	Keys      []int32
+	Transport Transport // as the vcenter is set; "" is TransportAuto
+	// Areas says that little of each disk is wanted: a transport that can read
+	// areas alone is preferred to one that sends all.
+	Areas bool
+}
+
+// Extent is a range of a disk.
+type Extent struct {
+	Off, N int64 // bytes
+}
+
 // DiskSource reads the disks of a snapshot over one transport.
 type DiskSource interface {
 	Transport() Transport
+	// CanReadAreas says whether ReadAreas works; where it does not, a disk can
+	// only be read whole.
+	CanReadAreas() bool
+	// ReadAreas sends those areas of the disk, which are ascending and apart, to
+	// w and returns how many bytes it read. Of an area, what is known to be zero
+	// may be left out.
+	ReadAreas(ctx context.Context, key int32, areas iter.Seq[Extent], w io.WriterAt) (read int64, err error)
 	// ReadDisk sends the disk's allocated bytes in ascending order to w, and
 	// returns how many it read. What it does not send is zero. Keep-alive of
 	// leases is its own affair.

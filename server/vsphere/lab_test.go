@@ -207,7 +207,7 @@ func (r *rig) read(snap backup.Snapshot) *image {
 	for _, d := range snap.Disks {
 		keys = append(keys, d.Key)
 	}
-	src, err := r.session.ReadDisks(r.Context(), snap, keys)
+	src, err := r.session.ReadDisks(r.Context(), snap, backup.ReadDraft{Keys: keys})
 	r.ok(err)
 	for _, d := range snap.Disks {
 		c := &canvas{b: make([]byte, d.Capacity)}

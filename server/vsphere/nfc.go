@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -39,7 +40,12 @@ type stream struct {
 }
 
 // ReadDisks implements [backup.VSphereSession].
-func (s *Session) ReadDisks(ctx context.Context, snap backup.Snapshot, keys []int32) (backup.DiskSource, error) {
+func (s *Session) ReadDisks(ctx context.Context, snap backup.Snapshot, r backup.ReadDraft) (backup.DiskSource, error) {
+	return s.openNFC(ctx, snap, r.Keys)
+}
+
+// openNFC opens an export lease of the snapshot, with a stream for each disk.
+func (s *Session) openNFC(ctx context.Context, snap backup.Snapshot, keys []int32) (*nfcSource, error) {
 	doing := "export the VM " + snap.MOID
 	at := ref{Type: "VirtualMachineSnapshot", Value: snap.Ref}
 	var held mo.VirtualMachineSnapshot
@@ -83,6 +89,14 @@ func find(devices []types.BaseVirtualDevice, key int32) (*types.VirtualDisk, boo
 
 // Transport implements [backup.DiskSource].
 func (n *nfcSource) Transport() backup.Transport { return backup.TransportNFC }
+
+// CanReadAreas implements [backup.DiskSource]: a stream is of the whole disk.
+func (n *nfcSource) CanReadAreas() bool { return false }
+
+// ReadAreas implements [backup.DiskSource].
+func (n *nfcSource) ReadAreas(context.Context, int32, iter.Seq[backup.Extent], io.WriterAt) (int64, error) {
+	return 0, errors.New("an export lease sends whole disks, no areas of them")
+}
 
 // Close implements [backup.DiskSource].
 func (n *nfcSource) Close(ctx context.Context) error {

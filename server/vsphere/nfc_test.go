@@ -49,7 +49,7 @@ func TestAStreamThatIsNotWholeIsAnErrorWorthAnotherTry(t *testing.T) {
 			snap, err := r.session.CreateSnapshot(t.Context(), r.draft("vm01", kind))
 			r.ok(err)
 			r.ok(r.lab.Arm(lab.Fault{Kind: kind, After: 600_000}))
-			src, err := r.session.ReadDisks(t.Context(), snap, []int32{snap.Disks[0].Key})
+			src, err := r.session.ReadDisks(t.Context(), snap, backup.ReadDraft{Keys: []int32{snap.Disks[0].Key}})
 			r.ok(err)
 			_, err = src.ReadDisk(t.Context(), snap.Disks[0].Key, &canvas{b: make([]byte, snap.Disks[0].Capacity)})
 			if err == nil {
@@ -71,7 +71,7 @@ func TestALeaseIsKeptAliveWhileTheReaderIsSlow(t *testing.T) {
 	snap, err := r.session.CreateSnapshot(t.Context(), r.draft("vm01", "j1"))
 	r.ok(err)
 	key := snap.Disks[0].Key
-	src, err := r.session.ReadDisks(t.Context(), snap, []int32{key})
+	src, err := r.session.ReadDisks(t.Context(), snap, backup.ReadDraft{Keys: []int32{key}})
 	r.ok(err)
 	defer func() { r.ok(src.Close(t.Context())) }()
 	idle := time.NewTimer(4 * time.Second)

@@ -158,7 +158,7 @@ func TestALargeThinDiskIsStreamedInLittleMemory(t *testing.T) {
 	var read int64
 	began := time.Now()
 	peak := heap(func() {
-		src, err := r.session.ReadDisks(t.Context(), snap, []int32{snap.Disks[0].Key})
+		src, err := r.session.ReadDisks(t.Context(), snap, backup.ReadDraft{Keys: []int32{snap.Disks[0].Key}})
 		r.ok(err)
 		read, err = src.ReadDisk(t.Context(), snap.Disks[0].Key, new(tally))
 		r.ok(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -266,8 +267,8 @@ func (f *fakeVSphere) snapshotsOf(moid string) []string {
 	return names
 }
 
-func (f *fakeVSphere) ReadDisks(ctx context.Context, s backup.Snapshot, keys []int32) (backup.DiskSource, error) {
-	if err := f.pass(ctx, "ReadDisks", fmt.Sprint(keys)); err != nil {
+func (f *fakeVSphere) ReadDisks(ctx context.Context, s backup.Snapshot, r backup.ReadDraft) (backup.DiskSource, error) {
+	if err := f.pass(ctx, "ReadDisks", fmt.Sprint(r.Keys)); err != nil {
 		return nil, err
 	}
 	var held map[int32][]byte
@@ -281,6 +282,12 @@ type fakeSource struct {
 }
 
 func (s *fakeSource) Transport() backup.Transport { return backup.TransportNFC }
+
+func (s *fakeSource) CanReadAreas() bool { return false }
+
+func (s *fakeSource) ReadAreas(context.Context, int32, iter.Seq[backup.Extent], io.WriterAt) (int64, error) {
+	return 0, errors.New("the fake sends whole disks")
+}
 
 // ReadDisk sends the disk in quarters, with a point before each.
 func (s *fakeSource) ReadDisk(ctx context.Context, key int32, w io.WriterAt) (int64, error) {

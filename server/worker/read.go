@@ -12,7 +12,7 @@ import (
 // read copies the disks from the snapshot into the image.
 func (b *backupJob) read(ctx context.Context, w backup.ImageWriter, keys []int32) (err error) {
 	b.begin(ctx, "reading disks")
-	src, err := b.session.ReadDisks(ctx, b.snap, keys)
+	src, err := b.session.ReadDisks(ctx, b.snap, backup.ReadDraft{Keys: keys, Transport: b.vcenter.Transport})
 	if err != nil {
 		return fmt.Errorf("open disks: %w", err)
 	}
