@@ -39,11 +39,6 @@ type stream struct {
 	from     types.HttpNfcLeaseDeviceUrl
 }
 
-// ReadDisks implements [backup.VSphereSession].
-func (s *Session) ReadDisks(ctx context.Context, snap backup.Snapshot, r backup.ReadDraft) (backup.DiskSource, error) {
-	return s.openNFC(ctx, snap, r.Keys)
-}
-
 // openNFC opens an export lease of the snapshot, with a stream for each disk.
 func (s *Session) openNFC(ctx context.Context, snap backup.Snapshot, keys []int32) (*nfcSource, error) {
 	doing := "export the VM " + snap.MOID
