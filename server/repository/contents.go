@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 var errStrangeList = errors.New("list of blocks is not ours")
 
 // eachContent visits the contents that an object is made of, those of its lists
-// included; some more than once. Lists of ours are read as a stream.
+// included; some more than once, but not in a row. Lists of ours are read as a stream.
 func eachContent(ctx context.Context, r repo.Repository, o object.ID, visit func(content.ID) error) error {
 	if c, _, direct := o.ContentID(); direct {
 		return visit(c)
@@ -64,6 +65,7 @@ func eachListed(ctx context.Context, r repo.Repository, o object.ID, visit func(
 	if err != nil {
 		return errors.Join(errStrangeList, err)
 	}
+	var last []byte
 	for n := 0; ; n++ {
 		if n%pageBlocks == 0 && ctx.Err() != nil {
 			return ctx.Err()
@@ -75,6 +77,10 @@ func eachListed(ctx context.Context, r repo.Repository, o object.ID, visit func(
 		if !ok {
 			return nil
 		}
+		if bytes.Equal(e.id, last) { // as the millions of empty blocks of a hole are
+			continue
+		}
+		last = append(last[:0], e.id...)
 		id, err := object.ParseID(string(e.id))
 		if err != nil {
 			return errors.Join(errStrangeList, err)
