@@ -3,7 +3,8 @@ package backup
 import "time"
 
 // VirtualMachine is a VM in a vcenter's inventory. It is known by vcenter and
-// instance UUID, never by its name (seed N69, N70).
+// instance UUID, never by its name (seed N69, N70); [Identify] tells apart those
+// that share one.
 type VirtualMachine struct {
 	ID           string
 	VCenterID    string
@@ -23,9 +24,12 @@ type VirtualMachine struct {
 	NICs         []VMNIC
 	Datastores   []string
 	Tags         []Tag
-	Warnings     []string // why it, or a part of it, cannot be protected; empty = all can
-	SeenAt       time.Time
-	GoneAt       time.Time // when it left the inventory; zero = it is there
+	// Unprotectable is why no backup of the VM can be made, in words that follow
+	// "it cannot be backed up: "; "" = one can, at least of some disks.
+	Unprotectable string
+	Warnings      []string // why it, or a part of it, cannot be protected, and what else to know
+	SeenAt        time.Time
+	GoneAt        time.Time // when it left the inventory; zero = it is there
 }
 
 // Gone says whether the VM has left its vcenter's inventory.

@@ -26,7 +26,7 @@ func TestTheInventoryIsKeptByVCenterAndInstanceUUID(t *testing.T) {
 		full := backup.VirtualMachine{
 			VCenterID: a.ID, InstanceUUID: "1", BIOSUUID: "bios", MOID: "vm-1", Name: "<\u00e4/%2f>\U0001f600", Folder: "/DC0/vm", ResourcePool: "/p", Host: "esx1", PowerState: backup.PoweredOn,
 			Template: true, GuestID: "g", CPUs: 4, MemoryMiB: 1 << 20, Disks: []backup.VMDisk{{Key: 2000, Label: "Hard disk 1", Capacity: 1 << 45, File: "[ds] a.vmdk", Unprotectable: "raw"}},
-			NICs: []backup.VMNIC{{Key: 4000, MAC: "m", Network: "n", IPs: []string{"::1"}}}, Datastores: []string{"ds"}, Tags: []backup.Tag{{Category: "c", Name: "n"}}, Warnings: []string{"w"}, SeenAt: c.now(),
+			NICs: []backup.VMNIC{{Key: 4000, MAC: "m", Network: "n", IPs: []string{"::1"}}}, Datastores: []string{"ds"}, Tags: []backup.Tag{{Category: "c", Name: "n"}}, Unprotectable: "u", Warnings: []string{"w"}, SeenAt: c.now(),
 		}
 		vms := save(full, backup.VirtualMachine{VCenterID: a.ID, InstanceUUID: "2", MOID: "vm-2", Name: "two"}, backup.VirtualMachine{VCenterID: b.ID, InstanceUUID: "1", MOID: "vm-1", Name: "two"})
 		get := func(id string) backup.VirtualMachine {
@@ -66,9 +66,18 @@ func TestTheInventoryIsKeptByVCenterAndInstanceUUID(t *testing.T) {
 		same(t, "those that are left", list(backup.MachineFilter{}), "0 1 1")
 		mark(nil, true)
 		same(t, "those of a vcenter without VMs", list(backup.MachineFilter{}), "0 0 1")
-		double := save(backup.VirtualMachine{VCenterID: a.ID, InstanceUUID: "3", Name: "first"}, backup.VirtualMachine{VCenterID: a.ID, InstanceUUID: "3", Name: "last"})
-		if double[0].ID != double[1].ID || get(double[0].ID).Name != "last" {
-			t.Errorf("two VMs of one UUID = %+v, want one row, the later", double)
+		double := save(backup.VirtualMachine{VCenterID: a.ID, InstanceUUID: "3", MOID: "vm-31", Name: "first"}, backup.VirtualMachine{VCenterID: a.ID, InstanceUUID: "3", MOID: "vm-32", Name: "copy"})
+		if double[0].ID == double[1].ID || get(double[0].ID).Name != "first" || get(double[1].ID).Name != "copy" {
+			t.Errorf("two VMs of one UUID = %+v, want a row each", double)
+		}
+		swapped := save(backup.VirtualMachine{VCenterID: a.ID, InstanceUUID: "3", MOID: "vm-32", Name: "first"})
+		if swapped[0].ID != double[1].ID || get(double[0].ID).MOID != "vm-31" {
+			t.Errorf("the copy, renamed to the other's name, is %s, want it to stay %s", swapped[0].ID, double[1].ID)
+		}
+		// A vcenter that was put back to an earlier state gives the managed object id to another VM.
+		other := save(backup.VirtualMachine{VCenterID: a.ID, InstanceUUID: "4", MOID: "vm-31", Name: "other"})
+		if other[0].ID == double[0].ID || !get(double[0].ID).Gone() {
+			t.Errorf("VM %s got the object of %s, which is gone: %v, want another VM in its place", other[0].ID, double[0].ID, get(double[0].ID).Gone())
 		}
 	})
 }

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,6 +34,7 @@ func machineColumns(v *backup.VirtualMachine) columns {
 		{"nics", asJSON{&v.NICs}},
 		{"datastores", asJSON{&v.Datastores}},
 		{"tags", asJSON{&v.Tags}},
+		{"unprotectable", &v.Unprotectable},
 		{"warnings", asJSON{&v.Warnings}},
 		{"seen_at", millis{&v.SeenAt}},
 		{"gone_at", millis{&v.GoneAt}},
@@ -89,59 +92,107 @@ func chunks[T any](all []T, size int) func(func([]T) bool) {
 // SaveMachines writes many rows with one statement each batch, so that a first
 // sync of 10,000 VMs takes seconds.
 func (t *tx) SaveMachines(ctx context.Context, vms []backup.VirtualMachine) error {
+	known, err := t.knownMachines(ctx, vms)
+	if err != nil {
+		return fmt.Errorf("save %d virtual machines: %w", len(vms), err)
+	}
+	for i, id := range backup.Identify(known, vms) {
+		if vms[i].ID = id; id == "" {
+			vms[i].ID = backup.NewID(t.now)
+		}
+		if vms[i].SeenAt.IsZero() {
+			vms[i].SeenAt = t.now
+		}
+	}
 	size := perStatement / (len(machineColumns(&backup.VirtualMachine{})) + 1)
 	for part := range chunks(vms, size) {
-		last := map[[2]string]int{} // a statement must not name a row twice: the later VM holds
-		for i := range part {
-			vm := &part[i]
-			if vm.SeenAt.IsZero() {
-				vm.SeenAt = t.now
-			}
-			last[[2]string{vm.VCenterID, vm.InstanceUUID}] = i
-		}
-		ids, err := t.saveMachines(ctx, part, last)
-		if err != nil {
+		if err := t.saveMachines(ctx, part); err != nil {
 			return fmt.Errorf("save %d virtual machines: %w", len(part), err)
 		}
-		for i := range part {
-			part[i].ID = ids[[2]string{part[i].VCenterID, part[i].InstanceUUID}]
+	}
+	return t.displace(ctx, known, vms)
+}
+
+// knownMachines reads what tells apart those of the VMs that are known already.
+func (t *tx) knownMachines(ctx context.Context, vms []backup.VirtualMachine) ([]backup.VirtualMachine, error) {
+	of := map[string][]backup.VirtualMachine{}
+	for _, vm := range vms {
+		of[vm.VCenterID] = append(of[vm.VCenterID], vm)
+	}
+	known := map[string]backup.VirtualMachine{} // by id: chunks may find one twice
+	for vcenter, list := range of {
+		for part := range chunks(list, perStatement/4) {
+			var uuids, moids []string
+			for _, vm := range part {
+				uuids, moids = append(uuids, vm.InstanceUUID), append(moids, vm.MOID)
+			}
+			if err := t.identities(ctx, vcenter, uuids, moids, known); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Values(known), func(a, b backup.VirtualMachine) int { return strings.Compare(a.ID, b.ID) }), nil
+}
+
+// identities adds the vcenter's VMs of these instance UUIDs or managed object ids.
+func (t *tx) identities(ctx context.Context, vcenterID string, uuids, moids []string, known map[string]backup.VirtualMachine) error {
+	var vm backup.VirtualMachine
+	c := machineColumns(&vm).only("id", "vcenter_id", "instance_uuid", "bios_uuid", "moid", "name", "gone_at")
+	for column, values := range map[string][]string{"instance_uuid": uuids, "moid": moids} {
+		q := query{}
+		q.where("vcenter_id = ?", vcenterID)
+		q.in(column, values)
+		err := t.rows(ctx, "SELECT "+c.names("")+" FROM machine WHERE "+q.conditions(), q.args, func(scan func(...any) error) error {
+			if err := scan(c.dest()...); err != nil {
+				return err
+			}
+			known[vm.ID] = vm
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (t *tx) saveMachines(ctx context.Context, part []backup.VirtualMachine, last map[[2]string]int) (map[[2]string]string, error) {
+func (t *tx) saveMachines(ctx context.Context, part []backup.VirtualMachine) error {
 	var rows []string
 	var args []any
 	for i := range part {
-		if last[[2]string{part[i].VCenterID, part[i].InstanceUUID}] != i {
-			continue
-		}
-		vm := part[i]
-		if vm.ID == "" {
-			vm.ID = backup.NewID(t.now)
-		}
-		c := append(machineColumns(&vm), column{"project", &t.project})
+		c := append(machineColumns(&part[i]), column{"project", &t.project})
 		rows = append(rows, "("+c.marks(len(args)+1)+")")
 		args = append(args, c.dest()...)
 	}
 	c := append(machineColumns(&backup.VirtualMachine{}), column{"project", &t.project})
 	var sets []string
-	for _, col := range c.without("id", "project", "vcenter_id", "instance_uuid") {
+	for _, col := range c.without("id", "project", "vcenter_id") {
 		sets = append(sets, col.name+" = excluded."+col.name)
 	}
-	text := "INSERT INTO machine (" + c.names("") + ") VALUES " + strings.Join(rows, ", ") +
-		" ON CONFLICT (vcenter_id, instance_uuid) DO UPDATE SET " + strings.Join(sets, ", ") + " RETURNING id, vcenter_id, instance_uuid"
-	ids := map[[2]string]string{}
-	err := t.rows(ctx, text, args, func(scan func(...any) error) error {
-		var id, vcenter, uuid string
-		if err := scan(&id, &vcenter, &uuid); err != nil {
-			return err
+	_, err := t.exec(ctx, "INSERT INTO machine ("+c.names("")+") VALUES "+strings.Join(rows, ", ")+" ON CONFLICT (id) DO UPDATE SET "+strings.Join(sets, ", "), args...)
+	return err
+}
+
+// displace marks as gone the known VMs whose managed object ids are another
+// VM's now: a vcenter that was put back to an earlier state gives them anew.
+func (t *tx) displace(ctx context.Context, known, vms []backup.VirtualMachine) error {
+	holder := map[[2]string]string{}
+	for _, vm := range vms {
+		holder[[2]string{vm.VCenterID, vm.MOID}] = vm.ID
+	}
+	saved := map[string]bool{}
+	for _, vm := range vms {
+		saved[vm.ID] = true
+	}
+	for _, old := range known {
+		if holder[[2]string{old.VCenterID, old.MOID}] == "" || saved[old.ID] || old.Gone() {
+			continue
 		}
-		ids[[2]string{vcenter, uuid}] = id
-		return nil
-	})
-	return ids, err
+		if _, err := t.exec(ctx, "UPDATE machine SET gone_at = $1 WHERE id = $2", t.now, old.ID); err != nil {
+			return fmt.Errorf("mark virtual machine %s as gone: %w", old.ID, err)
+		}
+	}
+	return nil
 }
 
 func (t *tx) MarkGone(ctx context.Context, vcenterID string, moids []string, keep bool) error {

@@ -37,10 +37,11 @@ func (a *attempt) sync(ctx context.Context) (ending, error) {
 		if err := a.fence(ctx, tx); err != nil {
 			return err
 		}
-		if err := tx.SaveMachines(ctx, c.VMs); err != nil {
+		// First what has left: a VM that was registered anew is known by that.
+		if err := a.markGone(ctx, tx, v.ID, c); err != nil {
 			return err
 		}
-		if err := a.markGone(ctx, tx, v.ID, c); err != nil {
+		if err := tx.SaveMachines(ctx, c.VMs); err != nil {
 			return err
 		}
 		return tx.SaveSync(ctx, v)
