@@ -22,6 +22,9 @@ type changes struct {
 	epoch string
 	seq   int
 	log   map[int]blockSet
+	// lame says that what is told leaves out blocks, for a reason that only a
+	// reset takes away.
+	lame bool
 }
 
 // blockSet is a set of block numbers; it costs 64 bytes for each 32 MiB that were touched.
@@ -67,8 +70,21 @@ func (s blockSet) from(first int64) iter.Seq[int64] {
 // reset starts a new epoch, which makes all change ids void.
 func (c *changes) reset() {
 	c.epoch = uuid.NewString()
+	c.lame = false
 	c.seq = 1
 	c.log = map[int]blockSet{1: {}}
+}
+
+// extendLimit is where old hosts lost track: a disk that grew past a multiple
+// of it told wrong areas from then on.
+const extendLimit = 128 << 30
+
+// grow makes the disk larger, never smaller. The caller holds its lock.
+func (d *disk) grow(capacity int64) {
+	if capacity > d.capacity {
+		d.changes.lame = d.changes.lame || d.changes.on && (capacity-1)/extendLimit > (d.capacity-1)/extendLimit
+		d.capacity = capacity
+	}
 }
 
 func (c *changes) note(block int64) {

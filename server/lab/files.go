@@ -192,7 +192,7 @@ func (r *router) ExtendVirtualDiskTask(ctx *simulator.Context, q *types.ExtendVi
 			return fault
 		}
 		k.disk.mu.Lock()
-		k.disk.capacity = max(k.disk.capacity, q.NewCapacityKb*1024)
+		k.disk.grow(q.NewCapacityKb * 1024)
 		k.disk.mu.Unlock()
 		return nil
 	})

@@ -182,7 +182,7 @@ func (l *Lab) ExtendDisk(id string, key int32, capacity int64) error {
 		return err
 	}
 	k.disk.mu.Lock()
-	k.disk.capacity = max(k.disk.capacity, capacity)
+	k.disk.grow(capacity)
 	k.disk.mu.Unlock()
 	v, err := l.index.find(id)
 	if err != nil {

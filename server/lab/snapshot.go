@@ -106,6 +106,7 @@ func setDevices(ctx *simulator.Context, vm *simulator.VirtualMachine, list []typ
 // activate makes a wanted change of the tracking setting real, as a stun does.
 func (l *Lab) activate(vm *simulator.VirtualMachine) {
 	want := vm.Config.ChangeTrackingEnabled != nil && *vm.Config.ChangeTrackingEnabled
+	standing := len(l.snapshotsOf(vm.Self)) > 0
 	// A disk whose file is missing has nothing to track.
 	_ = l.eachDisk(vm, func(_ int, _ *types.VirtualDisk, _ *types.VirtualDiskFlatVer2BackingInfo, k *link) error {
 		k.disk.mu.Lock()
@@ -113,6 +114,8 @@ func (l *Lab) activate(vm *simulator.VirtualMachine) {
 		if k.disk.changes.on != want {
 			k.disk.changes.on = want
 			k.disk.changes.reset()
+			// What a snapshot froze before was never tracked.
+			k.disk.changes.lame = want && standing
 		}
 		return nil
 	})
@@ -274,12 +277,16 @@ func (l *Lab) revert(ctx *simulator.Context, method string, to ref) ref {
 			return nil, fault
 		}
 		tops := map[int32]*link{}
+		kept := l.faults.take("cbt_revert", vm.Self, vm.Name, true) != nil
 		for key, k := range s.links {
 			top, err := l.delta(k, false)
 			if err != nil {
 				return nil, systemError(err)
 			}
 			tops[key] = top
+			if kept {
+				continue
+			}
 			k.disk.mu.Lock()
 			k.disk.changes.reset() // change ids from before are of no use
 			k.disk.mu.Unlock()

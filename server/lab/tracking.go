@@ -2,6 +2,7 @@ package lab
 
 import (
 	"iter"
+	"slices"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/methods"
@@ -47,15 +48,36 @@ func (l *Lab) changedAreas(q *types.QueryChangedDiskAreas) (*types.DiskChangeInf
 	default:
 		blocks = d.changes.between(after, upTo).from(q.StartOffset / blockSize)
 	}
+	lame := d.changes.lame
 	d.mu.RUnlock()
-	most := l.config.MaxAreas
-	if l.faults.take("cbt_truncate", v.ref, v.Name, true) != nil {
-		most = 1
-	}
-	if l.faults.take("cbt_wrong", v.ref, v.Name, true) != nil {
+	lies := func(kind string) bool { return l.faults.take(kind, v.ref, v.Name, true) != nil }
+	if lies("cbt_wrong") || lame {
 		blocks = everySecond(blocks)
 	}
-	return areas(blocks, q.StartOffset, capacity, most), nil
+	most := l.config.MaxAreas
+	if lies("cbt_truncate") {
+		most = 1
+	}
+	info := areas(blocks, q.StartOffset, capacity, most)
+	l.twist(info, capacity, lies)
+	return info, nil
+}
+
+// twist makes of a right answer what hosts have been seen or must be feared to give.
+func (l *Lab) twist(info *types.DiskChangeInfo, capacity int64, lies func(kind string) bool) {
+	if n := len(info.ChangedArea); n > 0 && info.ChangedArea[0].Start > info.StartOffset && lies("cbt_empty") {
+		info.Length = info.ChangedArea[0].Start - info.StartOffset
+		info.ChangedArea = nil
+	}
+	if lies("cbt_beyond") {
+		info.ChangedArea = append(info.ChangedArea, types.DiskChangeExtent{Start: capacity, Length: blockSize})
+	}
+	if lies("cbt_unordered") {
+		slices.Reverse(info.ChangedArea)
+	}
+	if lies("cbt_stuck") {
+		info.Length, info.ChangedArea = 0, nil
+	}
 }
 
 // stateOf finds the content that is asked about, and the interval with which it ends.
