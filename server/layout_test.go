@@ -33,6 +33,7 @@ var arrows = map[string]string{
 	"server/console":       "",
 	"server/handler":       "server/api server/auth server/backup",
 	"server/lab":           "server/vmdk",
+	"server/nbd":           "",
 	"server/notify":        "server/backup",
 	"server/repository":    "server/backup",
 	// Tests of several rooms derive keys once, and start a throw-away S3 server; no program does.
@@ -42,7 +43,7 @@ var arrows = map[string]string{
 	// Tests of several rooms start a throw-away PostgreSQL; no program does.
 	"server/store/pgtest": "",
 	"server/vmdk":         "",
-	"server/vsphere":      "server/backup server/vmdk",
+	"server/vsphere":      "server/backup server/nbd server/vmdk",
 	"server/worker":       "server/backup",
 }
 
