@@ -58,6 +58,16 @@ type Job struct {
 	Needs []string
 	Keys  []JobKey
 
+	// WaitsFor is the job that must have ended well before this one begins; ""
+	// = none. When it ends otherwise, so does this one, for the same reason.
+	WaitsFor string
+	// KeptAttempt names the snapshot that another job made for this one: no sweep
+	// removes it while this job is not over. 0 = there is none.
+	KeptAttempt int
+	// Owes says that the checkpoint names VMs which must be powered on, whatever
+	// becomes of the job.
+	Owes bool
+
 	State       JobState
 	Unbooked    bool      // has no seat: claimed after those that have one
 	Due         time.Time // not claimed before; its slot's instant for a scheduled backup
@@ -126,7 +136,8 @@ type Run struct {
 	CreatedAt  time.Time
 	EndedAt    time.Time
 	Message    string
-	Jobs       []Job // filled where a single run is asked for
+	Spread     time.Duration // of a consistent group: between the first snapshot and the last; 0 = there is none
+	Jobs       []Job         // filled where a single run is asked for
 }
 
 // Trigger is what made a run.

@@ -31,6 +31,15 @@ type Queue interface {
 	Finish(ctx context.Context, l Lease, e Ending, also func(Tx) error) error
 	// Live lists the leases that have not run out: job id -> attempt.
 	Live(ctx context.Context) (map[string]int, error)
+	// Kept lists the snapshots that were made for jobs which are not over: job id
+	// -> Job.KeptAttempt.
+	Kept(ctx context.Context) (map[string]int, error)
+	// Owing lists jobs in any state that owe something, see Job.Owes, and that no
+	// live lease belongs to.
+	Owing(ctx context.Context) ([]Job, error)
+	// Repaid notes that the job owes nothing any more, with a message, unless it
+	// was claimed since it was listed.
+	Repaid(ctx context.Context, j Job, message string) error
 	// Expire ends queued jobs whose deadline has passed as missed, and returns
 	// how many. While a backup runs that a job may share the image of, that job
 	// waits for its end.
@@ -56,6 +65,7 @@ type Lease struct {
 type Progress struct {
 	Step       string
 	Checkpoint json.RawMessage // nil = as it was
+	Owes       bool            // goes with Checkpoint, see Job.Owes
 	Done       int64
 	Total      int64
 	Rate       int64

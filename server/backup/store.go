@@ -157,6 +157,11 @@ type RunTx interface {
 	// CancelJob asks a running job to stop and ends a queued one. A job that
 	// is over stays as it is.
 	CancelJob(ctx context.Context, id string) (Job, error)
+	// NoteWaiting stores what a job that waits for another needs to know. false =
+	// it does not wait for that one any more, and stays as it is.
+	NoteWaiting(ctx context.Context, n WaitingNote) (bool, error)
+	// SetSpread stores how far apart the snapshots of a consistent run are.
+	SetSpread(ctx context.Context, runID string, d time.Duration) error
 	// CountJobsNeeding counts the jobs that are not over and need that label.
 	CountJobsNeeding(ctx context.Context, label string) (int, error)
 	// EndJob ends a queued job with a final state. A job that is not queued

@@ -158,6 +158,18 @@ func (m millis) Scan(src any) error {
 
 func (m millis) Value() (driver.Value, error) { return epoch(*m.t), nil }
 
+// spell is a duration in milliseconds.
+type spell struct{ d *time.Duration }
+
+func (s spell) Scan(src any) error {
+	var n sql.NullInt64
+	err := n.Scan(src)
+	*s.d = time.Duration(n.Int64) * time.Millisecond
+	return err
+}
+
+func (s spell) Value() (driver.Value, error) { return s.d.Milliseconds(), nil }
+
 // asJSON is a value in a TEXT column, as JSON.
 type asJSON struct{ v any }
 

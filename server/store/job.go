@@ -45,6 +45,9 @@ func jobColumns(j *backup.Job) columns {
 		{"ended_at", millis{&j.EndedAt}},
 		{"error_code", &j.ErrorCode},
 		{"error", &j.Error},
+		{"owes", &j.Owes},
+		{"waits_for", &j.WaitsFor},
+		{"kept_attempt", &j.KeptAttempt},
 		{"messages", lines{&j.Messages}},
 	}
 }
@@ -172,6 +175,9 @@ func (t *tx) end(ctx context.Context, j backup.Job, e ending) error {
 	if err := t.leaveQueue(ctx, j.ID); err != nil {
 		return err
 	}
+	if err := t.endWaiting(ctx, j.ID, e); err != nil {
+		return err
+	}
 	return t.settle(ctx, j.RunID)
 }
 
@@ -183,6 +189,9 @@ func (t *tx) EndJob(ctx context.Context, id string, e backup.Ending) error {
 	found, err := t.row(ctx, fmt.Sprintf("UPDATE job SET %s WHERE project = $%d AND id = $%d AND state = 'queued' RETURNING run_id", set, k+1, k+2), append(args, t.project, id), &run)
 	if err == nil && found {
 		if err = t.leaveQueue(ctx, id); err == nil {
+			err = t.endWaiting(ctx, id, ending{e.State, e.Code, e.Error})
+		}
+		if err == nil {
 			err = t.settle(ctx, run)
 		}
 	}

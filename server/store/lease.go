@@ -51,6 +51,8 @@ func (db *DB) Save(ctx context.Context, l backup.Lease, p backup.Progress) error
 		if p.Checkpoint != nil {
 			args = append(args, rawJSON{&p.Checkpoint})
 			set += ", checkpoint = $" + strconv.Itoa(len(args))
+			args = append(args, p.Owes)
+			set += ", owes = $" + strconv.Itoa(len(args))
 		}
 		if p.Keys != nil {
 			args = append(args, asJSON{&p.Keys})
@@ -84,6 +86,9 @@ func (db *DB) Finish(ctx context.Context, l backup.Lease, e backup.Ending, also 
 		if e.State.Final() {
 			if err := t.leaveQueue(ctx, l.JobID); err != nil {
 				return fmt.Errorf("job %s: %w", l.JobID, err)
+			}
+			if err := t.endWaiting(ctx, l.JobID, ending{e.State, e.Code, e.Error}); err != nil {
+				return err
 			}
 		} else if _, err := t.exec(ctx, "UPDATE job_key SET held = FALSE WHERE job_id = $1", l.JobID); err != nil {
 			return fmt.Errorf("keys of job %s: %w", l.JobID, err)

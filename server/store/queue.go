@@ -61,7 +61,8 @@ func (t *tx) next(ctx context.Context, c backup.Claim) (string, error) {
 		due.where(seat)
 		due.where("j.due <= ?", t.now)
 		due.where("(j.deadline = 0 OR j.deadline >= ? OR j.handed_over)", t.now)
-		due.where("NOT EXISTS (SELECT 1 FROM job_key k LEFT JOIN used u ON u.name = k.name WHERE k.job_id = j.id AND COALESCE(u.weight, 0) + k.weight > k.allowed)")
+		due.where(notWaitingSQL)
+		due.where("NOT EXISTS (SELECT 1 FROM job_key k LEFT JOIN used u ON u.name = k.name WHERE k.job_id = j.id AND NOT k.held AND COALESCE(u.weight, 0) + k.weight > k.allowed)")
 		text, args = due.text(usedSQL, "j.due, j.id")
 		if found, err := t.row(ctx, text, args, &id); err != nil || found {
 			return id, err
@@ -182,10 +183,13 @@ func (db *DB) Expire(ctx context.Context) (int, error) {
 const mayShareSQL = `(kind = 'backup' AND window_end > 0 AND EXISTS (SELECT 1 FROM job k
 	WHERE k.state = 'running' AND k.kind = 'backup' AND k.window_end > 0 AND k.vm_id = job.vm_id AND k.started_at <= job.deadline))`
 
+// leaderRunsSQL is true of a job that waits for one which began in time.
+const leaderRunsSQL = "EXISTS (SELECT 1 FROM job f WHERE f.id = job.waits_for AND f.state = 'running')"
+
 func (t *tx) late(ctx context.Context) ([]backup.Job, error) {
 	var late []backup.Job
 	var sample backup.Job
-	text := "SELECT " + jobColumns(&sample).names("") + " FROM job WHERE state = 'queued' AND deadline > 0 AND deadline < $1 AND NOT handed_over AND NOT " + mayShareSQL +
+	text := "SELECT " + jobColumns(&sample).names("") + " FROM job WHERE state = 'queued' AND deadline > 0 AND deadline < $1 AND NOT handed_over AND NOT " + mayShareSQL + " AND NOT " + leaderRunsSQL +
 		" ORDER BY deadline LIMIT " + strconv.Itoa(expireBatch) + t.db.dialect.forUpdate()
 	err := t.rows(ctx, text, []any{t.now}, func(scan func(...any) error) error {
 		var j backup.Job

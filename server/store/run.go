@@ -22,6 +22,7 @@ func runColumns(r *backup.Run) columns {
 		{"created_at", millis{&r.CreatedAt}},
 		{"ended_at", millis{&r.EndedAt}},
 		{"message", &r.Message},
+		{"spread_ms", spell{&r.Spread}},
 	}
 }
 
