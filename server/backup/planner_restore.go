@@ -92,6 +92,9 @@ type restoreTarget struct {
 
 func (t restoreTarget) warnings(r Restore) []string {
 	at := t.image.PointInTime.UTC().Format("2006-01-02 15:04 UTC")
+	if r.Disk != nil {
+		return t.diskWarnings(*r.Disk, at)
+	}
 	if r.NewVM != nil {
 		return []string{fmt.Sprintf("VM %q will be made of %q as it was at %s. The passwords of that time are valid in it.", r.NewVM.Name, t.image.VMName, at)}
 	}
@@ -112,6 +115,9 @@ func (p *Planner) checkRestore(ctx context.Context, tx Tx, r Restore) (t restore
 	if t.repo, err = tx.Repository(ctx, t.image.RepositoryID); err != nil {
 		return t, err
 	}
+	if r.Disk != nil {
+		return t, checkDisk(ctx, tx, r, &t)
+	}
 	vcenterID := t.image.VCenterID
 	if r.NewVM != nil && r.NewVM.VCenterID != "" {
 		vcenterID = r.NewVM.VCenterID
@@ -124,9 +130,6 @@ func (p *Planner) checkRestore(ctx context.Context, tx Tx, r Restore) (t restore
 	}
 	if t.vcenter, err = tx.VCenter(ctx, vcenterID); err != nil {
 		return t, at("new_vm.vcenter_id", err)
-	}
-	if r.Disk != nil {
-		return t, Errorf(Invalid, "disk", "This server restores whole VMs only: use new_vm or in_place.")
 	}
 	if r.NewVM != nil {
 		return t, checkNewVM(r, t)
@@ -161,13 +164,18 @@ func checkInPlace(ctx context.Context, tx Tx, r Restore, t *restoreTarget) (err 
 	if r.InPlace.Safety == SafetyImage {
 		return Errorf(Invalid, "in_place.safety", "This server has the safeties quick and none: back the VM up first and choose quick.")
 	}
-	for _, kind := range []JobKind{KindBackup, KindRestore} { // others do not touch the VM
-		active, _, err := tx.Jobs(ctx, JobFilter{Kind: kind, VMID: t.vm.ID, State: JobRunning, Page: Page{Limit: 1}})
+	return checkIdle(ctx, tx, "in_place", t.vm)
+}
+
+// checkIdle refuses a VM on which a job runs; other kinds do not touch it.
+func checkIdle(ctx context.Context, tx Tx, field string, vm VirtualMachine) error {
+	for _, kind := range []JobKind{KindBackup, KindRestore} {
+		active, _, err := tx.Jobs(ctx, JobFilter{Kind: kind, VMID: vm.ID, State: JobRunning, Page: Page{Limit: 1}})
 		if err != nil {
 			return err
 		}
 		if len(active) > 0 {
-			return Errorf(VMBusy, "in_place", "VM %q has a running %s job (%s). Wait for it or cancel it.", t.vm.Name, kind, active[0].ID)
+			return Errorf(VMBusy, field, "VM %q has a running %s job (%s). Wait for it or cancel it.", vm.Name, kind, active[0].ID)
 		}
 	}
 	return nil

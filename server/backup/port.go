@@ -169,6 +169,11 @@ type VSphereSession interface {
 	// OverwriteVM puts an image's disks and configuration onto the VM of moid
 	// and waits. Errors: VMGone, VMRunning, VMBusy, NoSpace, PreflightFailed.
 	OverwriteVM(ctx context.Context, r OverwriteDraft, from ImageReader, progress func(done int64)) (RestoredVM, []string, error)
+	// RestoreDisk puts one disk of an image onto the VM of moid, in the place of
+	// one that it has or as one more, and waits. What an earlier attempt of the
+	// same job attached is found and not attached again. Errors: Invalid, VMGone,
+	// VMRunning, VMBusy, NoSpace, PreflightFailed.
+	RestoreDisk(ctx context.Context, r DiskRestoreDraft, from ImageReader, progress func(done int64)) (RestoredVM, []string, error)
 }
 
 // InventoryChange is what a vcenter's inventory looks like.
@@ -251,4 +256,11 @@ type OverwriteDraft struct {
 	Marker  string // kura:<installation>:<job>:<attempt>
 	MOID    string
 	InPlace RestoreInPlace
+}
+
+// DiskRestoreDraft says how one disk is put back.
+type DiskRestoreDraft struct {
+	Marker string // kura:<installation>:<job>:<attempt>
+	MOID   string
+	Disk   RestoreDisk
 }

@@ -1,6 +1,10 @@
 package backup
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Restore is an image put back: in place, as a new VM, or as one disk. Exactly
 // one of InPlace, NewVM and Disk is set.
@@ -63,12 +67,21 @@ type RestoreNewVM struct {
 
 // RestoreDisk puts one disk of the image back.
 type RestoreDisk struct {
-	SourceKey   int32  `json:"source_disk_key,omitempty"`
-	SourceLabel string `json:"source_disk_label,omitempty"`
-	VMID        string `json:"virtual_machine_id"`
-	Mode        string `json:"mode"` // replace or attach
-	Datastore   string `json:"datastore,omitempty"`
+	SourceKey   int32    `json:"source_disk_key,omitempty"`
+	SourceLabel string   `json:"source_disk_label,omitempty"`
+	VMID        string   `json:"virtual_machine_id"`
+	Mode        DiskMode `json:"mode"`
+	Datastore   string   `json:"datastore,omitempty"` // attach: where it is put; "" = where the VM lies
 }
+
+// DiskMode is what becomes of a single disk that is restored.
+type DiskMode string
+
+// The modes.
+const (
+	DiskReplace DiskMode = "replace" // it takes the place of the VM's disk of the same key, else of the same label
+	DiskAttach  DiskMode = "attach"  // it comes to the VM as one more disk
+)
 
 // RestoredVM is the VM that a restore made or overwrote.
 type RestoredVM struct {
@@ -144,8 +157,30 @@ func (r RestoreDisk) validate() error {
 		return Errorf(Invalid, "disk.source_disk_key", "Give exactly one of source_disk_key and source_disk_label.")
 	case r.VMID == "":
 		return Errorf(Invalid, "disk.virtual_machine_id", "A disk restore needs the id of the VM that gets the disk.")
-	case r.Mode != "replace" && r.Mode != "attach":
+	case r.Mode != DiskReplace && r.Mode != DiskAttach:
 		return Errorf(Invalid, "disk.mode", "mode must be replace or attach, got %q.", r.Mode)
+	case r.Mode == DiskReplace && r.Datastore != "":
+		return Errorf(Invalid, "disk.datastore", "A disk that is replaced stays on its datastore: leave datastore out, or use mode = \"attach\".")
 	}
 	return nil
+}
+
+// Choose finds the disk that is meant among those of an image.
+func (r RestoreDisk) Choose(disks []ImageDisk) (ImageDisk, error) {
+	field, want := "disk.source_disk_key", fmt.Sprintf("of the key %d", r.SourceKey)
+	if r.SourceLabel != "" {
+		field, want = "disk.source_disk_label", fmt.Sprintf("%q", r.SourceLabel)
+	}
+	var known []string
+	for _, d := range disks {
+		known = append(known, fmt.Sprintf("%q (key %d)", d.Label, d.Key))
+		switch {
+		case r.SourceLabel != "" && d.Label != r.SourceLabel, r.SourceLabel == "" && d.Key != r.SourceKey:
+		case d.SkippedReason != "":
+			return d, Errorf(Invalid, field, "The image does not hold %q: %s.", d.Label, d.SkippedReason)
+		default:
+			return d, nil
+		}
+	}
+	return ImageDisk{}, Errorf(Invalid, field, "The image has no disk %s. It has: %s.", want, strings.Join(known, ", "))
 }

@@ -23,7 +23,7 @@ func restoreIn(r api.Restore) backup.Restore {
 		}
 	}
 	if d := r.Disk; d != nil {
-		out.Disk = &backup.RestoreDisk{SourceKey: d.SourceDiskKey, SourceLabel: d.SourceDiskLabel, VMID: d.VirtualMachineID, Mode: string(d.Mode), Datastore: d.Datastore}
+		out.Disk = &backup.RestoreDisk{SourceKey: d.SourceDiskKey, SourceLabel: d.SourceDiskLabel, VMID: d.VirtualMachineID, Mode: backup.DiskMode(d.Mode), Datastore: d.Datastore}
 	}
 	return out
 }

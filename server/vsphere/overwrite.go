@@ -21,6 +21,7 @@ import (
 type overwrite struct {
 	s        *Session
 	draft    backup.OverwriteDraft
+	disk     *backup.RestoreDisk // the only one that is restored; nil = the whole VM is
 	from     backup.ImageReader
 	machine  MachineConfig
 	saved    *types.VirtualMachineConfigInfo
@@ -42,6 +43,7 @@ type swap struct {
 	old    *types.VirtualDisk // nil: the VM has lost it
 	staged string             // where its new content lies at the moment
 	final  string             // where it will lie
+	fresh  bool               // it comes as one more disk, with an identity of its own
 }
 
 // at is the device whose place the new disk takes.
@@ -65,34 +67,48 @@ func (s *Session) OverwriteVM(ctx context.Context, r backup.OverwriteDraft, from
 	if err := o.swap(ctx); err != nil {
 		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))
 	}
-	done := backup.RestoredVM{MOID: r.MOID, InstanceUUID: o.vm.Config.InstanceUuid, BIOSUUID: o.vm.Config.Uuid, Name: unescapeName(o.vm.Name)}
 	err = o.settle(ctx)
-	return done, o.messages, s.problem(doing, err)
+	return o.result(), o.messages, s.problem(doing, err)
+}
+
+// result is the VM as it is known from now on, which is as before.
+func (o *overwrite) result() backup.RestoredVM {
+	return backup.RestoredVM{MOID: o.draft.MOID, InstanceUUID: o.vm.Config.InstanceUuid, BIOSUUID: o.vm.Config.Uuid, Name: unescapeName(o.vm.Name)}
 }
 
 // planOverwrite looks at everything that can be refused before anything is changed.
 func (s *Session) planOverwrite(ctx context.Context, r backup.OverwriteDraft, from backup.ImageReader) (*overwrite, error) {
-	m, ok := parseMarker(r.Marker)
-	if !ok {
-		return nil, fmt.Errorf("%q is no marker", r.Marker)
-	}
-	o := &overwrite{s: s, draft: r, from: from}
-	var err error
-	if o.machine, o.saved, err = decodeMachine(from.Manifest().Machine); err != nil {
-		return nil, err
-	}
-	if o.vm, err = s.vm(ctx, r.MOID, []string{"name", "parent", "parentVApp", "resourcePool", "config", "runtime", "snapshot", "datastore"}); err != nil {
+	o, m, err := s.readOverwrite(ctx, r, from)
+	if err != nil {
 		return nil, err
 	}
 	if err := o.refuse(); err != nil {
 		return nil, err
 	}
-	if o.dc, o.dcPath, err = s.datacenterOf(ctx, o.vm); err != nil {
-		return nil, err
-	}
-	o.wasOn = o.vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn
 	o.pair(m)
 	return o, o.space(ctx)
+}
+
+// readOverwrite reads the image's configuration and the VM as it stands.
+func (s *Session) readOverwrite(ctx context.Context, r backup.OverwriteDraft, from backup.ImageReader) (*overwrite, marker, error) {
+	m, ok := parseMarker(r.Marker)
+	if !ok {
+		return nil, m, fmt.Errorf("%q is no marker", r.Marker)
+	}
+	o := &overwrite{s: s, draft: r, from: from}
+	var err error
+	if o.machine, o.saved, err = decodeMachine(from.Manifest().Machine); err != nil {
+		return nil, m, err
+	}
+	if o.vm, err = s.vm(ctx, r.MOID, []string{"name", "parent", "parentVApp", "resourcePool", "config", "runtime", "snapshot", "datastore"}); err != nil {
+		return nil, m, err
+	}
+	if o.dc, o.dcPath, err = s.datacenterOf(ctx, o.vm); err != nil {
+		return nil, m, err
+	}
+	o.wasOn = o.vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn
+	o.record = replaced{Marker: o.draft.Marker, WasOn: o.wasOn}
+	return o, m, nil
 }
 
 // refuse says why the VM cannot be overwritten as it stands.
@@ -110,6 +126,8 @@ func (o *overwrite) refuse() error {
 		return backup.Errorf(backup.PreflightFailed, "", "%q is a template: convert it to a VM first, or restore to a new VM.", name)
 	case faultTolerant(o.vm.Runtime.FaultToleranceState):
 		return backup.Errorf(backup.PreflightFailed, "", "The VM %q is protected by Fault Tolerance: turn that off first, or restore to a new VM.", name)
+	case o.vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOff && o.disk != nil:
+		return backup.Errorf(backup.VMRunning, "disk.mode", "The VM %q is not powered off, and its disk cannot be replaced while it runs: power it off, or use mode = \"attach\".", name)
 	case o.vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOff && !o.draft.InPlace.PowerOff:
 		return backup.Errorf(backup.VMRunning, "in_place.power_off", "The VM %q is not powered off: power it off, or set power_off = true.", name)
 	case o.vm.ResourcePool == nil:
@@ -147,7 +165,11 @@ func (o *overwrite) pair(m marker) {
 		o.extras = append(o.extras, disk)
 		o.messages = append(o.messages, fmt.Sprintf("%s came to the VM after the image; it was detached, its file is still at %s.", label(disk), fileOf(disk)))
 	}
-	o.record = replaced{Marker: o.draft.Marker, WasOn: o.wasOn}
+	o.list()
+}
+
+// list takes the files that come and go into the record.
+func (o *overwrite) list() {
 	for _, w := range o.swaps {
 		o.record.New = append(o.record.New, w.final)
 		if w.old != nil {
@@ -219,6 +241,11 @@ func (o *overwrite) bring(ctx context.Context, progress func(int64)) error {
 				return err
 			}
 		}
+		if w.fresh { // on another datastore the VM has no folder yet
+			if err := o.s.makeFolder(ctx, o.dc, w.final); err != nil {
+				return err
+			}
+		}
 		if err := o.s.moveDisk(ctx, o.dc, w.staged, w.final); err != nil {
 			return err
 		}
@@ -229,6 +256,9 @@ func (o *overwrite) bring(ctx context.Context, progress func(int64)) error {
 
 // uuid is the backing UUID that the guest knows the disk by.
 func (w swap) uuid() string {
+	if w.fresh {
+		return ""
+	}
 	if w.old != nil {
 		uuid, _ := backing(w.old)
 		return uuid
@@ -252,7 +282,9 @@ func (o *overwrite) stagingSpec() (types.VirtualMachineConfigSpec, []backup.Imag
 			made[d.ControllerKey] = true
 			spec.DeviceChange = append(spec.DeviceChange, add(c, ""))
 		}
-		spec.DeviceChange = append(spec.DeviceChange, add(thinDisk(d, w.image.Capacity, storeOf(w.final)), types.VirtualDeviceConfigSpecFileOperationCreate))
+		disk := thinDisk(d, w.image.Capacity, storeOf(w.final))
+		disk.Key = w.image.Key // by which its stream is found
+		spec.DeviceChange = append(spec.DeviceChange, add(disk, types.VirtualDeviceConfigSpecFileOperationCreate))
 		disks = append(disks, w.image)
 	}
 	return spec, disks
@@ -281,7 +313,7 @@ func (o *overwrite) release(ctx context.Context, spec types.VirtualMachineConfig
 	asked := specDevices(spec)
 	var change types.VirtualMachineConfigSpec
 	for i := range o.swaps {
-		want, _ := find(asked, o.swaps[i].at().Key)
+		want, _ := find(asked, o.swaps[i].image.Key)
 		for _, d := range vm.Config.Hardware.Device {
 			if disk, ok := d.(*types.VirtualDisk); ok && want != nil && samePlace(want, asked, disk, vm.Config.Hardware.Device) {
 				o.swaps[i].staged = fileOf(disk)

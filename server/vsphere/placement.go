@@ -176,8 +176,7 @@ func eq(a, b string) int {
 func (t *site) chooseStore(w wish, dc ref, hosts []mo.HostSystem) (mo.Datastore, error) {
 	var seen []mo.Datastore
 	for _, d := range t.stores {
-		ok := d.Summary.Accessible && (d.Summary.MaintenanceMode == "" || d.Summary.MaintenanceMode == "normal")
-		if ok && slices.ContainsFunc(hosts, func(h mo.HostSystem) bool { return slices.Contains(h.Datastore, d.Self) }) {
+		if usableStore(d) && slices.ContainsFunc(hosts, func(h mo.HostSystem) bool { return slices.Contains(h.Datastore, d.Self) }) {
 			seen = append(seen, d)
 		}
 	}
@@ -203,6 +202,10 @@ func (t *site) chooseStore(w wish, dc ref, hosts []mo.HostSystem) (mo.Datastore,
 			"The VM needs %d bytes; the datastore %s has %d free, and no usable one has more.", w.bytes, best.Summary.Name, best.Summary.FreeSpace)
 	}
 	return seen[0], nil
+}
+
+func usableStore(d mo.Datastore) bool {
+	return d.Summary.Accessible && (d.Summary.MaintenanceMode == "" || d.Summary.MaintenanceMode == "normal")
 }
 
 func (t *site) chooseFolder(w wish, dc ref) (ref, error) {

@@ -15,10 +15,8 @@ import (
 // swap powers the VM off and changes it in one call: disks, hardware, cards
 // and the record of it. If vSphere refuses the hardware, the disks alone.
 func (o *overwrite) swap(ctx context.Context) error {
-	if o.vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOff {
-		if err := o.s.powerOff(ctx, o.vm.Self); err != nil {
-			return fmt.Errorf("power off: %w", err)
-		}
+	if err := o.hold(ctx); err != nil {
+		return err
 	}
 	disks, err := o.diskSpec()
 	if err != nil {
@@ -35,6 +33,40 @@ func (o *overwrite) swap(ctx context.Context) error {
 		return fmt.Errorf("swap the disks: %w", again)
 	}
 	o.messages = append(o.messages, fmt.Sprintf("The disks are restored, but vSphere refused to put the hardware back as it was: %v.", err))
+	return nil
+}
+
+// hold makes sure that the VM is off and still what was planned with: the
+// disks may have taken hours to come.
+func (o *overwrite) hold(ctx context.Context) error {
+	now, err := o.s.vm(ctx, o.vm.Self.Value, []string{"config", "runtime", "snapshot"})
+	if err != nil {
+		return err
+	}
+	o.vm.Config, o.vm.Runtime, o.vm.Snapshot = now.Config, now.Runtime, now.Snapshot
+	if err := o.refuse(); err != nil {
+		return err
+	}
+	for _, w := range o.swaps {
+		if w.old == nil {
+			continue
+		}
+		if d, there := find(now.Config.Hardware.Device, w.old.Key); !there || fileOf(d) != fileOf(w.old) {
+			return backup.Errorf(backup.Conflict, "", "%s of the VM %q was changed while the image's disks were on their way: restore again.", label(w.old), unescapeName(o.vm.Name))
+		}
+	}
+	if now.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOff {
+		return nil
+	}
+	if !o.wasOn { // started meanwhile
+		o.wasOn, o.record.WasOn = true, true
+		if err := o.remember(ctx); err != nil {
+			return err
+		}
+	}
+	if err := o.s.powerOff(ctx, o.vm.Self); err != nil {
+		return fmt.Errorf("power off: %w", err)
+	}
 	return nil
 }
 
@@ -63,6 +95,9 @@ func (o *overwrite) diskSpec() (types.VirtualMachineConfigSpec, error) {
 		b.FileName = w.final
 		if old, ok := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo); ok && old.DiskMode != "" {
 			b.DiskMode, b.Sharing = old.DiskMode, old.Sharing
+		}
+		if w.fresh {
+			disk.Key, disk.DeviceInfo = -1, nil // vSphere gives it both
 		}
 		spec.DeviceChange = append(spec.DeviceChange, add(disk, ""))
 	}
@@ -213,6 +248,21 @@ func (o *overwrite) settle(ctx context.Context) error {
 		o.messages = append(o.messages, message)
 	}
 	o.messages = append(o.messages, s.restoreAttributes(ctx, o.vm.Self, o.machine)...)
+	o.clear(ctx)
+	if ctx.Err() != nil || !o.draft.InPlace.PowerOn {
+		return ctx.Err()
+	}
+	if err := s.powerOn(ctx, o.vm.Self); err != nil {
+		return backup.Errorf(backup.PreflightFailed, "in_place.power_on",
+			"The VM %q is restored, but it could not be powered on: %s", unescapeName(o.vm.Name), sentence(err.Error())).Because(err)
+	}
+	return nil
+}
+
+// clear resets change tracking, which knows nothing of the new disks, and puts
+// away what is needed no more.
+func (o *overwrite) clear(ctx context.Context) {
+	s := o.s
 	if yes(o.vm.Config.ChangeTrackingEnabled) {
 		for _, on := range []bool{false, true} {
 			if err := s.reconfigure(ctx, o.vm.Self, types.VirtualMachineConfigSpec{ChangeTrackingEnabled: types.NewBool(on)}); err != nil {
@@ -229,14 +279,6 @@ func (o *overwrite) settle(ctx context.Context) error {
 		o.messages = append(o.messages, fmt.Sprintf("The replaced disks (%s) could not be deleted yet; kura tries again.", baseNames(o.record.Old)))
 		s.log.WarnContext(ctx, "replaced disks are left to the sweep", "vm", o.vm.Self.Value, "error", err)
 	}
-	if ctx.Err() != nil || !o.draft.InPlace.PowerOn {
-		return ctx.Err()
-	}
-	if err := s.powerOn(ctx, o.vm.Self); err != nil {
-		return backup.Errorf(backup.PreflightFailed, "in_place.power_on",
-			"The VM %q is restored, but it could not be powered on: %s", unescapeName(o.vm.Name), sentence(err.Error())).Because(err)
-	}
-	return nil
 }
 
 // verify reads the VM again: every disk must be the new one, at its old key.
@@ -246,9 +288,9 @@ func (o *overwrite) verify(ctx context.Context) error {
 		return err
 	}
 	for _, w := range o.swaps {
-		d, ok := find(vm.Config.Hardware.Device, w.image.Key)
+		d, ok := find(vm.Config.Hardware.Device, w.at().Key)
 		if !ok || fileOf(d) != w.final {
-			return fmt.Errorf("%q is not on the VM as disk %d", w.image.Label, w.image.Key)
+			return fmt.Errorf("%q is not on the VM as disk %d", w.image.Label, w.at().Key)
 		}
 	}
 	return nil

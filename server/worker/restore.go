@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
@@ -14,7 +15,7 @@ type restoreJob struct {
 	image   backup.Image
 	vcenter backup.VCenter
 	record  backup.RepositoryRecord
-	vm      backup.VirtualMachine // the one that is overwritten; zero for a new VM
+	vm      backup.VirtualMachine // the one that is overwritten or gets the disk; zero for a new VM
 }
 
 func (a *attempt) openRestore(ctx context.Context) (r restoreJob, err error) {
@@ -28,10 +29,15 @@ func (a *attempt) openRestore(ctx context.Context) (r restoreJob, err error) {
 		if r.vcenter, err = tx.VCenter(ctx, r.spec.VCenterID); err != nil {
 			return err
 		}
-		if r.record, err = tx.Repository(ctx, r.image.RepositoryID); err != nil || r.spec.InPlace == nil {
+		if r.record, err = tx.Repository(ctx, r.image.RepositoryID); err != nil {
 			return err
 		}
-		r.vm, err = tx.Machine(ctx, r.image.VMID)
+		switch {
+		case r.spec.InPlace != nil:
+			r.vm, err = tx.Machine(ctx, r.image.VMID)
+		case r.spec.Disk != nil:
+			r.vm, err = tx.Machine(ctx, r.spec.Disk.VMID)
+		}
 		return err
 	})
 }
@@ -85,7 +91,7 @@ func (a *attempt) restore(ctx context.Context) (ending, error) {
 
 // put moves the bytes and returns the VM that holds them.
 func (a *attempt) put(ctx context.Context, s backup.VSphereSession, spec backup.RestoreSpec, moid string, from backup.ImageReader) (backup.RestoredVM, error) {
-	a.expect(restorable(from.Manifest().Image))
+	a.expect(restorable(spec, from.Manifest().Image))
 	a.begin(ctx, "writing disks")
 	var vm backup.RestoredVM
 	var messages []string
@@ -95,8 +101,10 @@ func (a *attempt) put(ctx context.Context, s backup.VSphereSession, spec backup.
 		vm, messages, err = s.ImportVM(ctx, backup.ImportDraft{Marker: a.marker(), NewVM: *spec.NewVM}, from, a.progress)
 	case spec.InPlace != nil:
 		vm, messages, err = s.OverwriteVM(ctx, backup.OverwriteDraft{Marker: a.marker(), MOID: moid, InPlace: *spec.InPlace}, from, a.progress)
+	case spec.Disk != nil:
+		vm, messages, err = s.RestoreDisk(ctx, backup.DiskRestoreDraft{Marker: a.marker(), MOID: moid, Disk: *spec.Disk}, from, a.progress)
 	default:
-		err = backup.Errorf(backup.Invalid, "disk", "This server restores whole VMs only.")
+		err = errors.New("the restore has no target")
 	}
 	for _, m := range messages {
 		a.say("%s", m)
@@ -104,8 +112,14 @@ func (a *attempt) put(ctx context.Context, s backup.VSphereSession, spec backup.
 	return vm, err
 }
 
-// restorable counts the bytes that the image can give back.
-func restorable(i backup.Image) (total int64) {
+// restorable counts the bytes that are going to be put back.
+func restorable(spec backup.RestoreSpec, i backup.Image) (total int64) {
+	if spec.Disk != nil {
+		if d, err := spec.Disk.Choose(i.Disks); err == nil {
+			return d.Capacity
+		}
+		return 0 // it is refused in a moment
+	}
 	for _, d := range i.Disks {
 		if d.SkippedReason == "" {
 			total += d.Capacity
@@ -117,7 +131,7 @@ func restorable(i backup.Image) (total int64) {
 // restored stores the result with the job's end, and asks for the inventory
 // that has the VM in it.
 func (a *attempt) restored(ctx context.Context, spec backup.RestoreSpec, vm backup.RestoredVM, of backup.Image) ending {
-	bytes := restorable(of)
+	bytes := restorable(spec, of)
 	a.progress(bytes)
 	ctx = context.WithoutCancel(ctx) // the VM is whole: a stop that comes now is too late
 	if _, err := a.Planner.SyncVCenter(ctx, spec.VCenterID); err != nil {

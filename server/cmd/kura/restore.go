@@ -4,12 +4,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/kura-backup/terraform-provider-kura/server/api"
 )
 
 type restoreCmd struct {
-	Create restoreCreate `cmd:"" help:"Restore an image: over its VM, or as a new one."`
+	Create restoreCreate `cmd:"" help:"Restore an image: over its VM, as a new one, or one disk of it."`
 	List   restoreList   `cmd:"" help:"List restores, the newest first."`
 	Show   restoreShow   `cmd:"" help:"Show a restore."`
 }
@@ -18,14 +19,18 @@ type restoreCreate struct {
 	Image   string `required:"" as:"ID" help:"The image's id; kura image list shows them."`
 	InPlace bool   `xor:"mode" required:"" help:"Overwrite the VM that the image was made of. It is left powered off unless --power-on is given."`
 	NewVM   string `name:"new-vm" xor:"mode" required:"" as:"NAME" help:"Make a new VM of this name."`
+	Disk    string `xor:"mode" required:"" as:"LABEL|KEY" help:"Put back one disk only, named by its label or key: onto --vm, in the place of the same disk, or with --attach as one more."`
 
 	PowerOff bool   `group:"in place" help:"Power the VM off first; without it a running one is refused."`
 	Safety   string `enum:",quick,image,none" default:"" as:"quick|image|none" group:"in place" help:"What is kept of the VM: its former disks for 24 hours (quick, the default), a full backup (image), or nothing."`
 
+	VM     string `name:"vm" as:"NAME" group:"disk" help:"The VM that gets the disk; default the one that the image was made of."`
+	Attach bool   `group:"disk" help:"Attach it as a new disk; the VM may run. Without it the VM's own disk is replaced."`
+
 	VCenter          string   `name:"vcenter" as:"NAME" group:"new" help:"Where to make it; default the image's."`
 	Datacenter       string   `as:"NAME" group:"new" help:"Its datacenter."`
 	Folder           string   `as:"PATH" group:"new" help:"Its folder."`
-	Datastore        string   `as:"NAME" group:"new" help:"Its datastore."`
+	Datastore        string   `as:"NAME" group:"new" help:"Its datastore; that of a disk that is attached."`
 	StoragePolicy    string   `as:"NAME" group:"new" help:"Its storage policy."`
 	Cluster          string   `as:"NAME" xor:"place" group:"new" help:"Its cluster."`
 	Host             string   `as:"NAME" xor:"place" group:"new" help:"Its host."`
@@ -43,7 +48,8 @@ type restoreCreate struct {
 // Help is shown below the command's first line.
 func (*restoreCreate) Help() string {
 	return examples("kura restore create --image 01JDZK3Q8X4T9V2M6B7N5C1R0E --new-vm erp-check --datastore ds2 --network prod=isolated --wait",
-		"kura restore create --image 01JDZK3Q8X4T9V2M6B7N5C1R0E --in-place --power-off --power-on --wait")
+		"kura restore create --image 01JDZK3Q8X4T9V2M6B7N5C1R0E --in-place --power-off --power-on --wait",
+		"kura restore create --image 01JDZK3Q8X4T9V2M6B7N5C1R0E --disk \"Hard disk 2\" --vm erp --attach --wait")
 }
 
 // Run starts a restore.
@@ -92,34 +98,78 @@ func (r *restoreCreate) Run(ctx context.Context, s *session) error {
 	return s.waitRestore(ctx, c, started)
 }
 
-// spec is what the flags ask for. Those of the other kind of restore are
+// spec is what the flags ask for. Those of another kind of restore are
 // refused, not passed over.
 func (r *restoreCreate) spec(ctx context.Context, c *api.ClientWithResponses) (api.Restore, error) {
 	spec := api.Restore{ImageID: r.Image, Description: r.Description}
-	networks, err := pairs("network", r.Network)
+	vm, err := r.newVM()
+	if err == nil {
+		err = r.fits(vm)
+	}
 	if err != nil {
 		return spec, err
 	}
-	vm := api.RestoreNewVM{
+	switch {
+	case r.InPlace:
+		spec.InPlace = &api.RestoreInPlace{PowerOff: r.PowerOff, PowerOn: r.PowerOn, Safety: api.Safety(r.Safety)}
+	case r.Disk != "":
+		spec.Disk, err = r.disk(ctx, c)
+	default:
+		vm.PowerOn = r.PowerOn
+		vm.VCenterID, err = vcenterID(ctx, c, r.VCenter)
+		spec.NewVM = &vm
+	}
+	return spec, err
+}
+
+func (r *restoreCreate) newVM() (api.RestoreNewVM, error) {
+	networks, err := pairs("network", r.Network)
+	return api.RestoreNewVM{
 		Name: r.NewVM, Datacenter: r.Datacenter, Folder: r.Folder, Datastore: r.Datastore, StoragePolicy: r.StoragePolicy,
 		Cluster: r.Cluster, Host: r.Host, ResourcePool: r.ResourcePool, NetworkMappings: networks,
 		PreserveIdentity: r.PreserveIdentity, AsTemplate: r.AsTemplate,
+	}, err
+}
+
+// fits refuses flags that belong to another kind of restore.
+func (r *restoreCreate) fits(vm api.RestoreNewVM) error {
+	place := cmp.Or(r.VCenter, vm.Datacenter, vm.Folder, vm.StoragePolicy, vm.Cluster, vm.Host, vm.ResourcePool) != "" ||
+		vm.NetworkMappings != nil || vm.PreserveIdentity || vm.AsTemplate
+	switch {
+	case r.InPlace && (place || r.Datastore != ""):
+		return usef("--in-place leaves the VM where it is and what it is: the flags for a new VM go with --new-vm.")
+	case r.Disk != "" && (place || r.PowerOn):
+		return usef("--disk changes nothing of the VM but one disk: the flags for a new VM go with --new-vm.")
+	case r.Disk != "" && !r.Attach && r.Datastore != "":
+		return usef("A disk that is replaced stays on its datastore: --datastore goes with --attach.")
+	case r.Disk == "" && (r.VM != "" || r.Attach):
+		return usef("--vm and --attach go with --disk.")
+	case !r.InPlace && (r.PowerOff || r.Safety != ""):
+		return usef("--power-off and --safety go with --in-place.")
 	}
-	if r.InPlace {
-		where := cmp.Or(r.VCenter, vm.Datacenter, vm.Folder, vm.Datastore, vm.StoragePolicy, vm.Cluster, vm.Host, vm.ResourcePool)
-		if where != "" || networks != nil || vm.PreserveIdentity || vm.AsTemplate {
-			return spec, usef("--in-place leaves the VM where it is and what it is: the flags for a new VM go with --new-vm.")
-		}
-		spec.InPlace = &api.RestoreInPlace{PowerOff: r.PowerOff, PowerOn: r.PowerOn, Safety: api.Safety(r.Safety)}
-		return spec, nil
+	return nil
+}
+
+// disk asks for one disk, by key where a number is given.
+func (r *restoreCreate) disk(ctx context.Context, c *api.ClientWithResponses) (*api.RestoreDisk, error) {
+	d := api.RestoreDisk{SourceDiskLabel: r.Disk, Mode: api.DiskRestoreModeReplace, Datastore: r.Datastore}
+	if key, err := strconv.ParseInt(r.Disk, 10, 32); err == nil {
+		d.SourceDiskKey, d.SourceDiskLabel = int32(key), ""
 	}
-	if r.PowerOff || r.Safety != "" {
-		return spec, usef("--power-off and --safety go with --in-place: a new VM overwrites nothing.")
+	if r.Attach {
+		d.Mode = api.DiskRestoreModeAttach
 	}
-	vm.PowerOn = r.PowerOn
-	vm.VCenterID, err = vcenterID(ctx, c, r.VCenter)
-	spec.NewVM = &vm
-	return spec, err
+	var err error
+	if d.VirtualMachineID, err = vmID(ctx, c, r.VM); err != nil || d.VirtualMachineID != "" {
+		return &d, err
+	}
+	raw, err := body(c.GetBackupImageWithResponse(ctx, r.Image))
+	if err != nil {
+		return nil, err
+	}
+	image, err := decode[api.BackupImage](raw)
+	d.VirtualMachineID = image.VirtualMachine.ID
+	return &d, err
 }
 
 // waitRestore waits for a restore and shows it as it ended.
@@ -173,7 +223,14 @@ func target(v api.Restore) string {
 	case v.InPlace != nil:
 		return "in place"
 	}
-	return "a disk"
+	if v.Disk == nil {
+		return ""
+	}
+	disk := cmp.Or(v.Disk.SourceDiskLabel, fmt.Sprint("disk ", v.Disk.SourceDiskKey))
+	if v.Disk.Mode == api.DiskRestoreModeAttach {
+		return disk + ", attached"
+	}
+	return disk + ", replaced"
 }
 
 type restoreList struct {
