@@ -224,6 +224,27 @@ func (e ErrorCode) Valid() bool {
 	}
 }
 
+// Defines values for FindingStatus.
+const (
+	FindingStatusError   FindingStatus = "error"
+	FindingStatusOk      FindingStatus = "ok"
+	FindingStatusWarning FindingStatus = "warning"
+)
+
+// Valid indicates whether the value is a known member of the FindingStatus enum.
+func (e FindingStatus) Valid() bool {
+	switch e {
+	case FindingStatusError:
+		return true
+	case FindingStatusOk:
+		return true
+	case FindingStatusWarning:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ImageCopyStatus.
 const (
 	ImageCopyStatusCopying ImageCopyStatus = "copying"
@@ -899,6 +920,29 @@ type Daily struct {
 // DayOfWeek defines model for DayOfWeek.
 type DayOfWeek string
 
+// Diagnosis defines model for Diagnosis.
+type Diagnosis struct {
+	At       time.Time `json:"at"`
+	Findings []Finding `json:"findings"`
+	Sizing   *Sizing   `json:"sizing,omitempty"`
+
+	// Status `error`: something that was asked for will not work. `warning`: it works, but not for long, not well, or not for all.
+	Status    FindingStatus `json:"status"`
+	VCenterID string        `json:"vcenter_id"`
+}
+
+// DiagnosisOptions How to look. The empty object looks at all.
+type DiagnosisOptions struct {
+	// BytesPerSecond Rate of one VM to reckon with; 0 = what its backups were measured at, or their median.
+	BytesPerSecond int64 `json:"bytes_per_second,omitempty,omitzero"`
+
+	// SkipRepositories Write nothing to the repositories; their speed is not measured then.
+	SkipRepositories bool `json:"skip_repositories,omitempty,omitzero"`
+
+	// WindowSeconds Into which a night's backups should fit.
+	WindowSeconds int64 `json:"window_seconds,omitempty,omitzero"`
+}
+
 // DiskChoice Absent = all disks, also those attached later.
 type DiskChoice struct {
 	ExcludeLabels []string `json:"exclude_labels,omitempty,omitzero"`
@@ -934,6 +978,32 @@ type ExtendedRetention struct {
 	RetentionDays  int             `json:"retention_days"`
 	WeekDayOfMonth *WeekDayOfMonth `json:"week_day_of_month,omitempty"`
 }
+
+// Finding defines model for Finding.
+type Finding struct {
+	// Check What was looked at; stable.
+	//
+	// Example: vcenter.clock
+	Check string `json:"check"`
+
+	// Objects Names of the VMs, hosts, datastores or repositories that it is about.
+	Objects []string `json:"objects,omitempty,omitzero"`
+
+	// Remedy What to do about it.
+	Remedy string `json:"remedy,omitempty,omitzero"`
+
+	// Seen What was found.
+	Seen string `json:"seen"`
+
+	// Status `error`: something that was asked for will not work. `warning`: it works, but not for long, not well, or not for all.
+	Status FindingStatus `json:"status"`
+
+	// Why Why it matters.
+	Why string `json:"why,omitempty,omitzero"`
+}
+
+// FindingStatus `error`: something that was asked for will not work. `warning`: it works, but not for long, not well, or not for all.
+type FindingStatus string
 
 // HoldReleased defines model for HoldReleased.
 type HoldReleased struct {
@@ -1477,6 +1547,55 @@ type Server struct {
 
 // ShortMonths What a month that lacks the day does. `skip` gives no run.
 type ShortMonths string
+
+// Sizing A prediction of one backup of each VM and of all within the vcenter's limits.
+type Sizing struct {
+	// BytesPerSecond Reckoned with for VMs without backups of their own.
+	BytesPerSecond int64 `json:"bytes_per_second"`
+
+	// LeaseCapSeconds A longer lease is a misfit.
+	LeaseCapSeconds int64 `json:"lease_cap_seconds"`
+
+	// Measured VMs whose rate is that of their own backups.
+	Measured     int   `json:"measured"`
+	NightSeconds int64 `json:"night_seconds"`
+
+	// Read Bytes of the night.
+	Read int64 `json:"read"`
+
+	// Scheduled VMs that enabled schedules cover. 0 = the night is that of all VMs.
+	Scheduled int `json:"scheduled"`
+
+	// VirtualMachines Longest first.
+	VirtualMachines []SizingRow `json:"virtual_machines"`
+	WindowSeconds   int64       `json:"window_seconds"`
+}
+
+// SizingRow defines model for SizingRow.
+type SizingRow struct {
+	// BookedSeconds Hours that its schedules book at the most.
+	BookedSeconds  int64 `json:"booked_seconds,omitempty,omitzero"`
+	BytesPerSecond int64 `json:"bytes_per_second"`
+
+	// LeaseSeconds For so long vSphere cannot move the VM; 0 = there is no lease.
+	LeaseSeconds int64 `json:"lease_seconds"`
+
+	// Measured By its own backups; else reckoned.
+	Measured bool `json:"measured"`
+
+	// Misfit What does not fit.
+	Misfit      string `json:"misfit,omitempty,omitzero"`
+	MOID        string `json:"moid"`
+	Name        string `json:"name"`
+	Provisioned int64  `json:"provisioned"`
+
+	// Read Bytes that one backup reads.
+	Read             int64     `json:"read"`
+	Scheduled        bool      `json:"scheduled"`
+	Seconds          int64     `json:"seconds"`
+	Transport        Transport `json:"transport"`
+	VirtualMachineID string    `json:"virtual_machine_id,omitempty,omitzero"`
+}
 
 // StartTime A whole hour, `HH:00`.
 //
@@ -2356,6 +2475,9 @@ type CreateVCenterJSONRequestBody = VCenter
 // UpdateVCenterJSONRequestBody defines body for UpdateVCenter for application/json ContentType.
 type UpdateVCenterJSONRequestBody = VCenter
 
+// DiagnoseVCenterJSONRequestBody defines body for DiagnoseVCenter for application/json ContentType.
+type DiagnoseVCenterJSONRequestBody = DiagnosisOptions
+
 // BackupVirtualMachineJSONRequestBody defines body for BackupVirtualMachine for application/json ContentType.
 type BackupVirtualMachineJSONRequestBody = BackupOptions
 
@@ -3044,6 +3166,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /v1/vcenters/{id} (the `UpdateVCenter` operationId).
 	UpdateVCenter(ctx context.Context, id ID, params *UpdateVCenterParams, body UpdateVCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DiagnoseVCenterWithBody Say what will not work, why it matters and what to do
+	//
+	// The server that answers looks the vcenter over itself, and measures the repositories with an object that it removes again; with many VMs that takes a minute or more. Nothing in the vcenter is changed. That a check failed is in the findings: the answer is an error only where there is no such vcenter, or this server reaches none.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/vcenters/{id}:diagnose (the `DiagnoseVCenter` operationId).
+	DiagnoseVCenterWithBody(ctx context.Context, id ID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DiagnoseVCenter Say what will not work, why it matters and what to do
+	//
+	// The server that answers looks the vcenter over itself, and measures the repositories with an object that it removes again; with many VMs that takes a minute or more. Nothing in the vcenter is changed. That a check failed is in the findings: the answer is an error only where there is no such vcenter, or this server reaches none.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/vcenters/{id}:diagnose (the `DiagnoseVCenter` operationId).
+	DiagnoseVCenter(ctx context.Context, id ID, body DiagnoseVCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SyncVCenter Read the inventory now
 	//
@@ -4477,6 +4617,44 @@ func (c *Client) UpdateVCenterWithBody(ctx context.Context, id ID, params *Updat
 // Corresponds with PUT /v1/vcenters/{id} (the `UpdateVCenter` operationId).
 func (c *Client) UpdateVCenter(ctx context.Context, id ID, params *UpdateVCenterParams, body UpdateVCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateVCenterRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DiagnoseVCenterWithBody Say what will not work, why it matters and what to do
+//
+// The server that answers looks the vcenter over itself, and measures the repositories with an object that it removes again; with many VMs that takes a minute or more. Nothing in the vcenter is changed. That a check failed is in the findings: the answer is an error only where there is no such vcenter, or this server reaches none.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/vcenters/{id}:diagnose (the `DiagnoseVCenter` operationId).
+func (c *Client) DiagnoseVCenterWithBody(ctx context.Context, id ID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDiagnoseVCenterRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DiagnoseVCenter Say what will not work, why it matters and what to do
+//
+// The server that answers looks the vcenter over itself, and measures the repositories with an object that it removes again; with many VMs that takes a minute or more. Nothing in the vcenter is changed. That a check failed is in the findings: the answer is an error only where there is no such vcenter, or this server reaches none.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/vcenters/{id}:diagnose (the `DiagnoseVCenter` operationId).
+func (c *Client) DiagnoseVCenter(ctx context.Context, id ID, body DiagnoseVCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDiagnoseVCenterRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7798,6 +7976,53 @@ func NewUpdateVCenterRequestWithBody(server string, id ID, params *UpdateVCenter
 	return req, nil
 }
 
+// NewDiagnoseVCenterRequest calls the generic DiagnoseVCenter builder with application/json body
+func NewDiagnoseVCenterRequest(server string, id ID, body DiagnoseVCenterJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDiagnoseVCenterRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewDiagnoseVCenterRequestWithBody constructs an http.Request for the DiagnoseVCenter method, with any body, and a specified content type
+func NewDiagnoseVCenterRequestWithBody(server string, id ID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/vcenters/%s:diagnose", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewSyncVCenterRequest constructs an http.Request for the SyncVCenter method
 func NewSyncVCenterRequest(server string, id ID, params *SyncVCenterParams) (*http.Request, error) {
 	var err error
@@ -8772,6 +8997,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /v1/vcenters/{id} (the `UpdateVCenter` operationId).
 	UpdateVCenterWithResponse(ctx context.Context, id ID, params *UpdateVCenterParams, body UpdateVCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateVCenterResponse, error)
+
+	// DiagnoseVCenterWithBodyWithResponse Say what will not work, why it matters and what to do
+	//
+	// The server that answers looks the vcenter over itself, and measures the repositories with an object that it removes again; with many VMs that takes a minute or more. Nothing in the vcenter is changed. That a check failed is in the findings: the answer is an error only where there is no such vcenter, or this server reaches none.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/vcenters/{id}:diagnose (the `DiagnoseVCenter` operationId).
+	DiagnoseVCenterWithBodyWithResponse(ctx context.Context, id ID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DiagnoseVCenterResponse, error)
+
+	// DiagnoseVCenterWithResponse Say what will not work, why it matters and what to do
+	//
+	// The server that answers looks the vcenter over itself, and measures the repositories with an object that it removes again; with many VMs that takes a minute or more. Nothing in the vcenter is changed. That a check failed is in the findings: the answer is an error only where there is no such vcenter, or this server reaches none.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/vcenters/{id}:diagnose (the `DiagnoseVCenter` operationId).
+	DiagnoseVCenterWithResponse(ctx context.Context, id ID, body DiagnoseVCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*DiagnoseVCenterResponse, error)
 
 	// SyncVCenterWithResponse Read the inventory now
 	//
@@ -11825,6 +12068,54 @@ func (r UpdateVCenterResponse) ContentType() string {
 	return ""
 }
 
+type DiagnoseVCenterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Diagnosis
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DiagnoseVCenterResponse) GetJSON200() *Diagnosis {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DiagnoseVCenterResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DiagnoseVCenterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DiagnoseVCenterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DiagnoseVCenterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DiagnoseVCenterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // SyncVCenterResponse202Headers the declared response headers of an HTTP 202 response for SyncVCenter
 type SyncVCenterResponse202Headers struct {
 	Location string
@@ -13205,6 +13496,36 @@ func (c *ClientWithResponses) UpdateVCenterWithResponse(ctx context.Context, id 
 		return nil, err
 	}
 	return ParseUpdateVCenterResponse(rsp)
+}
+
+// DiagnoseVCenterWithBodyWithResponse Say what will not work, why it matters and what to do
+//
+// The server that answers looks the vcenter over itself, and measures the repositories with an object that it removes again; with many VMs that takes a minute or more. Nothing in the vcenter is changed. That a check failed is in the findings: the answer is an error only where there is no such vcenter, or this server reaches none.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/vcenters/{id}:diagnose (the `DiagnoseVCenter` operationId).
+func (c *ClientWithResponses) DiagnoseVCenterWithBodyWithResponse(ctx context.Context, id ID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DiagnoseVCenterResponse, error) {
+	rsp, err := c.DiagnoseVCenterWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDiagnoseVCenterResponse(rsp)
+}
+
+// DiagnoseVCenterWithResponse Say what will not work, why it matters and what to do
+//
+// The server that answers looks the vcenter over itself, and measures the repositories with an object that it removes again; with many VMs that takes a minute or more. Nothing in the vcenter is changed. That a check failed is in the findings: the answer is an error only where there is no such vcenter, or this server reaches none.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/vcenters/{id}:diagnose (the `DiagnoseVCenter` operationId).
+func (c *ClientWithResponses) DiagnoseVCenterWithResponse(ctx context.Context, id ID, body DiagnoseVCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*DiagnoseVCenterResponse, error) {
+	rsp, err := c.DiagnoseVCenter(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDiagnoseVCenterResponse(rsp)
 }
 
 // SyncVCenterWithResponse Read the inventory now
@@ -15550,6 +15871,39 @@ func ParseUpdateVCenterResponse(rsp *http.Response) (*UpdateVCenterResponse, err
 	return response, nil
 }
 
+// ParseDiagnoseVCenterResponse parses an HTTP response from a DiagnoseVCenterWithResponse call
+func ParseDiagnoseVCenterResponse(rsp *http.Response) (*DiagnoseVCenterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DiagnoseVCenterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Diagnosis
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseSyncVCenterResponse parses an HTTP response from a SyncVCenterWithResponse call
 func ParseSyncVCenterResponse(rsp *http.Response) (*SyncVCenterResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -15893,6 +16247,9 @@ type ServerInterface interface {
 	// UpdateVCenter Change a vcenter
 	// (PUT /v1/vcenters/{id})
 	UpdateVCenter(w http.ResponseWriter, r *http.Request, id ID, params UpdateVCenterParams)
+	// DiagnoseVCenter Say what will not work, why it matters and what to do
+	// (POST /v1/vcenters/{id}:diagnose)
+	DiagnoseVCenter(w http.ResponseWriter, r *http.Request, id ID)
 	// SyncVCenter Read the inventory now
 	// (POST /v1/vcenters/{id}:sync)
 	SyncVCenter(w http.ResponseWriter, r *http.Request, id ID, params SyncVCenterParams)
@@ -18725,6 +19082,32 @@ func (siw *ServerInterfaceWrapper) UpdateVCenter(w http.ResponseWriter, r *http.
 	handler.ServeHTTP(w, r)
 }
 
+// DiagnoseVCenter operation middleware
+func (siw *ServerInterfaceWrapper) DiagnoseVCenter(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DiagnoseVCenter(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // SyncVCenter operation middleware
 func (siw *ServerInterfaceWrapper) SyncVCenter(w http.ResponseWriter, r *http.Request) {
 
@@ -19075,6 +19458,8 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	r.HandleFunc(options.BaseURL+"/v1/vcenters/{id}", wrapper.UpdateVCenter).Methods(http.MethodPut)
 
 	r.HandleFunc(options.BaseURL+"/v1/vcenters/{id}:sync", wrapper.SyncVCenter).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/v1/vcenters/{id}:diagnose", wrapper.DiagnoseVCenter).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/virtual-machines", wrapper.ListVirtualMachines).Methods(http.MethodGet)
 
@@ -21737,6 +22122,46 @@ func (response UpdateVCenterdefaultApplicationProblemPlusJSONResponse) VisitUpda
 	return err
 }
 
+type DiagnoseVCenterRequestObject struct {
+	ID   ID `json:"id"`
+	Body *DiagnoseVCenterJSONRequestBody
+}
+
+type DiagnoseVCenterResponseObject interface {
+	VisitDiagnoseVCenterResponse(w http.ResponseWriter) error
+}
+
+type DiagnoseVCenter200JSONResponse Diagnosis
+
+func (response DiagnoseVCenter200JSONResponse) VisitDiagnoseVCenterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DiagnoseVCenterdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DiagnoseVCenterdefaultApplicationProblemPlusJSONResponse) VisitDiagnoseVCenterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type SyncVCenterRequestObject struct {
 	ID     ID `json:"id"`
 	Params SyncVCenterParams
@@ -22085,6 +22510,9 @@ type StrictServerInterface interface {
 	// UpdateVCenter Change a vcenter
 	// (PUT /v1/vcenters/{id})
 	UpdateVCenter(ctx context.Context, request UpdateVCenterRequestObject) (UpdateVCenterResponseObject, error)
+	// DiagnoseVCenter Say what will not work, why it matters and what to do
+	// (POST /v1/vcenters/{id}:diagnose)
+	DiagnoseVCenter(ctx context.Context, request DiagnoseVCenterRequestObject) (DiagnoseVCenterResponseObject, error)
 	// SyncVCenter Read the inventory now
 	// (POST /v1/vcenters/{id}:sync)
 	SyncVCenter(ctx context.Context, request SyncVCenterRequestObject) (SyncVCenterResponseObject, error)
@@ -23870,6 +24298,39 @@ func (sh *strictHandler) UpdateVCenter(w http.ResponseWriter, r *http.Request, i
 	}
 }
 
+// DiagnoseVCenter operation middleware
+func (sh *strictHandler) DiagnoseVCenter(w http.ResponseWriter, r *http.Request, id ID) {
+	var request DiagnoseVCenterRequestObject
+
+	request.ID = id
+
+	var body DiagnoseVCenterJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DiagnoseVCenter(ctx, request.(DiagnoseVCenterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DiagnoseVCenter")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DiagnoseVCenterResponseObject); ok {
+		if err := validResponse.VisitDiagnoseVCenterResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // SyncVCenter operation middleware
 func (sh *strictHandler) SyncVCenter(w http.ResponseWriter, r *http.Request, id ID, params SyncVCenterParams) {
 	var request SyncVCenterRequestObject
@@ -23988,353 +24449,375 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L2Lc9u2tjf6r2B4z0zafWhZkh9xlOnc6zhpm7ZO8tlO8u3G+SRIhCTWFMBNgFbU3Pzv32AtgAQpUiJt",
-	"OcnZ5+zZ08gSH3gsrPf6rc/eRCxiwRlX0ht89tgnuogjBp+f0clNGv+SiDTWf97SKGX6wyRhVLFgSJU3",
-	"8Prd/vFer7fXP7jqPhl0u4Nu90/P98LAG3jd3m/P//z94H+d/O/Dqyfv+ufHzx6/OjrrXXSfeb7H6YJ5",
-	"A28mosDzvYRJltyyYCgZ1SM58T3JIjZRItGvVHQmvcGHz96EKjYTycobeGMYXulJXz763u2EccWS4eYx",
-	"nHpffC+Ngy1T+fLFNwvxckFnrLgQc8pnbBgwxSYqFNwbeJOx8nxvIrgMpWJ8ogc6Saicw7dxyMw09MfS",
-	"aw+6V73Hg35v0D3RK8g+xWHCpHtNf++gp6/pHgx6/e2r/M7zvb/EeMs6vIfVj4UMFa6rZBPBgz0ZKub5",
-	"nlRUpRKWV+DyBqG8sZsR00moVt7g+ORx78nh4+PHB8e+WZbAGzw5PHjcOznsdn3vhq28Qb+rP0Z0zCJv",
-	"4P1Kk4Doh5EeDIEG3qB33Ose9/rwGKlEop9y2O0fHx30Tg71yxkPqtet+2Rw2K1dt+5JYd1mmqaH22l0",
-	"8xUvGq3vL56Zsj5TX3wvFiFXw5APVQhkW5rGwaDf+7O8JQGb0jTSlJWkfMv7ftabNpmzII3YlkvP9KXh",
-	"33jaq3YtTsRtKEPB9feFPW6yXUA8iarZL7sXRQJrfnp97zZMVEqj4YJO5iGHE7n5pud6S7lUlE/YME3h",
-	"4qNu7+jJuDfZezzts71ucHS4d0IPxnu9cXdyTA+m/aCnyXMh4Orbxd5hP2c5LIm9LzmHuDTLXmQS1byg",
-	"AQ8NaBitkGiCNKGawwznIk2kN+jpk0DHkV5wlaRMk73Cs5EwxThyow+fvYCu5FBMh0vGbrzBB0+mPKAr",
-	"76PeQXPdUF/jDY6O9fnazcnQhLWgn4YBi+jKjvnYXTbCw9lcRSu9luyTGmq6Lp7Y3lW3j2vxn7AoG85E",
-	"aSYgOzIpoknQnjV4oqa5dLGg8JQXtyxZkYCuCFUEfianMqT7V+JmJTqe7+k7h38LTV5e/ovneymPE6EZ",
-	"v96GoWGK3pSGkddErvjeMuSBWGY7qsnoNzEu0A5Vii1iBftdSTHmLGUUk7KNv2/nVDchD1zZqnfRjEJ6",
-	"gwPfWzAp6QzE2EdgELOESWAg45VichizZIgSRPP7J497R33NSQJYwV738cHjw95J/9D3mKLmQv3g/oHv",
-	"KaFoVOAzXxozvIaMRu9iknIe8hl8w2L9BaNByGcE9/DBOVCZd1w4VF1QLtjkpjglPBW9fD+17qaXH3UP",
-	"2W/KWMzRMaxjmjA2hN3TG/Hk5Ojg8OTk4KB/so1gzjVJaa1oOBEpV97gsNfPSGgaRkyupGKLfM75mRVL",
-	"zoLheLVthfXeDAXXfHBKI8n0NxOhD+1QzhlTlfM8MvOUTKmQz4A6Y6rm3sDbv6XJfhSO92/ShO47DOWL",
-	"lWB2JZ6cPD457B8+PumedH3vliXhdGUYzEEX9w1uKGwanoGEWWHY65+cHD7p9k5OTnC3Iqaq9rQ/6B0O",
-	"Dh7/Wb2B2TXNzvFv2bbsQn/5HVj0cni70BPMiXcPCFSvm52uuWQcCmml62G/dzTpBmyvOz7u7T0e97p7",
-	"/cnR8d6TSZf1aS84mB4e1QhluK1eKPcLQvnx48LBysdWwRjc1ewVNBCZTiaMBSwArf8i5dvNnhKD3Y34",
-	"bKvCRUJtHNU651NJOJuxRM/Z6ix6yu/OgPMVZVAcDm9ZYnjMSafbOeh0GzIaxgNQd72BN1cqloP9fcNc",
-	"O8bQ7EzEYut6nFaQyGHwhHYnPbZ3PO2O9w6nR4/3nkwPe3v9aW96PO6xx7TXhdtuGdcHfChXfFLNTo9O",
-	"zHCjcBGiGWzE+VHfmDsg1uZCKi3U4NTgVwFV1HCBw+wg4E+xEJEW6xldKqM4wHblplOv63t6bMNslxgN",
-	"Vps0D5VQLmOR6JnQVImG+kYqWWKGopnf/3cr4zlLWCcSExrh9qM4O8+lWc7YSod62qV0w6E+1AQS60N1",
-	"qPVYs0haafAC2fOaWJFafngD70Mgex8JS+J9lsSd20Vw4221JrUiOxVRAAS+//ysu3+72I8TMC9wEz0m",
-	"P/Va0eA9bIdWNLhgC9AETo5Onjw5ODx60t9kfPgeDye4jGEMy9t70u90O/1Or6tXGRbqEBZqQSd6ft3B",
-	"UXdwdDx4Qgfd8aA7Ae6uliK58QYerJFevVgstR5nKFJw9NCINJkwQ9i4rno198+6+xfmRwlSl/GNU2zl",
-	"zNGqZwTDMPK/uXa2pAlH8f/hI2hac0YDlsABf3FFZ3DQmZwkYWy8N1dzRsT4LzZRjyQxTM8nU5GQ0cvp",
-	"3jlVk/moAz4GIBxv4F17vWsPVudfaZjk5phmqwsKrqtVrC+UKtGsVw/jDzGh+MKq92tFhYgpWc6pIksq",
-	"yYIGrNPqFV98L6YJXTBlZnuGvPp0aph78a2nioiEUP0jUfNQEs15OkC43sD7V8qSVb4xGduHZ7mjmIpk",
-	"AduuWdEeWFx+xezNWJ6xqVGeioPB75uPY4zPuctA0kSKiuUYgUE6gV9HeicU7MqMEXxX7Yjwee5IFvTT",
-	"H4zPtOZ5pFXj9UGAd/Xlc7AcKp6Z6RM1T+1pJX39qc4DQe/NnhcGGwmp/ORFyLO/K98TsEUswLfxO1ut",
-	"L+U5vWGSUJKwmKlQf0kol0uWIHXrhZ2GiVREcGZ+YUG2vnhc88E7b9vTr6sZef/oqMHIp3Caq4/gSHOH",
-	"bOuRIRAq4a8JjSKWkBsulpKEqkNG/xiRUBLKV/UDN7yjbsTHh1VD/ENrI+sDfKnYQuqxUSRKqshCSFVH",
-	"laDTFF6cWX89FAufwkW6gL+6sG7mz2xIIVdM64p6TK/goeUhvebRCpeKMz0y9olOFHwVSqLHUTc4+Kd2",
-	"G4+3b+NFyusPj3EdtDs61odX/1hXM2/37LeSztjPiVisL+GvIk0kmSZikbM+ooVPIlIesIAEYsmJErDM",
-	"c5EmT4nZR/hmzGYh6PaWaI2qTxaCqzkJOXl7dVa3C/qtd2GgMB1gYM9WmxnYuHhY/yNhU2/g/T/7eexp",
-	"H3+V+4WHZm+5ChfsT8EraO/l6atToLEB0cY5oTzASUufLOfhZE4oiBMhgTTfXp35hEZSEMWiSC9VmDir",
-	"p0AjrlmnXCFvdY5xAqJuz8clgZdveRpXbzgXy9ohirtspDH76kne0blaULzvfdqbiT3zjPwla5bGhhcX",
-	"HWxtj9wXFHZMqmciCCujmhPBFeMKLd04ClE12/9Lon6WaXqfv4eA5Zemp8idZLYMuczPIhavgRZlu4Uo",
-	"RjRoHFf44B+3HKodyKbBuuGVNqONV0MlYDM2xDnXgggQ6swjMF85vlIZKakKdFSFN2o8By235DL3DFXt",
-	"yYXxw17OGVOttqTxOIqvqBuG6z1vThbGSy0P8sUW06kNejuOYzqZMCmHN2yF28b47eD0/eXw9OzsxeXl",
-	"8PcX/xy+fO753jid3OiFQNerLHq/5EHJ2RCJyY3ZRe+ga79YiAAsCbGIo5DyiR5LnLBp+Mk4bfZhcJOE",
-	"qWE+LmdQly/OLl5cOWNrwTOcldy21GcQK2634FXO+AVX+5xKcMZr8ix42XuHdxi6GVndBDKPfbNxS5RL",
-	"wziik6I/rKl/3b0ZnSpiOrWGl/mCmwHqMeee9tav2uCkz3w8wwWN42wXEqEfGkoRaVNaL1obasG1rF5p",
-	"x5HcnEIae4tLDtWYSrkUSQAnJ0m0sTYXiWRkTJViyYpIRfUrKl2vap4uxnGCr33y8+DkePC8OzjpDU5O",
-	"Bodng8fPB8dHgyeng/7Pgxeng9Pu4OxocHSqr+kdDU4PBs9+Hhz+POg9G/SfDbrPBif9Qf9s8Lw3OHo+",
-	"OD7T1zzrDn7uDrqng+7JxnDyZu9s022xC1+1LRiqiQWXa5qQccq0PBmZJVk9JntpSRu5sw6zbqiDNNW6",
-	"cIVnr+rR5rJ9uKbkidt0fXadk+wBA3v9+3+vJVvPdfkalHPpxqjursKsL4Y15b8RCdnhPTAVfb/LBx7Q",
-	"arNekVCSmeCs42FizOlkwuKHo7TfxLjF+uDVlYvylxiX1uNuJPImEeOILTZMN8Yr/rPS6AFFEuTdNI0i",
-	"SPpQNIysleBkORHBSR6pIXMRBZL0ukRM9X/BvNUTmoYsAo05tzgwGWOxYDygxo788BnTSYxVnKeDSLpg",
-	"WrHzyjbLgbZZvnzMLPUtmo4bsD/sPtESVUEk5ipcMD1fTTdmysYdkCZ8oGXqwCzYIF+Wxhtud6Ni009J",
-	"wqappBFEUciUhlGaINk6eumDssmC6n5XfX+dlHNz2SfLUM1FqkioJLEKFzjblGYEYJKAV1r/blX9r85W",
-	"8yk9GEv9d1tq40V/YO56kfI2y5Xy2nVKOVE2MmqSe3DFYDn+EmO5E+5r9OiHPba5sn4n9X59dYy5VE1C",
-	"X/00msE+2FH8L7J865k1f4RStVkV8AIotsBMhsaTXXtntfSCKKKYEuNrJ8bXLn0iooBJhSHajrPMVX50",
-	"GgQQ4KXRm0TELFHgbjc5G7HzleM/VoXdNteWhhdFZMEWY5bIR0RyGsu5UBJjOvSGcaLEjKk5Szrkah5m",
-	"SRsokpkk2vDt5KrAWIiIUa5p2s1fq4mUJIwGryH3FP01a/GNgEUM/LEmFTxL6ihOaf3lhUkW4xjd/mHF",
-	"m9inSZQGbLgeEJEOdbSM4EP09yXe2utC/NdcQZMEVDU3gPMCh1AO3Uj9nBBY5Nb1yupgNhLuH3gVDm8Y",
-	"04RGEYsKC9st0wlSI4hFwVFMUEUoRNSeki75ycbvzRl/JAlm+xEaRRhPK0TCC7Hw7nos3DqhWq94OW60",
-	"aVKX+hIUd5TY6BIZC3EjszktKF/pf0NF5vpPPCt3mI8bvaJR9HoKyvymfbq0d2jtHShFP3VP3oTxnoiR",
-	"GeyBR48l5iyUSu7ueu6+4SmoIP+Cp+0DEsbH7CGYPuIV/UbAjdEF6zDGbPzZh8bOntKYv5iymkmW47Qe",
-	"9XXHjC+sH3RW+1ji5GsFkJuHjN7559nlX0qlkk0p78y5CeJ0hWPz3uqHCaOTOQs6+J44tOpFwdHAidDy",
-	"I9fAQwbHp9EewLqciXhVtQMQeRTT6hwj8Orj2YbQfygJJfoOIqZP9Wle0BUZM+MCqZI9mED7ucVAn4fy",
-	"pmqgeVFls5SBYpHlWjrhWDKuyE+Es1uWgOug0TPz0Ojn9R/n4Hz4vLbTIPsJBa8FuWEs1pzQh/Qy/XbQ",
-	"4LKwKZF0Jau1Af38YcpVGFW+hcODIioVvonxQHaImelyHkZMb1koiX4O+YnAk3B3Qz2AiFGJmW3N1gKc",
-	"MDWJVss5S5gWCCGfRZaQNPnIGxaQqUjaUe+vkIWwThQ1G2ELRj7fX7rr5QQ3zFBfRhPWigQjAeVRNXv2",
-	"SoxFsCITygkoabA/ef5ms1eYWrfKyZbKeKuOOKRP24QsOK7NX50UwtqluZmMuvWbTK1cxXAL5SRVv9sy",
-	"4K30cglXlkpr1ggVJ40ZL0+dE5ik3KS52UyrZuthXX5NBoiXmoIuOmPDzaTy1pxVbUzArsFN+sCzaJob",
-	"EsISUpa6iiePMxbIAQk55rmaXUOXhEkd1e+32WiYRwL6GmSXNF8CN0uovIMbUq0gph625O8VhY3NTc0L",
-	"Nl1XMIKKckm/lFiWE5Qjk8pHLaOFou7grysjVkZa6i6cqoxdbVF6dqepoQ710Jqak9F1F5MctbDGupfv",
-	"gRt9qxl/wWhAtEBeqXnIZ9UyuK382MYjiUhIGGRi+ifkwyaJ0qhVW1MYyzlX6yI5Y/GTuQgnTGK9iOAM",
-	"6HWElhroQsSoTb6R4cBEuFQ0iigmx2tbFNLKXfvt+Ojo4Hiz+VYiktKg66nFTanbSC7FSb8wCd4m33tk",
-	"VbcRuKlH6+bZ6GmWFG7vyRbIJyPghPrDkrGbaGUeA2m80QoqborkSuM4WuWZeEMlhuxTKFXIZ0OTftXI",
-	"DXN3ss+yCtfoYc2YQDVQmyKEs2WuryEGDFHiKf4o+IR1CHAJa/QjjSSgSqyMB2Olv26s4mnb5IomM6aK",
-	"hu5BhbmyC4eYSZhsaMc9h8tbuQ++nsstM7AaziWUN2fAAVpOqATt4RZo+PVVAhD80QIT2I3JdCfvzsEt",
-	"KsFfRItsRE9yU3mHAynyuQwRUFrOFtOrypstn5nfwW7LVCrw4kmxYJjRHwk+Y82NmhfmhRfZ+4qE31+n",
-	"fNfy3CoQHsjVqXXE7XK0yqyRdtWySgK2MpKmWs6uIbM4bz1eJ7kl7ICpD9SvQ+ASQslfYgxuCqnCKEJq",
-	"LDoej082iq0WZLRgVKYJ0maz83hu7nhuzleFo+glavymJE0LpV9eXI2sD9maTE8JtXY+44QL0GCwMtO8",
-	"olPBGpvPDKVci4mZG1pxmTt6qwvYPHcVClbSN5/iaw4VP+2m2EwdfApbrpcDq/ZMzeHDKok/Y10XMxxb",
-	"FK3jr6AfZohIa+W2QtywQFuvqINMHcEC3KFTv8Pu052Uni1BA30lbq69DflJi7iDvus93tSKQjLYpxoP",
-	"H3gnfL0YS5EEm6aeb72T0FtbmlairiwEVaKt4yotJOVj2KJhzQa+O5dkvDIKgLIJnhALmiViyUGVzlUE",
-	"W01G5jQgXJBEiMUARYahTXQxhhHLrn0ks3LCsQmzac10zCKxJDabuhmdVIJmbSkIdG95Dnc8WBSpkQKQ",
-	"wwp8rgo8gEBMkzgJJXuqxYWmpyiUqhhVqOAhlcPNlBQ0jZqfkvd4fasDUoQk26SJanOITVIV3jIiI6Ek",
-	"EbfMJTJNl6gblLWCbXpoVTjNb2/SnkHlQzs3SBjUeHLNM4kSZKwNfYBKdI611hfwN4vWsJWMIOok6wxI",
-	"+0ZjCS61gmWe7tv3a4GGWiAwcJAvWq7NRGNl+U1EOWdBnui7LRjquJJb5xAX9zV7TMOtvGDSJAUV98wd",
-	"TrOTUR7Yml54Cu7ZpUijgIyZSS/L3L4Qv0/Mz5O5EBKTPV2+UH/Mi6tZtybO07Yvz+5clC4dPKiX0r7o",
-	"XNyylmc0OxmN51Z4WZnCgRfZPxtuT/XMysFtqGjSPO5DhgoMUS7POE0/VjCFM20G5tV1FeIloKsonM0V",
-	"kfQWQAsFBifyMnGaxV/RVOmQ0YzGI5DyBMqJrjmoAHCrFlDgO0NGE9CVn+eaRkJhcbwkBbgOBEJS19wa",
-	"hR0yUstwwkYDfXLERNMJgW9KTwuli/qBerBais41B58/LteMxtpw1bdXr1LRbVeCb6FxPCL/SkMmJwzf",
-	"NkuZVKgI0SiSoMXoNRsBGusIzzclJtznX3P9jKHd+RGkdEuYNKOBT0ZiOo1CzkZEzlPlvgJAGrSypebs",
-	"mtt0teLkLAIs1k27L/J8zzy5ZtaZK6/dibmXYVQhyrZmOG3xmBtvuYhXvkW8+HaW0Zrn3IkQNdA5nmcO",
-	"zxYcDKyeAECtyovzz3/+85975+d7z5872gVV6Bwu7UW3uBXdKmiHigGvXk/fQ7V6zp9M1To4I/CDSpnE",
-	"T0sWcPtZzdPEfJwmoanmoCpNTM37Gi04TtF2EYZ87lGEsXML2wFIHlQpSO0hEVXoGywusU2XzL1wVblh",
-	"2yFmXGEBV69lSfCv8qLKnQzljanCPYdyn3w/E4ZFx76HC1W5Ny+SRCRn5s4KSXMT8kAfSKe6xda2EH0b",
-	"WoE0CFjgm1OaMM0/gGnYoYCFwWmEOHg0gkhvymmq5vpsTSC9HkLg4zAImOaUXKjhVKQ8wBDvNAonCsO+",
-	"eRGvqfDBgt5ISHgI+zRhLJB5hS/UX6eSeTZdxPO928Vwhhgut4vhOJUr/JRjY8YJm4KIHerpsqCM9Qwj",
-	"HMoYF9hGsFMO2WbmAvttwHjIgkLkuXSl80NAF3QGVyshhpFm9foCqtgQclXNUOgtDSO4u3JXgVEGNQl7",
-	"xbytZrkAdRkjqpK7v5+vILfB6hYzQVZMOcws1N8x2WmQdjC0XsstymZFbsHQmI3OhKvYt7tau1CjC6u/",
-	"TduvV5LXYxj3i8+6KCUYb8W/wfesv4BUrIDayKu+Tv+ZX7POYgvPKDM+FLcHvW0RJycu09ukiWu6D/+V",
-	"MvOzQRkogq803KJcABbe/7j96+2iNYs/rqtF7Ry4a3vSzhUE04bQQRuXUPu8gl9FFFyYfMdt/Gc3eaNb",
-	"UkM5pvcWEkSb5IA2ZI4ZOMfnjfmDFfJ1zCZigcHOLPTZqcTnKjAN+0Iz8fwtVbuR5yevLze3qQg8WyS3",
-	"ChGtGIjxKfRr3jC7duXkoTj8DvKH65x32tB4JIk2zcJgYPJ0qZ19FN4wQvkKs8CLcipEEZaBwrVJht2U",
-	"O3qn5M48A9KqVksaKlRZ9BTxk2miEtNEhaB05UqF0WY+bqOwgglk3rqRtnYhODck0jeWmtkzLrCS/EHM",
-	"5AcwiDdFB31CMaGMamEOtO8EptfsY9dolCZu72RWmKTWljby3aVFtqC12wUlCet1JRlEz1q8cqVYMY06",
-	"5Or40KuSmFlHo8qHZOusLQPjZg/C6ZQluVMCFw3zKp5iiq9xgOkf/DxLS7OJv1kiGo7sBsFy3SsP+pVX",
-	"GnjzmnhR3dSwNDL3rQA2d8OxyTntHx3Xum2WcxFhNrv1xSCjvOFiydcZVzEx+fLXU/1s/ZabMI4hK4ia",
-	"WtcKhieS+t1T1h3v5FzPErYk41WjiZZo9YZlKcGan+YGJCxzNphaOgaNXd5bU7fu0AqHRnvDbRvfeY9b",
-	"SVdyoxvOz9nMAzKO6mWF4pSWqcw7SGPMwMVrRYHZKnHDeKM0gYZZY646ufXi/OxsT2asqX3IpAUWLIV3",
-	"KlfauHs7Uw6q65TaKQeXtsqlRqhUVTcG9dUt30ByFDryVWm74Ct9VEjLaPDYamFydR8xUsO939fz7QGx",
-	"/axYgGEjk4xCFeHClGniws5pcBcu765extrtNm9n8pdrKvgGdRs5dlDppDN93kpJ7bbZ29o2QBa5FGRK",
-	"E7+A7q2lhvFAB51qHYjyCYuGBluJubZKOyyE9fTolFWab6+EssAsrQvu7lCImiRtStZ/E2Nwe7dLi6kx",
-	"8Tba/gh7tXU0v+vLQM9TbDhe5R3x1nkUmYslWaSTuWbTdoXLWbkNT2exrd/nqiuyPn/NsxmK/QC3wGnh",
-	"dXn7sLqF3FTUWKhAbF5IyBpszCVc98U2CaxkYyguA6GPogFl31nV3noBXjMKryjFu7O7D7xMQMh23Zwd",
-	"9jOGVSInh3YKnKWKrWbncd0ENIGpjd72LIK10eFSmhU8ebPbzB5Mh9Nn4O2GXD3s2uWZihQGXpgoYhCq",
-	"Qhxj45gxwScwKxSNxCxldUJhF8oSQBM+WPpOdjKcpflXylIUqHlnzayTXuZ3srIIPxv7T+9DqOV95Yr8",
-	"kQVVq/X/9RhrBUJP0dPCGFHsk7JJGiSVgAUjlpyIJGDJU3LDVjIDgBr9NDI2j/teJ1HXrIxzwryBt6Dx",
-	"BxzCx3wk51QfNQ6o3u0smiBZDZOU1/VdYVFkmkWZhDUyTVhBH8gkfZWmvlYnUdGnwpSAaDHz7lw+ytKA",
-	"lRA32hbS0su3yZGY5RRgVs2oWN408p0UUZNIhw4s1MIglzl3UhXXwby1eoCAg7NkCStUZVQ4VIR+jXIF",
-	"bRN5yYKQ8pY3yXQ2A6VrWFXjVQThKq9T5t9YmW2d01tGpqHCZE8lOtu1Xbtea8NfX4UNg63iAudOzcr9",
-	"o5ItopBkJOciUfinHEEk2RJa4WlgOnyXQct2UUN3ulvzHPW153jpNwwYrlHL68kkTRJmGF9JzNu6t41F",
-	"rE5W5BfID6mKqQEVwPNMriMkQ1OshdSsd1IbWElUdSjKFIhZh/sj05fpb1MX1NA5UkghzV72ceNK7UIT",
-	"cNb97n4TW4rVUmRtSW67QyabO1x4fNVoy/ns7RgUkpDdbeQhAzevn8AVY6Hmg3IpAN4bBsW7THr+OiNq",
-	"WGuyk+T2exzdN2LJkjWFD7A1xHQKYkPGYLVXKnAOhnUJD+LnM/Lk8OhxVTC5pd5vca0/r4Hn4ZmXBV3P",
-	"J9BXQ1a5TfJxG6zrStwuHqeKUEWwQhDYi23ZqQ056ROpbXQqLZpBp5B9Uw3cU4bRrmZuWebbaIAa34Ry",
-	"TWVYIUYSyAvnYumTsYPb2bAU5KIwhioTwgXornXroVL3SJJIzEyXRPT2wb0mOrMhuL0ubg3A99r+hp+w",
-	"TM/tgFjjoNhm78Cv9k0OwIyhLd/ajM4KVHIfx/tRUl2hL3zMEqNxNdQgg8q6wjYxUKZovU/p1KkUyAN4",
-	"DZ6qhKJRzcBMVLrVE8vsHfMz8S3++uJVrX2JfNd2oFoi2dLkASnIpgpcizq9sWJxSsfm/llq5Se6CPuf",
-	"KzFDIzZVxjeomUMIxhtUtmobTrMQJrHAt9pKauK9LK64dWRuSm4HdJCBUwAC1SabV/6OlcXfQ7Zc7jnL",
-	"GyY4W7ediss+KLeHgv6o5UGl3F3rzdZCdaMzNkzYJIzDDKDZ3cM36TgKJ4TOGLlhK/LDiM5Yr9PpjH7U",
-	"Ko9j3OtXk1ASxifJKlZrNfaZoBglZrTDwqtHTzMvjMqdrQmjAR1HDUosfW+ZhIrlEVR9kNgn1SC0+qVy",
-	"Z9zsoDbx6Dmb3AyzOMX22LO+/r7xaxNHq3TnjGR/RH4wpuePPhn9LVWwN6VSMalGRCRkxAVn1ZrKblCz",
-	"M3z3qngjZpVwiG1h++BgQ4jdsZXhbIGwqA3ZGnA/yKoSUzLKF3tULJzbILy2VLm3jis1TAqYiJRvIt4K",
-	"7m35xjSMmFxJxaDN74H+z1TFUNszDujtOgspujMdOJC7oYiIJa9Jprgq13EpW0IPh1ezFMw43bpIeRO4",
-	"iq0vIDNaVFZE1qI8gD/AXLNlRU+NU7KuCq5rathrJ13FfPQUhoJHVbm4tpxJmyr6Oi2waVSE/i3kkhuO",
-	"CVy20nXx3uJZ2msNR15SSWbhLeMk56zSIPiAAVE4B3AGa10dWzel0EdzuwvfZBRtceK/t1lnUaitrfEK",
-	"KpU6JKfyAVhkHSIPBsQ2FfQJNuj0CTbU9EnCZqHgPik0+PTJWntN/RWw0iGk+/hkQocTPf4pVC/5REWS",
-	"/DDSSzD60SdZI0/yw2imVx5c/iOfjPK2nqMfge6yJqAdog/kgMyF1AMUifKNtaonoocc3lLFcDTAmYb6",
-	"UtkheIIHJE0ivEUfUZ/MlYqH9kiUR9whv7OVzACmgRi0ucr47eDV6fmLEfkh74iNztXf316cDi9evHl9",
-	"+fLq9cU/hygmTt9fDkc/wke9+IM3p1e/Zm3zUb4/xbQNrBW7YbEiktGIYT8be7zg7f/4xz+qYi39boUw",
-	"doFd2+DGwF1/6JuqUMORrPKeOoTKGziRBRhX1KpzHZbZzL91NpWlwdRJpTdUS58qaXQXyVNuoFp+2ws6",
-	"mefwg/phJptT73HIiRQYRdF3593GD7qFrL+D46Nt/vEtACmUE729VImEyDkENyTTrN4ALSDTWrBgdR/A",
-	"lGoUEauSW770caOmlxfit4JS3aJ71WtcTzUVLA1L1gJEOelXnIj6/NpmyIk1aheyrkEZcwRKwbkoiE56",
-	"YzrVC24q+7kwAH2wb1pg5Ek/d0cNtBpMCXSGcq2aoc/1qVkpZSTUndflLkpNK1gyR+zffUUeRJSeRpFh",
-	"14tMkD6FeImWgY5o0MwZQEhladWbcOsSU2rMSu7luc5P8S5CKW4DtwfLrXDaU98jqmo7Tms+gy2hTTg1",
-	"COVNRR0netdMVku1Y3K73AHVhu0q7fp+xuUdYF6b6xBmj7CTRpscwvskKt4ZW/IOWectTTu3v3mrFXzJ",
-	"38B9rRYxr7fbOqdm+YvbQNfynuqtJveKLd+dt0WvNKriHV4XmJfdmU4aJFJut/WyEE5jCjc5lmsjr615",
-	"3cA1N2KE7QCaayMel8sV2nHvN6kCZQry9gulwJBk1SFl9o5J+ACdqM1Bw9vdb6GIqbJgX9FMwGzni4sG",
-	"gdgyBIkmg+L4KsvcNpsPa3NplOjXDMxxIzcr7XjFE82qbCABy9baUcHrW5aAw0ga7MS8vA1pAdCGaaBJ",
-	"YH1jY7FkyVBMp9vxo+FL8hOhWQnBu3M0BqeprM4Z9O3zefPHQ/gJbmMBEdNp9XMlnTK1FXj/Eq+qUfJg",
-	"0Xej4eHZeHD1DmVDO/o4N5junC3Ju/MOeW9sROOpg+ZPFgIScQTIKQbFM74xiVKpWKK1wrnQVifwjYSZ",
-	"0xYLUcUzqBwqtoijLJy3taMCvqah6kUVxfT45te34GBTEQVNH63XpNmVd0bSVkuR3AwXNI5b2HHbXc1r",
-	"Rp0tUNTkAu8sUIbFCuROGaNBL00la5TsvIUlVDAQ0/RyGAaMq6yuexMn+Z2xmLx9+/K5BEI9Pz0jNAig",
-	"NkzW+cQdUm62ldaNGIsoRCjB7WKmUM6xLQJZU97RtGGko96tZ5SEQg7TtK40CQAaJ6z+ioWo+aEZ5hLc",
-	"Xn6P74zK3zQtU5eMyHCyOixk8rQ07yoWMo+chir62dAtwgL0LugKUqU75JRfc7aI1QrAlxHzY0V4uhjb",
-	"Os2eJnp0lACRdcHZi4XOANlY1p8M1F+L3A8H3L/FXS5gfovbcoToxjeVdjV7se3kkj00n8rGHX2TiGkY",
-	"FZIFNYEENNEUMWOcJbQa+fRCVCV5jW5DtmTJCLzVskNGmNM+QixAgKTxs9IBvYfQXw4g0OHva547NfXP",
-	"mI8pHWhUY3fZV+BD8Dv9PuupHl1zTVqBcLtYFXA9caT6DJQqhfR39jHVU08r8pXuUpLZvnxyY8/N+g6Q",
-	"9blklVjndyhX2gSfs7WXYSSqY6JXFoXWhqgyWG/j0xyzSPCZJEq06EwYg4e3NskuA6tVSJcDMmZqyUx0",
-	"FmNIFiIXGoxmsLGFIYgU8QLN+5GPNS5ovEh5VtCoknA2Q71oyy1X5srKukD7mLw0cEut30XKd6Kop/wh",
-	"lXS7UM3r2/Li76zSbUNNm7OsLpPMgb8XlKc1PPIyM5iqilElxldB87MWZIi4/CaWNMDsP5EsWIJAASDx",
-	"+ofY6sO/5hRyAzPgDy0ORQWv+1caQkEjaJSAh1mDWXwPnO87uSN3hE2P7Sg3AdRfut3SmxtyZwAXD1V0",
-	"ts2Q0Si1CsKWRCs2kK2RpLxDTqOIaLYCj3eawmFgZpGadsTrdlsb00fracOEzdindco6pwryUihfGbAf",
-	"nlkPftZ0YMUV/aTn84uozJSpyndPExnesu2GwGU63sPZQLnhznR/RWfNec4VnVUAx5dZ0GbboEE4caul",
-	"4LyhmiiTW1ZRS03jcHjLkuqQ9Dn9SyQggRYhFwkxF6KMhDaFXCV0orRGjRAcxetoEEg/QxBcwNM0XUN6",
-	"ScLoTWUeoZv0VVv5n6n9k9xQ2OzDKRkWhYfEuW7a6CFWlzVNfmrUCZvFCoVnLZr55tuxxQtpLvQLu7i+",
-	"gGaQVROuWslK8nHqB2tSNwhYAciIIoroNwAhBYC/HTKSN2E8Av4kIXcg5S4YtP7Vc0ogK0VGlsZdUSaL",
-	"+SpaWvlk9Ouvg24XnFbsE13Eemu9bn/Q7YJQVool+qb/88OHbu/jh+7ek4//f/9Dd+/g44+Dbvc/vKY5",
-	"j263qXbMHrs10oXgs/Wq5zjUqwct5UZ5hvgo9+pVYIDRJAoNrmHjRPiIqna3VPlZ3cypymMAiiuYjHk+",
-	"VJbM4nbVXmunXRGQjoyBsW681qRRXYGqg00QOWNB09oY25pyd23ntcBWpdGwANN3QknwZgO2pb9s0xAe",
-	"So+qZi/cFW4Kz1RRyV5nY5Q4krtspfXwzebZnXKGnb+ykvWs+CTTu0suANSqbf8STWgqWRH89mmWLgVZ",
-	"kaDvQg7ELeOAqS5XfJJn1Fk+FDMe4JnXtttqEziq72nh3zIFjCo2M5UCLbsAVHiXt99WBjixr9/gg7ui",
-	"s3P0RH+9uZlwYMu7FC5/y7vAe9jAo1u/dPq9vsGFxKdVrmO4YFCG0wLDFEu0jA+ivgZrmjBWd7Oy1Z+Y",
-	"uJ3VgFY/SZuAQ7ygQv8TCYNmwaarH9aSqjnlNkM+YT6RIZ8wU4FqZzbKw5JyQaOIJR3yyrRHDSUJEhHH",
-	"LBhkR1QJgfhVYFAb4Zc1JAQw7Pp0d6iKqgO9Y4tYLztWtNkmltDqCHQTWK05lOrqRYXZQq4l+1dKI62t",
-	"oh5jBWxNuNJtPFVVnruci59MKuVyLsAyk0bkU4WZ6tygOzezOgxt/YrGXIXTYzt0QYZXYPrIUchqxkqD",
-	"5sInlVUr75BiTjkNcEnyUReQVlNs4gFkX9zzIgVvOoa/Znbv9sZ+r4tOwEozpSYYUttO1QJGREI92l5n",
-	"WeV1MInK9SWCdqq78KVl3Ku1Q21j41PQxyBZxe70aHfYaPUmsTsmf4OP70rcMP4NUGUfDvR+66vvGLRO",
-	"2K24by1iIhrY3MLY2aY+s9L0nICIIZLxQD5FaNCw0MDb1I4FrGnNmOY495hbTaNSUeMyBLLbyakF+n04",
-	"H/hVQrmMRaJcDzVNldDsaTrxfG8uFA2AW42rdeaKpr01kBGCBALrPtAhDZt4exmD6jHBhH83IpLVNCIw",
-	"A3gUKkcgKxsgTROxaBseG2/NUYKX/aIvfoZdwew2llUtqUiqr8W4z1ME3wbfG7hdDEGHCYLRNdYU4P0v",
-	"FVtUUYUS1SCt0DotU/QIw25fLryslVvNFisDhdg60st0gTo6D+WcBc3vKZEwbCZM0Nkqu2Q5fkT2nipi",
-	"L2yd6432bheeX0WyuIGgz0aoR5HnpW2k0KJQSMhNeHt15hIuPNaJ98DAC43AIPqehdzrqRs2fN3uQESi",
-	"LYXQ69jVWiesQq9u6kzhQTt0+lk4roPD+yV8phfOQWu2zEHrKyZYRWS6WLAA+05ng5ZNoqZF3eKX8Bl4",
-	"6up6yJgVe3fuZ7qib7qsC7dljlM4K6ZQOztAaTRekTnlAYTT4Be8u1PfT6hmXdChKKbQFNHU7TTcHlyc",
-	"CoUV/VRoHJjOmhjmoYpEjOYZhNZQa4o8Y1WOSj0n6xyhrTIoM6Z8RRaips+OQwlb6Brn+ci2jGR5yaPg",
-	"E+aTuVhCZbfBswSDCKb8lEiTGMc+KduDoSFyet2Y3luTC2ot220YtvetyY2KnSYN7ikZ560xgjAAHAPA",
-	"jcTqdkwm80m380QrmqE2CpnmV80zDeqsTaix16a2SJAHYt8amkBiasnuhMCh4YqNQZvxzUMw6usM8Ez9",
-	"dwEAs+5NTV+1qWD366LXF0XkOhm8O4fzA9nWoZI2lFyD/LpWUSG9Ir9xeXLVmSsQu18SNKWVywm4Vuhq",
-	"iV5Ri6qF9mgALA5HaU4xnl/I+3L7zoScSH2iaURA7nfIyC4aUIERwu/OpXUD3TJcMVS0nDX7LuTo9ykW",
-	"/22k0v9Iku9Dknw/TPb74ozG0dUWs2tTgocxph/JpyZIVkawkCs+aeQvKcKIVMBZvDgv5f/UlaHvxJ1m",
-	"kF3WxzFXKpaD/f25kOrDIBaJ+lgc1lGvv72ytWHtbDnTvlTHcL8Vrwhk3n3BoIl0iwpNQ4t/4G2tqlnv",
-	"6G+sB3F6ZQLpmPRNqJXbD4LUVIhyFZwCva5fF8zTAsk6TDKIg1632+1uLXhc8UkLgDi4PMv6bQh9k8XX",
-	"K6ptIdZZKEwqThHbMGQwuia1QVizOItGJslKb4zx3Sk6ax7pyqPRpTS7CnfWPF2M46Ty4F/+errXPzq2",
-	"Y7Mc4pEkBcCmkJM5+4SYzSKFzG99uXON1iwNGg+hM6oPORkV2d/IdshFzKlHktBUzUUSaqa8HZ5wPYJi",
-	"/U5vr87WHE8vT1+dQvAwQz2RLlyLPhI2mrqywC28DJJ4XJkH6Tp7N+5RduEX30vj4N7826JV3SG6X48w",
-	"9LIQERBTMnrz+vLKVDu+eXtl4bmXxvmsJaIlFxTbOX4zyHtjNYgoAPeEiZRnXlPOluWo+O5RizJJ5yza",
-	"BuXhj5zPt8A+t8B7SQpatlZyS4idhkTrIESK6MYZPa9xzC60GwRhVJOqtbkRepCHE8wrjvoOyz3qb+O3",
-	"8AAYrq36zJ7U7zpPOjzZ9qS/xBgfVKhMzZ52WJIE2x5n647gkTaVOZc9rZ72ZRN93D8GZfXUh4tCFRtZ",
-	"tS2AnMSpbNJit2jznr15KwuFxi3bn2Wk2WwNCzNESJkKsOcspaHM6YxqiGCHlS52wVk9OGSoMj8IyfTM",
-	"5o6ymYMFX1tO3bSmbHu9ao0mXMJCwhiW4wt7JDFlcCZEkKndzSa4YIvKXuBt4Ndtle264b2gnM5YYLEF",
-	"AXnSyJ3bxd5hv106Cg8nd6W7Vy/P1siueCpevTyTedF3o3ozp29EVXlGa0qWjPFW0aW7lHesaZoO8sF6",
-	"OtgdG/ttAkdcAUg7NHu3fhn9hYmCj8FDo9jEiM07AtlAokwha6ZcxG1qu43y4e66syaW2RnaK/BMs/zO",
-	"ZPMd3M7qH7IlvC0AqctNvVdH9tRNenA6m69vc01+g8lb2SwxazuVw9y2L+9OpH9RNn8tJUCzqvWRx22E",
-	"dPFkvnwj223+gk6q+S8ibWyfKu6efkx+0/aJX7BpVTXMu3MnvLY0Mn0JEVXFAhIYBPOqVMivjxixGROi",
-	"1HShbbepldtgo3FfDWgS4TaI2NYWIusJUQYHKzzILwyobrbOVHOc9kSqrFJCE+A8BOCEqUgTePA0nMK/",
-	"WqepTAx5n2FAtFu/e3YoyV02j9t2xFtr7eWMZX3tsHQlTUK1utQDMbYAownqyDA6kNT4VfaAuVKx9+UL",
-	"UPq0IiPq9zSh5IaxWGKR2d67c8fT9e58SROW8W0DDUYMNJjskKt5KA2o/DXkM9iyyazaH5GlE3RWBg6M",
-	"hMH6otGNNHj31/ya/4O8gDrgCY0iKCOShBKcFAEccoMCRfEvYtAppiKKxFJiCFK/MhERe3rNiQmiAg5F",
-	"KDj2qsKSGoin6eskSXnAEjL6tAd/jjp6HK9h6Q2CN7izxyvodOaT/jGZzKmeJrOeEikSpS/Iks/RuRIm",
-	"egwLegOoG6/g5fqBIMfkgETQSZQzksYGcvz/1SP8CYcAecpw/cXPZ+Tg4OCJT2T4t/kO3A8d8pbj6HLa",
-	"hl8NtBmsgfMTDBaCR05RnsFg07eFMy4S6LVpe1dJGMopwsmgg0mSEZwV8C/5JOURk9IJBqLtEUPHiZEj",
-	"EvWsCDmFXxCyBlLJ2BJ6ebOFcTCNwEkyMu9F95TWLazRYAehL31xRWejjvFxJQxAOXEMWDOJt8Aq4Pq+",
-	"nO5BdfdIjzcQ2GEes2qnhIuxCFaERTJrcacv+wG+OOz1f4QxjV4GbBELxfhktfc7W42I4IRal9vCgJYl",
-	"LGYKWJEFGreAA2YCMCYb88MACWYEGZc+ubK5HDdshaO35cYwSge/Lj838A2NoJ6SmD505Afbd+5H8xgy",
-	"moiAjfS502dVcKT4VMkwYGS0f9sb+VkbGnPUBmS0P2c0UvO/Rz4Z7UMJGX4UMeM0DjsruohGsNaj/QVT",
-	"STiRI5usbNsPLzBH/k0iFkzNWSoRYiEKJ4xLkKdGSTl/88dev9PVzDOJnOjWcrnsLMTfYRTRjkhm++dv",
-	"/tjvd7r7Ts804GqeU23s9TpdqAjCgXoD76DT7RxgwSyW/e7f9vYR/2EPcXT0lzNsI5Sxj5eBN/D0QUAg",
-	"hV/wQsDCoAumuUFtSCK/ZF+zAe+Lv/U6cGg2ufAMFU6McchYcInyod/tIjQ7V6apEY3jKJzAXPb/Mnp6",
-	"VkWcScAPH03dz4I2Q5SAhQANG0RNWWGD8y6mBqDIJyIKnEZ9RYz2qpdlk9q3nRVBIKaLBU1W3sDTbzYP",
-	"t0ZY1gfY7iaE8YC9t0AtAutfVtAABnKdybcmAoeH/M5WZu+A4T4Twap+JewlISssvvE3uHvf276czgPO",
-	"MDS9g904x0ilTfBtsh3ZLjhL/8VfP5P7n8PgCyox0Hx+TZ15ngFdWUDIC2SRhvuHfJhKNiLLeRgxJ5Sk",
-	"RZ/gxhAtbjW+qrjVpZU+3L5UvwjOdrC2OL+Wq1ug50qWNmNq4wS7rUjp9e87mOkvTLWcZosz3e6kPofT",
-	"Gad10FpuXWtOUkBObm0p5Wxp+8CbDqZJgTjzPqfrVIiRx3sxnCnoPQ/Bab4BeWCPkodkM/sLthizxNUD",
-	"artIaCVH626xQSLYqDCcm+feZRnXfVo7WU0QoIW0BkBKtkSNWf9L6FmjF0pbK1wsv4dzWbt9A/O2wec7",
-	"HvdKuT/+LiT+6xj7Ja+fxP52CrhI+elkwuLdCPtnhhzMQWxBFtsPY54mu0UPf2mTF9ttSPEwQZyiOt38",
-	"EfZjzCv3i+jkEJXQV/8rZTn8xGANSd3WOGeK9VaQhq1TAEo0I99yqUV9a3b1RcqbXehGeT5XQjInJAzq",
-	"lqhQ/VW5MFU5ROtvUknKyE/GugX0uDhkskNea3N5GUotKSYiBqNZ0w3LMmht9zORhLOQo+U8gzZPIjFy",
-	"OR/kqG4e+L7CHLbgQ7fo8vO58pVZt+5mhhqckUu8pwllGXvgdIrpDk2vfwZJ/xW08BpcLOhZNP3O9F7Q",
-	"MYv8rOnX6IatfgLUkZHW3GN4pA87Cqh/Y6euJTNbP3gqZMlPMxFBqWPVWtmwUb5Uma+3nB7rIGh9+D8/",
-	"ffzPnzr/+I/KMHnm+u1310OP/0a2PRDOdtveFq1wtsxse/CYAjkPQ45AXzsz97OE9ZKsMd/fTQWpkj9b",
-	"bc6ihYnAUCNT/WL/RqAozMdD25Oi8xNd76HCrP4qI5VaXGaMkAMXQ8zmbdbqSwNT+s2tVU4sYmqTzWph",
-	"rtbMsMXJKGbUVU/TXuoeCJxp22NUdYSusuYVu7Ka2y33Q5vNYHSuHZq3EHHBahcD0kgMcCMZGcB0TFp9",
-	"WjwqdnYmZsPoZI6ecvwW0+IZDySRQnCWYFAmlHjAqHHr23Qpa64/ks44FHjwDQIwXmm6Ep0ClJ3FgZRK",
-	"5ph25v0G7ITMBLoAAqGfIcX6SUU8uTIdF+yB5sy92CrAGxwcH39ppRm8sPCFSKJ5aDLr4vw/JwyFj3PC",
-	"ADwC8CTas7ZaUbNvdMk6t8NLbuq9MrUU+kELzqBUQR+Ip1gvilWgBgALREzCyJhpgtRmC2i4UN2GKIDV",
-	"jgtY1TOr3u5GBfmM+jImM2qr9Xiv19s76F71Hg/6vUH35E+vCBtkrunvHfT0Nd2DQa+vrwn1KLu9357/",
-	"+fvB/zr534dXT971z4+fPX51dNa76L7z8tZ59Ve9L4JQDEwawp4MId3L9nfzZkIE6HBocazORLyq0500",
-	"WRo7ZZcuHHwkFKZ+X4IgSzpfMwtMFJQqt/QRYrNZAeaKYcN2xpVPGJ8kq1hZnQvMtyUnN2ylWTRoSBnV",
-	"SzBApUP3hEYQu8QAqkoTzoKnJMOKy1rkQwh1NBF8GoUTNcq7A1drXvq1RW6+a/dQG3FQS89rkqLXnqIv",
-	"cFzNREUDl9RvYrxDl5QeYc6ilcii5gVnQ5MT0dRFhXwbgA83eqtgAX+Fy76+NZe9fBM/gjkUA7RPCTU9",
-	"1Xrdboe8ds4JFNvnHhXUhRCfIGERo9Bab0esDXhEUQX8nvnaW1gLPVJIMMT85lxZBIXWWSYf5scK4AUF",
-	"nVTSleyQU0vVtt9TBgIBG+dgBWMuVsqVvovMmX4d3IlfkpAjoNM6H9NP+n74GCYTe6dpEGYF+ytGE6I1",
-	"AkisA0BqzWce73UP97q9q253AP//02t/NpqxtF67WbhV35kmowfaH/RxoHll+FgTfBzGLAoRznGj7vLG",
-	"c7sY11/3AgsTv8VaVvOYXbAF6JXXkhfcgaPvf9b/DLc4gXILdA65ye7ZRdtRM84lauThgmXsEwxF4xA1",
-	"2Bmg+a58mza2CHmqmHzqVnhqdlBpVRqGkm/CfQVNpRrePSmo4Zq9ZH7upvSYtbraunYDLVOsYU0VyUdB",
-	"YBQIqtSYQPWyXBi+W0WjkF86ZgDMXGhNvAuiNS82Po27eMTaCykbQIgpJFEbn7ihaq/M7jbFYbbUJ7s1",
-	"BnqVKyK0zvEa3LIknK7uHaEt1cJBGuR4hcXsWtH3ScCsvUB5AFAqNHGNByh5l+nCJ7Ztg21vYsp1SUIV",
-	"65BLpiQZwbDReh2BWMeMz9wHNAqo/jcY5ecaAYv00gSOCpXZJ9C+r8IsWT/fuGY7l8/fVmO/YDTINXZI",
-	"3G3Lz5v78wfISYJaB0uGw5NRgcOVTRYEigHjtIf8bwVYmFGUI7Dhb6sOOTONGo1H0VGo/W63W+12eYGD",
-	"zCLbu3K8VLNz9Kp0B92j7V6VF+gU0baj99Kay061qQGLKrVjM4D9FBuBAAhkZXh84LEkbuNmcRdqk2Vj",
-	"41MwWKH3Q6EA3m0WqoMUsi7sHzRaVcDp35IwcZld+1C5yy0SExqkYZjwPoTsGafjCOL3WP5YFe8117SJ",
-	"x/97BW3tBm+P22Zk80Bp2dIhtRLx5z/dNzl7U0A2z6o0TW5NgwWKzQUhp4dybKGh9U8lBJmy5TXPemZI",
-	"3zyKfZowFki3E4ipPpyAVOBCr57S/J3yFYkEDbC6oT55/DJHRP5W2WR5O8i7p5DbZ+w8izzrVav3bizE",
-	"jSkoo6oFQW23+rI722eYbwzBO9v77XPGC2s5C29ZvpYgmZsvaIsQff0KdNsS1w7zyh0g8t0zpXtkl9cn",
-	"fd+dUdw/73sDh/g2m5hlf29gD5Bv/3A8Yl9MJmmSMD7ZonG9dq5b27sSjlskbGehMZuFOYBiiGC3Ty0W",
-	"FeFiWaf7mO4AubbQBDmkLskQvMXValSv2w6Y6ePujBgHkbvkTwVn5X92nwy63TZGRL5Hm0wIrUlIH/NK",
-	"8ugIlD1nmcEZQSLCu8F232l4dwEZJUAqYGV9Z7ys6aHpGOyeShs8PKOR1tESrF09Ojo8+tE3KLzhIhYJ",
-	"ZPAmRKZjfdsYMDLRs8JuGVckZsk114tkUdf9HJ7atKkCKnJiMmDCgho4FYmp00G45Wuuucq7c2mam1Hg",
-	"MBCOwbfZLD5J3r587iMQsm3eg9MwdvA1ByRjwFYkci6WUDaNoHOv9MuikElE3INS6MNu1zRLAU4w0nMY",
-	"VemU7JNelP8yvGbNZ8eVtG6R+hzrWl50cHy8a2ak2Ce1b7evwIm8Zy9+eflq8O7s9I8Xr56fXlwn1/zd",
-	"i4vLl69fDfqdrv7zzcXr5y+fD/b2939PE2r/++KV/u3Fq+fFewtTKq9VddaIGdbTrEab4QpuZEOWZ0DI",
-	"NgglmMi74E1XG9kSgQaE2Up+/0xqkKR8x07pK5NRaFswjtlKFloOIUZxRTgn5Q9hJ37bmqGLlLv0UVky",
-	"tAM1bQBufdjJyk15JsRN5pQ1sCKmxi2vzMxBFggkBWUefXDxxji/imQg/eoKA+iOcXDIX8Ht3uycPYMN",
-	"zjQCALkJARgna+u1+QHPHCdaEhMezuYqWlXkDZ2Y9iRDbBJvOpB/uaOf6gy2ateppxYZx64F4BQhTJDF",
-	"2zEYSB8Oeh8zSCePJpN5eFuVLXXcL0/7ABuvl53Zm1e5BIn3wXsFPeO1qvIzGycpTVY+OY2TMPLJbyln",
-	"PrnUh28xNig6r8Qt/DFA5GPIBOECOtEc9Drex/vswgWT+mxXiJ6Xzvmghh3sRH6wKMIoCgLlaBEFadr6",
-	"s8Mo8OUYAd+9HKnjIgtxy+qZSKEA3OkEArm2s/CWYQjbloM4Kbmwc0vK3RrxXHWEXyeU23x1A2wTcuiu",
-	"anp/kNMogrstVo1IEACbnGZAMDngUbaO4xWoqvBIC8+iLVVoXhRyMsom3+l1nCb962xOr819Iwq7zBdy",
-	"YiANWOU3YpQHhlFuG+Dz+gGaFy/ZuDWHbsuqXmht+Y785FwfnYdg6rkr4A67tp0s7rOvfmFM23f4627l",
-	"ruNIVwXIC0T/WgFL4mLpW+YCXT2zLpt4uDu7cwPaHMjCQLAb8v21yr/EeLN/7zd9wRrTqzJgb0IeNK7X",
-	"/U2Mf9fXb6z/ZW0eZ3CJN0dXoUc95slY22RToJVOFCpKO42zVkaEW9Wh76q6vW0V9H+FCPFvYrw9LKzJ",
-	"vljMuzMv5l94YOzRhD/vpbLpJ2Rxu7po1G9i/PUKRfXLvrTZkDre+pcY76wsVD9sN+t+H5dLtln76LOq",
-	"dQFfQvbVHjTiwEs75AWdzMnoLzEeGcfrhCYJIF6S38RYs/3fLl+/GjiIilRdc2xcB/g8LMnanWQu38xp",
-	"9pcY20wdSLY1rjSVMLq45owHEsuLFgv96ihEZ3OyIr0jgkU20niC0VHPOZtAEiuNwltW5bXFZ/8mxugB",
-	"9Zp5JWHqe3hv0TMJvwz0RK55QBUdkM9frvldXIxmxXdAez8DNOt3R36DCeUTRDTfoaPv1ApQQ0v4kkhL",
-	"VGVbebqCNUsgmVNJJlpAQnrcNUdvfKgki6bF4jRIWjPphhKrbbAAWq8jGeHajciCrq45vp7gd9InI7ug",
-	"8LsZncUXkJW5KnBJJfP86mmip/IGyYgoQaQS8WZyaiY83CrajXrehXvhf2fIz2whVtvViFKN8kMkmCXF",
-	"fbEEUfh6t/lltn/ayPbtGxEKHbGc6tVQmhprA7ibUB6IBblhK6zjQOeLBbVhi1itsDEb9sKoLEZVimr7",
-	"xSJgm6pGKDCLIoS3FksOTAeVefBj02JhnqI3jAMT6dQkpl24ZZJfPynNef2dEtLy+3ecjCYSswUI7rxe",
-	"SrqB5Dbzna1JZ1dZhUHCZqFUBswc0Jl5QJRIJ3MHsiK0motImmOg+hnuewIquglhgylvUqU5Azxs34Gx",
-	"CbMMcBsuhgEBzQKoKkQu6pLkNpHa+gqA19IOMs1K2CZU0UjMUog0LlkUgTgME6I1IJCUg3JbXQO/aU8U",
-	"xuP9PLhjD7aFCUnYRICmJ+eMqfKCWsgfXJG8Q/MCamPhx9oAukhmTA0zMKM1LS03mz9+wxTCn2GY96P7",
-	"+kTBAhW0zy/Lb99hgmDbiX4bFJ33RkZAQzN9JEAv7JBX0J6RKRXymRzBQVRJyII8DGG8dNiieZBHNJ1D",
-	"AsIpCg3kGh56iBtkhyMG3fWpC5IAhYlL27Z7KlJ9E5eK0aCTgflDg0p9MIYLgKGHLpXwd0BXcmSybDAL",
-	"BydoAeJsDo8WcE8zfmdFJZ41/Snl5jPEOjoEjUlpQSY0E5fCnS4YkZE+uz+M9vbgitGPiPqoT/LASHj4",
-	"IpQmE0mJCHrz6it8ooSow+29j0i9T/qmIwth4e+WwLnjA5Ylbz6AEB0gge25HZV3at4ZPQ4AIm2KWLSC",
-	"ybgigigWRfIp/gGxQXPyQCai7AqgpvDCGIMgcmeCCOhwgkahNiDh2qnvNv5XS5EdQgmnUJYEnO9297jh",
-	"YinJWKg5nmEAx8obv5pwIIumVWkM+op8/9/YZd19Fso3YPThbZEKzRmP80nuiCgXNOSKhrvOKioVKiJi",
-	"TrabRC3DiZ5gQFcdchlrewNrmiEgHXIiFYtlHnK2bgnjLQBaQRNDGu5plcF5mqiBdZk9ksSUckugeof7",
-	"J8wiW+QlgErAKIwKyfj9ymHtyj6ozdLcmA6S1RCyx2xH9UYG9bmeBOOUTyBa+h1A6PycMIb7ZstcsBeT",
-	"X0rWuue5SNg4DaNgL9Pgd3xALgAmU2Hb0XDKZJ6mUezm7nJO5OoLmpnPe8jheVBpcj8yyIJRKCGfNsvv",
-	"sIcFujMNsvRaRiIhTYqkNlDGVCISGyZNhgqyNwyiToYyJ8mBSQQGuDlbp85oEoVMGosMsQ/RCqkweFyX",
-	"AHoMS6cXlBv3zSUb0JiVLsPkK8xwv9chNmRwllHBfY/wWoTznCY3d5uZtilNOX+dDRcnKWdtbbevfqTB",
-	"V+ZKu0eZLV0qlLn3oUZFaA90n10rYFBgT1Wl1uMkZyoxuSE3Ig4piRMxS+gi72cFKe5OSzpNr/YkDooW",
-	"jvFlkBu2khlkqPWqvJ8LOHBorYQKDhn42zAqVFMeaNfnEpbnTkq9+4B759Io9kl5A29P/w8y28npLy/I",
-	"i1dnF/98c/XiOfn55R8v4Mdr3ul0rjl8fvHqef1lXgtXcmEqNfkl+kcfzEFKJJ3upJ7mfRIqtqa27+4U",
-	"KHrDoOR/t/R/bhyBoSz6fSHLxrJgLbugpR9y+alIFiwhYslZAjSKihhCo3ChwolFINLkDVgXf4mxg20R",
-	"ZiY4GCqphJoQ/R3INxZXoCHq+b++ZcmuFbNvbDNcYVWyw3NKuA4tySbvtr8h7pS1l263fv81YkkwuSaB",
-	"JFyFB8pJSVixhzfspPlqt8GjXxn63yq6SIZWoMHzHiGoqT6FGRQqorcMCL3m1lrLwOGnePhvGGhbf4mw",
-	"CGsq08mEsYBZxz22urzm0LLToBHOKdcXYAKEsK0zcmh67AZ5w1a+MZX107EYsx7nwGzxN4ol4bvvBeHX",
-	"KvMne2PbI1An/cz++rjeidnYDqCu0cD0p/pD4NDr3mUu3c+uMy+718G5hPpJmo/QjI6Eavsx2hKTx3u2",
-	"xsXOIDsBW88an5kRbimXHXKVxcUyKCJN7ubxQX1UylLs9xBwsWO504JuCrrUHMt1EtQsxRYlZPxGLyQc",
-	"fRMGc6LXlFuYQn3XNcc6V2BAUloAUlpgN4XCh7zpLfIWze4wvI6vdoMAyHfALEMiz+2yEn+t77x0tAXY",
-	"7n6C8btgH50dBsYaEuTXyOayr95W6neJdHSfWr9rbov9kNCrRTg4cSydqsJbkHETkVzzAuFrnmXQPKtk",
-	"qCnJ+g5FaEvl0C13u110ezaXzYb2MgsEEtv1Sq5BO/R6fz51Ih80K6iyyo8KF6xN+ZuZXNO6N2BHnR1V",
-	"wEKeQcL2plE4m6sC5ezucNlzkvItRoa+oC15teso5yLC3b+e4SLlTj3Dv4MllPIGVlDKpePHYmHykIn6",
-	"CRJFRor6z3uT4dZE/YuUf71Eff2yL232qFbOpnyHMjZ12GGpXOIeu3AfSYv+0k37hikW94YqpXE4LPbt",
-	"1+pd7uraUuN2Wqiem8xFaPCZTFHeh57f9w/8Q//IP/Yf+ycf/bwq/MNBzz/u+08O/F7/0O8dHfm9k2O/",
-	"33vs9w/1hYIzU4D3oecf9PyD4+OPvrdk7Abufuz3Dv1+z++f+AdH/mHfP3ziHx1//OIOyLS4QnbHA4pR",
-	"ZizqK4m7g0H38E/P9wqL0ek2d66aDanzqsKvO3GlotqeO9VDaRMEJ/McyhusNBpFYumSs6Gre7EVvX4A",
-	"PFJbS6InDLDCWDidJVKEC0b+hlyOAqgTZGAkLIOFNOrFNf8bHR4JDYKISUjEeHt1hg/FnItpGkUsKWdr",
-	"ZJ0Y8IHXHLSVgK5Q9kt6C+ApN2EsrVsVo1WOAwegk6SJ6ofympt4FnzRIb/CxLKoFuRr2vAWXlmlXupf",
-	"rrLla1TFeDuBQrsHhA7f1FLWmaaBLVI5ZhERCcZHi+BF5PXU7DvcB2gJYzZLuV/AYNErnTUzeWDEo7Vp",
-	"ZIl5Zip+BhKdQ0BpAzef2eMKYKiaQSuxgyG/PH11CiHifAh69Qw5PKotEdXPH/4teG3r4+PDlg1+i332",
-	"cU8hE89iMdQNZTkXrUtVy6YAW5jgPehkWyCrANanBj7v+KQdZNU30F4/exbpFuH+pglj3qDve5q7DBGy",
-	"Ilu8DFjX+a4tHkNl4T2CvQ5OANmmEfKf72kjXt/iV09Bf9o6B8PRat54UPnGrh5kTvED71SGdP9K3Kw0",
-	"5Tmsc6MK01jEW9a93XIwIqoo5h4AlzCTr9RyhuzMhskabm8uue+nAIgbtsXAvcJL/h1jaDC17RSAi1Sy",
-	"HhX7pB6oLkvZFc82G7/Y1Nqk0nn3UkkYJ+QQzsWSY7oOaJngZc5zn6COA9SsyuiaDVcTTGifisTtqZNj",
-	"O04Spuqqo2C174PlVe7A8NhylKzVUp5ZlPeB0gumRROeh3a08XWbWjnTaDLVzbzw1waL4dsUlps0oUNr",
-	"2rf4907LuW5gAH3ndrseVGd3QOjK0F3T01RgjVsDaS9tRpUtqTAxlvyQCV6VynQrbpwT8Y2CZRcwjDus",
-	"0X0cIik2r6oxOLNGfXm7PcdQHAs1x6zORKQYCkjVkiaBC1Kr9Y5rbpLOkNSzQk5IWANzBz7rTQ0FN7mr",
-	"wAkx0xs4+oD0D685CmZ4fLc76HXBOOwfOT0FnfTNmEqVvwYzr7gWydfcWEmalcLcWEAWjHJIKigWqs9M",
-	"dsBK2vxKOoFb9AO1CcxcqyzE2CzUGnXIz9CROEtFX+gzkKUiYxOnlKtrnkV0irNYRwSSc4pVtHpW+nHa",
-	"YiFXc3bN7aigExvkxmNJD1pm3PQA11/0DtScgLvIKaRy7ccqE3vG1Ft5l0ZNcNfP2t5soH/AxVei8aXg",
-	"jX+2av7ocMH+hON6bw0HTGgjM7oHewdFeYAoXtAGMaBa/XeMEUS5G45XSr/6pHt00D0+0HaUPkuOJCr3",
-	"LvS9WTgeArF5g4Pjrm1SZ755Yv6WYHjFibgNZSh4/qbD/pPDJ8eP+0/0rQmj2Q+97uODx4e9k/6h76ET",
-	"R3qDbufJyeOjCsthfbKYh2CfdnRwfPK4+6TXB7OlzWT7dZM97pYn2zv6WrNd24S62WqTSdRPRwlFAaej",
-	"fkmcGT9Z21493IeZcc3mebeUh3KOLcZKg+4WBlseajcfabdypKXxdd1hlUfUbR7YQAZVo9dgn1jrYLTl",
-	"O3nmfLgTNedXsYS+XFn3LJMnB4lFpp49/Nt6VcMEW+o5wh4F8r3sSJzpRN7WyvUzsVjQPck0e9Si75ZG",
-	"KZMIUn/YO+n+iIV6gA1ku/ETzcHc9HN2zYGmO+TUVpgCWLyM9d5i/SAGnJWWeyh+pyJZpBFFoWTydSm/",
-	"5lQbTYmI56weFv6/mfxB6HbcxRwbyQoWPwx8vep+xrHyT8NITGjkGw7r23Psm+Zxzln1s1Psrx1TPz+i",
-	"vnskfXNW/QJPuBsEvKLjiPmgzcwZDayGhaBXmvx2BeyOrQy1XQyvBGp0CHXHJ9D4jDb7ckx84L83Co9Z",
-	"hO1+H7ukD+TmyXYsp4Psq91mTl9l9C1XfJJ15uW3jEMmvk0WRKCtp2SkLxtCWskI67GzJNFQkkCr6zU+",
-	"HrO23yTfyr77Ttg35ubdAd+cBkHuyd2+xfUHeqsHYhNGDbBu6TvmnLZ8F3nRYqjqcnnzrfyG7omFgErz",
-	"uyxjfQJv7cy6jelkh3gpjef2dfqobQXsMtl3gC6Z+Snq4DvuzA/ug91Rzwi+8gZneB27YgMDzZjvXRhX",
-	"QtJc8clO2fZ30BG7KN6Klfc1K99Qy0J85T0DG75F2yqAMbdXuloBM2caWvEAv+bRCvpvgaU0oUmyQuf0",
-	"7WUMmTqKzvwMJGg0oYrNRLIaaOEw6pALFoNA9KH034LuIXYsZHpkmphdwcFMRIFe28qMBjorKOxGeSsk",
-	"NRz1+oWcl4OKnJcF/fQSb+13s59pktBVVerBaSRFvgaQxAKwTwUqqUtECPkkSgM2nJXzML6jrshbOFqB",
-	"DLXquRPmhjosPpsschrPzln5qNzPvCk9bWsybHHWXy8vtvTe5p6ktRsrrdfSgu8uc7b04N1v5H1CRpW7",
-	"PzAv3K04xIeuUc+3ajH9GjZfel++ffMxPSCSxuu0Uhawm+mlsmOEfhGbpAlkG3347I0Z1QSkzfqP2ZOr",
-	"zNpCLX8OxmUrI0wir191q5WAjAexCLlyckDjRCg2McmMxexNWfO0XN0w5rW93n1EeWXWH6XFeECkgT4r",
-	"s1fnWaYvBxp4FQ96j93ZAzIHCPF354DCigahtuL1/YCYvf7MPPeseqpjIW7Ao7WesmSxD4TJCXGSlzrF",
-	"xEZMXqpQWPJGnIUm+7axBuB0zSl3twYy+6t0H0bikE3AmbMUyQ244LTN8u7cuRvKBNbv1gqDbcsCLnWK",
-	"9g5QHFfry2biDxWpj2hvx6mCVXcHbmuUKvcvYRnOTMIytIjsVgcuoSpNti4okBFFRJNZDmiJST2TOU1m",
-	"IZ85L0LfZNUAhYFCjyJ3bzFz4MvHL/83AAD//w==",
+	"7P0Lc9s4ti+KfxWU/rsqM3vTsiQ/4ijV9b+Ok+5OdzvJsd3pMxPnSJAISWxRgIYArahz891vYS2ABClQ",
+	"Im05yZ59pqY6ssQHHgvrvX7rc2ssFkvBGVey1f/cYp/oYhkz+PyCjufp8qdEpEv95x2NU6Y/jBNGFQsH",
+	"VLX6rV6nd3rQ7R70jm46z/qdTr/T+WcraEVhq9/qdH95+c9fj/7X2f8+vnn2vnd5+uLpm5OL7lXnRSto",
+	"cbpgrX5rKuKwFbQSJllyx8KBZFSP5CxoSRazsRKJfqWiU9nqf/jcGlPFpiJZt/qtEQyv9KQvH4PW3Zhx",
+	"xZLB9jGct74ErXQZ7pjKly+BWYjXCzplxYWYUT5lg5ApNlaR4K1+azxSraA1FlxGUjE+1gMdJ1TO4Ntl",
+	"xMw09MfSa486N92n/V633znTK8g+LaOESfea3sFRV1/TOep3e7tX+X0raP0pRjvW4Q9Y/aWQkcJ1lWws",
+	"eHggI8VaQUsqqlIJyytwecNIzu1mLOk4UutW//TsaffZ8dPTp0engVmWsNV/dnz0tHt23OkErTlbt/q9",
+	"jv4Y0xGLW/3WzzQJiX4Y6cIQaNjqd0+7ndNuDx4jlUj0U447vdOTo+7ZsX4546F/3TrP+sedynXrnBXW",
+	"bapperCbRrdf8arW+v7UMlPWZ+pL0FqKiKtBxAcqArItTeOo3+v+s7wlIZvQNNaUlaR8x/t+1Js2nrEw",
+	"jdmOSy/0pdFfeNp9u7ZMxF0kI8H194U9rrNdQDyJqtgvuxdFAqt/eoPWXZSolMaDBR3PIg4ncvtNL/WW",
+	"cqkoH7NBmsLFJ53uybNRd3zwdNJjB53w5PjgjB6NDrqjzviUHk16YVeT50LA1XeLg+NeznJYsmx9yTnE",
+	"tVn2IpPw84IaPDSkUbxGognThGoOM5iJNJGtflefBDqK9YKrJGWa7BWejYQpxpEbffjcCulaDsRksGJs",
+	"3up/aMmUh3Td+qh30Fw30Ne0+ien+nzt52RowlrQT4OQxXRtx3zqLhvh0XSm4rVeS/ZJDTRdF09s96bT",
+	"w7X4L1iULWeiNBOQHZkU0SRozxo8UdNculhQeMqrO5asSUjXhCoCP5NzGdHDGzFfi3YraOk7B38JTV6t",
+	"/JdW0Er5MhGa8ettGBim2JrQKG7VkStBaxXxUKyyHdVk9DKiUy5kJAsUVLUu+iGTiIcRt8JxxsZzTaV4",
+	"hNrLJLqLYjZlshW0xOhPNtaL8gHINmit2AjpYMFCvRQ/RXeMqBkjdDwWKVeEkkTE+iuqyIxKEqk2macJ",
+	"JaHQcpkcHOjfDyZRzMgqiRSTRHBGVpGakZW+6Vd9MWcslITykHBBFiJhelUlY1pa3jhvi+l4Lsl7PNOX",
+	"eKTb14oq1r6Aw3LN6VLOhCJM79lqxsyjLP9gSSISPa+Zns1rRSIJL2chUYIs6BxnJ+1jYF6UoBpBNEOT",
+	"7daXYHMZ71iieWBx2HfXSz0Ccv7utX7RWbvTPmp3CgMSc5CXMvor4lO9kaO1YnKwZMkAZWyrf3Z0dnba",
+	"OdNSkVHJBmO6NL9pkjgGJrxgVKbAWrtBC45Nfsnpccfy4pOj07OnnWfdnr7HCgC8qcQokVhGQsxB3zKP",
+	"OjrVN+4eYvHd+eCQDVXzyZI06XaeHj097p71YI7bp4CPLr5YJZTLpUj02eCT8aY4GOySBXpvzBnMHt07",
+	"O+t0vniIqrZO+SVo/SJGpfOr2GKpYCu8fN9IxIzvp2zr77v1jXmkdy7XkDUvNqPQO623TUo6BUr4CBsz",
+	"TZiUfhrtdZ497Z7AnoTAB/OtC1pMUYeEekdBSwlF44K28KW22lJTXdAklaSc62Olv2FL/QWjmhMS5MSP",
+	"rkeUNYArRzYVTAQ2nhenhDy8m++ntsD08qMFIXt11QMjAM3xmCSMDWD39EY8Ozs5Oj47Ozrqne0imEtN",
+	"Utq2GQAjbvWPu72MhDRzl2up2CKfcy55xYqzcDBa71phvTcDwbU2M6GxZPqbsdBsfCBnjCnvPE/MPCVT",
+	"CkXc59aSqlmr3zq8o8lhHI0OtTg6dNSCL1YPtSvx7Ozp2XHv+OkZcLA7lkSTtVETjjq4b3BDYdPwDCTM",
+	"qrTd3tnZ8bNO9+zsDHcrZsq3p71+97h/9PSf/g3Mrql3jn/JtmUfVsivoGitBncLPcGceA9Q2H0BCxxX",
+	"Di8ZRUJaHfm41z0Zd0J20Bmddg+ejrqdg9745PTg2bjDerQbHk2OTypUa7itWrXuFVTrp08LBysfm4cx",
+	"uKvZLdgRMh2PQewDM75K+W7nRYnB7kcJbmqIxUJtHdUm51NJNJ2yRM/ZWh56yu8vgPMVZdAyGlg9pt8y",
+	"2kpNRsN4CEZrq9+aKbWU/cNDqxoZd1F7LBY71+PcQyLH4TPaGXfZwemkMzo4npw8PXg2Oe4e9Cbdyemo",
+	"y57Sbgduu2NcH/CBXPOxn52enJnhxtEiQmeWUcpPesZpAWJtJqTSQg1ODX4VUkUNFzjODgL+tBQi1sp5",
+	"RpfKqP+wXbkDpKs1ljUfD7JdYjRcb7MfXAWGpkrUtBpSyRIzFM38/p87CXpoOxZjGuP2F1ToImMrHepJ",
+	"h9Ith/pYE8hSH6pjbY2aRQITIpTdVh1fkJYfrX7rQyi7HwlLlocsWbbvFuG8tdMnpPWziYhDIPDDlxed",
+	"w7vF4TIBJwFuYovJT91GNPgAD0AjGlywBWgCZydnz54dHZ88621XjXk0xmWMlrC83We9dqfda3c7epVh",
+	"oY5hoRZ0rOfX6Z90+ien/We03xn1O2Pg7molEm23wBrp1VuKldbjDEWCBZMwKdJkzAxh47rq1Ty86Bxe",
+	"mR+lMXW2TrGRS1arnjEMw8j/+trZiibcWLgfQdOaMRqyBA74qxsKhlXI5DiJlsYHq80ztHafSGKYXkAm",
+	"IiHD15ODS6rGs2EbPIVAOK1+67bVvW3B6vwrjRxrRrPVBQUH9HqpL5Qq0axXD+M3Mab4Qt/7taJCxATt",
+	"4BWVZEFDMFfrv+JL0FrShC6YMrNFMzg8nxjmXnzruSIiIVT/SNQskkRznjYQbqvf+lfKknW+MRnbh2e5",
+	"o5iIZAHbrlnRAfhNAs/szVhesIlRnoqDwe/rj2OEz7nPQNJECs9yDMGtNIZfh3onFOzKlBF8V+WI8Hnu",
+	"SBb002+MT7XmeaJV481BQIzk9UuwHDzPzPSJiqd2tZK++VTngaD3Zs+Lwq2EVH7yIuLZ3973hGyxFOCh",
+	"/JWtN5fyks6ZJJQkbMlUpL8klMsVS5C69cJOokQq8P7gLyzM1hePaz54520H+nUVI++dnNQY+QROs/8I",
+	"DjV3yLYeGQKhEv4a0zhmCZlzsUK/1vA/hySShPJ19cAN76ga8emxb4i/aW1kc4CvFVtIPTaKREkVWQip",
+	"qqgSdJrCizPrr4ti4VO0SBfwVwfWzfyZDSniimldUY/pDTy0PKS3PF7jUnGmR8Y+0bGCryJJ9DiqBgf/",
+	"VG7j6e5tvEp59eExroNmR8d64qsf62rmzZ79u6RT9mMiFptL+LNIE0kmiVjkrI9o4ZOIlIcsJKFYcaIE",
+	"LPNMpMlzYvYRvhmxaQS6vSVao+qTheBqRiJOfr+5qNoF/db7MFCYDjCwF+vtDGxUPKz/kbBJq9/6/x3m",
+	"EeRD/FUeFh6aveUmWrB/Cu6hvdfnb86BxvpEG+fgLoZJy4CsZtF4RiiIEyGBNH+/uQgIjaUgisWxXqoo",
+	"cVZPWd+wby65Qt7oHOMERNWej0oCL9/ydOnfcC5WlUMU99lIY/ZVk7yjczWg+KD16WAqDswz8pdsWBpb",
+	"XrzpmW1y5L6gsGNSvRBh5M1NGAuuGFdo6S7jCFWzwz8l6meZpvf5e0g7+FL3FLmTzJYhl/lZ3PEt0KJs",
+	"thDFuCRdLj2RtKcNh2oHsm2wbpC0yWiX64ESsBlbshU2QoGQsJDHUb9ylNQb7/SFK31BygrPQcMtuc49",
+	"Q749ySKO96KhyvBJrQFuvNs/xCvjKr6eMaYaja/2SIqvqBqG6+Cvv0bGkS6PcnoQk4nNrnF823Q8ZlIO",
+	"5myNlMX4Xf/8j+vB+cXFq+vrwa+v/jF4/bIVtEbpeK4XAr3Dsuigk0clf0gsxnNDaK2jjv1iIUIwdsRi",
+	"GUeUjxmE59gk+mT8SocwuHHC1CAflzOo61cXV69unLE1YGvOSu5a6gtISmm24L54wYKrQ04lxAv0CSoE",
+	"ArrH9xi6GVnVBLKgQr1xSxSdg2VMx0WXXd0QgHsz+n3EZGJtQ/MFNwPUY86DAY1ftSWOkLmhBgu6XGa7",
+	"kAj90EiKWFv7etGaUAuupX+lHV93fQqp7dAu+XyXVMqVSEI4OUmi7cmZSCQjI6oUS9ZEKqpf4fUOq1m6",
+	"GC0TfO2zH/tnp/2Xnf5Zt3921j++6D992T896T877/d+7L867593+hcn/ZNzfU33pH9+1H/xY//4x373",
+	"Rb/3ot950T/r9XsX/Zfd/snL/umFvuZFp/9jp98573fOtuatbHcg190Wu/C+bcFo0lJwuaGsGb9Rw5OR",
+	"Gbv+MdlLSwrTvdWsTV8CCHytrnucj75Hm8sO4ZqSs3Db9dl1TlYZDOztr/+zlmwzqe5rUM61G0a7v5a1",
+	"uRjW2/CNSMgO75Gp6PtdPnDS+j0PkCc2FZy1W5i7cz4es+XjUdovYtRgffBq76L8KUal9bgfibxLxChm",
+	"iy3TXeIV/+W1y0CRBHk3SeMY8lIUjWJryDjplERwkgeTyEzEoSTdDhET/V+wwNuQ0shi0JhzowjzRRYL",
+	"xkNqzJQPnzHjxRjuecaKpAumFbtW2aw60mbVl4+ZM2GHpuPmFBx3nmmJqiBYdBMtmJ6vphszZeOxSBPe",
+	"1zK1bxasny9L7Q23u+HZ9HOSsEkqaQyBHjKhUZwmSLaOXvqobLKgut9X398k5dyiDyB9VKSKREoSq3CB",
+	"PxCSN8EkAce5/t2q+l+dreZTejSW+u+21MbR/8jc9SrlTZYr5ZXrlHLMEF5RSUz+Ea4YLMefYiT3wn2N",
+	"Hv24xzZX1u+l3m+ujjGX/CT01U+jGeyjHcX/Jsu3mfzzWyRVk1UBL4BiC0y2qD3ZjXf6pRcEOsWEmHAA",
+	"senoARFxyKTCKHLbWWafq5+GIcSgafwuEUuWKIgImLSSpfOV4+JWhd0215aGF8dkwRYjlsgnWY2AxLAT",
+	"nTNOlJgyNWNJm9zMoiyvBEUyk0Qbvu1cFRgJETPKNU27KXYVwZyE0fAtpMeiv2YjBBOymIHL2NScZHkn",
+	"xSltvrwwyWKopdM79ryJfRrHacgGmzEb6VBHwyQDCFC/xlu7HQhRmytokoCq5saYXuEQytElqZ8TAYvc",
+	"uV5Zwd1Wwv0Nr8LhDZY0oXHM4sLCdsp0gtQIYlFwFBNQRqJ38jnpkB9sioE5408kwYREQuMYQ36FYH0h",
+	"XN/ZDNdbJ1TjFS+HtrZN6lpfYgtibACMjISYy2xOC8rXBKqAoBjInJV7zMcNsNE4fjsBZX7bPl3bO7T2",
+	"DpSin3og59HyQCyRGRyAR48l5iyUanvve+6+4SnwkH/B0/YBCeNj9hDMcGkV/UbAjdEF6zDGbPzZh9rO",
+	"ntKYv5j6vXGWhrUZmHbHjC+sHnRWZF3i5BuV1tuHjN75l9nlX0o12XUp78K5CUKJhWPzh9UPE0bHMxa2",
+	"8T3LyKoXBUcDJ0LLj1wDjxgcn1p7AOtyIZZr3w5AcFRM/GlQ4NXHsw3ZCZEklOg7iJg816d5QddkxIwL",
+	"xCd7MMf3c4OBvozk3DfQvHq7XlZDsZp7I+NxJBlX5AfC2R1LwHVQ65l59Pbz5o8zcD583thpkP2EgteC",
+	"zBlbak4YQAacfjtocFlkl0i6ln5tQD9/kHIVxd63cHhQTKXCNzEeyjYxM13NopjpLYsk0c8hPxB4Eu5u",
+	"pAcANXph/bUAJ0xFLhiUWGqBEPFpbAlJk4+cs5BMRNKMen+GRIlNoqjYCFvT8vnh0l0vJ7hhBvoymrBG",
+	"JBgLqOCq2LM3YiTCNRlTTkBJg/3JU0zrvcKU43knW8IL8B1xyPC2OWNwXOu/OimEtUtzM0l/mzeZcj7P",
+	"cAsVL77fLd7ATnq5hitL1T8bhIqTxqSc584JTFJuMvFsMli99bAuvzoDxEtNzRmdssF2UvndnFVtTMCu",
+	"wU36wLN4khsSwhJSll2LJw8Kqfsk4piKa3YNXRImu1W/3ybMYaoL6GuQAFN/CdxEpvIObskGg5h61JC/",
+	"e2ov65uaV2yyqWCEnorOoJT7lhOUI5PKRy2jhaLuEGwqI1ZGWuounKqMXe1QevanqaEO9diampMwdB+T",
+	"HLWw2rpX0AI3+k4z/orREAEC1CziU78Mbio/dvFIIhIShZmY/gH5sMnzNGrVzizLclrYpkjOWPx4JqIx",
+	"k1jSIjgDeh2ipQa6EDFqU2BkODARLhWNY4r5+9oWhcx31347PTk5Ot1uvpWIpDToampxs/62kktx0q9M",
+	"DrpJSR9a1W0Iburhpnk2fJ7lrdt7sgUKyBA4of6wYmwer81jINM4XkNRUJFc6XIZr/NkwYESA/Ypkiri",
+	"04FJv6rlhrk/2WeJjxv0sGFMoBqoTRHC2SrX1xBsiijxHH8UfMzaBLiENfqRRhJQJdbGg7HWX9dW8bRt",
+	"ckOTKVNFQ/fIY67swyFmcjpr2nEv4fJG7oOv53LLDKyac4nk/AI4QMMJlTCE3BqSoLqQAYI/WmACuzHJ",
+	"+OT9JbhFJfiLaJGN6Eluq0BxsIs+l1EMSsvZYHq+1N7ymfkV7LZMpQIvnhQLhkUHseBTVt+oeWVeeJW9",
+	"r0j4vU3Kdy3PnQLhkVydWkfcLUd9Zo20q5YVO7C1kTR+ObsBAeW89XST5FawA6aEUb8O04sJJX+KEbgp",
+	"pIriGKmx6Hg8PdsqthqQUQ5oU/c8Xpo7Xprz5XEUvUaN31TNaaH006ubofUhW5PpOaHWzmeccAEaDBaP",
+	"mle0Payx/sxQyjWYmLmhEZe5p7e6AAJ2X6FgJX39Kb7lUJTUbIr11MHnsOV6ObCw0JRFPq6S+COWnjHD",
+	"sUXROv4K+mEGvbZREQxwU9p6RR1k4ggW4A7t6h12n+6k9OwIGugrcXPtbchPGsQd9F1/4E2NKCTDl6vw",
+	"8IF3ItCLsRJJuG3q+dY7Cb2V1XMl6spCUCXaOvVpISnPEMG8G/j+UpLR2igAyiZ4QixomogVB1U6VxFs",
+	"wRuZUUB+S4RY9FFkGNpEF2MUs+zaJzKreByZMJvWTEcsFitis6nr0YkXnW9HzaJ7y0u449GiSLUUgBz5",
+	"4LMv8AACMU2WSSTZcy0uND3FkVTFqIKHh3iHmykpaBrVPyV/4PWNDkgR+3CbJqrNITZOVXTHiIyFkkTc",
+	"MZfINF2iblDWCnbpob5wWtDcpL1AuMBGbpAorPDkmmcSJchIG/qAyeoca60v4G8WUGInGUHUSVYZkPaN",
+	"xhJcaQXLPD2w79cCDbVAYOAgX7Rcm4rayvK7mHLOwjzRd1cw1HElN84hLu5r9piaW3nFpEkKKu6ZO5x6",
+	"J6M8sA298BzcsyuRxiEZscCBzsQMvARIHX4ez4SQmOzp8oXqY15czao1cZ62e3n256J06eBRvZT2RZfi",
+	"jjU8o9nJqD23wsvKFA68yP5Zc3v8MysHt6GiSfO4Dxn8OES5WsZp+tHDFC60GZhX13nES0jXcTSdKSLp",
+	"HeAqCgxO5JXsNIu/oqnSJsMpXQ5ByhMoJ7rloALArVpAge8MGU1I10GeaxoLhfX7khQQRRCrSd1yaxS2",
+	"yVCtojEb9vXJEWNNJwS+KT0tki4wCerBaiXatxx8/rhcU7rUhqu+3b9KRbddCWGGLpdD8q80YnLM8G3T",
+	"lEmFihCNYwlajF6zIcA+D/F8U2LCfcEt188Y2J0fQkq3hEkzGgZkKCaTOOJsSOQsVe4rAEdCK1tqxm65",
+	"TVcrTs5CTWNpt/uiVtAyT66YdebKa3ZiHmQYeUTZzgynHR5z4y0Xy3VgQTm+nWW04Tl3IkQ1dI6XmcOz",
+	"AQcDqycE3K3y4vzjH//4x8Hl5cHLl452QRU6h0t70SluRceHPuEZ8Prt5A8oqM/5kymsB2cEflApk/hp",
+	"xUJuP6tZmpiPkyQy1RxUpYkpy9+ghQJydsmH3yAcmcNp12T5P+INPjmW4z7XtDbx+maGZq1otRlkHq++",
+	"V4S3RMCFiCqET7NwabaKXkL2IA40iAj9LFaao8ZCzNtEq8xssVTrPAAu5iBCaBxvRnM2sY23JUVemaQK",
+	"rXK/v9QvTdh4LjhwcWQZoKpFSmbmqmZlmbeOUBUQ5NFRQhYsjCgvROEjrk6PWzsdKvNIs+48zrPbe/tH",
+	"EimWeRCN0HYf8dwMSi6Z1ulROmfjVjPG/R7dMuCDMxDAfth0fCqRxQwAAuNJvlhyBprtBHnp5qpkzLVz",
+	"fLYrrdTLgfJASTMay/lhHGM+jUUbAgAiqhSk+5GYKowXFMnMplDnnnlfvuhuZCxXgYSrNzKn+Fd5UdXa",
+	"msr8SygBzHl8whCIQHMFvVBefv0qSURyYe70aJ/ziIf68DkVb7bejejb0DNEw5CFgZHcCdM8CxQJOxTg",
+	"lpzGCN9JY+BVKaeppnAVjaHkBkhvFIUh09oTF2owESkPMe1jEkdjw9vywn5T9YdF/rGQ8BD2acxYKPOq",
+	"f8BkSCVr2RSyVtC6WwymCD11txiMUrnGTzmk7zJhE1C7B3q6LCw3moARDuQSF9jy4JRDBqq5wH4bMh6x",
+	"sJCNUrrS+SGkCzqFq5UQg1irf/oCqtgA8tfNUOgdjWK427uroDyFFUm8xVzOegK5KotMeTW+P2ZryHey",
+	"9sZUkDVTjoIT6e+YbNdIRRrYSMYOA9STbzQwriRnwj5J6K7WPkzrwurv8gBUG86bcc2H5Wy44EqYg4F/",
+	"QzxKfwHpmSG12Rj6Ov1nfs0miy08o8z4UEgcdXdFoZ1YbXebda7pPvpXyszPBnmkiBlVc4typbjw/qfN",
+	"X28XrV5Owqap1Cyos7EnzdzDMG0IJzZRb5vnGllt3FM/wGzU25vAH2N0iqrn2j4cIdJAjg9s0WHGEDz3",
+	"+Vhtcx2f2Suttfn+UgZkJqSSAcnhtLVs20zjwSxvOhKp2u7OLysFtp+Pd65KkFDgU40Ju8laocdN5UqB",
+	"bGzfP3N2wxaBdj0VjHwBuDo+dl2iDYs+lJkgMIstJHKdDbbk1IGGL8M+pIUY9dlOPct7Ry+5FjArkczb",
+	"ZGh8qOiU0t/JgIxSBZfo62PBpwHewOIYjAL7kzFUrMYi5rlLVn8N7Wd8ovZnEYdXJt1/l6jdT9nEjsoI",
+	"jtUthfqIOiUQNfWADJvq89b0eQ/VjthYOIcQnrSborIXmonnb/FRVV6es7nc3Gbi8WyR3CJ8NBAhxUVh",
+	"WG/O7NqVc2eX0XdQPlMVuxqL5fqJJGLFSRT2LQOzs4+jOSOUr7EIqqiSGfszg21tUguyrXTiXrUNORuz",
+	"Z3JFI4XHUU8RP5lmhUuaqAjsi1x/Nor7x10UVvAAmrdupa196Ihb6shqK4jZM64QSOVRvMSP4A/elhwT",
+	"EIr51FTrrUD7Tl7WhnvY9ZlKk7bmJBaamo6GLuL7K0bZglZuF1TkbapFGULdRrrOWjHpdctsKodZ51Dv",
+	"Q7J11rqTUW7CaDJhSe6Tx0XDtMLnWOFi4j/6hyBPUtZs4i+WiJojmyOcvXvlUc97pWlAUpEuUTU1RAbI",
+	"QwvQPaPm2OSM9k5OK6MWq5mIsZjLhiKQUc65WPFNxlX02l7/fK6fbZyHS0iKpQbqwcPwRFK9e8pGo52S",
+	"o2nCVmS0rjXREq3OWVYRo/lp7iuBZc4GU0nHYJzKBxulNhro8d0191Hs4jt/4FbStdwahQpyNvOIjMO/",
+	"rFCb2bCSZw9Z/Fn7j0pRYLZKzNEjvfOJNZOmXXVy58X52dmdy19R+pdJC6zXje5Vrbt19/amHPjLdJsp",
+	"B9e2yLNCqPiK+8Pq4s5vIDkKvUp92i6EBZ4UshJrPNYvTG4eIkYquPcf1Xy7T2zHSRZi1oTJxaTaYjUo",
+	"BbiwMxreh8u7q5exdrvNu5n89YYKvkXdRo4deo1k04m1HA827Vg3tgG8L1KQCU2CQv8NLTVMsMX1fbg6",
+	"EOVjFg8MtCBzbZVmUECb1UEp85pvb4SyuGSN683vgcMAjojaTr9fxAgiPM2i2RUm3lbbH1Efd47mV30Z",
+	"6HmKDUbrYgSzyKPITKzIIh3PNJu2K1wuSql5OouNdz/7rsg68X5u4ORzO/buQJPE6/IGn1ULua2mv1CA",
+	"X7+OntXYGOjwjTewZQUbQ3EZCn0UTduUvRWtb9af16NwTyX6vT3b4GUCQrbr5uxwkDGsEjk5tFPgLD62",
+	"mp3HTRPQxGC3BpayYO1Wh0vZJ6tv2O42swfT4fRZexVDri3sq9kyBZkMvDBxzCAqizD+xjFj4qxgViga",
+	"i2nKqoTCPpQlQOZ9tOzV7GQ4S/OvlKUoUPPe11mv28zvZGURfjb2HySZaHnvXZHfsvwBv/6/mU7gAagr",
+	"eloYI4p9UjZHkaQSoNDEihORhCx5TuZsLTP8w+EPQ2PzuO916lTMyjgnrNVvLejyAw7hYz6SS6qPGoem",
+	"Fs0smjBZD5KUV3VGY3Fs2jmafG0ySVhBH8gkvU9T3ygT9HSSMhWQWsy8v5RPskwZJcRc20JaegW2NgCT",
+	"fENMKh0Wq3uHgVMhYfLI0YGFWhiU8uROqlKaFL7VP0CAgSukOfkVIiimlcoVtHXkJSRJNbxJptMpKF0D",
+	"X4lzEYOyvE6Zf2NttnVG7xiZRAprHZRo79Z27XptDH9zFbYM1scFLp2SzYcH4BsE3MlQzkSi8E85hKQJ",
+	"S2iFp4Hp8F3G55sFyN3p7kzz19de4qXfMDa+QS1vx+M0SZhhfCUxb8u+t2I4OEUBXyAVyhdTAyqA55lU",
+	"f6gFoggFoFnvuDKwkih/KMrUR1uH+xPTOfEvUxZb0zlSqKDIXvZx60rtQxNw1v3+fhNbidxQZO3I7b5H",
+	"Irc7XHi8b7Tlcq5mDApJyO428pC+W9ZG4IqRULN+uRIO743C4l2mOm2TEdUstdxLbdcDju47sWLJhsIH",
+	"0FJiMgGxIZdgtXsVOKeFQymH+ccL8uz45KkvmNxQ77dtHT5vYMfimZcFXS8g0FZK+twmbrq9N6cAYCv5",
+	"MlWEKoIF8sBebFNtbcjJgEhto1NpwXzahUQzP25duYuEn7llSZ7DPmp8Y8o1lWGBNEmgLIqLVUBGDmx1",
+	"zUrIq8IY/Bk8eX+KSrceKnVPJInF1PQxRm8f3GuiM1uC25vi1vS32Njf6BNWqbs9iiscFLvsHfjVvsnJ",
+	"1jG0FVib0VkBL/dxvB+7M/xraJCht6y+SQyUKVrtUzp3CuXyAF6NpyqhaFwxMBOVbvTEMnvHVGR8S7C5",
+	"eL61L5Hvxg74JZJF5uiTgmzywDpV6Y2exSkdm4cnZJaf6DaY+eyFzI7ZRBnfoGYOERhvAOygbTjNQphE",
+	"fAu/lVTHe1lccevI3FbbBeBYfaf+EYott6/8PYE1vofE0NxzlvcLcrZuNxWXfVBuCyH9UcsDr9zdaE3a",
+	"QHWjUzZI2DhaRll/AncP36WjOBoTOmVkztbkb0M6Zd12uz38O8lKakAO6FeTSBLGx8l6qTYgZjJBMUzM",
+	"aAeFVw+fZ14YJ/E0YTS0ebDbtaegtUoixfIIqj5I7JOqEVr94t0ZNzuoSTx6xsbzQRan2B171tc/NH5t",
+	"4mhed85Q9obkb8b0/HtAhn9JFR5MqFRMqiERCRlywZlfU9lP04isvYkv3ohZJRxiW9jgP9wSYndsZThb",
+	"ICwqQ7YG2xayqsSEDPPFHhbrxrcIrx0gL43jSjWTAsYi5duI18O9Ld+YRDGTa6kYNOI/0v+ZqCWUto5C",
+	"erfJQoruTAcN634gWmLFK5IpbsplzMoiyMDh1SwFM053LlLeA9Wz9QVgYgtKjsCSlEOdIZprtoLuuXFK",
+	"VhWBdwyES+WkfcxHT2EgeOzLxbWVexPIuaehFtg0LiLfF8omDMcELut1Xfxh4ZzttYYjr6gk0+iOcZJz",
+	"VmkA7MCAKJwDOIOVro6dm1JoI73bhW8yinY48f+wWWdxpK2t0RqK8tokp/I+WGRtIo/6xPbUDQj2pw4I",
+	"9pMOSMKmkeABKfS3DshGd2n9FbDSAaT7BGRMB2M9/gkU6gVExZL8baiXYPj3gGR9rMnfhlO98uDyHwZk",
+	"mHe1Hv4d6C7rgd0m+kD2oQYjIEuRqMBYq3oiesjRHVUMRwOcaQDlGm2CJ7hP0iTGW/QRDchMqeXAHony",
+	"iNvkV7aWWX8FIAZtrjJ+139zfvlqSP4GmBeQYoDO1V9/vzofXL169/b69c3bq38MUEyc/3E9GP4dPurF",
+	"7787v/l5aHOjUL4/x7QNLIucs6UiktGYYTs3e7zg7f/5n//pi7X0Oh5h7OKaN4FNg7t+0zf5mmYgWeUt",
+	"5QiVcziRBRRz1KpzHZbZzL9NNpWlwVRJpXdUSx+fNLqP5Cn3Dy+/7RUdz3L0Xf0wk82p9zjiRAqMoui7",
+	"n2cQgEedQtbf0enJLv/4DnwwyoneXqpEYkutJdOs3uAMIdNasHD9ELwwP4iWVcktX/q4VdPLcWgaIYnv",
+	"0L2qNa7nmgpWhiVrAaKc9CtORHV+bT3g4Aq1C1lXvwy5BUgoXBREJ50z7NYiuAG24cLg08K+aYGRJ/3c",
+	"HzTXajAlzDXKtWqGPtfnFuXASKh7r8t9lJpGqJyO2L//ijyKKD2PY8OuF5kgfQ7xEi0DHdGgmTNgcMvS",
+	"qtfh1iWmVJuVPMhznZ/ifYRS3P6lj5ZbYXALHhhVjfgAcA40n+FsNbhbmHBqGMn5sAp8xGS1+B2Tu+UO",
+	"qDZsX2nXDzMu74FyXl+HMHuEjaSa5BA+JFHx3tDK98g6b2jaWWprvIKv+Tu4r9Ei5vV2O+dUL39xF+Yo",
+	"HqDGk3vDVu8vm4I3G1XxHq8LzcvuTSc1Eil323pZCKc2hZscy42RV9a8buGaWyEy94BMuRWO0uUKzbj3",
+	"u1SBMgV5+4VSYEiyapMye8ckfEAO1uag4e3ut1DE5MWmMJX99fjiokYgtoy2o8mgOD5vmdt282FjLrUS",
+	"/ephGW/lZmUgsc0nmlXZQgKWrTWjgrd3LAGHkTR4DHl5G9ICgO3TUJPA5sYuxYolAzGZ7Abggi/JD4Rm",
+	"JQTvL9EYnKTSnzMY2Ofz+o+H8BPcxkIiJhP/cyWdMLWz78w1XlWh5MGi70fDw7Px6OodyoZm9HFpWppw",
+	"tiLvL9vkD2MjGk8d9D60CMiII0DOMSie8Y1xnErFEq0VzoS2OoFvJMyctqUQPp5B5UCxxTLOwnk7Gwrh",
+	"a2qqXlRRTI+vf30DDjYRcVj30XpN6l1570YSaiWS+WBBl8sGdtxuV/OGUWcLFDW5wDsLlGFR97hTxmjA",
+	"u1PJaiU772AJHgZiej4PopBxldV1b+MkvzK2JL///vqlBEK9PL8gNAyhNkxW+cQdUq63ldaNuBRxhEi6",
+	"u8VMoZxjVwSyHmJlZb9kR73bzCiJhBykaVVpEuATj1n1FQtR8UM9eDG4vfyewBlVsG1api4ZQRClPyxk",
+	"8rQ07yoWMg+dfmL62dAsyeLTL+gaUqXb5JzfcsTgjCNpMD/WhKeLka3T7GqiR0cJEFkHnL1Y6AyIxWX9",
+	"ySDdNsj9cHrbNLjL7RfT4La8QULtm0q7mr3YNjLLHppPZeuOvkvEJIoLyYKaQEKaaIqYMs4S6gf+vhK+",
+	"JK/hXcRWLBmCt1q2yRBz2ocIewmQNEFWOqD3ENqrQgcQ+PuW505N/TPmY0oHGdzYXfYV+BD8Tr/PeqqH",
+	"t1yTVijcJo4FWGscqT4DpUoh/Z19jH/qqSdf6T4lmc3LJ7e2nK5ugFydS+Zt9XGPcqVt8Dk7W/nGwh8T",
+	"vbEg7DZElXW1MD7NEYsFn0qiRIPGvEvw8FYm2WVY7Qrpsk9GTK2Yic5iDMkixEN/7Qw1vTAEkSI0pnk/",
+	"8rHaBY1XKc8KGlUSTaeoF+245cZc6a0LtI/JSwN31PpdpXwvinrKH1NJtwtVv74tL/7OKt221LQ5y+oy",
+	"ybzvxYLytIJHXmcGk68YVWJ8FTQ/a0FG2JbGxJL6mP0nkgVLECgAJF7vGDtdBbecQm5gBvyBeHCbvO5f",
+	"aQQFjaBRAvRrBWT/A9pc3MsduafWLNiNeVt/lmsWs7EyHt36htwFdEuBKjoL4W00Sq2CsBXRig1kayQp",
+	"b5PzOCaarcDjnZ6oGJhZpKYb/6bd1sT00XraIGFT9mmTsi6pgrwUytcG7Idn1kOQ9dxZc0U/6fn8JLyZ",
+	"Mr589zSR0R3bbQhcp6MDnA2UG+5N91e0AZr+DZ16+qaUWdB226BGOLEJtr2fKJM75qmlpstocMcSf0j6",
+	"kv4pEpBAi4iLhJgLUUZCl16uEjpWWqNGCI7idTQMZZAhCC7gaZquIb0kYXTuzSN0k74qK/8ztX+cGwrb",
+	"fTglw6LwkGWum9Z6iNVlTY+7CnXCZrFC4VmDXvb5duzwQpoLg8Iubi6gGaRvwr6V9JKPUz9YkbpBwApA",
+	"RhRTRL8BCCnAtm6ToZxHyyHwJwm5Ayl3UUT1ry2nBNIrMrL2FOUa2WXCwghaC1neiXJK/wXW4PtLRI2Z",
+	"AEC+yWopNBwkgBku67ZgKHZwH88Ft3XNWm5qJm5TlG1FNGqWUULqF1MA2NJgTJdbCjVsjgVcC7YsWUSy",
+	"qkOBr3457x672T5xBe0DEqoY5kVSVZiHnZy/VAC6JzSsjN6GXWd0c3hsXawhI6krpofuAmzt7CS5QFpk",
+	"G6pVshe689c09P6yYtal4IBnz37DEuuGVVhI/Vdi5TXwN7pcNK2sKT3BR3yeehuHftzFzhCUiiTgWRwv",
+	"t8lmuunbsg0/K44DdgFXtslJvqX6Rtuoy5aE1aCfe1Zn4dpVjvJHkRCJ2VHk7noJ6tMYM5gW4o6ZSM9z",
+	"S4AJprsLPOMPPtcvAEfBPb7PCYslM81iqmI9yFWqWq/Z/gWTCozupk7FDTyzB/IOPLq5YECv0T2YiCdY",
+	"1YjBqYRyuRSJ2qlZZhdWxjC36wcmsdH4Y/P3Bn6wsx1nu8QXHHiIbHW8ZzkrvfKILswx1RZmQIY//9zv",
+	"dIZFFPtOr9/pgCGtFEv0Tf/nbx863Y8fOgfPPv6/vQ+dg6OPf+93Ov/Rqlun4DZIbtrGSbMWutCHdgOp",
+	"ZBlpjQe6oA/zqq5hHonz4HbSJI4MFnHt4rWYqma3fPHuSZ7t7FVdwdkEbt48hzlLQHWKZUxwGGok0H/q",
+	"UZ9i4xSsYK6+EVBl+/ZzxsK69aymCUgjLye2uRlUYWDGsZEl+WhMsym9s3izAci0HajqArBCubBv9sJd",
+	"4bocysOCqvyCJS7hLltpPQKzeXannGHnr/Qe+jUfZ76yktsePWG25aYmNJWsCX77PEtxhkoG8FFB3uId",
+	"49DyR675OM+Ct7bDkmEPDWRl622A5kFLG+wN07apYlNT3dewSZUnIrz7tjIomX39lrjZDZ1eYvT4683N",
+	"pPA0vEvh8je8CyJ+NaKw1Uun3xsYLGd8mncdowWD0tkGuONYVm1sk+q66UnCWNXNyiI2YLFVhtvgf5I2",
+	"TgZ4gcdnIxItlPRToRE94j+oGeW2qi1hAZERHzODGmFnNsxTieSCxrG2gN6YfnyRJGEilksW9rMjqoRA",
+	"zElwghvhl/XQhwYW1SVqUMlcBVTLFku97FiFrldWq6vQnRf8CbBaM4DX0IsKs4X6CPavlMZayUPfgxWw",
+	"FSlGbq9kH6TGaiZ+MOUPq5kAb6o0Ip8qrC7jpiNDPU+hoa2f0QHra7+5E24owxjytHipL3xS6Vt5hxRz",
+	"yqmBJZaPuoCOnmKPOSD74p4XKXjbMfw581Xv7kX/thi48xohlbZGBWKCBXmKhXqyGxvBFykwOnh1Wb+d",
+	"6j7iXxn3ahwEQxfh4C8vqMiN8XoMs50e7g/PdFuL1nxMwZa43I2YM/4NkOAfr1HNzlffM9EsYXfiofgB",
+	"iajhJxfGN24wFbzu4jGIGCIZD+VzhPM2Llms/bT13iGrW+etOc4D5ua3nmG+lWS3l1ML9Pt4cesb1+Fg",
+	"VWaaKqHZ02TcClozoWgI3Grk15l/d/t5vozkXG5t1gZucAwiwyaWXFxuFkOGQ4BgShAF8I5AevtzThKx",
+	"aJrSMtqZVwwv+0lf/AKb1tptLKtaUpFUX4ue3OfYMAPiZRAqMQQdJQggW1tTgPe/Vmzhowol/MDq0Nk3",
+	"U/QIw2iHCwlv5Va9xcqAnHaO9DpdoI7OIzljYf17SiQMmwkTdLbKLlmO+ZS9x0fsha1zI8itu0Ur8JEs",
+	"biDoszHqUeRlaRspdNUXEvIJf7+5cAkXHuvkaMDAC31qIWMuS5Orpm7YcE8bSEAR3AFestlvQuuEvo4T",
+	"dZ0pPGzWUWYajaogbH+KXuiFc5yOljlofcUkmBCZLhYshJyUfNCyTqZTUbf4KXoBnrqqvm9vbWPLINMV",
+	"A0y/KnS1XDtgF2ICeBd9lEajNZlRHkIKDPyCd7erewBWrAs6FE04ydTa1tweXByPwop+KjQOGJCtSc2g",
+	"CqIHym0nBOOq+Uarcnj1nKzbk7bKABqE8jVZiIreeA4l7KBrnOcT29Gc5TAFgo9ZQGZiBWgsBoMaDCKY",
+	"8nMiTTI7+6Rs36SaIYSqMWUNRQEfodmGSXrnxz3Q9u7SaazknpJRHrkIoxDCK4D1jIg0mAAekE77mVY0",
+	"I20UMs2v6mcHVlmbgIujTW2RIA/EXnM0gWKSkt0JyT6GK9ZutIBvHoBRX2WAZ+q/C9qbdVys+6ptIBtf",
+	"t+NMUURuksH7Szg/UCEVKWlTEyrQ2jeqIGWryG9cnuw7cwViD0qCprRyOQFXCl0t0T34EVpoD/vA4nCU",
+	"5hTj+YVcbbdXXMSJ1CeaxgTkfpsM7aIBFRghnMXu4TzAiqGi5azZdyFHv0+x+G8jlf6vJPk+JMn3w2S/",
+	"L85oHF1NcTa3JWUaY/qJfG6CZGXUKbnm41r+kiL0lweC6tVlKWe3CjpmL+40g8a2OY6ZUkvZPzycCak+",
+	"9JciUR+Lwzrp9najUdTEuyhXx5VqDx+24p5A5v0XDPMVG7R/Qlr8DW9rhEBxT39jNfDiGxNIx0ItQq3c",
+	"fhR0xUKUq+AU6HaCqmCeFkjWYZLBEnU7nU5nJ0jBmo8bgLrC5VmlTk24uiy+7kHIgFhnoZi4lH0IrZMy",
+	"6HuT2iCsWZxFI5NkrTfG+O4UndaPdOXR6FJqvMedNUsXo2XiPfjXP58f9E5O7dgsh3giSQFkMeJkxj5h",
+	"nwWRQrWWvty5RmuWBkGP0CnVh5wMi+xvaLvaI07kE0loqmYiiTRT3g0pvBlBsX6n328uNhxPr8/fnEPw",
+	"MEMqc1MVAUrNRlPXFmyNl4GNT721C/fKLkuX4YP5t0WYvEd0vxoV8HUhIiAmZPju7fWNQSh49/uNbamx",
+	"Ms5nLREtuaDYznsuzPLU0JmIQ3BPmEh55jXlbFWOiu8faTCTdM6ibVEefsv5fIN+JRYsN0lBy9ZKbgll",
+	"25Bo3YR3Q88bHLMDLYJBGFWkam1pA21AtmThFSc9h+We9HbxW3gADNciNWRP6nWcJx2f7XrSn2KEDyqg",
+	"SWRPOy5Jgl2Ps7XC8EhbfpTLnkZP+7KNPh4eg7J66uNFoYrNJ5uCFoyXqazTFr9o8168+10WwEEatizN",
+	"SLPeGhZmiDBwngYNWUpDmdMZ1RABir0udsFZNaBzpDI/CMn0zPqOsqnTv6USAqVuHfhujIkKTbiEX4gx",
+	"LMcX9kRiyuBUiDBTu+tNcMEWJs/t/i1TbBL7puG9oJxOWWjxgAEt2sidu8XBca9ZOgqPxveluzevLzbI",
+	"rngq3ry+kDlQS60acafXk6+ksjElS8Z4o+jSfUoyNzRNB61oMx3sns14twEar6GxikigDRT6ZfQXJgo+",
+	"Ag+NYmMjNu8JPgeJMoWsmTLwisn/N8qHu+vOmlhmZ2ivwDPN8juTzXdwN6u3yHd10ymbnEdbtFmVm7pL",
+	"XEBCvYGR21Ro3aSHQcKo9Llj9DZX5DcQbylMuRMMZKTiKAr5czC33cu7F+lflM1fSwnQrGpz5MsmQrp4",
+	"Ml+/k802f0HHfv6L6Fi7p4q7px+T37R74lds4quGeX/phNdWRqavIKKqWEhCUzfqS4X8+ihP23GcSo2S",
+	"mnaIXLtNsWr3woLGTm5Tp12tnLI+TuVSyMKDgsKAqmbrTDXvrZJIlVVKaAKcRQB2NBFpAg+eRBP4V+s0",
+	"3sSQPzLcpmbr98CuYrnL5mnTLrYb7TidsWyuHZaupEmk1td6IMYWYDRBHRlGB5Iav8oeMFNq2fryBSh9",
+	"4smI+jVNKJkztpRYZHbw/tLxdL2/XNGEZXzbFNcRW5TaJjezSJpGMLeQz2ChDjKEHuwGkaCzMnSgnww+",
+	"J43n0vSoueW3/D/JK8DuGNM4hjIiSSjBSRHoHWKQGyn+RQyi1ETEsVhJDEHqVyYiZs9vOTFBVMCOigTH",
+	"/pJYUgPxNH2dJCkPWUKGnw7gz2Fbj+MtLL3pugHu7NEaupMGpHdKxjOqp8msp0SKROkLsuRzW/2tx7Cg",
+	"c0DKegMv1w8EOSb7JIbu35yRdGnahPz/9Qh/wCFAnjJcf/XjBTk6OnoWEBn9Zb4D90Ob/M5xdDltw68G",
+	"jhTWwPnJlHfGa7coz+Cm6tuiKRcJ9Me2/SYlDOUcIeDQwSTJEM4K+JcCkvKYSekEA9H2WEKXqKEjEvWs",
+	"CDmHXxBmDlLJ2IolGMVGB9MQnCRD8150T2ndwhoNdhD60lc3dDpsGx9XwgBIG8eANZN4C6wCru/ryQEg",
+	"sgz1eKEaVwqTVTshXIxEuMYiXxPN0pf9Db447vb+DmMavg7ZYikU4+P1wa9sPSSCE2pdbgsDNJqwJVPA",
+	"iiyMggUJMhOAMdmYHwZIMCPIuPTJjc3lmLM1jt5ChMAoHczZ/NzANzRGfAPTO5b8zfaK/bt5DBmORciG",
+	"+tzpsyo4UnyqZBQyMjy86w6DDJfBHLU+GR7OGI3V7K9hQIaHUEKGH8WScbqM2mu6iIew1sPDBVNJNJZD",
+	"m6ys2CdFUNXQZ+NdIhZMzVgqERYpjsaMS5CnRkm5fPfbQa/d0cwziZ3o1mq1ai/EX1Ec07ZIpoeX7347",
+	"7LU7h06fU+BqLQchpNVtd6AiCAfa6reO2p32ERbMIlTH4V33EEueDxD7Tn85xdZ/Gft4Hbb6LX0QEPzo",
+	"J7wQ8KvogmluUBmSyC851Gyg9SXYeR04NOtceIEKJ8Y45FJwifKh1+lgOxWuTCNCulzG0Rjmcvin0dOz",
+	"KuJMAn74aOp+FrQeChQsBGjYIGo2UEcgfWBiQAUDIuLQgXUo9lXxvSyb1KHthgwCMV0saLJu9Vv6zebh",
+	"1gjLevfb3YQwHrD3BkiDYP1LDw1gINeZfGMicHjIr2xt9g4Y7gsRrqtXwl4SscLiG3+Du/fd3cvpPOAC",
+	"Q9N72I1LjFTaBN8625HtgrP0X4LNM3n4OQq/oBITM18o/mUGTmlBnK+QRRruH/FBKtmQrGZRzJxQkhZ9",
+	"ghtDtLjV+KriVpdW+nj3Uv0kONvD2uL8Gq5ugZ69LG3K1NYJdhqR0ttf9zDTn5hqOM0GZ7rZSX0Jp3OZ",
+	"VsFhunWtOUkBObm1pZSzVWAQEUzX8aRAnHlv8k0qxMjjgxjOBPSex+A034A8sK/YY7KZwwVbjFji6gGV",
+	"nZ+0kqN1t6VBItiqMFya595nGTd9WntZTRCghbQG6G5giRqz/lfQZ04vlLZWuFh9D+eycvv65m39z/c8",
+	"7l65P/ouJP5bIEHpOYm93RRwlfLz8Zgt9yPsXxhyMAexAVnsPox5muwOPfy1TV5stiHFwwRxCn+6+RPs",
+	"oZxX7hc7ikBUQl/9r5Tl8BP9DSwiW+OcKdY7QRp2TgEo0Yx8x6UWqbXe1Vcpr3ehG+X57G2jkJAorFqi",
+	"QvWXd2F8OUSbb1JJysgPxroFxNdlxGSbvNXm8iqSWlKMxRKMZk03LMugtR1LRRJNI46W8xRaM4rEyOV8",
+	"kMOqeeD7CnPY0dOhQWe+z95XmmZRdQ01OCPXeE8dyjL2wPkE0x3qXv8Ckv49tPAWXCzoWTQ9SvVe0BGL",
+	"g6xR53DO1j8A6shQa+5LeGQAOwpIvSOnriUzWz+0VMSSH6YihlJH31rZsFG+VJmvt5we6yBoffg/P3z8",
+	"rx/a//kf3jB55vrtdTZDj/9Gtj0Qzm7b3hatcLbKbHvwmAI5DyKOQF97M/ezhPWSrDHf308F8cmfnTZn",
+	"0cJEYKihqX6xfyNQFObjoe1J0fmJrvdIYVa/z0iltpcCRsiBi2GfhV3W6msDLf7NrVVOLMp5nc1qYK5W",
+	"zLDByShm1PmnaS91DwTOtOkx8h2hm6zh1L6s5mbL/dhmMxidG4fmd4i4YLWLAVYmBmyZDE2TE0xafV48",
+	"KnZ2JmbD6HiGnnL8FtPiGQ8lkUJwlmBQJpJ4wKhx69t0KWuuP5HOOBR48A1qP15pOgmeA5SdxW6WSuaY",
+	"dub9BuyETAW6AEKhnyHF5klFPLkyHRfsgfrMvdjep9U/Oj390kgzeGXhC5FE89CkSZX/vyfMCh/nhAF4",
+	"BOBJNGdtlaLm0OiSVW6H19zUe2VqaaTlruAMShX0gXiO9aJYBWoAsEDEJIyMmCZIbbaAhgvVbYgC6Hdc",
+	"wKpeWPV2PyrIZ9SXMZlRW62nB93uwVHnpvu03+v2O2f/bBVhg8w1vYOjrr6mc9Tv9vQ1kR5lp/vLy3/+",
+	"evS/zv738c2z973L0xdP35xcdK8671t5u9vqq/4oglD0TRrCgYwg3cv2ZG1NhQjR4dDgWF2I5bpKd9Jk",
+	"aeyUfbpw8JFQmPp9CYIs6XzDLDBRUKrc0scMKRlIdM2g7FkyrgLC+DhZL5XVuSxI85ytNYsGDSmjegkG",
+	"qHTontAYYpcYQFVpwln4nGRYcZHMoaQhUMoncTRWw7yjv1/z0q8tcvN9u4eaiINKet6QFN3mFH2F46on",
+	"Kmq4pH4Roz26pPQIcxatRBY1Lzgb6pyIui4q5NsAfLjVWwUL+DNc9vWtuezl2/gRzKEYoH1OqOmD2u10",
+	"2uStc06g2D73qKAuhPgECQP463BvrA14RFEF/J752u+wFnqkkGCI+c25sggKrbNMAcyPFcALCjqppGvZ",
+	"JueWqm2PxgwEAjbOwQrGXKyUK30XmTH9OrgTvyQRR0CnTT6mn/T98DFMJm6dp2GUFeyvGU2I1gggsQ4A",
+	"qTWfeXrQOT7odG86nT78/5+t5mejHkvrNpuFW/WdaTJ6oL1+DweaV4aPNMEvoyWLI4Rz3Kq7vMsK9rdf",
+	"9woLE7/FWvp5zD7YAvS3bcgL7sHRDz/rfwY7nEC5BTqD3GT37KLtqBkndomB/EDLPsFQNA5Rg50Bmu86",
+	"sGlji4inisnnboWnZgdeq9IwlHwTHipovGp456yghmv2kvm569Jj1p5y59r1tUyxhjVVJB8FgVEgqFJt",
+	"AtXLcmX4ro9GIb90xACY2R6TvZmP5sXGp3Efj1hzIWUDCEsKSdTGJ26oulVmd9viMDvqk90aA73Kngit",
+	"c7z6dyyJJusHR2hLtXCQBjlaYzG7VvQDEjJrL1AeApQKTVzjAUreZboIbOObrCWZKdeFxk5tcs2UJEMY",
+	"NlqvQxDrmPGZ+4CGIdX/hsP8XCNgkV6a0FGhMvsEWu56zJLN841rtnf5/G019itGw1xjh8Tdpvy8vj+/",
+	"j5wkrHSwZDg8GRU4XNlkQaAYME57yP9WgIUZxzkCG/62bpML01zZeBQdhTrodDp+t8srHGQW2d6X48XP",
+	"ztGr0ul3TnZ7VV6hU0Tbjq3X1lx2qk0NWFSphaoB7KfYCARAIL3h8X6LJcsmbhZ3obZZNjY+BYM1fcVA",
+	"AO83C9VBCtkU9o8arSrg9O9ImLjOrn2s3OUGiQk10jBMeB9C9rYLneBY/uiL95prmsTj/72CtnaDd8dt",
+	"M7J5pLRs6ZBaifjznx6anL0tIJtnVZrG9KbBAsWGwJDTQzm20ND6pxKCTNjqlmc9M2RgHsU+jRkLpdsJ",
+	"xFQfjkEqmL5umr9TviaxoCFWN1Qnj1/niMjfKpssb+F8/xRy+4y9Z5Fn/eX13kFvQiwoo6oBQe22+rI7",
+	"m2eYbw3BO9v77XPGC2s5je5YvpYgmesvaIMQffUKdJoS1x7zyh0g8v0zpQdkl1cnfd+fUTw873sLh/g2",
+	"m5hlf29hD5Bv/3g84lCMx2mSMD7eoXG9da7b2LsSjlssbGehEZtGOYBihGC3zy0WFeFiVaX7mO4AubZQ",
+	"BzmkKskQvMV+NarbaQbM9HF/RoyDyF3yp4Kz8r86z/qdThMjIt+jbSaE1iRkgHkleXQEyp6zzOCMIBHh",
+	"3WC77zW8u4CMEiAVsLK+M15W99C0DXaP1waPLmisdbQEa1dPTo5P/h4YFN5osRQJZPAmRKYjfdsIMDLR",
+	"s8LuGFdkyZJbrhfJoq4HOTy1aVMFVOTEZMCEBTVwIhJTp4Nwy7dcc5X3l9I0N6PAYSAcg2+zWXyS/P76",
+	"ZYBAyLZ5D07D2MG3HJCMAVuRyJlYQdk0gs690S+LIyYRcQ9KoY87HdMsBTjBUM9h6NMp2Se9KP9teM2G",
+	"z44rad0i1TnWlbzo6PR038xIsU/q0G5fgRO1Xrz66fWb/vuL899evXl5fnWb3PL3r66uX7990++1O/rP",
+	"d1dvX75+2T84PPw1Taj976s3+rdXb14W7y1MqbxW/qwRM6znWY02wxXcyoYsz4CQbRhJMJH3wZtutrIl",
+	"Ag0Is5X8/plUP0n5np3SNyaj0LZgHLG1LLQcQoxiTzgn5Y9hJ37bmqGrlLv04S0Z2oOa1ge3Puykd1Ne",
+	"CDHPnLIGVsTUuOWVmTnIAoGkoMyjDy7eJc7PkwykX+0xgO4ZB4f8Fdzu7c7ZC9jgTCMAkJsIgHGytl7b",
+	"H/DCcaIlS8Kj6UzFa0/e0JlpTwJp/VkH8i/39FNdwFbtO/XUIuPYtQCcIoQJsng7BgPpw1H3Ywbp1KLJ",
+	"eBbd+bKlTnvlaR9h43Vf3/nqVS5B4n1ovRFQbxlx8iMbJSlN1gE5XyZRHJBfUs4Ccq0P32JkUHTeiDv4",
+	"o4/Ix5AJwgV0ojnqtlsfH7ILV0zqs+0RPa+d80ENO9iL/GBxjFEUBMrRIgrStPVnh1HgyzECvn85UsVF",
+	"FuKOVTORQgG40wkEcm2n0R3DELYtB3FScmHnVpS7NeK56gi/jim3+eoG2Cbi0F3V9P4g53EMd1usGpEg",
+	"ADY5z4BgcsCjbB1Ha1BV4ZEWnkVbqtC8KOJkmE2+3W07Tfo32Zxem4dGFPaZL+TEQGqwym/EKI8Mo9w1",
+	"wJfVAzQvXrFRYw7dlFW90tryPfnJpT46j8HUc1fAPXZtN1k8ZF+Dwph27/DX3cp9x5FuCpAXiP61BpbE",
+	"xSqwzAW6emZdNvFwt/fnBrQ5kIWBYDfkh2uVf4rRdv/eL/qCDabnM2DnEQ9r1+v+Ika/6uu31v+yJo8z",
+	"uMTbo6vQox7zZKxtsi3QSscKFaW9xlm9EeFGdej7qm5vWgX93yFC/IsY7Q4La7IvFvPuzYv5Jx4YezTh",
+	"zwepbPoJWdyuKhr1ixh9vUJR/bIvTTakirf+KUZ7KwvVD9vPuj/E5ZJt1iH6rCpdwNeQfXUAjTjw0jZ5",
+	"RcczMvxTjIbG8TqmSQKIl+QXMdJs/5frt2/6DqIiVbccG9cBPg9LsnYnmcs3c5r9KUY2UweSbY0rTSWM",
+	"Lm4546HE8qLFQr86jtDZnKxJ94RgkY00nmB01HPOxpDESuPojvm8tvjsX8QIPaCtel5JmPoB3lv0TMIv",
+	"fT2RWx5SRfvk85dbfh8Xo1nxPdDejwDN+t2RX39M+RgRzffo6Du3AtTQEr4k1hJV2VaermDNEkhmVJKx",
+	"FpCQHnfL0RsfKcniSbE4DZLWTLqhxGobLIDW60iGuHZDsqDrW46vJ/idDMjQLij8bkZn8QWkN1cFLvEy",
+	"z6+eJnou50hGRAkilVhuJ6d6wsOtot2q5125F/5PhvzMFmK9W40o1Sg/RoJZUtwXSxCFr/ebX2b7pw1t",
+	"374hodARy6lejaSpsTaAuwnloViQOVtjHQc6XyyoDVss1Robs2EvDG8xqlJU2y8WAdtUNUKBWRwjvLVY",
+	"cWA6qMyDH5sWC/MUnTMOTKRdkZh25ZZJfv2kNOf190pIy+/fczKaSMwWILjzZinpFpLbznd2Jp3dZBUG",
+	"CZtGUhkwc0Bn5iFRIh3PHMiKyGouIqmPgRpkuO8JqOgmhA2mvEmV5gzwsAMHxibKMsBtuBgGBDQLoKoQ",
+	"uahKkttGapsrAF5LO8g0K2EbU0VjMU0h0rhicQziMEqI1oBAUvbLbXUN/KY9URiPD/Lgjj3YFiYkYWMB",
+	"mp6cMabKC2ohf3BF8g7NC6iNhR8rA+gimTI1yMCMNrS03Gz++A1TCH+EYT6M7qsTBQtU0Dy/LL99jwmC",
+	"TSf6bVB0/jAyAhqa6SMBemGbvIH2jEypiE/lEA6iSiIW5mEI46XDFs39PKLpHBIQTnFkINfw0EPcIDsc",
+	"S9Bdn7sgCVCYuLJtuyci1TdxqRgN2xmYPzSo1AdjsAAYeuhSCX+HdC2HJssGs3BwghYgzubwaAH3PON3",
+	"VlTiWdOfUm4+Q6yjTdCYlBZkQjNxKdzpghEZ67P7t+HBAVwx/DuiPuqT3DcSHr6IpMlEUiKG3rz6ioAo",
+	"Iapwex8iUh+SvunIQlj4+yVw7vmAZcmbjyBE+0hgB25H5b2ad0aPA4BImyIWr2EyroggisWxfI5/QGzQ",
+	"nDyQiSi7QqgpvDLGIIjcqSACOpygUagNSLh2EriN/9VKZIdQwimUJQEXuN095lysJBkJNcMzDOBYeeNX",
+	"Ew5k8cSXxqCvyPf/nV3W/WehfANGH90VqdCc8WU+yT0R5YJGXNFo31lFpUJFRMzJdpOoVTTWEwzpuk2u",
+	"l9rewJpmCEhHnEjFljIPOVu3hPEWAK2giSEN97TK4CxNVN+6zJ5IYkq5JVC9w/0TZpEt8hJAJWAURoVk",
+	"/GHlsHZlH9VmqW9Mh8l6ANljtqN6LYP6Uk+CccrHEC39DiB0fkwYw32zZS7YiykoJWs98FwkbJRGcXiQ",
+	"afB7PiBXAJOpsO1oNGEyT9ModnN3OSdy9QXNzOcD5PA89JrcTwyyYBxJyKfN8jvsYYHuTP0svZaRWEiT",
+	"IqkNlBGViMSGSZORguwNg6iTocxJcmQSgQFuztapM5rEEZPGIkPsQ7RCPAaP6xJAj2Hp9IJy4765ZAMa",
+	"s9JlmHyNGe4POsSGDC4yKnjoEd6IcF7SZH6/mWmb0pTzV9lwyyTlrKnt9tWPNPjKXGn3JLOlS4UyDz7U",
+	"qAgdgO6zbwUMCuyp8mo9TnKmEuM5mYtlRMkyEdOELvJ+VpDi7rSk0/RqT2K/aOEYXwaZs7XMIEOtV+WP",
+	"mYADh9ZKpOCQgb8No0IV5YF2fa5hee6l1LsPeHAujWKfVKvfOtD/g8x2cv7TK/LqzcXVP97dvHpJfnz9",
+	"2yv48Za32+1bDp9fvXlZfVmrgSu5MJWK/BL9YwDmICWSTvZST/NHEim2obbv7xQoOmdQ8r9f+r80jsBI",
+	"Fv2+kGVjWbCWXdDSD7n8RCQLlhCx4iwBGkVFDKFRuFDR2CIQafIGrIs/xcjBtogyExwMlVRCTYj+DuQb",
+	"W3rQEPX8396xZN+K2Te2GW6wKtnhOSVch4Zkk3fb3xJ3ytpLN1u//x6xJJhcnUASrsIj5aQkrNjDG3bS",
+	"fLXf4NHPDP1vni6SkRVo8LwnCGqqT2EGhYroLX1Cb7m11jJw+Ake/jkDbetPERVhTWU6HjMWMuu4x1aX",
+	"txxadho0whnl+gJMgBC2dUYOTY/dIOdsHRhTWT8dizGrcQ7MFn+jWBK++0EQfo0yf7I3Nj0CVdLP7G+A",
+	"652YjW0D6hoNTX+q3wQOvepd5tLD7DrzsgcdnGuon6T5CM3oSKR2H6MdMXm8Z2dc7AKyE7D1rPGZGeGW",
+	"ctkmN1lcLIMi0uRuHh9WR6UsxX4PARc7lnst6LagS8Wx3CRBzVJsUULGb/RCwtE3YTAnek25hSnUd91y",
+	"rHMFBiSlBSClBXZTKHzIm94ib9HsDsPr+Go3CIB8B8wyJPLcLivx1+rOSyc7gO0eJhi/C/bR3mNgrCZB",
+	"fo1sLvvqXaV+10hHD6n1u+W22A8J3S/CwYlj6VQV3oKMm4jklhcIX/Msg+bpk6GmJOs7FKENlUO33O1u",
+	"0enaXDYb2sssEEhs1yu5Ae3Q7f7zuRP5oFlBlVV+VLRgTcrfzOTq1r0BO2rvqQIW8gwSdjCJo+lMFShn",
+	"f4fLnpOU7zAy9AVNyatZRzkXEe7h9QxXKXfqGf4dLKGU17CCUi4dPxaLksdM1E+QKDJS1H8+mAx3Jupf",
+	"pfzrJerrl31pskeVcjble5SxqcMOS+USD9iFh0ha9Jdu2zdMsXgwVCldRoNi336t3uWurh01bueF6rnx",
+	"TEQGn8kU5X3oBr3gKDgOToLT4Glw9jHIq8I/HHWD017w7Cjo9o6D7slJ0D07DXrdp0HvWF8oODMFeB+6",
+	"wVE3ODo9/Ri0VozN4e6nQfc46HWD3llwdBIc94LjZ8HJ6ccv7oBMiytkdzykGGXGor6SuDvqd47/2Qpa",
+	"hcVod+o7V82GVHlV4de9uFJRbc+d6pG0CYLjWQ7lDVYajWOxcsnZ0NWD2IpePwAeqawl0RMGWGEsnM4S",
+	"KaIFI39BLkcB1AkyMBKWwUIa9eKW/4UOj4SGYcwkJGL8fnOBD8Wci0kaxywpZ2tknRjwgbcctJWQrlH2",
+	"S3oH4CnzaCmtWxWjVY4DB6CTpInqR/KWm3gWfNEmP8PEsqgW5Gva8BZe6VMv9S832fLVqmK8G0Oh3SNC",
+	"h29rKetM08AWqRyziIgE46NF8CLydmL2He4DtIQRm6Y8KGCw6JXOmpk8MuLRxjSyxDwzlSADic4hoLSB",
+	"m8/sqQcYqmLQSuxhyK/P35xDiDgfgl49Qw5PKktE9fMHfwle2fr49Lhhg99in33cU8jEs1gMVUNZzUTj",
+	"UtWyKcAWJngPOtkOyCqA9amAzzs9awZZ9Q20188ti3SLcH+ThLFWvxe0NHcZIGRFtngZsK7zXVM8Bm/h",
+	"PYK99s8A2aYW8l/Q0ka8viXwT0F/2jkHw9Eq3njkfWNHDzKn+H7rXEb08EbM15ryHNa5VYWpLeIt695t",
+	"ORgRVRRzj4BLmMlXajlDdmajZAO3N5fcD1MAxJztMHBv8JJ/xxgaTG03BeAilaxHxT6pR6rLUnbFs83G",
+	"L7a1NvE6714rCeOEHMKZWHFM1wEtE7zMee4T1HGAmuWNrtlwNcGE9olI3J46ObbjOGGqqjoKVvshWF7l",
+	"DgxPLUfJWi3lmUV5Hyi9YFo04XloRhtft6mVM406U93OC3+usRiBTWGZpwkdWNO+wb/3Ws5NAwPoO7fb",
+	"9aDa+wNCV4bu6p6mAmvcGUh7bTOqbEmFibHkh0xwXyrTnZg7J+IbBcuuYBj3WKOHOERSbF5VYXBmjfry",
+	"dnuOoTgSaoZZnYlIMRSQqhVNQhekVusdt9wknSGpZ4WckLAG5g581psaCW5yV4ETYqY3cPQ+6R3fchTM",
+	"8PhOp9/tgHHYO3F6Cjrpm0sqVf4azLziWiTfcmMlaVYKc2MhWTDKIamgWKg+NdkBa2nzK+kYbtEP1CYw",
+	"c62yCGOzUGvUJj9CR+IsFX2hz0CWioxNnFKubnkW0SnOYhMRSM4oVtHqWenHaYuF3MzYLbejgk5skBuP",
+	"JT1omXHTA1x/0T1SMwLuIqeQyrUffSb2lKnf5X0aNcFdP2p7s4b+ARffiNqXgjf+xbr+o6MF+ycc1wdr",
+	"OGBCG5nROTo4KsoDRPGCNogh1eq/Y4wgyt1gtFb61Wedk6PO6ZG2o/RZciRRuXdh0JpGowEQW6t/dNqx",
+	"TerMN8/M3xIMr2Ui7iIZCZ6/6bj37PjZ6dPeM31rwmj2Q7fz9Ojpcfesdxy00IkjW/1O+9nZ0xOP5bA5",
+	"WcxDsE87OTo9e9p51u2B2dJksr2qyZ52ypPtnnyt2W5sQtVstckkqqejhKKA01G9JM6Mn21srx7u48y4",
+	"YvNad5RHcoYtxkqD7hQGWx5qJx9pxzvS0vg67rDKI+rUD2wgg6rQa7BPrHUw2vKdPHM+2oua87NYQV+u",
+	"rHuWyZODxCJTzx79Zb2qUYIt9RxhjwL5QXYkznQs7yrl+oVYLOiBZJo9atF3R+OUSQSpP+6edf6OhXqA",
+	"DWS78RPNwdz0c3bLgabb5NxWmAJYvFzqvcX6QQw4Ky33UPxORLJIY4pCyeTrUn7LqTaaErGcsWpY+P9h",
+	"8geh23EXc2wkK1iCKAz0qgcZx8o/DWIxpnFgOGxgz3Fgmsc5ZzXITnGwcUyD/IgG7pEMzFkNCjzhfhDw",
+	"io5iFoA2M2M0tBoWgl5p8tsXsDu2MtR2MbwSqNEh1D2fQOMz2u7LMfGB/9koPGYRdvt97JI+kpsn27Gc",
+	"DrKv9ps5fZPRt1zzcdaZl98xDpn4NlkQgbaek6G+bABpJUOsx86SRCNJQq2uV/h4zNp+k3wr++57Yd+Y",
+	"m/cHfHMehrknd/cWVx/onR6IbRg1wLpl4Jhz2vJd5EWLkarK5c238hu6JxYCKs3vs4zVCbyVM+vUppM9",
+	"4qXUntvX6aO2E7DLZN8BumTmp6iC77g3P3gIdkc1I/jKG5zhdeyLDfTDiE65kPsu987TWoxGDZ5LSWJo",
+	"9OEEqzE7AmESsLplwahME1aqKI1YpmgTMfqTjVXmq0rgUEuMOGAfHrKgfA1dojAXFUr1qGnfD33CoVL6",
+	"TRGkyw4pkhbFv01uTPOoGRvPyQRdYZHMdTweajWy7wYvwFFLWJKIBAu9V7PMgEJ/HZHpeGZfB8Uabs4O",
+	"IN5AqYRPLNoNc3lOQ3J+iY+I5FvYLvmwhOJGSX7Zqxuk+rn3eBVwuwsBLrrcn1p1TdcGQyOKYzCyVyKZ",
+	"B2Q1W2vKW1ClAIzDlmcqQULx8EOptaUHH8gSvO2aj/eqS30HbeqLOmcRDqNi5WuaPgh6fmCw/HeYQAWE",
+	"9OaWUCO09MxsKp6Ct5rNZOxuTJNkjSzl7nqJzIdOgwy5azimik1Fsu5rjW3YJldsCVpqAHgcFgkTAZ0h",
+	"/Sozj+wK9qciDvXaetOM6LRgRRuLqpBpdNLtFRLRjjyJaAv66TXe2utkP9MkoWtfPtB5LEW+BpBZBlhs",
+	"BSqpyg6K+DhOQzaYlpOjvqNW5TvUjAIZantwLxoHGpb4bLLIaTw7Z+Wj8jCfQ+lpOzPUi7P+esnqpffW",
+	"F2YbN3olWmnB95fOXnrw/jfyIXFc7+73zQv3Kw7xoRvU8636vlcrYl+9I6AeEEmXm7RSFrDb6cXbxkW/",
+	"iI3TBFIAP3xujRjVBNT/8BECT/hknylRANjIEfJsuZLJrg98t1oJyHi4FBFXTmL2MhGKjU2GcTGlWlY8",
+	"LVc3jM/LXu8+orwym4/SYjwk0uARltmr8yzTLAe9Lp4HATyhVj9ngOv//hKgkdFLo20NfT/A2G8+M08I",
+	"9U91JMQc3MybeYQWkESYRC0no7BdzDbGjEKPwpJ3x9VPdtoFYbcbAM+bUe5uDZTb+HQfRpYRG4OHVavn",
+	"4BcXnJH3l87dULuzebdWGGyvJIhzUXRCAMVxtblsJijoyUdGJ9gyVbDq7sBt4aB3/7RRaMCfEpZBuGS3",
+	"Ohgmvtz1qkhdRhQxTaY5yixm2o1nNJlGfOq8CAMGvgEK058gjt29xXSeLx+//H8BAAD//w==",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

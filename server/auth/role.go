@@ -14,6 +14,8 @@ var operations = map[string][]Role{
 	"deleteVCenter": operators,
 	"syncVCenter":   {Backup, Restorer, Operator},
 
+	"diagnoseVCenter": operators, // it shows what the account may, and writes to repositories
+
 	"listVirtualMachines":  readers,
 	"getVirtualMachine":    readers,
 	"backupVirtualMachine": backers,

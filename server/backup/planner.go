@@ -18,6 +18,12 @@ type Planner struct {
 	AgeRecipient string           // to whom recovery sheets are encrypted where nobody is named; "" = to nobody
 	Wake         func()           // called after new jobs were committed; nil = nothing
 
+	// For the doctor; see Diagnose.
+	Surveyor    Surveyor        // nil = there is no doctor here
+	Gauge       RepositoryGauge // nil = repositories are not measured
+	MachineUUID string          // SMBIOS UUID of this machine; "" = not known
+	Slots       int             // jobs that the servers run at a time; 0 = 8
+
 	seats seatBook
 }
 
