@@ -139,7 +139,8 @@ func allWarnings(ctx context.Context, tx Tx, s Schedule) ([]string, error) {
 			all = append(all, w)
 		}
 	}
-	return all, nil
+	unable, err := protectionWarnings(ctx, tx, s)
+	return append(all, unable...), err
 }
 
 // warnings says what of s may surprise (seed N36).

@@ -122,7 +122,7 @@ func (s *Session) follow(ctx context.Context) (changed, left map[string]bool, er
 		inv.fullAt = began
 	}
 	inv.places = where
-	changed, left = inv.merge(stamps, read, tags)
+	changed, left = inv.merge(stamps, read, tags, s.transport())
 	if len(changed)+len(left) > 0 {
 		inv.serial++
 	}
@@ -228,7 +228,7 @@ func loadVMs(content []types.ObjectContent) (list []mo.VirtualMachine, err error
 
 // merge takes in what was read and tells which VMs look different now. A VM
 // that is there but cannot be read stays as it was known.
-func (inv *inventory) merge(stamps map[string]string, read map[string]found, tags map[string][]backup.Tag) (changed, left map[string]bool) {
+func (inv *inventory) merge(stamps map[string]string, read map[string]found, tags map[string][]backup.Tag, transport backup.Transport) (changed, left map[string]bool) {
 	changed, left = map[string]bool{}, map[string]bool{}
 	for id := range inv.vms {
 		if _, there := stamps[id]; !there {
@@ -253,7 +253,8 @@ func (inv *inventory) merge(stamps map[string]string, read map[string]found, tag
 	for id, f := range inv.vms {
 		f.settle(inv.places, paths)
 		f.vm.Tags = tags[id]
-		f.vm.Warnings = twin(f.vm, twins)
+		f.judge(transport)
+		f.warnOfTwins(twins[f.vm.InstanceUUID])
 		was, known := old[id]
 		if !known || was.staging != f.staging || !reflect.DeepEqual(was.vm, f.vm) {
 			changed[id] = true
@@ -263,18 +264,10 @@ func (inv *inventory) merge(stamps map[string]string, read map[string]found, tag
 	return changed, left
 }
 
-const twinWarning = "Another VM of this vcenter has the same instance UUID"
-
-// twin adds or takes away the warning that two VMs share an instance UUID, which is how kura knows them.
-func twin(v backup.VirtualMachine, count map[string]int) []string {
-	var out []string
-	for _, w := range v.Warnings {
-		if !strings.HasPrefix(w, twinWarning) {
-			out = append(out, w)
-		}
+// warnOfTwins says that other VMs have the same instance UUID.
+func (f *found) warnOfTwins(n int) {
+	if n > 1 {
+		f.vm.Warnings = append(f.vm.Warnings, fmt.Sprintf("%d VMs of this vcenter have the instance UUID %s. They are handled apart, by %s and the like: "+
+			"give all but one of them a new UUID, so that each is found again when the vcenter is rebuilt.", n, f.vm.InstanceUUID, f.vm.MOID))
 	}
-	if n := count[v.InstanceUUID]; n > 1 {
-		out = append(out, fmt.Sprintf("%s (%s): give one of them a new one.", twinWarning, v.InstanceUUID))
-	}
-	return out
 }

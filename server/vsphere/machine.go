@@ -104,6 +104,7 @@ func (s *Session) machine(ctx context.Context, vm mo.VirtualMachine) (backup.Mac
 		return backup.Machine{}, MachineConfig{}, err
 	}
 	f.settle(where, map[ref]string{})
+	f.judge(s.transport())
 	if f.vm.Tags, err = s.tags.of(ctx, vm.Self); err != nil {
 		return backup.Machine{}, MachineConfig{}, fmt.Errorf("read its tags: %w", err)
 	}

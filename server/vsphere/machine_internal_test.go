@@ -73,38 +73,6 @@ func TestAConfigurationOfAnotherTimeOrOfNoSenseIsRefused(t *testing.T) {
 	}
 }
 
-// seed:H10 seed:H12
-func TestEveryDiskThatSnapshotsLeaveOutHasItsReason(t *testing.T) {
-	disk := func(backing types.BaseVirtualDeviceBackingInfo) []types.BaseVirtualDevice {
-		return []types.BaseVirtualDevice{
-			&types.ParaVirtualSCSIController{VirtualSCSIController: types.VirtualSCSIController{VirtualController: types.VirtualController{VirtualDevice: types.VirtualDevice{Key: 1000}}}},
-			&types.VirtualDisk{VirtualDevice: types.VirtualDevice{Key: 2000, ControllerKey: 1000, Backing: backing}, CapacityInKB: 8},
-		}
-	}
-	shared := disk(&types.VirtualDiskFlatVer2BackingInfo{DiskMode: "persistent"})
-	shared[0].(*types.ParaVirtualSCSIController).SharedBus = types.VirtualSCSISharingPhysicalSharing
-	for name, c := range map[string]struct {
-		devices   []types.BaseVirtualDevice
-		protected bool
-	}{
-		"plain":           {disk(&types.VirtualDiskFlatVer2BackingInfo{DiskMode: "persistent"}), true},
-		"space efficient": {disk(&types.VirtualDiskSeSparseBackingInfo{DiskMode: "persistent"}), true},
-		"virtual RDM":     {disk(&types.VirtualDiskRawDiskMappingVer1BackingInfo{CompatibilityMode: "virtualMode", DiskMode: "persistent"}), true},
-		"physical RDM":    {disk(&types.VirtualDiskRawDiskMappingVer1BackingInfo{CompatibilityMode: "physicalMode"}), false},
-		"independent":     {disk(&types.VirtualDiskFlatVer2BackingInfo{DiskMode: "independent_persistent"}), false},
-		"nonpersistent":   {disk(&types.VirtualDiskFlatVer2BackingInfo{DiskMode: "independent_nonpersistent"}), false},
-		"multi-writer":    {disk(&types.VirtualDiskFlatVer2BackingInfo{DiskMode: "persistent", Sharing: "sharingMultiWriter"}), false},
-		"encrypted":       {disk(&types.VirtualDiskFlatVer2BackingInfo{DiskMode: "persistent", KeyId: &types.CryptoKeyId{KeyId: "k"}}), false},
-		"shared bus":      {shared, false},
-		"memory":          {disk(&types.VirtualDiskLocalPMemBackingInfo{}), false},
-	} {
-		got := disksOf(c.devices, "")[0]
-		if (got.Unprotectable == "") != c.protected || got.Capacity != 8192 {
-			t.Errorf("%s: %+v, want protected %v", name, got, c.protected)
-		}
-	}
-}
-
 func TestALeaseNamesItsDisksInEitherWay(t *testing.T) {
 	unit := func(n int32) *int32 { return &n }
 	disk := func(key, controller, n int32, file string) *types.VirtualDisk {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/vmware/govmomi/vim25"
@@ -32,6 +33,8 @@ type Session struct {
 	login  *login
 	tags   *tagService
 	speed  *rate.Limiter // of all disk streams together
+
+	wanted atomic.Value // backup.Transport: as the vcenter is set
 
 	inventory inventory
 
@@ -102,6 +105,12 @@ func (s *Session) limit(l backup.Limits) {
 		return
 	}
 	s.speed.SetLimit(rate.Inf)
+}
+
+// transport is how the vcenter's disks are to be read.
+func (s *Session) transport() backup.Transport {
+	t, _ := s.wanted.Load().(backup.Transport)
+	return t
 }
 
 // probe makes sure that the session lives, unless it has answered a moment ago.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -121,7 +122,7 @@ func (s *Session) snapshot(ctx context.Context, moid string, t types.VirtualMach
 		return backup.Snapshot{}, err
 	}
 	vm.Config = &held.Config
-	_, config, err := s.machine(ctx, vm)
+	m, config, err := s.machine(ctx, vm)
 	if err != nil {
 		return backup.Snapshot{}, err
 	}
@@ -131,7 +132,7 @@ func (s *Session) snapshot(ctx context.Context, moid string, t types.VirtualMach
 	}
 	for _, d := range held.Config.Hardware.Device {
 		disk, ok := d.(*types.VirtualDisk)
-		if !ok || unprotectable(disk, held.Config.Hardware.Device) != "" {
+		if !ok || slices.ContainsFunc(m.Disks, func(d backup.VMDisk) bool { return d.Key == disk.Key && d.Unprotectable != "" }) {
 			continue
 		}
 		uuid, changeID := backing(disk)

@@ -102,6 +102,7 @@ func (c *Connector) Connect(ctx context.Context, v backup.VCenter) (backup.VSphe
 		switch {
 		case k.err == nil:
 			k.session.limit(v.Limits)
+			k.session.wanted.Store(v.Transport)
 			if err := k.session.probe(ctx); err != nil {
 				return nil, err
 			}

@@ -30,6 +30,11 @@ type found struct {
 	datastores []ref
 	portgroups map[int32]string // by card: on a distributed switch a card names its port group by id
 	staging    bool             // a VM that a restore is making
+	whole      string           // why no snapshot of it can be made, whatever the transport
+	disks      []backup.VMDisk  // with the reasons that hold whatever the transport
+	encrypted  bool
+	sealed     map[int32]bool // keys of the disks that are encrypted
+	notes      []string       // of what hangs on it from outside
 }
 
 // newFound converts what vSphere says. ok is false where it says too little:
@@ -51,28 +56,10 @@ func newFound(m mo.VirtualMachine) (f found, ok bool) {
 		PowerState: powerState(m.Runtime.PowerState), Template: c.Template, GuestID: c.GuestId,
 		CPUs: c.Hardware.NumCPU, MemoryMiB: int64(c.Hardware.MemoryMB),
 	}
-	whole := ""
-	switch {
-	case c.Template:
-		whole = "templates cannot have snapshots; convert it to a VM to protect it"
-	case faultTolerant(m.Runtime.FaultToleranceState):
-		whole = "the VM is protected by Fault Tolerance, which forbids snapshots"
-	case c.ManagedBy != nil && c.ManagedBy.ExtensionKey == "com.vmware.vim.eam":
-		whole = "vSphere runs this VM for itself and replaces it when it is lost"
-	case c.KeyId != nil:
-		whole = "the VM is encrypted, and vSphere does not export encrypted VMs"
-	}
-	f.vm.Disks = disksOf(c.Hardware.Device, whole)
+	f.whole, f.encrypted = wholly(m), c.KeyId != nil
+	f.disks, f.sealed = disksOf(c.Hardware.Device)
 	f.vm.NICs, f.portgroups = nicsOf(c.Hardware.Device, m.Guest)
-	if whole != "" {
-		f.vm.Warnings = append(f.vm.Warnings, "The VM cannot be backed up: "+whole+".")
-	} else {
-		for _, d := range f.vm.Disks {
-			if d.Unprotectable != "" {
-				f.vm.Warnings = append(f.vm.Warnings, fmt.Sprintf("%s cannot be backed up: %s.", d.Label, d.Unprotectable))
-			}
-		}
-	}
+	f.notes = notes(c.Hardware.Device)
 	return f, true
 }
 
@@ -107,67 +94,6 @@ func (p places) nameNetworks(nics []backup.VMNIC, portgroups map[int32]string) {
 
 func portgroup(key string) ref {
 	return ref{Type: "DistributedVirtualPortgroup", Value: key}
-}
-
-// disksOf lists the virtual disks. whole says why none of them can be protected; "" = look at each.
-func disksOf(devices []types.BaseVirtualDevice, whole string) []backup.VMDisk {
-	var out []backup.VMDisk
-	for _, d := range devices {
-		disk, ok := d.(*types.VirtualDisk)
-		if !ok {
-			continue
-		}
-		why := whole
-		if why == "" {
-			why = unprotectable(disk, devices)
-		}
-		out = append(out, backup.VMDisk{
-			Key: disk.Key, Label: label(disk), Capacity: capacity(disk), File: fileOf(disk), Unprotectable: why,
-		})
-	}
-	return out
-}
-
-// unprotectable says why vSphere leaves the disk out of snapshots, or refuses to make one; "" = it does not.
-func unprotectable(disk *types.VirtualDisk, devices []types.BaseVirtualDevice) string {
-	for _, d := range devices {
-		c, ok := d.(types.BaseVirtualSCSIController)
-		if ok && d.GetVirtualDevice().Key == disk.ControllerKey {
-			if bus := c.GetVirtualSCSIController().SharedBus; bus != "" && bus != types.VirtualSCSISharingNoSharing {
-				return "its SCSI controller shares its bus with other VMs"
-			}
-		}
-	}
-	var mode, sharing string
-	var key *types.CryptoKeyId
-	switch b := disk.Backing.(type) {
-	case *types.VirtualDiskFlatVer2BackingInfo:
-		mode, sharing, key = b.DiskMode, b.Sharing, b.KeyId
-	case *types.VirtualDiskSeSparseBackingInfo:
-		mode, key = b.DiskMode, b.KeyId
-	case *types.VirtualDiskSparseVer2BackingInfo:
-		mode, key = b.DiskMode, b.KeyId
-	case *types.VirtualDiskFlatVer1BackingInfo:
-		mode = b.DiskMode
-	case *types.VirtualDiskSparseVer1BackingInfo:
-		mode = b.DiskMode
-	case *types.VirtualDiskRawDiskMappingVer1BackingInfo:
-		if b.CompatibilityMode == string(types.VirtualDiskCompatibilityModePhysicalMode) {
-			return "it is a raw device mapping in physical mode"
-		}
-		mode, sharing = b.DiskMode, b.Sharing
-	default:
-		return "it has a kind of storage that snapshots leave out"
-	}
-	switch {
-	case strings.HasPrefix(mode, "independent"):
-		return "it is independent (" + mode + "), so snapshots leave it out"
-	case sharing != "" && sharing != string(types.VirtualDiskSharingSharingNone):
-		return "other VMs may write to it (" + sharing + ")"
-	case key != nil:
-		return "it is encrypted, and vSphere does not export encrypted disks"
-	}
-	return ""
 }
 
 func capacity(d *types.VirtualDisk) int64 {
@@ -223,10 +149,6 @@ func nicsOf(devices []types.BaseVirtualDevice, guest *types.GuestInfo) (out []ba
 		out = append(out, n)
 	}
 	return out, portgroups
-}
-
-func faultTolerant(s types.VirtualMachineFaultToleranceState) bool {
-	return s != "" && s != types.VirtualMachineFaultToleranceStateNotConfigured
 }
 
 func powerState(s types.VirtualMachinePowerState) backup.PowerState {

@@ -133,6 +133,7 @@ func TestABackupDoesWhatTheVMAndTheScheduleAllow(t *testing.T) {
 		"too deep a chain":     {func(vm *fakeVM) { vm.SnapshotDepth = 31 }, nothing, nil, refused(backup.PreflightFailed, "chain of 31")},
 		"as deep as it may be": {func(vm *fakeVM) { vm.SnapshotDepth = 30 }, nothing, nil, good},
 		"snapshots of others":  {func(vm *fakeVM) { vm.SnapshotNames = []string{"by hand", "kura:OTHER:job:1", marker("old", 1)} }, nothing, nil, with(good, func(o *outcome) { o.text = `2 snapshots of others (first: "by hand")` })}, // seed:A13
+		"fault tolerance":      {func(vm *fakeVM) { vm.VirtualMachine.Unprotectable = "it is protected by Fault Tolerance" }, nothing, nil, refused(backup.Unprotectable, "Fault Tolerance")},                                           // seed:H12
 		"an independent disk":  {unprotectable(1), nothing, nil, refused(backup.Unprotectable, "Hard disk 2")},                                                                                                                          // seed:N68 seed:A8
 		"it may be skipped": {unprotectable(1), skip, nil, with(good, func(o *outcome) {
 			o.status, o.disks, o.text = backup.ImagePartial, "Hard disk 1", "Hard disk 2 was skipped: "+independent

@@ -24,6 +24,9 @@ func (b *backupJob) preflight() error {
 	if err := b.checkGuest(); err != nil {
 		return err
 	}
+	if m.Unprotectable != "" {
+		return backup.Errorf(backup.Unprotectable, "", "VM %q cannot be backed up: %s.", m.Name, m.Unprotectable)
+	}
 	if m.Template {
 		return backup.Errorf(backup.Unprotectable, "", "%q is a template; convert it to a VM to back it up.", m.Name)
 	}
