@@ -87,7 +87,8 @@ type restoreTarget struct {
 	image   Image
 	repo    RepositoryRecord
 	vcenter VCenter
-	vm      VirtualMachine // the one that is overwritten or gets the disk; zero for a new VM
+	vm      VirtualMachine   // the one that is overwritten or gets the disk; zero for a new VM
+	before  RepositoryRecord // where the VM is backed up before it is overwritten; zero = it is not
 }
 
 func (t restoreTarget) warnings(r Restore) []string {
@@ -101,6 +102,9 @@ func (t restoreTarget) warnings(r Restore) []string {
 	w := []string{fmt.Sprintf("VM %q will be overwritten as it was at %s; what was written since is lost. The root and Administrator passwords of that time are valid again.", t.vm.Name, at)}
 	if r.InPlace != nil && r.InPlace.PowerOff && t.vm.PowerState == PoweredOn {
 		w = append(w, fmt.Sprintf("VM %q is running and will be powered off.", t.vm.Name))
+	}
+	if t.before.ID != "" {
+		w = append(w, fmt.Sprintf("VM %q is backed up in full to the repository %q first; that image is kept for %d days.", t.vm.Name, t.before.Name, SafetyDays))
 	}
 	return w
 }
@@ -134,7 +138,24 @@ func (p *Planner) checkRestore(ctx context.Context, tx Tx, r Restore) (t restore
 	if r.NewVM != nil {
 		return t, checkNewVM(r, t)
 	}
-	return t, checkInPlace(ctx, tx, r, &t)
+	if err := checkInPlace(ctx, tx, r, &t); err != nil || r.InPlace.Safety != SafetyImage {
+		return t, err
+	}
+	t.before, err = p.repositoryBefore(ctx, tx, t.repo)
+	return t, err
+}
+
+// repositoryBefore is where a VM is backed up before it is overwritten: where
+// the image lies, or where that can only be read, the default repository.
+func (p *Planner) repositoryBefore(ctx context.Context, tx Tx, r RepositoryRecord) (RepositoryRecord, error) {
+	if !r.ReadOnly && !r.Foreign(p.Installation) {
+		return r, nil
+	}
+	def, err := FindRepository(ctx, tx, "")
+	if err == nil && (def.ReadOnly || def.Foreign(p.Installation)) {
+		err = Errorf(Conflict, "in_place.safety", "The repository %q can only be read from here, so the VM cannot be backed up first: choose safety = \"quick\".", def.Name)
+	}
+	return def, at("in_place.safety", err)
 }
 
 func checkNewVM(r Restore, t restoreTarget) error {
@@ -160,9 +181,6 @@ func checkInPlace(ctx context.Context, tx Tx, r Restore, t *restoreTarget) (err 
 	}
 	if t.vm.PowerState == PoweredOn && !r.InPlace.PowerOff {
 		return Errorf(VMRunning, "in_place.power_off", "VM %q is running. Power it off, or set power_off = true.", t.vm.Name)
-	}
-	if r.InPlace.Safety == SafetyImage {
-		return Errorf(Invalid, "in_place.safety", "This server has the safeties quick and none: back the VM up first and choose quick.")
 	}
 	return checkIdle(ctx, tx, "in_place", t.vm)
 }
@@ -190,11 +208,17 @@ func (p *Planner) startRestore(ctx context.Context, tx Tx, r *Restore) error {
 	j := newJob(now, KindRestore)
 	r.ID, r.Project, r.JobID, r.State, r.CreatedAt = NewID(now), DefaultProject, j.ID, JobQueued, now
 	j.RestoreID, j.ImageID, j.VCenterID, j.VMID, j.VMName = r.ID, r.ImageID, t.vcenter.ID, t.vm.ID, t.image.VMName
-	j.Spec, err = json.Marshal(RestoreSpec{RestoreID: r.ID, ImageID: r.ImageID, VCenterID: t.vcenter.ID, InPlace: r.InPlace, NewVM: r.NewVM, Disk: r.Disk})
-	if err != nil {
+	spec := RestoreSpec{RestoreID: r.ID, ImageID: r.ImageID, VCenterID: t.vcenter.ID, InPlace: r.InPlace, NewVM: r.NewVM, Disk: r.Disk}
+	j.Needs = []string{reachVCenter(t.vcenter), reachRepository(t.repo)}
+	if t.before.ID != "" {
+		spec.Before = &BackupSpec{Consistency: ConsistencyCrash, Unprotect: UnprotectedSkip, RepositoryID: t.before.ID, Retention: SafetyDays, Full: true}
+		if t.before.ID != t.repo.ID {
+			j.Needs = append(j.Needs, reachRepository(t.before))
+		}
+	}
+	if j.Spec, err = json.Marshal(spec); err != nil {
 		return fmt.Errorf("spec of restore %s: %w", r.ID, err)
 	}
-	j.Needs = []string{reachVCenter(t.vcenter), reachRepository(t.repo)}
 	j.Keys = t.keys(*r)
 	if err := tx.InsertJob(ctx, j); err != nil {
 		return err

@@ -44,9 +44,12 @@ type Safety string
 // The safeties.
 const (
 	SafetyQuick Safety = "quick" // the replaced VMDKs are kept for 24 h
-	SafetyImage Safety = "image" // a full backup is made first
+	SafetyImage Safety = "image" // a full backup is made first, and kept for SafetyDays
 	SafetyNone  Safety = "none"
 )
+
+// SafetyDays is how long the image is kept that is made before a VM is overwritten.
+const SafetyDays = 31
 
 // RestoreNewVM makes a new VM of the image.
 type RestoreNewVM struct {
@@ -99,6 +102,8 @@ type RestoreSpec struct {
 	InPlace   *RestoreInPlace `json:"in_place,omitempty"`
 	NewVM     *RestoreNewVM   `json:"new_vm,omitempty"`
 	Disk      *RestoreDisk    `json:"disk,omitempty"`
+	// Before says how the VM is backed up before it is overwritten; nil = it is not.
+	Before *BackupSpec `json:"before,omitempty"`
 }
 
 // Validate returns an [Invalid] error for the first bad field.

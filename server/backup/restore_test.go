@@ -78,3 +78,30 @@ func TestTheRestoreOfADiskIsCheckedAgainstTheInventory(t *testing.T) {
 		h.finish(j, backup.Ending{State: backup.JobSucceeded})
 	}
 }
+
+func TestABackupThatComesFirstGoesWhereItCanBeWritten(t *testing.T) {
+	h := newHouse(t, 10)
+	vm := h.addVMs(h.vcenter.ID, 1)[0]
+	image := h.addImage(vm, "")
+	ask := inPlace(image)
+	ask.InPlace.Safety = backup.SafetyImage
+	if w := strings.Join(must(h.CheckRestore(h.ctx, ask))(t), " "); !strings.Contains(w, "backed up in full") || !strings.Contains(w, "31 days") {
+		t.Errorf("warnings %q do not tell of the backup that comes first", w)
+	}
+	foreign := h.repository
+	h.update(func(tx backup.Tx) error {
+		other := backup.RepositoryRecord{Name: "site", Kind: "filesystem", Password: "secret", ReadOnly: true}
+		if err := tx.InsertRepository(h.ctx, &other); err != nil {
+			return err
+		}
+		image.RepositoryID = other.ID
+		return tx.UpdateImage(h.ctx, image)
+	})
+	if w := strings.Join(must(h.CheckRestore(h.ctx, ask))(t), " "); !strings.Contains(w, foreign.Name) {
+		t.Errorf("warnings %q do not name the default repository %q", w, foreign.Name)
+	}
+	r := must(h.CreateRestore(h.ctx, ask))(t)
+	if j := h.claim(); j == nil || j.ID != r.JobID || len(j.Needs) != 3 {
+		t.Errorf("claimed %+v, want a job that needs both repositories", j)
+	}
+}

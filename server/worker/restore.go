@@ -78,6 +78,11 @@ func (a *attempt) restore(ctx context.Context) (ending, error) {
 	if err := a.remember(ctx); err != nil {
 		return ending{}, err
 	}
+	if r.spec.Before != nil {
+		if err := a.before(ctx, r, session); err != nil {
+			return ending{}, fmt.Errorf("back the VM up before it is overwritten: %w", err)
+		}
+	}
 	done, err := a.put(ctx, session, r.spec, r.vm.MOID, reader)
 	if err != nil {
 		return ending{}, err
