@@ -90,6 +90,11 @@ type ImageDisk struct {
 	UUID          string `json:"uuid,omitempty"`   // backing UUID
 	ChangeID      string `json:"change_id,omitempty"`
 	SkippedReason string `json:"skipped_reason,omitempty"`
+
+	File            string          `json:"file,omitempty"` // that the VM wrote to at the snapshot
+	ChangeDetection ChangeDetection `json:"change_detection,omitempty"`
+	FullCompareAt   time.Time       `json:"last_full_compare_at,omitzero"` // when all of it was last read
+	TrackingDoubt   DoubtReason     `json:"tracking_doubt,omitempty"`      // why its change id is not to be built upon; "" = it may
 }
 
 // Sizes are the sizes of an image in bytes (seed N49).

@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"iter"
 	"time"
@@ -62,6 +63,12 @@ type ImageWriter interface {
 	// HasBase says whether a disk may be written FromBase: the base was found,
 	// holds that disk, in a form that can be read, and is not larger.
 	HasBase(key int32, capacity int64) bool
+	// BlockSize tells in blocks of how many bytes the disk is kept. What is
+	// written of a part of a block has the rest read from the base.
+	BlockSize(key int32, capacity int64) int64
+	// ReadBase reads of the disk in the base; behind its end are zeroes. Errors:
+	// Conflict (without HasBase), RepositoryDamaged, RepositoryUnreachable.
+	ReadBase(ctx context.Context, key int32, p []byte, off int64) error
 	// Disk starts a disk. Several disks may be written at the same time. Errors:
 	// Conflict (FromBase without HasBase).
 	Disk(ctx context.Context, d DiskDraft) (DiskWriter, error)
@@ -84,6 +91,12 @@ type DiskDraft struct {
 	Capacity int64 // bytes
 	UUID     string
 	ChangeID string
+	File     string // "[datastore] folder/name.vmdk" that the VM wrote to at the snapshot
+	// Doubt is why the change id is of no use, as far as the snapshot tells; nil = it is of use.
+	Doubt *Doubt
+	// OnChange is told the ranges of whole blocks that are not as in the base, in
+	// ascending order; nil = nobody asks. What it is told before an error holds.
+	OnChange func(off, n int64)
 	// FromBase: what is never written of the disk is as in the base's disk of
 	// that key; what the disk has grown by is zero.
 	FromBase bool
@@ -156,8 +169,23 @@ type VSphereSession interface {
 	// job's id and attempt. It returns a line for each thing removed.
 	Sweep(ctx context.Context, installation string, alive func(job string, attempt int) bool) ([]string, error)
 
+	// TrackChanges switches the VM's changed block tracking on where that is
+	// supported and no snapshot stands. Why it is not on is no error. Errors:
+	// VMGone, VCenterUnreachable.
+	TrackChanges(ctx context.Context, moid string) (Tracking, error)
+	// ResetTracking makes the tracking begin anew with the next snapshot, unless a
+	// snapshot stands: it is switched off and on, and in between a snapshot of that
+	// name is made and removed, without which a running VM would not notice.
+	// Errors: VMGone, VCenterUnreachable.
+	ResetTracking(ctx context.Context, moid, name string) (Tracking, error)
+	// ChangedAreas calls fn with the areas of the disk, ascending and apart, that
+	// the guest has written to between the snapshot with the change id since and
+	// this one. Errors: a *[Doubt] where vSphere's answer is of no use,
+	// VCenterUnreachable.
+	ChangedAreas(ctx context.Context, s Snapshot, key int32, since string, fn func(Extent) error) error
+
 	// ReadDisks opens disks of the snapshot for reading. Errors: Invalid (the
-	// transport that was asked for cannot be had here).
+	// transport that was asked for cannot be had here), [ErrNoAreas].
 	ReadDisks(ctx context.Context, s Snapshot, r ReadDraft) (DiskSource, error)
 
 	// ImportVM makes a new VM of an image and waits. The VM carries r.Marker
@@ -220,7 +248,12 @@ type ReadDraft struct {
 	// Areas says that little of each disk is wanted: a transport that can read
 	// areas alone is preferred to one that sends all.
 	Areas bool
+	// OnlyAreas, with Areas: one that sends all is of no use, and not opened.
+	OnlyAreas bool
 }
+
+// ErrNoAreas means that no transport is to be had that reads areas of a disk.
+var ErrNoAreas = errors.New("only whole disks can be read here")
 
 // Extent is a range of a disk.
 type Extent struct {

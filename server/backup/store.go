@@ -55,8 +55,9 @@ type VCenterTx interface {
 type MachineTx interface {
 	Machine(ctx context.Context, id string) (VirtualMachine, error)
 	Machines(ctx context.Context, f MachineFilter) ([]VirtualMachine, string, error)
-	// SaveMachines inserts or updates VMs by vcenter and instance UUID, filling
-	// in their ids; one that had gone is there again.
+	// SaveMachines inserts or updates VMs as [Identify] knows them, filling in
+	// their ids; one that had gone is there again. What has left is marked as gone
+	// before.
 	SaveMachines(ctx context.Context, vms []VirtualMachine) error
 	// MarkGone marks as gone the VMs of the vcenter that are not among moids
 	// (keep = true) or that are (keep = false).
@@ -203,6 +204,9 @@ type ImageTx interface {
 	// LastImage is the VM's newest image of status good or partial in the
 	// repository. [NotFound] when there is none.
 	LastImage(ctx context.Context, vmID, repositoryID string) (Image, error)
+	// AddCompared adds to the bytes that were read on that day to compare disks
+	// in full, and returns their sum. It forgets the days before.
+	AddCompared(ctx context.Context, day string, bytes int64) (total int64, err error)
 	// ImageShares lists whose image it is besides its maker's, its maker's own
 	// share first; empty = it is its maker's only.
 	ImageShares(ctx context.Context, imageID string) ([]ImageShare, error)

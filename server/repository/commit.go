@@ -66,6 +66,7 @@ func (i *imageWriter) complete(m *backup.Manifest) (layout, error) {
 		if n := slices.IndexFunc(m.Image.Disks, func(o backup.ImageDisk) bool { return o.Key == d.Key }); n >= 0 {
 			o := m.Image.Disks[n]
 			d.Read, d.SHA256 = cmp.Or(o.Read, d.Read), cmp.Or(d.SHA256, o.SHA256) // the source knows better what it read
+			d.File, d.ChangeDetection, d.FullCompareAt, d.TrackingDoubt = cmp.Or(d.File, o.File), o.ChangeDetection, o.FullCompareAt, o.TrackingDoubt
 		}
 		disks = append(disks, d)
 		l.Disks = append(l.Disks, w.layout())

@@ -267,7 +267,7 @@ func (d *diskWriter) lister() lister {
 	}
 	return &wholeLister{
 		entryWriter: newEntryWriter(d.ctx, d.i.w, d.size, d.i.zeroes), growth: d.i.growth, capacity: d.draft.Capacity,
-		base: &comparison{ctx: d.ctx, base: d.base, log: d.i.r.cfg.Log},
+		base: &comparison{ctx: d.ctx, base: d.base, log: d.i.r.cfg.Log, tell: d.draft.OnChange},
 	}
 }
 
@@ -336,7 +336,7 @@ func (d *diskWriter) disk() backup.ImageDisk {
 	return backup.ImageDisk{
 		Key: d.draft.Key, Label: d.draft.Label, Capacity: d.draft.Capacity,
 		Read: d.read.Load(), Changed: d.changed, Stored: d.stored.Load(),
-		UUID: d.draft.UUID, ChangeID: d.draft.ChangeID,
+		UUID: d.draft.UUID, ChangeID: d.draft.ChangeID, File: d.draft.File,
 	}
 }
 

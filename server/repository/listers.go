@@ -36,11 +36,12 @@ func (l *wholeLister) finish(ctx context.Context) (list object.ID, stored, chang
 // differenceLister lists a disk that is as the base where nothing is written.
 type differenceLister struct {
 	*listEditor
+	tell            func(off, n int64)
 	stored, changed int64
 }
 
 func newDifferenceLister(d *diskWriter) *differenceLister {
-	l := &differenceLister{}
+	l := &differenceLister{tell: d.draft.OnChange}
 	l.listEditor = newListEditor(d.ctx, d.base, d.draft.Capacity, d.i.zeroes, &listSink{size: d.i.listChunk, store: func(b []byte) (object.ID, error) {
 		id, n, err := d.i.storeObject(d.ctx, b, object.WriterOptions{
 			Description: "list of blocks", Prefix: listPrefix, Splitter: splitterOf(zeroRun), Compressor: metaCompression, MetadataCompressor: metaCompression,
@@ -67,6 +68,9 @@ func (l *differenceLister) list(off, length int64, id object.ID, zero bool) erro
 		return l.erase(off, length)
 	}
 	l.changed += length
+	if l.tell != nil {
+		l.tell(off, length)
+	}
 	if zero {
 		return l.erase(off, length)
 	}
@@ -90,6 +94,7 @@ type comparison struct {
 	ctx     context.Context
 	base    *blockList // nil = none: all is new that is not zero
 	log     *slog.Logger
+	tell    func(off, n int64) // of what is not as in the base; nil = nobody asks
 	at      int64
 	changed int64
 }
@@ -105,6 +110,9 @@ func (c *comparison) piece(off, length int64, id object.ID, zero bool) {
 		}
 		if !same {
 			c.changed += to - c.at
+			if c.tell != nil && c.base != nil {
+				c.tell(c.at, to-c.at)
+			}
 		}
 		c.at = to
 	}

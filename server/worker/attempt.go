@@ -40,6 +40,7 @@ type attempt struct {
 type checkpoint struct {
 	ImageID string   `json:"image_id,omitempty"`
 	MOID    string   `json:"moid,omitempty"`
+	NoBase  bool     `json:"no_base,omitempty"` // the image before could not be built upon
 	Markers []string `json:"markers,omitempty"` // names of snapshots or staging VMs that this job may have made
 
 	// What is done for good but perhaps not stored yet, so that no attempt does it twice.
@@ -263,6 +264,13 @@ func (a *attempt) progress(done int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.done = done
+}
+
+// more adds to what the job has to do.
+func (a *attempt) more(n int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.total += n
 }
 
 func (a *attempt) expect(total int64) {

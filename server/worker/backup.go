@@ -21,11 +21,12 @@ type backupJob struct {
 	base    backup.Image // the image before; zero = none
 	vm      backup.VirtualMachine
 
-	session backup.VSphereSession
-	repo    backup.Repository
-	machine backup.Machine
-	snap    backup.Snapshot
-	image   backup.Image
+	session  backup.VSphereSession
+	repo     backup.Repository
+	machine  backup.Machine
+	tracking backup.Tracking
+	snap     backup.Snapshot
+	image    backup.Image
 }
 
 // backup makes one image of one VM.
@@ -161,7 +162,7 @@ func (b *backupJob) open(ctx context.Context) error {
 		if b.record, err = tx.Repository(ctx, b.spec.RepositoryID); err != nil {
 			return err
 		}
-		if b.spec.Full {
+		if b.spec.Full || b.note.NoBase {
 			return nil
 		}
 		b.base, err = tx.LastImage(ctx, b.job.VMID, b.spec.RepositoryID)
@@ -221,9 +222,21 @@ func (b *backupJob) intend(ctx context.Context) error {
 // make takes the snapshot and commits an image of it.
 func (b *backupJob) make(ctx context.Context) error {
 	started := b.Now()
+	if err := b.track(ctx); err != nil {
+		return err
+	}
 	if err := b.snapshot(ctx); err != nil {
 		return err
 	}
+	err := b.write(ctx, started)
+	if b.baseLess(ctx, err) {
+		err = b.write(ctx, started)
+	}
+	return err
+}
+
+// write commits an image of the snapshot.
+func (b *backupJob) write(ctx context.Context, started time.Time) error {
 	keys := b.keys()
 	w, err := b.repo.Begin(ctx, backup.ImageDraft{ImageID: b.note.ImageID, VCenterUUID: b.vcenter.InstanceUUID, InstanceUUID: b.vm.InstanceUUID,
 		VMName: b.vm.Name, PointInTime: b.snap.CreatedAt, BaseRef: b.base.Ref})
@@ -246,6 +259,7 @@ func (b *backupJob) make(ctx context.Context) error {
 		}
 	}
 	b.image.EndedAt = b.Now()
+	b.image.Summarize()
 	m := backup.Manifest{FormatVersion: backup.ManifestVersion, Image: b.image, Installation: b.Installation,
 		VCenterUUID: b.vcenter.InstanceUUID, Machine: b.machine.Config}
 	if len(b.snap.Config) > 0 { // what the disks are of, should the VM have changed since it was checked
@@ -253,7 +267,7 @@ func (b *backupJob) make(ctx context.Context) error {
 	}
 	done, err := w.Commit(ctx, m)
 	if err != nil {
-		return fmt.Errorf("commit image: %w", err)
+		return fmt.Errorf("commit image: %w", errors.Join(err, errAtCommit))
 	}
 	b.image.Ref, b.image.Sizes = done.Ref, done.Sizes
 	return b.noteImage(ctx, &b.image)
@@ -299,10 +313,7 @@ func (b *backupJob) newImage(started time.Time) backup.Image {
 	i := backup.Image{ID: b.note.ImageID, Project: b.job.Project, VCenterID: b.vcenter.ID, VMID: b.vm.ID, VMName: b.machine.Name, VMMOID: b.vm.MOID,
 		VMInstanceUUID: b.vm.InstanceUUID, ScheduleID: b.spec.ScheduleID, GroupID: b.spec.GroupID, RunID: b.job.RunID, JobID: b.job.ID,
 		RepositoryID: b.record.ID, StartedAt: started, PointInTime: b.snap.CreatedAt, ExpiresAt: backup.ExpiresAt(started, b.spec.Retention),
-		Status: backup.ImageGood, Consistency: b.image.Consistency, ChangeDetection: backup.DetectFull, Labels: b.spec.Labels}
-	if b.base.Ref != "" {
-		i.ChangeDetection = backup.DetectCompare
-	}
+		Status: backup.ImageGood, Consistency: b.image.Consistency, Labels: b.spec.Labels}
 	if b.spec.Lock {
 		i.LockedUntil = backup.LockedUntil(i.ExpiresAt)
 	}

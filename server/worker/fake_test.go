@@ -124,6 +124,7 @@ type fakeVSphere struct {
 	vmsMu sync.Mutex // guards what follows
 	vms   map[string]*fakeVM
 	made  int
+	cbt   fakeTracking
 }
 
 // fakeVM is a VM with its disks and what hangs on it.
@@ -204,10 +205,11 @@ func (f *fakeVSphere) CreateSnapshot(ctx context.Context, d backup.SnapshotDraft
 	for _, disk := range vm.Disks {
 		if disk.Unprotectable == "" {
 			held[disk.Key] = slices.Clone(vm.disks[disk.Key])
-			s.Disks = append(s.Disks, backup.DiskDraft{Key: disk.Key, Label: disk.Label, Capacity: disk.Capacity})
+			s.Disks = append(s.Disks, backup.DiskDraft{Key: disk.Key, Label: disk.Label, Capacity: disk.Capacity, ChangeID: f.cbt.id(), File: disk.File})
 		}
 	}
 	vm.snapshots[d.Name] = held
+	f.cbt.seq++
 	return s, nil
 }
 
@@ -272,7 +274,14 @@ func (f *fakeVSphere) ReadDisks(ctx context.Context, s backup.Snapshot, r backup
 		return nil, err
 	}
 	var held map[int32][]byte
-	f.with(s.MOID, func(vm *fakeVM) { held = vm.snapshots[s.Name] })
+	var areas bool
+	f.with(s.MOID, func(vm *fakeVM) { held, areas = vm.snapshots[s.Name], f.cbt.areas })
+	switch {
+	case areas && r.Areas:
+		return fakeAreas{&fakeSource{f, held}}, nil
+	case r.OnlyAreas:
+		return nil, backup.ErrNoAreas
+	}
 	return &fakeSource{f, held}, nil
 }
 

@@ -167,7 +167,8 @@ func (d *fakeDiskWriter) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (d *fakeDiskWriter) Close(ctx context.Context) (backup.ImageDisk, error) {
-	return backup.ImageDisk{Key: d.d.Key, Label: d.d.Label, Capacity: d.d.Capacity, Stored: d.d.Capacity / 2}, d.w.r.pass(ctx, "CloseDisk", d.d.Label)
+	d.differences()
+	return backup.ImageDisk{Key: d.d.Key, Label: d.d.Label, Capacity: d.d.Capacity, Stored: d.d.Capacity / 2, ChangeID: d.d.ChangeID}, d.w.r.pass(ctx, "CloseDisk", d.d.Label)
 }
 
 func (i *fakeImage) Manifest() backup.Manifest { return i.manifest }

@@ -149,6 +149,7 @@ func TestWhatWantsAnotherImageMakesItsOwn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t)
+			h.trackAll()
 			h.keep("daily", everyDay, 7)
 			h.keep("weekly", everyWeek, 14, change)
 			h.start(quick)

@@ -64,7 +64,12 @@ type Config struct {
 	// CopyCheckpoint is how much of a copy an attempt that is killed may have
 	// sent in vain; default 4 GiB.
 	CopyCheckpoint int64
-	Backoff        time.Duration // before the second try of a failed job, doubled for each further one; default 15 s
+	// CompareBudget is how many bytes a day disks are read in full that need not
+	// be yet; 0 = no limit. At 35 days they are read whatever it says.
+	CompareBudget int64
+	// OnDistrust is told why a disk's changes were not taken from vSphere; nil = nobody counts.
+	OnDistrust func(backup.DoubtReason)
+	Backoff    time.Duration // before the second try of a failed job, doubled for each further one; default 15 s
 }
 
 func (c Config) defaulted() Config {
