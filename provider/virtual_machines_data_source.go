@@ -29,6 +29,7 @@ type virtualMachinesModel struct {
 	Folder          types.String `tfsdk:"folder"`
 	Tags            types.Set    `tfsdk:"tags"`
 	IncludeGone     types.Bool   `tfsdk:"include_gone"`
+	Unprotectable   types.Bool   `tfsdk:"unprotectable"`
 	IDs             types.List   `tfsdk:"ids"`
 	VirtualMachines types.List   `tfsdk:"virtual_machines"`
 }
@@ -53,6 +54,8 @@ type virtualMachineModel struct {
 	Warnings          types.List   `tfsdk:"warnings"`
 	GoneAt            types.String `tfsdk:"gone_at"`
 	InventorySyncedAt types.String `tfsdk:"inventory_synced_at"`
+
+	UnprotectableReason types.String `tfsdk:"unprotectable_reason"`
 }
 
 func (virtualMachineModel) types() map[string]attr.Type {
@@ -84,18 +87,19 @@ func (vmDiskModel) types() map[string]attr.Type {
 
 // virtualMachineTexts are the attributes of a machine that are plain text.
 var virtualMachineTexts = map[string]string{
-	"id":                  "Id of the machine on the Kura server.",
-	"vcenter_id":          "Id of its vcenter.",
-	"instance_uuid":       "Instance UUID.",
-	"bios_uuid":           "BIOS UUID.",
-	"moid":                "Managed object id, such as `vm-42`.",
-	"name":                "Name.",
-	"folder":              "Inventory path of its folder.",
-	"resource_pool":       "Inventory path of its resource pool.",
-	"host":                "ESXi host.",
-	"power_state":         "`on`, `off` or `suspended`.",
-	"gone_at":             "When it left the inventory, RFC 3339.",
-	"inventory_synced_at": "When its vcenter's inventory was last read, RFC 3339.",
+	"id":                   "Id of the machine on the Kura server.",
+	"vcenter_id":           "Id of its vcenter.",
+	"instance_uuid":        "Instance UUID.",
+	"bios_uuid":            "BIOS UUID.",
+	"moid":                 "Managed object id, such as `vm-42`.",
+	"name":                 "Name.",
+	"folder":               "Inventory path of its folder.",
+	"resource_pool":        "Inventory path of its resource pool.",
+	"host":                 "ESXi host.",
+	"power_state":          "`on`, `off` or `suspended`.",
+	"unprotectable_reason": "Why no backup of it can be made at all; null = one can, at least of some disks.",
+	"gone_at":              "When it left the inventory, RFC 3339.",
+	"inventory_synced_at":  "When its vcenter's inventory was last read, RFC 3339.",
 }
 
 func (d *virtualMachinesDataSource) Metadata(_ context.Context, _ datasource.MetadataRequest, resp *datasource.MetadataResponse) {
@@ -122,8 +126,9 @@ func (d *virtualMachinesDataSource) Schema(_ context.Context, _ datasource.Schem
 					"name":     schema.StringAttribute{Required: true, MarkdownDescription: "Name of the tag."},
 				}},
 			},
-			"include_gone": schema.BoolAttribute{Optional: true, MarkdownDescription: "Also machines that have left the inventory. Default `false`."},
-			"ids":          schema.ListAttribute{Computed: true, ElementType: types.StringType, MarkdownDescription: "Ids of the machines, in the order of `virtual_machines`."},
+			"unprotectable": schema.BoolAttribute{Optional: true, MarkdownDescription: "Only machines of which something cannot be backed up. Default `false`."},
+			"include_gone":  schema.BoolAttribute{Optional: true, MarkdownDescription: "Also machines that have left the inventory. Default `false`."},
+			"ids":           schema.ListAttribute{Computed: true, ElementType: types.StringType, MarkdownDescription: "Ids of the machines, in the order of `virtual_machines`."},
 			"virtual_machines": schema.ListNestedAttribute{
 				Computed: true, MarkdownDescription: "The machines.",
 				NestedObject: schema.NestedAttributeObject{Attributes: virtualMachineAttributes()},
@@ -141,14 +146,14 @@ func virtualMachineAttributes() map[string]schema.Attribute {
 		"cpus":       schema.Int64Attribute{Computed: true, MarkdownDescription: "Virtual CPUs."},
 		"memory":     schema.Int64Attribute{Computed: true, MarkdownDescription: "Bytes of memory."},
 		"datastores": schema.ListAttribute{Computed: true, ElementType: types.StringType, MarkdownDescription: "Names of its datastores."},
-		"warnings":   schema.ListAttribute{Computed: true, ElementType: types.StringType, MarkdownDescription: "Why it, or a part of it, cannot be protected."},
+		"warnings":   schema.ListAttribute{Computed: true, ElementType: types.StringType, MarkdownDescription: "Why it, or a part of it, cannot be protected, and what else to know."},
 		"disks": schema.ListNestedAttribute{
 			Computed: true, MarkdownDescription: "Its disks.",
 			NestedObject: schema.NestedAttributeObject{Attributes: map[string]schema.Attribute{
 				"key":      schema.Int64Attribute{Computed: true, MarkdownDescription: "Device key."},
 				"label":    text("Label, such as `Hard disk 1`."),
 				"capacity": schema.Int64Attribute{Computed: true, MarkdownDescription: "Bytes."},
-				"file":     text("Its file."), "unprotectable_reason": text("Why vSphere cannot snapshot it."),
+				"file":     text("Its file."), "unprotectable_reason": text("Why it cannot be backed up."),
 			}},
 		},
 		"tags": schema.SetNestedAttribute{
@@ -168,7 +173,7 @@ func (d *virtualMachinesDataSource) Read(ctx context.Context, req datasource.Rea
 	if resp.Diagnostics.HasError() || !d.ready(&resp.Diagnostics) {
 		return
 	}
-	p := api.ListVirtualMachinesParams{VCenterID: m.VCenterID.ValueString(), Name: m.Name.ValueString(), IncludeGone: m.IncludeGone.ValueBool(), Limit: 1000}
+	p := api.ListVirtualMachinesParams{VCenterID: m.VCenterID.ValueString(), Name: m.Name.ValueString(), IncludeGone: m.IncludeGone.ValueBool(), Unprotectable: m.Unprotectable.ValueBool(), Limit: 1000}
 	for _, t := range tagsOf(ctx, m.Tags, &resp.Diagnostics) {
 		p.Tag = append(p.Tag, t.Category+":"+t.Name)
 	}
@@ -229,6 +234,6 @@ func virtualMachineOf(ctx context.Context, vm api.VirtualMachine, diags *diag.Di
 		PowerState: types.StringValue(string(vm.PowerState)), Template: types.BoolValue(vm.Template),
 		CPUs: types.Int64Value(int64(vm.CPUs)), Memory: types.Int64Value(vm.Memory), Disks: rows(ctx, disks, diags),
 		Datastores: texts(vm.Datastores), Warnings: texts(vm.Warnings), Tags: keepObjects(ctx, none, tagModels(vm.Tags), diags),
-		GoneAt: instant(vm.GoneAt), InventorySyncedAt: instant(vm.InventorySyncedAt),
+		UnprotectableReason: text(vm.UnprotectableReason), GoneAt: instant(vm.GoneAt), InventorySyncedAt: instant(vm.InventorySyncedAt),
 	}
 }

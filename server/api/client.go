@@ -109,7 +109,7 @@ func absent(name, value string) bool {
 	switch name {
 	case "limit", "count":
 		return value == "0"
-	case "active", "enabled", "include_gone", "who":
+	case "active", "enabled", "include_gone", "unprotectable", "since_last_run", "who":
 		return value == "false"
 	case "from", "to", "created_after", "created_before":
 		return value == time.Time{}.Format(time.RFC3339)

@@ -3,6 +3,8 @@ package backup
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // Protection is what a schedule's choice of disks can do for a VM.
@@ -48,6 +50,7 @@ func protectionWarnings(ctx context.Context, tx Tx, s Schedule) ([]string, error
 	if err != nil {
 		return nil, err
 	}
+	slices.SortStableFunc(vms, func(a, b VirtualMachine) int { return strings.Compare(a.Name, b.Name) })
 	var whole, part []string
 	for _, vm := range vms {
 		if vm.Gone() {

@@ -43,10 +43,6 @@ func TestAPlanNamesWhatItsScheduleCouldNotProtect(t *testing.T) {
 	check(s)
 	s.Disks = backup.DiskChoice{IncludeLabels: []string{"Hard disk 7"}}
 	check(s, `"vm01" (include_labels and exclude_labels choose none of its 1 disks)`)
-	s.Disks = backup.DiskChoice{}
-	h.leave(vms[1])
-	s.VMID = vms[1].ID
-	check(s)
 }
 
 func TestAScheduleThatWasStoredStillWarnsOfWhatItCannotProtect(t *testing.T) {

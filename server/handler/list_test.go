@@ -60,6 +60,22 @@ func TestVirtualMachinesAreListedWholeHoweverSmallThePages(t *testing.T) {
 	}
 }
 
+// seed:N68 seed:A8
+func TestWhatCannotBeProtectedIsListedAloneWithItsReasons(t *testing.T) {
+	r := newRig(t)
+	r.vms[1].Unprotectable = "it is a template"
+	r.vms[3].Disks[0].Unprotectable = "it is independent"
+	r.must(r.db.Update(t.Context(), func(tx backup.Tx) error { return tx.SaveMachines(t.Context(), r.vms) }))
+	if diff := cmp.Diff([]string{"vm02", "vm04"}, r.names(api.ListVirtualMachinesParams{Unprotectable: true, Limit: 1})); diff != "" {
+		t.Errorf("VMs that cannot be protected (-want +got):\n%s", diff)
+	}
+	vm := into[api.VirtualMachine](r, r.do(call{method: "GET", path: "/v1/virtual-machines/" + r.vms[1].ID, role: auth.Viewer}), 200)
+	disk := into[api.VirtualMachine](r, r.do(call{method: "GET", path: "/v1/virtual-machines/" + r.vms[3].ID, role: auth.Viewer}), 200)
+	if vm.UnprotectableReason != "it is a template" || disk.UnprotectableReason != "" || disk.Disks[0].UnprotectableReason != "it is independent" {
+		t.Errorf("reasons are %q, %q and %q of the disk", vm.UnprotectableReason, disk.UnprotectableReason, disk.Disks[0].UnprotectableReason)
+	}
+}
+
 // seed:W12 seed:W14
 func TestAGroupTellsItsMembersAsTheyAreNow(t *testing.T) {
 	r := newRig(t)

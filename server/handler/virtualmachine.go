@@ -22,8 +22,8 @@ func machineOut(vm backup.VirtualMachine, synced time.Time) api.VirtualMachine {
 		}),
 		Datastores: append([]string{}, vm.Datastores...),
 		Tags:       each(vm.Tags, func(t backup.Tag) api.Tag { return api.Tag(t) }),
-		Warnings:   append([]string{}, vm.Warnings...),
-		SeenAt:     utc(vm.SeenAt), GoneAt: utc(vm.GoneAt), InventorySyncedAt: utc(synced),
+		Warnings:   append([]string{}, vm.Warnings...), UnprotectableReason: vm.Unprotectable,
+		SeenAt: utc(vm.SeenAt), GoneAt: utc(vm.GoneAt), InventorySyncedAt: utc(synced),
 	}
 }
 
@@ -51,11 +51,11 @@ func (h *handler) ListVirtualMachines(ctx context.Context, q api.ListVirtualMach
 	var out api.VirtualMachineListOKJSONResponse
 	err := h.Store.View(ctx, func(tx backup.Tx) (err error) {
 		var vms []backup.VirtualMachine
-		for { // on to the first page that holds a VM with the tags
+		for { // on to the first page that holds a VM that is so
 			if vms, out.NextCursor, err = tx.Machines(ctx, f); err != nil {
 				return err
 			}
-			vms = slices.DeleteFunc(vms, func(vm backup.VirtualMachine) bool { return !tagged(vm, p.Tag) })
+			vms = slices.DeleteFunc(vms, func(vm backup.VirtualMachine) bool { return !tagged(vm, p.Tag) || p.Unprotectable && vm.Protected() })
 			if len(vms) > 0 || out.NextCursor == "" {
 				break
 			}

@@ -84,8 +84,8 @@ func TestAGroupIsListedWithWhatItSelectsAndItsMembers(t *testing.T) {
 	f.kura("group", "list").want(t, 0, `NAME  LISTED  SELECTS                                     ID
 gold  0       tags backup:gold; folder /DC0/vm and below  `+groupA+`
 `, "")
-	f.kura("group", "members", "gold").want(t, 0, `NAME  POWER  DISKS  SIZE      TAGS         FOLDER        ID
-erp   on     1      64.0 GiB  backup:gold  /DC0/vm/prod  `+vmA+`
+	f.kura("group", "members", "gold").want(t, 0, `NAME  POWER  DISKS  SIZE      TAGS         FOLDER        CANNOT BE BACKED UP  ID
+erp   on     1      64.0 GiB  backup:gold  /DC0/vm/prod  -                    `+vmA+`
 `, "")
 }
 

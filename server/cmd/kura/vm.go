@@ -50,11 +50,13 @@ type vmList struct {
 	VCenter string   `name:"vcenter" as:"NAME" help:"Only those of this vcenter."`
 	Tag     []string `as:"CATEGORY:NAME" sep:"none" help:"Only those that carry this vSphere tag; repeated, all must be carried."`
 	Gone    bool     `help:"Also those that have left the inventory."`
+
+	Unprotectable bool `help:"Only those of which something cannot be backed up."`
 }
 
 // Help is shown below the command's first line.
 func (*vmList) Help() string {
-	return examples("kura vm list --tag backup:gold", "kura vm list --vcenter tokyo -o json")
+	return examples("kura vm list --tag backup:gold", "kura vm list --unprotectable", "kura vm list --vcenter tokyo -o json")
 }
 
 // Run lists virtual machines.
@@ -68,7 +70,7 @@ func (l *vmList) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	items, err := collect(0, func(cursor string) (answer, error) {
-		return c.ListVirtualMachinesWithResponse(ctx, &api.ListVirtualMachinesParams{VCenterID: vcenter, Tag: l.Tag, IncludeGone: l.Gone, Limit: pageSize, Cursor: cursor})
+		return c.ListVirtualMachinesWithResponse(ctx, &api.ListVirtualMachinesParams{VCenterID: vcenter, Tag: l.Tag, IncludeGone: l.Gone, Unprotectable: l.Unprotectable, Limit: pageSize, Cursor: cursor})
 	})
 	if err != nil {
 		return err
@@ -77,13 +79,27 @@ func (l *vmList) Run(ctx context.Context, s *session) error {
 }
 
 func showVMs(s *session, items []json.RawMessage) error {
-	return showAll(s, "virtual machines", items, []string{"NAME", "POWER", "DISKS", "SIZE", "TAGS", "FOLDER", "ID"}, func(v api.VirtualMachine) []string {
+	return showAll(s, "virtual machines", items, []string{"NAME", "POWER", "DISKS", "SIZE", "TAGS", "FOLDER", "CANNOT BE BACKED UP", "ID"}, func(v api.VirtualMachine) []string {
 		power := string(v.PowerState)
 		if !v.GoneAt.IsZero() {
 			power = "gone"
 		}
-		return []string{v.Name, power, strconv.Itoa(len(v.Disks)), size(capacity(v)), tags(v.Tags), v.Folder, v.ID}
+		return []string{v.Name, power, strconv.Itoa(len(v.Disks)), size(capacity(v)), tags(v.Tags), v.Folder, unable(v), v.ID}
 	})
+}
+
+// unable says in a few words what of the VM cannot be backed up.
+func unable(v api.VirtualMachine) string {
+	if v.UnprotectableReason != "" {
+		return "all of it"
+	}
+	var disks []string
+	for _, d := range v.Disks {
+		if d.UnprotectableReason != "" {
+			disks = append(disks, d.Label)
+		}
+	}
+	return strings.Join(disks, ", ")
 }
 
 func capacity(v api.VirtualMachine) (sum int64) {
@@ -139,6 +155,7 @@ func vmRecord(v api.VirtualMachine) (r record) {
 	r.add("host", v.Host)
 	r.add("datastores", strings.Join(v.Datastores, ", "))
 	r.add("tags", tags(v.Tags))
+	r.add("cannot be backed up", v.UnprotectableReason)
 	r.add("seen", when(v.SeenAt))
 	r.add("gone since", when(v.GoneAt))
 	r.add("inventory of", when(v.InventorySyncedAt))

@@ -20,12 +20,28 @@ func TestVirtualMachinesAreListedInColumnsWhateverTheirNames(t *testing.T) {
 	f.on("GET /v1/virtual-machines",
 		ok(`{"items":[`+aVM(vmA, "erp")+`,`+aVM(vmB, "蔵🚚")+`],"next_cursor":"p2"}`))
 	f.on("GET /v1/virtual-machines?cursor=p2", items(aVM(vmA, "nul\x00 red\x1b[31m \u202eback\n"), aVM(vmB, `é`)))
-	f.kura("vm", "list").want(t, 0, `NAME                                POWER  DISKS  SIZE      TAGS         FOLDER        ID
-erp                                 on     1      64.0 GiB  backup:gold  /DC0/vm/prod  `+vmA+`
-nul\x00 red\x1b[31m \u202eback\x0a  on     1      64.0 GiB  backup:gold  /DC0/vm/prod  `+vmA+`
-é                                   on     1      64.0 GiB  backup:gold  /DC0/vm/prod  `+vmB+`
-蔵🚚                                on     1      64.0 GiB  backup:gold  /DC0/vm/prod  `+vmB+`
+	f.kura("vm", "list").want(t, 0, `NAME                                POWER  DISKS  SIZE      TAGS         FOLDER        CANNOT BE BACKED UP  ID
+erp                                 on     1      64.0 GiB  backup:gold  /DC0/vm/prod  -                    `+vmA+`
+nul\x00 red\x1b[31m \u202eback\x0a  on     1      64.0 GiB  backup:gold  /DC0/vm/prod  -                    `+vmA+`
+é                                   on     1      64.0 GiB  backup:gold  /DC0/vm/prod  -                    `+vmB+`
+蔵🚚                                on     1      64.0 GiB  backup:gold  /DC0/vm/prod  -                    `+vmB+`
 `, "")
+}
+
+// seed:A8
+func TestWhatCannotBeBackedUpIsListedAndShownWithItsReason(t *testing.T) {
+	f := newFake(t)
+	disk := strings.Replace(aVM(vmA, "erp"), `erp.vmdk"`, `erp.vmdk","unprotectable_reason":"it is independent"`, 1)
+	all := strings.Replace(aVM(vmB, "ft"), `"tags":`, `"unprotectable_reason":"it is protected by Fault Tolerance","tags":`, 1)
+	f.on("GET /v1/virtual-machines?unprotectable=true", items(disk, all))
+	f.on("GET /v1/virtual-machines/"+vmB, ok(all))
+	r := f.kura("vm", "list", "--unprotectable")
+	if r.status != 0 || !strings.Contains(r.out, "/DC0/vm/prod  Hard disk 1          "+vmA) || !strings.Contains(r.out, "/DC0/vm/prod  all of it            "+vmB) {
+		t.Errorf("status %d, stdout\n%s", r.status, r.out)
+	}
+	if r := f.kura("vm", "show", vmB); r.status != 0 || !strings.Contains(r.out, "cannot be backed up:  it is protected by Fault Tolerance") {
+		t.Errorf("status %d, stdout\n%s", r.status, r.out)
+	}
 }
 
 func TestAListAsJSONHoldsAllPagesAsTheServerToldThem(t *testing.T) {
