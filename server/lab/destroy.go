@@ -50,6 +50,7 @@ func (l *Lab) forgetVM(ctx *simulator.Context, vm ref) {
 		l.mu.Unlock()
 		ctx.Map.Remove(ctx, s.ref)
 	}
+	l.lend(vm, nil)
 	l.stopWriters(func(w ref) bool { return w == vm })
 	l.untag(vm)
 }

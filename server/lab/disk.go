@@ -142,8 +142,11 @@ func (l *link) readBlock(block int64, p []byte, off int64) error {
 	return nil
 }
 
-// WriteAt writes to l, which must not be frozen.
-func (l *link) WriteAt(p []byte, off int64) (int, error) {
+// WriteAt is a write of the VM whose disk l is; l must not be frozen.
+func (l *link) WriteAt(p []byte, off int64) (int, error) { return l.writeAt(p, off, !l.aside) }
+
+// writeAt writes to l, past changed block tracking where that is not tracked.
+func (l *link) writeAt(p []byte, off int64, tracked bool) (int, error) {
 	d := l.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -156,6 +159,9 @@ func (l *link) WriteAt(p []byte, off int64) (int, error) {
 	for done := 0; done < len(p); {
 		at := off + int64(done)
 		k := min(int((at/blockSize+1)*blockSize-at), len(p)-done)
+		if tracked {
+			d.changes.note(at / blockSize)
+		}
 		if err := l.writeBlock(at/blockSize, p[done:done+k], at%blockSize); err != nil {
 			return done, err
 		}
@@ -165,9 +171,6 @@ func (l *link) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (l *link) writeBlock(block int64, p []byte, off int64) error {
-	if !l.aside {
-		l.disk.changes.note(block)
-	}
 	whole := off == 0 && int64(len(p)) == min(blockSize, l.disk.capacity-block*blockSize)
 	if whole && vmdk.IsZero(p) {
 		l.own(block, zeroed)

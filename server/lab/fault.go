@@ -60,12 +60,19 @@ func Faults() []FaultKind {
 		}},
 		{Name: "consolidate_fail", Help: "disks cannot be consolidated: a file is locked", at: atTask, only: []string{"ConsolidateVMDisks_Task"}, fault: func() types.BaseMethodFault { return &types.FileLocked{} }},
 		{Name: "datastore_full", Help: "a snapshot, an import, a new disk or an upload finds the datastore full", at: atTask, only: writes, fault: func() types.BaseMethodFault { return &types.NoDiskSpace{Datastore: "full"} }},
+		{Name: "hotadd_fail", Help: "a disk that exists cannot be attached to a VM: its file is locked", at: atTask, only: []string{"ReconfigVM_Task"},
+			when: func(a asked) bool { return a.attach }, fault: func() types.BaseMethodFault { return &types.FileLocked{} }},
 		{Name: "permission_denied", Help: "a call (of method, of vm) is refused for a missing privilege", at: atCall, fault: func() types.BaseMethodFault { return &types.NoPermission{PrivilegeId: "Lab.Denied"} }},
 		{Name: "cbt_fault", Help: "QueryChangedDiskAreas fails", at: atCall, only: []string{"QueryChangedDiskAreas"}, fault: func() types.BaseMethodFault { return &types.FileFault{File: "disk-ctk.vmdk"} }},
 		{Name: "session_expire", Help: "all sessions end", at: atRequest},
 		{Name: "http_503", Help: "an HTTP request is answered with 503", at: atRequest},
 		{Name: "consolidation_needed", Help: "the removal of a snapshot succeeds but leaves its delta files behind", at: atPlace},
 		{Name: "cbt_reset", Help: "changed block tracking is reset at the next snapshot, as after a crash of the host", at: atPlace},
+		{Name: "cbt_revert", Help: "a revert to a snapshot leaves changed block tracking as it was", at: atPlace},
+		{Name: "cbt_empty", Help: "QueryChangedDiskAreas answers with an empty page before the first changed block, and with the others after it", at: atPlace},
+		{Name: "cbt_beyond", Help: "QueryChangedDiskAreas names an area behind the end of the disk", at: atPlace},
+		{Name: "cbt_unordered", Help: "QueryChangedDiskAreas names the areas from the last to the first", at: atPlace},
+		{Name: "cbt_stuck", Help: "QueryChangedDiskAreas answers with a page of no length", at: atPlace},
 		{Name: "cbt_wrong", Help: "QueryChangedDiskAreas leaves out every second changed block", at: atPlace},
 		{Name: "cbt_truncate", Help: "QueryChangedDiskAreas answers in pages of one area", at: atPlace},
 		{Name: "stream_stall", Help: "an export or an upload stands still for delay after so many bytes", at: atPlace},
@@ -73,6 +80,9 @@ func Faults() []FaultKind {
 		{Name: "export_corrupt", Help: "a byte of an export is changed on its way, at offset after", at: atPlace},
 		{Name: "export_short", Help: "an export ends early and cleanly, after so many bytes", at: atPlace},
 		{Name: "upload_cut", Help: "the connection of an upload breaks after so many bytes", at: atPlace},
+		{Name: "device_slow", Help: "an attached disk does not show up in its guest for so many looks (count)", at: atPlace},
+		{Name: "device_missing", Help: "an attached disk does not show up in its guest", at: atPlace},
+		{Name: "device_fail", Help: "a read of an attached disk fails, after so many that go well", at: atPlace},
 		{Name: "lease_expire", Help: "a lease times out after so many bytes", at: atPlace},
 	}
 }
@@ -83,6 +93,7 @@ type asked struct {
 	vm      ref
 	name    string // of the VM
 	quiesce bool
+	attach  bool
 }
 
 // armed is a fault that waits.

@@ -31,6 +31,7 @@ type VM struct {
 	ref    ref
 	parent *ref
 	vmx    string
+	uuid   string // BIOS
 }
 
 // Disk is a virtual disk of a VM.
@@ -40,6 +41,8 @@ type Disk struct {
 	Capacity int64  `json:"capacity"`
 	File     string `json:"file"`
 	SHA256   string `json:"sha256,omitempty"`
+
+	uuid string // as the guest sees it
 }
 
 // index follows the inventory, so that the lab finds VMs without taking
@@ -125,9 +128,10 @@ func (x *index) note(vm *mo.VirtualMachine) {
 	if vm.Config != nil {
 		v.InstanceUUID = vm.Config.InstanceUuid
 		v.vmx = vm.Config.Files.VmPathName
+		v.uuid = vm.Config.Uuid
 		for _, d := range vm.Config.Hardware.Device {
 			if disk, b := diskOf(d); b != nil {
-				v.Disks = append(v.Disks, Disk{Key: disk.Key, Label: labelOf(disk), Capacity: disk.CapacityInBytes, File: b.FileName})
+				v.Disks = append(v.Disks, Disk{Key: disk.Key, Label: labelOf(disk), Capacity: disk.CapacityInBytes, File: b.FileName, uuid: b.Uuid})
 			}
 		}
 	}

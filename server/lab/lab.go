@@ -122,6 +122,11 @@ type Lab struct {
 	snapshots map[ref]*snapshot
 	writers   map[*writer]struct{}
 
+	loaning sync.Mutex             // guards loans
+	loans   map[ref]map[int32]loan // by VM and device key
+
+	deviceRead, deviceWritten atomic.Int64
+
 	busy    sync.RWMutex // see alone
 	filing  sync.Mutex   // one file is moved, copied or deleted at a time
 	goldTag string
@@ -140,7 +145,7 @@ func New(c Config) (*Lab, error) {
 	c = c.withDefaults()
 	l := &Lab{
 		config: c, log: c.Logger, index: newIndex(), faults: faults{kinds: Faults()},
-		snapshots: map[ref]*snapshot{}, writers: map[*writer]struct{}{}, closing: make(chan struct{}),
+		snapshots: map[ref]*snapshot{}, loans: map[ref]map[int32]loan{}, writers: map[*writer]struct{}{}, closing: make(chan struct{}),
 	}
 	if err := l.build(); err != nil {
 		return nil, errors.Join(err, l.Close())

@@ -123,7 +123,7 @@ func (l *Lab) prune(of *link) {
 		}
 		of.disk.mu.RUnlock()
 		for _, k := range ends {
-			if _, used := l.index.owner(l.store.pathOf(k)); !used && !l.holds(k) {
+			if _, used := l.index.owner(l.store.pathOf(k)); !used && !l.holds(k) && !l.onLoan(k) {
 				l.store.erase(k)
 				again = true
 			}

@@ -91,7 +91,10 @@ func isFileDisk(d types.BaseVirtualDevice) bool {
 }
 
 func (l *Lab) reconfigure(ctx *simulator.Context, q *types.ReconfigVM_Task) ref {
-	return l.start(ctx, l.vmJob(ctx, q.This, "ReconfigVM_Task", "reconfigVm", func(vm *simulator.VirtualMachine) (types.AnyType, types.BaseMethodFault) {
+	j := l.vmJob(ctx, q.This, "ReconfigVM_Task", "reconfigVm", func(vm *simulator.VirtualMachine) (types.AnyType, types.BaseMethodFault) {
+		if q.Spec.ChangeVersion != "" && q.Spec.ChangeVersion != vm.Config.ChangeVersion {
+			return nil, &types.ConcurrentAccess{}
+		}
 		if fault := l.checkDevices(q.Spec.DeviceChange); fault != nil {
 			return nil, fault
 		}
@@ -109,9 +112,12 @@ func (l *Lab) reconfigure(ctx *simulator.Context, q *types.ReconfigVM_Task) ref 
 		if fault := l.afterDisks(ctx, vm); fault != nil {
 			return nil, fault
 		}
+		l.lend(vm.Self, vm.Config.Hardware.Device)
 		l.eraseChains(gone)
 		return result, nil
-	}))
+	})
+	j.asked.attach = attaches(q.Spec.DeviceChange)
+	return l.start(ctx, j)
 }
 
 // destroyedBy lists the disk chains that a change deletes along with their device.
@@ -184,7 +190,7 @@ func (l *Lab) afterDisks(ctx *simulator.Context, vm *simulator.VirtualMachine) t
 			}
 		}
 		k.disk.mu.Lock()
-		k.disk.capacity = max(k.disk.capacity, d.CapacityInBytes)
+		k.disk.grow(d.CapacityInBytes)
 		if k.uuid == "" {
 			k.uuid = newDiskUUID()
 		}

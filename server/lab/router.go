@@ -46,6 +46,7 @@ var routed = map[string][]string{
 	},
 	"FileManager": {"MoveDatastoreFile_Task", "DeleteDatastoreFile_Task"},
 	"Datastore":   {"RefreshDatastore"},
+	"SearchIndex": {"FindAllByUuid"},
 }
 
 // handle sees every call before vcsim does.

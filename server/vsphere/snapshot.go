@@ -130,6 +130,10 @@ func (s *Session) snapshot(ctx context.Context, moid string, t types.VirtualMach
 	if snap.Config, err = json.Marshal(config); err != nil {
 		return backup.Snapshot{}, fmt.Errorf("encode the configuration of %s: %w", moid, err)
 	}
+	doubt, err := s.doubts(ctx, vm, t.Snapshot)
+	if err != nil {
+		return backup.Snapshot{}, err
+	}
 	for _, d := range held.Config.Hardware.Device {
 		disk, ok := d.(*types.VirtualDisk)
 		if !ok || slices.ContainsFunc(m.Disks, func(d backup.VMDisk) bool { return d.Key == disk.Key && d.Unprotectable != "" }) {
@@ -138,6 +142,7 @@ func (s *Session) snapshot(ctx context.Context, moid string, t types.VirtualMach
 		uuid, changeID := backing(disk)
 		snap.Disks = append(snap.Disks, backup.DiskDraft{
 			Key: disk.Key, Label: label(disk), Capacity: capacity(disk), UUID: uuid, ChangeID: changeID,
+			File: fileOf(disk), Doubt: doubt(disk),
 		})
 	}
 	return snap, nil
@@ -165,7 +170,10 @@ func (s *Session) RemoveSnapshot(ctx context.Context, moid, name string) error {
 
 // removeWithin is RemoveSnapshot that waits for so long for what blocks it.
 func (s *Session) removeWithin(ctx context.Context, moid, name string, patience time.Duration) error {
-	err := s.removeSnapshots(ctx, moid, name, patience)
+	err := s.detachOf(ctx, name)
+	if err == nil {
+		err = s.removeSnapshots(ctx, moid, name, patience)
+	}
 	err = s.problem(fmt.Sprintf("remove the snapshot %s of the VM %s", name, moid), err)
 	if backup.CodeOf(err) == backup.VMGone {
 		return nil

@@ -22,9 +22,10 @@ type broom struct {
 	installation string
 	alive        func(job string, attempt int) bool
 
-	mu    sync.Mutex // guards lines and errs
+	mu    sync.Mutex // guards what follows
 	lines []string
 	errs  []error
+	held  map[string]bool // markers of which disks are still attached somewhere
 }
 
 // dead says whether name is the marker of a job of this installation that does not run.
@@ -51,16 +52,20 @@ func (s *Session) Sweep(ctx context.Context, installation string, alive func(job
 		return nil, s.problem("look for what was left behind", err)
 	}
 	b := &broom{installation: installation, alive: alive}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(sweepers)
-	for _, vm := range vms {
-		g.Go(func() error {
-			s.sweep(ctx, b, vm)
-			return ctx.Err()
-		})
-	}
-	if err := g.Wait(); err != nil {
-		b.errs = append(b.errs, err)
+	// What is attached elsewhere is detached first: a snapshot must not go from under it.
+	for _, what := range []func(context.Context, *broom, suspect){s.sweepAttached, s.sweep} {
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(sweepers)
+		for _, vm := range vms {
+			g.Go(func() error {
+				what(ctx, b, vm)
+				return ctx.Err()
+			})
+		}
+		if err := g.Wait(); err != nil {
+			b.errs = append(b.errs, err)
+			break
+		}
 	}
 	slices.Sort(b.lines)
 	return b.lines, s.problem("remove what was left behind", errors.Join(b.errs...))
@@ -73,14 +78,15 @@ type suspect struct {
 	snapshots []string
 	marker    string // in the annotation
 	kept      string // the record of replaced disks
+	attached  string // the record of disks of others that kura has attached to it
 }
 
 // suspects reads all VMs in one call and returns those that carry anything with our prefix.
 func (s *Session) suspects(ctx context.Context) ([]suspect, error) {
-	paths := []string{"name", "snapshot", "config.annotation", `config.extraConfig["` + keptKey + `"]`}
+	paths := []string{"name", "snapshot", "config.annotation", `config.extraConfig["` + keptKey + `"]`, `config.extraConfig["` + attachedKey + `"]`}
 	list, err := s.survey(ctx, []string{"VirtualMachine"}, []types.PropertySpec{{Type: "VirtualMachine", PathSet: paths}})
 	if _, unknown := faultOf[*types.InvalidProperty](err); unknown {
-		paths[3] = "config.extraConfig" // an endpoint that cannot pick one entry
+		paths = append(paths[:3], "config.extraConfig") // an endpoint that cannot pick one entry
 		list, err = s.survey(ctx, []string{"VirtualMachine"}, []types.PropertySpec{{Type: "VirtualMachine", PathSet: paths}})
 	}
 	if err != nil {
@@ -88,7 +94,7 @@ func (s *Session) suspects(ctx context.Context) ([]suspect, error) {
 	}
 	var out []suspect
 	for _, o := range list {
-		if v := suspectOf(o); len(v.snapshots) > 0 || v.marker != "" || v.kept != "" {
+		if v := suspectOf(o); len(v.snapshots) > 0 || v.marker != "" || v.kept != "" || v.attached != "" {
 			out = append(out, v)
 		}
 	}
@@ -112,18 +118,70 @@ func suspectOf(o types.ObjectContent) suspect {
 				}
 			})
 		case types.OptionValue:
-			v.kept, _ = val.Value.(string)
+			v.option(&val)
 		case types.ArrayOfOptionValue:
-			v.kept = extra(&types.VirtualMachineConfigInfo{ExtraConfig: val.OptionValue}, keptKey)
+			for _, o := range val.OptionValue {
+				v.option(o.GetOptionValue())
+			}
 		}
 	}
 	return v
 }
 
+// option takes an entry of the extra configuration, if it is one of ours.
+func (v *suspect) option(o *types.OptionValue) {
+	text, _ := o.Value.(string)
+	switch o.Key {
+	case keptKey:
+		v.kept = text
+	case attachedKey:
+		v.attached = text
+	}
+}
+
+// sweepAttached detaches from one VM the disks of others that dead jobs had
+// attached to it. Nothing is deleted.
+func (s *Session) sweepAttached(ctx context.Context, b *broom, v suspect) {
+	if v.attached == "" {
+		return
+	}
+	s.seen.add(v.self)
+	list, err := decodeAttached(v.attached)
+	if err != nil {
+		b.note(fmt.Sprintf("disks attached to the VM %q (%s)", v.name, v.self.Value), err)
+	}
+	for _, a := range list {
+		if !b.dead(a.Marker) {
+			continue
+		}
+		err := s.detach(ctx, v.self, func(x attachment) bool { return x.Marker == a.Marker && x.VM == a.VM })
+		if err != nil {
+			b.hold(a.Marker)
+		}
+		b.note(fmt.Sprintf("disks of the VM %s attached to %q (%s) for %s", a.VM, v.name, v.self.Value, a.Marker), err)
+	}
+}
+
+// hold keeps what carries the marker from being removed in this sweep.
+func (b *broom) hold(marker string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.held == nil {
+		b.held = map[string]bool{}
+	}
+	b.held[marker] = true
+}
+
+func (b *broom) holds(marker string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.held[marker]
+}
+
 // sweep removes what is dead on one VM.
 func (s *Session) sweep(ctx context.Context, b *broom, v suspect) {
 	for _, name := range v.snapshots {
-		if b.dead(name) {
+		if b.dead(name) && !b.holds(name) {
 			b.note(fmt.Sprintf("snapshot %s of the VM %q (%s)", name, v.name, v.self.Value), s.removeWithin(ctx, v.self.Value, name, s.config.sweepPatience()))
 		}
 	}

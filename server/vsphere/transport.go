@@ -52,13 +52,16 @@ type device interface {
 
 // directs are the transports of that kind, the best first.
 func (s *Session) directs() []direct {
-	return nil
+	return []direct{hotAdd{s}}
 }
 
 // ReadDisks implements [backup.VSphereSession].
 func (s *Session) ReadDisks(ctx context.Context, snap backup.Snapshot, r backup.ReadDraft) (backup.DiskSource, error) {
 	switch r.Transport {
 	case backup.TransportNFC:
+		if r.OnlyAreas {
+			return nil, backup.ErrNoAreas
+		}
 		return s.readNFC(ctx, snap, r.Keys)
 	case backup.TransportAuto, "":
 	default:
@@ -80,6 +83,9 @@ func (s *Session) ReadDisks(ctx context.Context, snap backup.Snapshot, r backup.
 			return src, err
 		}
 		s.log.WarnContext(ctx, "transport failed, trying another", "transport", string(d.name()), "vm", snap.MOID, "error", err)
+	}
+	if r.OnlyAreas {
+		return nil, backup.ErrNoAreas
 	}
 	return s.readNFC(ctx, snap, r.Keys)
 }

@@ -26,6 +26,13 @@ type Config struct {
 	Retry       time.Duration // first wait before what was blocked is tried again, then doubled; default 2 s
 	GiveUp      time.Duration // how long to try what is blocked; default 10 min
 	KeepDisks   time.Duration // replaced disks of a quick restore are kept for; default 24 h
+
+	ProxyUUID  string        // BIOS UUID of the VM in which this server runs; "" = in none, so there is no hot-add
+	Devices    DeviceOpener  // opens what is attached to that VM; nil = there is no hot-add
+	DeviceWait time.Duration // how long an attached disk may take to show up in that VM; default 1 min
+
+	NBDCommand string        // program that serves one disk over NBD, as docs/dev/transports.md says; "" = there is no nbd
+	NBDStop    time.Duration // how long that program may take to end when it is asked to; default 10 s
 }
 
 func (c Config) defaulted() Config {
@@ -41,6 +48,8 @@ func (c Config) defaulted() Config {
 	or(&c.Retry, 2*time.Second)
 	or(&c.GiveUp, 10*time.Minute)
 	or(&c.KeepDisks, 24*time.Hour)
+	or(&c.DeviceWait, time.Minute)
+	or(&c.NBDStop, 10*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

@@ -1,0 +1,430 @@
+package vsphere_test
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vmware/govmomi"
+	"github.com/vmware/govmomi/property"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/lab"
+	"github.com/kura-backup/terraform-provider-kura/server/vsphere"
+)
+
+// proxyVM is the VM in which kura runs in these tests.
+const proxyVM = "vm03"
+
+// withProxy is a lab in one of whose VMs the session runs.
+func withProxy(t *testing.T, c lab.Config) *rig {
+	t.Helper()
+	l := newLab(t, c)
+	uuid, err := l.MakeProxy(proxyVM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := quick()
+	now := time.Now()
+	config.Now = func() time.Time { return now }
+	config.ProxyUUID, config.DeviceWait = uuid, 5*time.Second
+	config.Devices = opener(l)
+	s, err := connector(t, config).Connect(t.Context(), vcenter(l))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rig{T: t, lab: l, session: s, now: &now}
+}
+
+// opener is the guest of the proxy.
+func opener(l *lab.Lab) vsphere.DeviceOpener {
+	return vsphere.DeviceFunc(func(ctx context.Context, d vsphere.Device) (vsphere.OpenDevice, error) {
+		return l.OpenDevice(ctx, proxyVM, d.UUID, d.Writable)
+	})
+}
+
+func (r *rig) snapshot(vm, job string) backup.Snapshot {
+	r.Helper()
+	snap, err := r.session.CreateSnapshot(r.Context(), r.draft(vm, job))
+	r.ok(err)
+	return snap
+}
+
+func (r *rig) open(snap backup.Snapshot, t backup.Transport) (backup.DiskSource, error) {
+	keys := make([]int32, 0, len(snap.Disks))
+	for _, d := range snap.Disks {
+		keys = append(keys, d.Key)
+	}
+	return r.session.ReadDisks(r.Context(), snap, backup.ReadDraft{Keys: keys, Transport: t, Areas: true})
+}
+
+func areas(list ...backup.Extent) iter.Seq[backup.Extent] { return slices.Values(list) }
+
+// proxyState is what hangs on the proxy, and what it remembers.
+func (r *rig) proxyState() (disks int, record string) {
+	r.Helper()
+	c, err := govmomi.NewClient(r.Context(), r.lab.URL(), true)
+	r.ok(err)
+	defer func() { _ = c.Logout(context.WithoutCancel(r.Context())) }()
+	var vm mo.VirtualMachine
+	ref := types.ManagedObjectReference{Type: "VirtualMachine", Value: r.lab.Moid(proxyVM)}
+	r.ok(property.DefaultCollector(c.Client).RetrieveOne(r.Context(), ref, []string{"config"}, &vm))
+	for _, o := range vm.Config.ExtraConfig {
+		if v := o.GetOptionValue(); v.Key == "kura.attached" {
+			record, _ = v.Value.(string)
+		}
+	}
+	for _, d := range vm.Config.Hardware.Device {
+		if _, ok := d.(*types.VirtualDisk); ok {
+			disks++
+		}
+	}
+	return disks, record
+}
+
+// wantBare fails unless the proxy has nothing of others, and remembers nothing.
+func (r *rig) wantBare(own int) {
+	r.Helper()
+	if disks, record := r.proxyState(); disks != own || record != "" {
+		r.Errorf("the proxy has %d disks and remembers %q, want its own %d and nothing", disks, record, own)
+	}
+}
+
+// seed:N6
+func TestHotAddReadsTheDiskAtTheSnapshotsInstant(t *testing.T) {
+	r := withProxy(t, small())
+	own, _ := r.proxyState()
+	want := map[int32]string{}
+	for _, d := range r.vm("vm02").Disks {
+		want[d.Key] = r.guestSum("vm02", d.Key)
+	}
+	snap := r.snapshot("vm02", "j1")
+	for _, d := range snap.Disks {
+		r.scribble("vm02", d.Key, 7)
+	}
+	src, err := r.open(snap, backup.TransportHotAdd)
+	r.ok(err)
+	if disks, record := r.proxyState(); disks != own+len(snap.Disks) || !strings.Contains(record, snap.Name) {
+		t.Errorf("while it reads, the proxy has %d disks and remembers %q", disks, record)
+	}
+	for _, d := range snap.Disks {
+		c := &canvas{b: make([]byte, d.Capacity)}
+		n, err := src.ReadDisk(t.Context(), d.Key, c)
+		r.ok(err)
+		if n != d.Capacity || sum(c.b) != want[d.Key] {
+			t.Errorf("%s: %d bytes that differ from the disk at the snapshot", d.Label, n)
+		}
+	}
+	if src.Transport() != backup.TransportHotAdd || !src.CanReadAreas() {
+		t.Errorf("transport %s, areas %v", src.Transport(), src.CanReadAreas())
+	}
+	r.ok(src.Close(t.Context()))
+	r.wantBare(own)
+	r.ok(r.session.RemoveSnapshot(t.Context(), snap.MOID, snap.Name))
+	if got := r.vm("vm02").Snapshots; len(got) != 0 {
+		t.Errorf("snapshots left: %v", got)
+	}
+}
+
+func TestHotAddReadsExactlyTheAreasThatAreAskedFor(t *testing.T) {
+	r := withProxy(t, small())
+	snap := r.snapshot("vm01", "j1")
+	d := snap.Disks[0]
+	src, err := r.open(snap, backup.TransportAuto)
+	r.ok(err)
+	defer func() { r.ok(src.Close(t.Context())) }()
+	whole := &canvas{b: make([]byte, d.Capacity)}
+	_, err = src.ReadDisk(t.Context(), d.Key, whole)
+	r.ok(err)
+	list := []backup.Extent{{Off: 0, N: 65536}, {Off: 1<<20 - 65536, N: 3<<20 + 4096}, {Off: d.Capacity - 65536, N: 65536}}
+	before, _ := r.lab.DeviceTraffic()
+	c := &canvas{b: make([]byte, d.Capacity)}
+	n, err := src.ReadAreas(t.Context(), d.Key, areas(list...), c)
+	r.ok(err)
+	after, _ := r.lab.DeviceTraffic()
+	want := make([]byte, d.Capacity)
+	var total int64
+	for _, a := range list {
+		copy(want[a.Off:a.Off+a.N], whole.b[a.Off:a.Off+a.N])
+		total += a.N
+	}
+	if n != total || after-before != total {
+		t.Errorf("read %d bytes, %d from the device, want %d", n, after-before, total)
+	}
+	if sum(c.b) != sum(want) {
+		t.Error("what was read is not what lies in those areas")
+	}
+	for name, bad := range map[string][]backup.Extent{
+		"outside": {{Off: d.Capacity - 512, N: 1024}}, "backwards": {{Off: 4096, N: 512}, {Off: 0, N: 512}},
+	} {
+		if _, err := src.ReadAreas(t.Context(), d.Key, areas(bad...), c); err == nil {
+			t.Errorf("areas %s were read", name)
+		}
+	}
+}
+
+func TestAutoTakesHotAddForAreasAndTheStreamForWholeDisks(t *testing.T) {
+	r := withProxy(t, small())
+	for vm, want := range map[string][2]backup.Transport{
+		"vm01":  {backup.TransportHotAdd, backup.TransportNFC},
+		proxyVM: {backup.TransportNFC, backup.TransportNFC}, // kura's own VM is never its own target
+	} {
+		snap := r.snapshot(vm, "j1")
+		for i, areas := range []bool{true, false} {
+			src, err := r.session.ReadDisks(t.Context(), snap, backup.ReadDraft{Keys: []int32{snap.Disks[0].Key}, Areas: areas})
+			r.ok(err)
+			if src.Transport() != want[i] {
+				t.Errorf("%s, areas %v: %s, want %s", vm, areas, src.Transport(), want[i])
+			}
+			r.ok(src.Close(t.Context()))
+		}
+		r.ok(r.session.RemoveSnapshot(t.Context(), snap.MOID, snap.Name))
+	}
+}
+
+func TestAHotAddThatCannotBeHadSaysWhatIsMissing(t *testing.T) {
+	l := newLab(t, small())
+	uuid, err := l.MakeProxy(proxyVM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := l.VM("vm04")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = other
+	for name, c := range map[string]struct {
+		change func(*vsphere.Config)
+		want   string
+	}{
+		"no opener":  {func(c *vsphere.Config) { c.Devices = nil }, "cannot open the disks"},
+		"no uuid":    {func(c *vsphere.Config) { c.ProxyUUID = "" }, "proxy_uuid"},
+		"elsewhere":  {func(c *vsphere.Config) { c.ProxyUUID = "00000000-0000-0000-0000-000000000001" }, "No VM of"},
+		"uuids hide": {func(c *vsphere.Config) { c.ProxyUUID = biosUUID(t, l, "vm04") }, "disk.EnableUUID"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := quick()
+			config.ProxyUUID, config.Devices = uuid, opener(l)
+			c.change(&config)
+			s, err := connector(t, config).Connect(t.Context(), vcenter(l))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := &rig{T: t, lab: l, session: s}
+			snap := r.snapshot("vm01", "j1")
+			_, err = r.open(snap, backup.TransportHotAdd)
+			e := wantCode(t, err, backup.PreflightFailed)
+			if !strings.Contains(strings.ToLower(e.Message), strings.ToLower(c.want)) || e.Field != "transport" {
+				t.Errorf("%s: %s, want %q", e.Field, e.Message, c.want)
+			}
+			src, err := r.open(snap, backup.TransportAuto)
+			r.ok(err)
+			if src.Transport() != backup.TransportNFC {
+				t.Errorf("auto took %s", src.Transport())
+			}
+			r.ok(src.Close(t.Context()))
+			r.ok(r.session.RemoveSnapshot(t.Context(), snap.MOID, snap.Name))
+		})
+	}
+}
+
+func biosUUID(t *testing.T, l *lab.Lab, vm string) string {
+	t.Helper()
+	r := &rig{T: t, lab: l}
+	s, err := connector(t, quick()).Connect(t.Context(), vcenter(l))
+	r.ok(err)
+	m, err := s.Machine(t.Context(), l.Moid(vm))
+	r.ok(err)
+	return m.BIOSUUID
+}
+
+func TestADiskThatCannotBeAttachedLeavesNothingBehind(t *testing.T) {
+	r := withProxy(t, small())
+	own, _ := r.proxyState()
+	snap := r.snapshot("vm01", "j1")
+	r.ok(r.lab.Arm(lab.Fault{Kind: "hotadd_fail", Count: -1}))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := r.session.ReadDisks(ctx, snap, backup.ReadDraft{Keys: []int32{snap.Disks[0].Key}, Transport: backup.TransportHotAdd, Areas: true})
+	if err == nil {
+		t.Fatal("a disk that could not be attached was opened")
+	}
+	r.lab.ClearFaults()
+	r.wantBare(own)
+}
+
+func TestADeviceThatComesLateIsWaitedForAndOneThatNeverComesIsNot(t *testing.T) {
+	r := withProxy(t, small())
+	own, _ := r.proxyState()
+	snap := r.snapshot("vm01", "j1")
+	r.ok(r.lab.Arm(lab.Fault{Kind: "device_slow", Count: 3}))
+	src, err := r.open(snap, backup.TransportHotAdd)
+	r.ok(err)
+	r.ok(src.Close(t.Context()))
+	r.ok(r.lab.Arm(lab.Fault{Kind: "device_missing", Count: -1}))
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	_, err = r.session.ReadDisks(ctx, snap, backup.ReadDraft{Keys: []int32{snap.Disks[0].Key}, Transport: backup.TransportHotAdd})
+	if e := wantCode(t, err, backup.Unavailable); !strings.Contains(e.Message, snap.Disks[0].Label) {
+		t.Errorf("%s does not name the disk", e.Message)
+	}
+	r.wantBare(own)
+}
+
+func TestAReadThatFailsNamesDiskAndOffset(t *testing.T) {
+	r := withProxy(t, small())
+	snap := r.snapshot("vm01", "j1")
+	src, err := r.open(snap, backup.TransportHotAdd)
+	r.ok(err)
+	defer func() { r.ok(src.Close(t.Context())) }()
+	r.ok(r.lab.Arm(lab.Fault{Kind: "device_fail"}))
+	d := snap.Disks[0]
+	_, err = src.ReadAreas(t.Context(), d.Key, areas(backup.Extent{Off: 2 << 20, N: 4096}), &canvas{b: make([]byte, d.Capacity)})
+	e := wantCode(t, err, backup.Unavailable)
+	if !strings.Contains(e.Message, d.Label) || !strings.Contains(e.Message, "2097152") {
+		t.Errorf("message = %s", e.Message)
+	}
+}
+
+func TestWhatAKilledServerHadAttachedIsDetachedBeforeItsSnapshotGoes(t *testing.T) {
+	r := withProxy(t, small())
+	own, _ := r.proxyState()
+	dead, alive := r.snapshot("vm02", "dead"), r.snapshot("vm01", "live")
+	want := r.guestSum("vm02", dead.Disks[0].Key)
+	for _, s := range []backup.Snapshot{dead, alive} {
+		_, err := r.open(s, backup.TransportHotAdd) // never closed: the server is killed here
+		r.ok(err)
+	}
+	s, err := connector(t, quick()).Connect(t.Context(), vcenter(r.lab)) // another server, in no VM
+	r.ok(err)
+	lines, err := s.Sweep(t.Context(), "inst", func(job string, _ int) bool { return job == "live" })
+	r.ok(err)
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "disks of the VM "+dead.MOID) || !strings.HasPrefix(lines[1], "snapshot") {
+		t.Errorf("swept %q", lines)
+	}
+	if disks, record := r.proxyState(); disks != own+len(alive.Disks) || strings.Contains(record, "dead") || !strings.Contains(record, "live") {
+		t.Errorf("the proxy has %d disks, want %d, and remembers %q", disks, own+len(alive.Disks), record)
+	}
+	if got := r.vm("vm02").Snapshots; len(got) != 0 || r.guestSum("vm02", dead.Disks[0].Key) != want {
+		t.Errorf("snapshots %v are left, or the disk has changed", got)
+	}
+	if vm, err := s.Machine(t.Context(), dead.MOID); err != nil || vm.ConsolidationNeeded {
+		t.Errorf("consolidation needed: %v, %v", vm.ConsolidationNeeded, err)
+	}
+}
+
+func TestRemovingASnapshotDetachesItsDisksFirst(t *testing.T) {
+	r := withProxy(t, small())
+	own, _ := r.proxyState()
+	snap := r.snapshot("vm01", "j1")
+	_, err := r.open(snap, backup.TransportHotAdd) // never closed
+	r.ok(err)
+	r.ok(r.session.RemoveSnapshot(t.Context(), snap.MOID, snap.Name))
+	r.wantBare(own)
+	if vm, err := r.session.Machine(t.Context(), snap.MOID); err != nil || vm.ConsolidationNeeded {
+		t.Errorf("consolidation needed: %v, %v", vm.ConsolidationNeeded, err)
+	}
+}
+
+func TestASweepLeavesWhatOthersAttachedToTheProxy(t *testing.T) {
+	r := withProxy(t, small())
+	own, _ := r.proxyState()
+	snap := r.snapshot("vm02", "dead")
+	src, err := r.session.ReadDisks(t.Context(), snap, backup.ReadDraft{Keys: []int32{snap.Disks[0].Key}, Transport: backup.TransportHotAdd})
+	r.ok(err)
+	_ = src // never closed
+	other := r.snapshot("vm04", "byhand")
+	r.attach(proxyVM, r.snapshotFile(other))
+	_, err = r.session.Sweep(t.Context(), "inst", func(job string, _ int) bool { return job == "byhand" })
+	r.ok(err)
+	if disks, record := r.proxyState(); disks != own+1 || record != "" {
+		t.Errorf("the proxy has %d disks, want its own %d and the one of somebody else; record %q", disks, own, record)
+	}
+}
+
+// snapshotFile is the file of a snapshot's first disk.
+func (r *rig) snapshotFile(snap backup.Snapshot) string {
+	r.Helper()
+	c, err := govmomi.NewClient(r.Context(), r.lab.URL(), true)
+	r.ok(err)
+	defer func() { _ = c.Logout(context.WithoutCancel(r.Context())) }()
+	var held mo.VirtualMachineSnapshot
+	ref := types.ManagedObjectReference{Type: "VirtualMachineSnapshot", Value: snap.Ref}
+	r.ok(property.DefaultCollector(c.Client).RetrieveOne(r.Context(), ref, []string{"config.hardware.device"}, &held))
+	for _, d := range held.Config.Hardware.Device {
+		if disk, ok := d.(*types.VirtualDisk); ok {
+			return disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo).FileName
+		}
+	}
+	r.Fatal("the snapshot has no disk")
+	return ""
+}
+
+// attach is somebody who attaches a file to a VM.
+func (r *rig) attach(vm, file string) {
+	r.Helper()
+	r.change(vm, types.VirtualMachineConfigSpec{DeviceChange: []types.BaseVirtualDeviceConfigSpec{&types.VirtualDeviceConfigSpec{
+		Operation: types.VirtualDeviceConfigSpecOperationAdd,
+		Device: &types.VirtualDisk{VirtualDevice: types.VirtualDevice{
+			Key: -1, ControllerKey: 1000, UnitNumber: types.NewInt32(12),
+			Backing: &types.VirtualDiskFlatVer2BackingInfo{
+				VirtualDeviceFileBackingInfo: types.VirtualDeviceFileBackingInfo{FileName: file}, DiskMode: "independent_nonpersistent",
+			},
+		}},
+	}}})
+}
+
+func TestMoreDisksThanAControllerHoldsGetAnotherOne(t *testing.T) {
+	c := small()
+	c.VMs = 3
+	r := withProxy(t, c)
+	own, _ := r.proxyState()
+	sizes := slices.Repeat([]int64{1 << 20}, 15)
+	vm, err := r.lab.AddVM(t.Context(), lab.VMSpec{Name: "many", Disks: sizes})
+	r.ok(err)
+	snap := r.snapshot(vm.Name, "j1")
+	src, err := r.open(snap, backup.TransportHotAdd)
+	r.ok(err)
+	for _, d := range snap.Disks {
+		b := &canvas{b: make([]byte, d.Capacity)}
+		_, err := src.ReadDisk(t.Context(), d.Key, b)
+		r.ok(err)
+		if sum(b.b) != r.guestSum(vm.Name, d.Key) {
+			t.Errorf("%s differs", d.Label)
+		}
+	}
+	r.ok(src.Close(t.Context()))
+	r.wantBare(own)
+}
+
+func TestTwoJobsAttachTheirDisksAtTheSameTime(t *testing.T) {
+	r := withProxy(t, small())
+	own, _ := r.proxyState()
+	errs := make(chan error, 3)
+	for _, vm := range []string{"vm01", "vm02", "vm04"} {
+		snap := r.snapshot(vm, "j-"+vm)
+		go func() {
+			src, err := r.open(snap, backup.TransportHotAdd)
+			if err == nil {
+				d := snap.Disks[0]
+				b := &canvas{b: make([]byte, d.Capacity)}
+				_, err = src.ReadDisk(t.Context(), d.Key, b)
+				err = errors.Join(err, src.Close(t.Context()))
+				if want, _ := r.lab.DiskSHA256(t.Context(), vm, d.Key); err == nil && sum(b.b) != want {
+					err = errors.New(vm + " differs")
+				}
+			}
+			errs <- err
+		}()
+	}
+	for range 3 {
+		r.ok(<-errs)
+	}
+	r.wantBare(own)
+}
