@@ -52,7 +52,7 @@ type device interface {
 
 // directs are the transports of that kind, the best first.
 func (s *Session) directs() []direct {
-	return []direct{hotAdd{s}}
+	return []direct{hotAdd{s}, overNBD{s}}
 }
 
 // ReadDisks implements [backup.VSphereSession].
