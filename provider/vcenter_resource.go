@@ -85,7 +85,7 @@ func (r *vcenterResource) Schema(ctx context.Context, _ resource.SchemaRequest, 
 			},
 			"slot_capacity": numberAttribute(10, "Seats of one hour: how many backups may be running in it.", int64validator.Between(1, 10000)),
 			"limits":        limitsAttribute(),
-			"transport":     choiceAttribute("auto", "How disks are read and written. `auto` lets the server choose.", "auto", "nfc"),
+			"transport":     choiceAttribute("auto", "How disks are read and written: `nfc` over HTTPS from the hosts, `hotadd` through the VM in which the server runs, `nbd` through a program of yours. `auto` lets the server choose.", "auto", "nfc", "hotadd", "nbd"),
 			"tag_mappings":  tagMappingsAttribute(),
 			"instance_uuid": schema.StringAttribute{
 				Computed: true, MarkdownDescription: "The vCenter's own instance UUID.",

@@ -44,8 +44,8 @@ func (v VCenter) Validate() error {
 	if v.Limits.BytesPerSecond < 0 {
 		return Errorf(Invalid, "limits.bytes_per_second", "bytes_per_second must be 0 (unlimited) or more, got %d.", v.Limits.BytesPerSecond)
 	}
-	if !slices.Contains([]Transport{TransportAuto, TransportNFC}, v.Transport) {
-		return Errorf(Invalid, "transport", "transport must be auto or nfc, got %q.", v.Transport)
+	if !slices.Contains([]Transport{TransportAuto, TransportNFC, TransportHotAdd, TransportNBD}, v.Transport) {
+		return Errorf(Invalid, "transport", "transport must be auto, nfc, hotadd or nbd, got %q.", v.Transport)
 	}
 	return nil
 }
