@@ -38,6 +38,11 @@ const (
 	DoubtBefore   DoubtReason = "before"   // one of the reasons above was found by the image before
 )
 
+// DoubtReasons lists all of them.
+func DoubtReasons() []DoubtReason {
+	return []DoubtReason{DoubtOff, DoubtFresh, DoubtBase, DoubtCapacity, DoubtDisk, DoubtFile, DoubtEpoch, DoubtSnapshot, DoubtDenied, DoubtFault, DoubtAnswer, DoubtLie, DoubtBefore}
+}
+
 // Lasting says whether the doubt stands until the tracking is reset.
 func (r DoubtReason) Lasting() bool {
 	switch r {

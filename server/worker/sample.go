@@ -60,7 +60,7 @@ func (p *diskPlan) places(job string) (all []backup.Extent) {
 	chosen := map[int64]bool{}
 	for try := int64(0); len(chosen) < sampleWindows && try < 8*sampleWindows; try++ {
 		n := dice.Int64N(windows)
-		if windows <= 2*sampleWindows {
+		if windows <= sampleWindows {
 			n = try % windows // all of a small disk
 		}
 		from := all
