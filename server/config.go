@@ -1,16 +1,21 @@
 package server
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 	"github.com/kura-backup/terraform-provider-kura/server/repository"
+	"github.com/kura-backup/terraform-provider-kura/server/vsphere"
 )
 
 // Role is what a server process does.
@@ -22,6 +27,9 @@ const (
 	RoleAPI   Role = "api"   // answers the API
 	RoleMover Role = "mover" // runs jobs; stands where the datastores are
 )
+
+// Device is an open disk of the VM in which a server runs.
+type Device = vsphere.OpenDevice
 
 // Config says how a server runs. The zero value of a field means its default.
 type Config struct {
@@ -40,6 +48,13 @@ type Config struct {
 	Lease            time.Duration           // how long a dead server keeps its jobs; default 60 s
 	CopyRate         int64                   // bytes per second that one copy of an image reads at most; 0 = no limit
 	Version          string                  // shown by GET /v1/server; default "dev"
+
+	// ProxyUUID is the BIOS UUID of the VM in which this server runs, to which disks
+	// can be attached (the transport hotadd); default what the machine says of itself.
+	ProxyUUID string
+	// OpenDevice opens a disk that is attached to that VM, by the UUID that its guest
+	// sees; default by udev's links in /dev/disk/by-id. A lab has its own.
+	OpenDevice func(ctx context.Context, uuid string, writable bool) (Device, error)
 
 	// LookupEnv reads the environment for secrets of storages that settings name;
 	// nil = settings can name none.
@@ -64,6 +79,7 @@ func (c Config) defaulted() Config {
 	or((*string)(&c.Role), string(RoleAll))
 	or((*string)(&c.RetentionProfile), string(backup.ProfileStandard))
 	or(&c.Version, "dev")
+	or(&c.ProxyUUID, vsphere.OwnUUID())
 	if c.SlotCapacity == 0 {
 		c.SlotCapacity = 10
 	}
@@ -100,8 +116,24 @@ func (c Config) Validate() error {
 	if c.SlotCapacity < 1 || c.SlotCapacity > 10000 {
 		return backup.Errorf(backup.Invalid, "slot_capacity", "slot_capacity must be 1 to 10000, got %d.", c.SlotCapacity)
 	}
+	if c.ProxyUUID != "" && uuid.Validate(c.ProxyUUID) != nil {
+		return backup.Errorf(backup.Invalid, "proxy_uuid", "proxy_uuid is the BIOS UUID of a VM, such as 4206652a-1097-f5cb-5c3c-7fcb6b3d3b00, got %q.", c.ProxyUUID)
+	}
 	if c.CopyRate < 0 {
 		return backup.Errorf(backup.Invalid, "copy_rate", "copy_rate must be 0, for no limit, or more, got %d.", c.CopyRate)
 	}
 	return repository.CheckRecipient("recovery_age_recipient", c.AgeRecipient)
+}
+
+// devices opens what is attached to the server's own VM; nil where that is not known how.
+func (c Config) devices() vsphere.DeviceOpener {
+	switch {
+	case c.OpenDevice != nil:
+		return vsphere.DeviceFunc(func(ctx context.Context, d vsphere.Device) (vsphere.OpenDevice, error) {
+			return c.OpenDevice(ctx, d.UUID, d.Writable)
+		})
+	case runtime.GOOS == "linux":
+		return vsphere.ByID{}
+	}
+	return nil
 }
