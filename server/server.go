@@ -73,6 +73,7 @@ func New(ctx context.Context, c Config) (s *Server, err error) {
 	s.repositories = repository.New(repository.Config{Installation: s.installation, Dir: filepath.Join(c.Data, "cache"), Log: c.Log, LookupEnv: c.LookupEnv})
 	s.planner = &backup.Planner{Store: s.db, VSphere: s.vsphere, Profile: c.RetentionProfile, SlotCapacity: c.SlotCapacity, Wake: s.wake,
 		Repositories: s.repositories, Installation: s.installation, AgeRecipient: c.AgeRecipient}
+	s.employDoctor()
 	if err := s.firstStart(ctx); err != nil {
 		return nil, err
 	}

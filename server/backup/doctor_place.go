@@ -97,7 +97,7 @@ func (f *findings) examineDatastores(v VCenter, s Survey) {
 		}
 	}
 	if good > 0 {
-		f.ok("datastore.space", "%s has room for as many snapshots as may stand at once.", plural(good, "datastore"))
+		f.ok("datastore.space", "As many snapshots as may stand at once have room on %s.", plural(good, "datastore"))
 	}
 }
 

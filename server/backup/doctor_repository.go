@@ -131,7 +131,7 @@ func storageUnder(lies StoragePlace, s Survey, machine string) (datastores []str
 		}
 	}
 	for _, vm := range s.VMs {
-		if lies.Host == "" && machine != "" && strings.EqualFold(vm.BIOSUUID, machine) {
+		if lies.Host == "" && sameMachine(vm.BIOSUUID, machine) {
 			return vm.Datastores, fmt.Sprintf("this server runs in the VM %s", vm.Name)
 		}
 		for _, n := range vm.NICs {
@@ -141,6 +141,25 @@ func storageUnder(lies StoragePlace, s Survey, machine string) (datastores []str
 		}
 	}
 	return nil, ""
+}
+
+// sameMachine compares SMBIOS UUIDs. A guest may read the first three parts of
+// its own with their bytes the other way round.
+func sameMachine(a, b string) bool {
+	a, b = strings.ToLower(a), strings.ToLower(b)
+	return a != "" && (a == b || a == swapped(b))
+}
+
+func swapped(uuid string) string {
+	parts := strings.Split(uuid, "-")
+	for i := range min(3, len(parts)) {
+		turned := ""
+		for n := len(parts[i]); n >= 2; n -= 2 {
+			turned += parts[i][n-2 : n]
+		}
+		parts[i] = turned
+	}
+	return strings.Join(parts, "-")
 }
 
 // within says whether path is folder or lies below it.

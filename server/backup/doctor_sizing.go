@@ -46,6 +46,9 @@ const (
 	defaultWindow = 8 * time.Hour
 	leaseCap      = 4 * time.Hour
 	defaultSlots  = 8 // jobs of a server at a time
+	// tellingRead is what a backup must have read for its rate to say something of
+	// other VMs: in less, it is the snapshot that takes the time.
+	tellingRead = 256 << 20
 )
 
 // pace is what backups of a VM were seen to do.
@@ -90,8 +93,12 @@ func size(in sizingInput) Sizing {
 	paces := map[string]pace{}
 	var rates []int64
 	for id, images := range in.history {
-		if p, ok := paceOf(images); ok {
-			paces[id] = p
+		p, ok := paceOf(images)
+		if !ok {
+			continue
+		}
+		paces[id] = p
+		if p.read >= tellingRead {
 			rates = append(rates, p.rate())
 		}
 	}
@@ -235,6 +242,14 @@ func (e *endings) Pop() any {
 	return last
 }
 
+// roughly is [lasting] for what may take no minute.
+func roughly(d time.Duration) string {
+	if d < time.Minute {
+		return "less than a minute"
+	}
+	return lasting(d)
+}
+
 // examineSizing says what of the prediction does not fit.
 func (f *findings) examineSizing(s Sizing) {
 	if len(s.Rows) == 0 {
@@ -269,9 +284,9 @@ func (f *findings) examineSizing(s Sizing) {
 	}
 	basis := fmt.Sprintf("%d of %d at rates that were measured, the others at %s/s", s.Measured, len(s.Rows), sizeText(s.Rate))
 	if s.Night > s.Window {
-		f.add(Finding{Check: "sizing.night", Severity: FindingWarning, Seen: fmt.Sprintf("One backup of %s reads %s and takes %s in all, more than the window of %s (%s).", of, sizeText(s.Read), lasting(s.Night), lasting(s.Window), basis),
+		f.add(Finding{Check: "sizing.night", Severity: FindingWarning, Seen: fmt.Sprintf("One backup of %s reads %s and takes %s in all, more than the window of %s (%s).", of, sizeText(s.Read), roughly(s.Night), lasting(s.Window), basis),
 			Why: "Within the vcenter's limits they do not fit into one night.", Remedy: "Spread the schedules over several nights, raise the limits of disks or jobs, add a server, or read over hotadd or nbd."})
 		return
 	}
-	f.ok("sizing.night", "One backup of %s reads %s and takes %s in all, within the window of %s (%s).", of, sizeText(s.Read), lasting(s.Night), lasting(s.Window), basis)
+	f.ok("sizing.night", "One backup of %s reads %s and takes %s in all, within the window of %s (%s).", of, sizeText(s.Read), roughly(s.Night), lasting(s.Window), basis)
 }

@@ -88,14 +88,14 @@ func (f *findings) examineVMs(s Survey, installation string) {
 			f.add(Finding{Check: c.check, Severity: c.severity, Objects: names, Seen: fmt.Sprintf("%s %s: %s.", plural(len(names), "VM"), agree(len(names), c.seen), named(names)), Why: c.why, Remedy: c.remedy})
 		}
 	}
-	f.ok("vm.count", "%s of %d raise no question.", plural(len(vms)-len(amiss), "VM"), len(vms))
+	f.ok("vm.count", "Of %s, %d raise no question.", plural(len(vms), "VM"), len(vms)-len(amiss))
 	tracked := 0
 	for _, vm := range vms {
 		if vm.TrackingOn {
 			tracked++
 		}
 	}
-	f.ok("vm.tracking", "%s of %d track changed blocks already.", plural(tracked, "VM"), len(vms))
+	f.ok("vm.tracking", "Changed blocks are tracked already of %d of %s.", tracked, plural(len(vms), "VM"))
 	f.transports(vms)
 }
 

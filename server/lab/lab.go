@@ -51,6 +51,8 @@ type Config struct {
 	LeaseTimeout  time.Duration // how long a lease lives without progress; default 5 min
 	MaxAreas      int           // areas of one QueryChangedDiskAreas answer; default 2000
 	Logger        *slog.Logger  // default: none
+
+	CertificateDays int // for which its certificate is good; default 3650
 }
 
 func (c Config) withDefaults() Config {
@@ -63,6 +65,7 @@ func (c Config) withDefaults() Config {
 	set(&c.Hosts, 2)
 	set(&c.Datastores, 2)
 	set(&c.MaxAreas, 2000)
+	set(&c.CertificateDays, 3650)
 	c.VMs = max(c.VMs, 0)
 	if c.DatastoreSize == 0 {
 		c.DatastoreSize = 64 << 40

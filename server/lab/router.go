@@ -47,6 +47,10 @@ var routed = map[string][]string{
 	"FileManager": {"MoveDatastoreFile_Task", "DeleteDatastoreFile_Task"},
 	"Datastore":   {"RefreshDatastore"},
 	"SearchIndex": {"FindAllByUuid"},
+
+	"AuthorizationManager": {"HasPrivilegeOnEntities"},
+	"ServiceInstance":      {"CurrentTime"},
+	"HostDateTimeSystem":   {"QueryDateTime"},
 }
 
 // handle sees every call before vcsim does.

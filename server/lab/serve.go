@@ -30,7 +30,7 @@ import (
 // listen opens the port and makes the certificate. vcsim's own server would
 // have the same certificate in every lab, and no way to stop cleanly.
 func (l *Lab) listen() (err error) {
-	cert, err := selfSigned()
+	cert, err := selfSigned(l.config.CertificateDays)
 	if err != nil {
 		return fmt.Errorf("make the lab's certificate: %w", err)
 	}
@@ -49,7 +49,7 @@ func (l *Lab) listen() (err error) {
 	return nil
 }
 
-func selfSigned() (tls.Certificate, error) {
+func selfSigned(days int) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, err
@@ -60,7 +60,7 @@ func selfSigned() (tls.Certificate, error) {
 	}
 	t := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: "kura lab"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 0, days),
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true, IsCA: true,
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
@@ -94,7 +94,7 @@ func (l *Lab) connect() error {
 	l.registry().SessionManager().ServiceHostName = s.Listen.Host
 	l.registry().Put(&router{Self: routerRef, l: l})
 	l.registry().Handler = l.handle
-	return nil
+	return l.furnishHosts()
 }
 
 // serve is the way in of every request.

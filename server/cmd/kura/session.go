@@ -28,6 +28,7 @@ type session struct {
 	poll           time.Duration // between two looks at a run
 	patience       time.Duration // with a server that does not answer while one waits
 	colour         bool          // stdout is a terminal that shows colours
+	timeout        time.Duration // until an answer begins; 0 = the client's own
 
 	client *api.ClientWithResponses // made at the first call
 }
@@ -40,7 +41,7 @@ func (s *session) server() (*api.ClientWithResponses, error) {
 	if s.client != nil {
 		return s.client, nil
 	}
-	c := api.Config{Endpoint: s.cli.Endpoint, Token: s.cli.Token, UserAgent: "kura/" + version, MaxRetries: 3}
+	c := api.Config{Endpoint: s.cli.Endpoint, Token: s.cli.Token, UserAgent: "kura/" + version, MaxRetries: 3, Timeout: s.timeout}
 	if s.cli.TokenFile != "" {
 		text, err := os.ReadFile(s.cli.TokenFile)
 		if err != nil {
