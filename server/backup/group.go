@@ -60,10 +60,16 @@ func (s Selector) Matches(vm VirtualMachine) (bool, error) {
 	return re.MatchString(vm.Name), nil
 }
 
+// inFolder compares inventory paths. A slash, a backslash or a percent sign in
+// a name is written %2f, %5c or %25 there, as vSphere itself does, so that a
+// folder "a/b" is another one than b in a.
 func inFolder(have, want string, recursive bool) bool {
-	have, want = path.Clean("/"+have), path.Clean("/"+want)
+	have, want = path.Clean("/"+lowerEscapes.Replace(have)), path.Clean("/"+lowerEscapes.Replace(want))
 	return have == want || recursive && strings.HasPrefix(have, want+"/")
 }
+
+// lowerEscapes writes the escapes of inventory paths in the one case that is compared.
+var lowerEscapes = strings.NewReplacer("%2F", "%2f", "%5C", "%5c")
 
 // Members returns the group's VMs out of an inventory: those listed (also when
 // they are gone: a run then says so) and those selected, less the excluded
