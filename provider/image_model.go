@@ -77,13 +77,15 @@ type imageDiskModel struct {
 	Changed       types.Int64  `tfsdk:"changed"`
 	Stored        types.Int64  `tfsdk:"stored"`
 	SHA256        types.String `tfsdk:"sha256"`
+	Detection     types.String `tfsdk:"change_detection"`
+	ComparedAt    types.String `tfsdk:"last_full_compare_at"`
 	SkippedReason types.String `tfsdk:"skipped_reason"`
 }
 
 func (imageDiskModel) types() map[string]attr.Type {
 	return map[string]attr.Type{
 		"key": types.Int64Type, "label": types.StringType, "capacity": types.Int64Type, "read": types.Int64Type, "changed": types.Int64Type, "stored": types.Int64Type,
-		"sha256": types.StringType, "skipped_reason": types.StringType,
+		"sha256": types.StringType, "change_detection": types.StringType, "last_full_compare_at": types.StringType, "skipped_reason": types.StringType,
 	}
 }
 
@@ -114,10 +116,10 @@ var imageTexts = map[string]string{
 	"storage_locked_until": "Until then the storage itself refuses to delete what the image needs, RFC 3339; null in a repository without object lock.",
 	"status":               "`good`, `partial` (disks were skipped), `damaged` or `expired`.",
 	"consistency":          "What was reached: `crash`, `app`, `app_required` or `offline`.",
-	"change_detection":     "How changes were found: `cbt`, `compare` or `full`.",
+	"change_detection":     "How changes were found: `cbt`, `compare` or `full`; of its disks, the way that read the most.",
 	"message":              "What is worth knowing about the backup.",
 	"verified_at":          "When it was last verified, RFC 3339.",
-	"last_full_compare_at": "When its disks were last compared in full with the source, RFC 3339.",
+	"last_full_compare_at": "When all of its disks had last been read in full, RFC 3339.",
 	"repository":           "Name of the repository that holds it.",
 	"copy_of":              "Id of the image that this is a copy of, in another repository. Copies are found with `repository`, or where the original is gone.",
 }
@@ -142,6 +144,7 @@ func imageAttributes() map[string]schema.Attribute {
 				"key": number("Device key."), "label": text("Label."), "capacity": number("Bytes of the disk."), "read": number("Bytes taken from the source."),
 				"changed": number("Bytes of the blocks that differ from the image before; in a first image, that are not zero."),
 				"stored":  number("Bytes that the repository grew by."), "sha256": text("SHA-256 of the whole disk, where it is known."), "skipped_reason": text("Why the disk is not in the image."),
+				"change_detection": text("How the changes of this disk were found: `cbt`, `compare` or `full`."), "last_full_compare_at": text("When all of this disk had last been read, RFC 3339."),
 			}},
 		},
 		"sizes": schema.SingleNestedAttribute{
@@ -166,6 +169,7 @@ func imageOf(ctx context.Context, i api.BackupImage, diags *diag.Diagnostics) im
 		disks = append(disks, imageDiskModel{
 			Key: types.Int64Value(int64(d.Key)), Label: types.StringValue(d.Label), Capacity: types.Int64Value(d.Capacity),
 			Read: types.Int64Value(d.Read), Changed: types.Int64Value(d.Changed), Stored: types.Int64Value(d.Stored), SHA256: text(d.SHA256), SkippedReason: text(d.SkippedReason),
+			Detection: text(string(d.ChangeDetection)), ComparedAt: instant(d.LastFullCompareAt),
 		})
 	}
 	labels, more := types.MapValueFrom(ctx, types.StringType, i.Labels)

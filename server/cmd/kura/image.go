@@ -181,9 +181,10 @@ func imageRecord(i api.BackupImage) (r record) {
 	for _, k := range keys(i.Labels) {
 		r.add("label", k+"="+i.Labels[k])
 	}
-	disks := table{head: []string{"KEY", "LABEL", "SIZE", "READ", "CHANGED", "STORED", "SHA-256", "SKIPPED"}}
+	disks := table{head: []string{"KEY", "LABEL", "SIZE", "READ", "CHANGED", "STORED", "FOUND BY", "COMPARED IN FULL", "SHA-256", "SKIPPED"}}
 	for _, d := range i.Disks {
-		disks.rows = append(disks.rows, []string{fmt.Sprint(d.Key), d.Label, size(d.Capacity), size(d.Read), size(d.Changed), size(d.Stored), d.SHA256, d.SkippedReason})
+		disks.rows = append(disks.rows, []string{fmt.Sprint(d.Key), d.Label, size(d.Capacity), size(d.Read), size(d.Changed), size(d.Stored),
+			string(d.ChangeDetection), when(d.LastFullCompareAt), d.SHA256, d.SkippedReason})
 	}
 	r.addTable("disks", disks)
 	if len(i.Copies) > 0 {
