@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // Planner is where every change of what is wanted goes through: it applies the
@@ -23,6 +24,11 @@ type Planner struct {
 	Gauge       RepositoryGauge // nil = repositories are not measured
 	MachineUUID string          // SMBIOS UUID of this machine; "" = not known
 	Slots       int             // jobs that the servers run at a time; 0 = 8
+
+	// For the pre-flight of restores; see CheckRestore.
+	Images        Repositories  // opens repositories; nil = a restore is checked against the inventory only
+	Reach         []string      // labels of what this server reaches; nil = everything
+	PreflightTime time.Duration // how long repository and vcenter are asked; 0 = 20 s
 
 	seats seatBook
 }

@@ -14,6 +14,9 @@ func (p *Planner) CreateRestore(ctx context.Context, r Restore) (Restore, error)
 	if err := r.Validate(); err != nil {
 		return Restore{}, err
 	}
+	if _, err := p.CheckRestore(ctx, r); err != nil {
+		return Restore{}, fmt.Errorf("restore of image %s: %w", r.ImageID, err)
+	}
 	var done Restore
 	err := p.Store.Update(ctx, func(tx Tx) error {
 		old, err := joined(ctx, tx, r.Token)
@@ -57,29 +60,33 @@ func joined(ctx context.Context, tx Tx, token string) (*Restore, error) {
 }
 
 // CheckRestore says whether CreateRestore would do with r now, and warns of
-// what that would do (seed N66, N71). Errors: Invalid, NotFound, VMGone, VMRunning, VMBusy,
-// RepositoryDamaged, Conflict.
+// what that would do (seed N66, N71, N80). Where this server reaches vcenter and
+// repository, both are asked. Errors: Invalid, NotFound, VMGone, VMRunning, VMBusy,
+// RepositoryDamaged, Conflict, PreflightFailed, NoSpace, VCenterUnreachable, RepositoryUnreachable.
 func (p *Planner) CheckRestore(ctx context.Context, r Restore) ([]string, error) {
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
-	var warnings []string
-	err := p.Store.View(ctx, func(tx Tx) error {
-		old, err := joined(ctx, tx, r.Token)
-		if err != nil {
+	var old *Restore
+	var t restoreTarget
+	err := p.Store.View(ctx, func(tx Tx) (err error) {
+		if old, err = joined(ctx, tx, r.Token); err != nil || old != nil {
 			return err
 		}
-		if old != nil {
-			warnings = []string{fmt.Sprintf("Restore %s of the same is %s: it is joined, no other one starts.", old.ID, old.State)}
-			return nil
-		}
-		t, err := p.checkRestore(ctx, tx, r)
-		if err == nil {
-			warnings = t.warnings(r)
-		}
+		t, err = p.checkRestore(ctx, tx, r)
 		return err
 	})
-	return warnings, err
+	if err != nil {
+		return nil, err
+	}
+	if old != nil {
+		return []string{fmt.Sprintf("Restore %s of the same is %s: it is joined, no other one starts.", old.ID, old.State)}, nil
+	}
+	seen, err := p.preflight(ctx, r, &t)
+	if err != nil {
+		return nil, err
+	}
+	return append(t.warnings(r), seen...), nil
 }
 
 // restoreTarget is what a restore works on.
@@ -120,7 +127,8 @@ func (p *Planner) checkRestore(ctx context.Context, tx Tx, r Restore) (t restore
 		return t, err
 	}
 	if r.Disk != nil {
-		return t, checkDisk(ctx, tx, r, &t)
+		err = p.checkDisk(ctx, tx, r, &t)
+		return t, err
 	}
 	vcenterID := t.image.VCenterID
 	if r.NewVM != nil && r.NewVM.VCenterID != "" {
@@ -138,7 +146,7 @@ func (p *Planner) checkRestore(ctx context.Context, tx Tx, r Restore) (t restore
 	if r.NewVM != nil {
 		return t, checkNewVM(r, t)
 	}
-	if err := checkInPlace(ctx, tx, r, &t); err != nil || r.InPlace.Safety != SafetyImage {
+	if err := p.checkInPlace(ctx, tx, r, &t); err != nil || r.InPlace.Safety != SafetyImage {
 		return t, err
 	}
 	t.before, err = p.repositoryBefore(ctx, tx, t.repo)
@@ -172,14 +180,14 @@ func vmGone(i Image) error {
 	return Errorf(VMGone, "in_place", "VM %q is no longer in its vcenter, so it cannot be overwritten. Restore the image with new_vm instead.", i.VMName)
 }
 
-func checkInPlace(ctx context.Context, tx Tx, r Restore, t *restoreTarget) (err error) {
+func (p *Planner) checkInPlace(ctx context.Context, tx Tx, r Restore, t *restoreTarget) (err error) {
 	if t.vm, err = tx.Machine(ctx, t.image.VMID); err != nil && CodeOf(err) != NotFound {
 		return err
 	}
 	if err != nil || t.vm.Gone() {
 		return vmGone(t.image)
 	}
-	if t.vm.PowerState == PoweredOn && !r.InPlace.PowerOff {
+	if t.vm.PowerState == PoweredOn && !r.InPlace.PowerOff && !p.asks(*t) { // the vcenter knows better
 		return Errorf(VMRunning, "in_place.power_off", "VM %q is running. Power it off, or set power_off = true.", t.vm.Name)
 	}
 	return checkIdle(ctx, tx, "in_place", t.vm)

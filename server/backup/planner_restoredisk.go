@@ -7,7 +7,7 @@ import (
 
 // checkDisk checks the restore of one disk: what can be told without asking
 // the vcenter.
-func checkDisk(ctx context.Context, tx Tx, r Restore, t *restoreTarget) (err error) {
+func (p *Planner) checkDisk(ctx context.Context, tx Tx, r Restore, t *restoreTarget) (err error) {
 	if _, err := r.Disk.Choose(t.image.Disks); err != nil {
 		return err
 	}
@@ -25,7 +25,7 @@ func checkDisk(ctx context.Context, tx Tx, r Restore, t *restoreTarget) (err err
 		if t.vm.VCenterID != t.image.VCenterID {
 			return Errorf(Invalid, "disk.virtual_machine_id", "VM %q is of another vcenter than the image: a disk can be replaced only in the vcenter in which the image was made. Use mode = \"attach\".", t.vm.Name)
 		}
-		if t.vm.PowerState != PoweredOff {
+		if t.vm.PowerState != PoweredOff && !p.asks(*t) { // the vcenter knows better
 			return Errorf(VMRunning, "disk.mode", "VM %q is not powered off, and its disk cannot be replaced while it runs. Power it off, or use mode = \"attach\".", t.vm.Name)
 		}
 	}

@@ -197,6 +197,9 @@ type VSphereSession interface {
 	// OverwriteVM puts an image's disks and configuration onto the VM of moid
 	// and waits. Errors: VMGone, VMRunning, VMBusy, NoSpace, PreflightFailed.
 	OverwriteVM(ctx context.Context, r OverwriteDraft, from ImageReader, progress func(done int64)) (RestoredVM, []string, error)
+	// CheckRestore plans a restore as ImportVM, OverwriteVM or RestoreDisk would
+	// do it now, and changes nothing. Errors: theirs.
+	CheckRestore(ctx context.Context, r RestoreCheck, from ImageReader) (RestoreFindings, error)
 	// RestoreDisk puts one disk of an image onto the VM of moid, in the place of
 	// one that it has or as one more, and waits. What an earlier attempt of the
 	// same job attached is found and not attached again. Errors: Invalid, VMGone,
@@ -296,4 +299,21 @@ type DiskRestoreDraft struct {
 	Marker string // kura:<installation>:<job>:<attempt>
 	MOID   string
 	Disk   RestoreDisk
+}
+
+// RestoreCheck says which restore is looked at. Exactly one of InPlace, NewVM
+// and Disk is set.
+type RestoreCheck struct {
+	MOID    string // of the VM that is overwritten or gets the disk
+	InPlace *RestoreInPlace
+	NewVM   *RestoreNewVM
+	Disk    *RestoreDisk
+}
+
+// RestoreFindings is what a look at the vcenter told of a restore.
+type RestoreFindings struct {
+	Warnings   []string
+	PowerState PowerState // of the VM that is overwritten or gets the disk
+	MACs       []string   // that the restored VM will have, as far as they are the image's
+	IPs        []string   // that its guest had
 }

@@ -19,6 +19,7 @@ type target struct {
 	pool       ref
 	host       ref
 	store      mo.Datastore
+	cluster    string         // datastore cluster that the store is part of; "" = none
 	networks   map[string]ref // by the name that the image's card had
 }
 
@@ -145,6 +146,9 @@ func (t *site) fit(w wish, o option) (target, error) {
 	if found.store, err = t.chooseStore(w, found.datacenter, hosts); err != nil {
 		return target{}, err
 	}
+	if pod, ok := t.up(found.store.Self, "StoragePod"); ok {
+		found.cluster = unescapeName(t.places[pod].name)
+	}
 	if found.folder, err = t.chooseFolder(w, found.datacenter); err != nil {
 		return target{}, err
 	}
@@ -181,12 +185,10 @@ func (t *site) chooseStore(w wish, dc ref, hosts []mo.HostSystem) (mo.Datastore,
 		}
 	}
 	if w.Datastore != "" {
-		r, err := t.pick("new_vm.datastore", "datastore", w.Datastore, t.within(dc, refsOf(seen)))
-		if err != nil {
+		var err error
+		if seen, err = t.named(w.Datastore, dc, seen); err != nil {
 			return mo.Datastore{}, err
 		}
-		d, _ := t.store(r)
-		seen = []mo.Datastore{d}
 	}
 	slices.SortStableFunc(seen, func(a, b mo.Datastore) int { return cmp.Compare(b.Summary.FreeSpace, a.Summary.FreeSpace) })
 	for _, d := range seen {
@@ -202,6 +204,25 @@ func (t *site) chooseStore(w wish, dc ref, hosts []mo.HostSystem) (mo.Datastore,
 			"The VM needs %d bytes; the datastore %s has %d free, and no usable one has more.", w.bytes, best.Summary.Name, best.Summary.FreeSpace)
 	}
 	return seen[0], nil
+}
+
+// named are the usable datastores that the user means: one, or those of a datastore cluster.
+func (t *site) named(want string, dc ref, usable []mo.Datastore) ([]mo.Datastore, error) {
+	var pods []ref
+	for r := range t.places {
+		if r.Type == "StoragePod" {
+			pods = append(pods, r)
+		}
+	}
+	if pod, err := t.pick("", "", want, t.within(dc, pods)); err == nil {
+		return slices.DeleteFunc(usable, func(d mo.Datastore) bool { return deref(d.Parent) != pod }), nil
+	}
+	r, err := t.pick("new_vm.datastore", "datastore", want, t.within(dc, refsOf(usable)))
+	if err != nil {
+		return nil, err
+	}
+	d, _ := t.store(r)
+	return []mo.Datastore{d}, nil
 }
 
 func usableStore(d mo.Datastore) bool {

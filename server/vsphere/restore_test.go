@@ -145,10 +145,13 @@ func TestAPlaceThatDoesNotExistIsRefusedWithTheChoices(t *testing.T) {
 			if c.vm.Name == "" {
 				c.vm.Name = "new"
 			}
-			_, err := r.restore(img, "r1", c.vm)
-			e := wantCode(t, err, c.code)
-			if e.Field != c.field || !strings.Contains(e.Message, c.says) {
-				t.Errorf("field %q, message %q, want %q and %q in it", e.Field, e.Message, c.field, c.says)
+			_, looked := r.look(img, "", backup.RestoreCheck{NewVM: &c.vm})
+			_, done := r.restore(img, "r1", c.vm)
+			for _, err := range []error{looked, done} {
+				e := wantCode(t, err, c.code)
+				if e.Field != c.field || !strings.Contains(e.Message, c.says) {
+					t.Errorf("field %q, message %q, want %q and %q in it", e.Field, e.Message, c.field, c.says)
+				}
 			}
 			r.noTrace("new")
 		})

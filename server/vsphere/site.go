@@ -32,6 +32,7 @@ type compute struct {
 var siteSpecs = map[string][]string{
 	"Datacenter":      {"name", "parent", "vmFolder"},
 	"Folder":          {"name", "parent", "childType"},
+	"StoragePod":      {"name", "parent"},
 	"ComputeResource": {"name", "parent", "resourcePool"},
 	"ResourcePool":    {"name", "parent"},
 	"HostSystem":      {"name", "parent", "runtime.connectionState", "runtime.inMaintenanceMode", "datastore", "network"},

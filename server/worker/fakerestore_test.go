@@ -111,3 +111,7 @@ func (f *fakeVSphere) RestoreDisk(ctx context.Context, r backup.DiskRestoreDraft
 	vm.disks[key] = b
 	return backup.RestoredVM{MOID: vm.MOID, InstanceUUID: vm.InstanceUUID, Name: vm.Name}, []string{fmt.Sprintf("%q is disk %d.", disk.Label, key)}, nil
 }
+
+func (f *fakeVSphere) CheckRestore(ctx context.Context, r backup.RestoreCheck, _ backup.ImageReader) (backup.RestoreFindings, error) {
+	return backup.RestoreFindings{}, f.pass(ctx, "CheckRestore", r.MOID)
+}

@@ -49,7 +49,7 @@ type restoreCreate struct {
 func (*restoreCreate) Help() string {
 	return examples("kura restore create --image 01JDZK3Q8X4T9V2M6B7N5C1R0E --new-vm erp-check --datastore ds2 --network prod=isolated --wait",
 		"kura restore create --image 01JDZK3Q8X4T9V2M6B7N5C1R0E --in-place --power-off --power-on --wait",
-		"kura restore create --image 01JDZK3Q8X4T9V2M6B7N5C1R0E --disk \"Hard disk 2\" --vm erp --attach --wait")
+		"kura restore create --image 01JDZK3Q8X4T9V2M6B7N5C1R0E --disk 2001 --vm erp --attach --wait")
 }
 
 // Run starts a restore.
