@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -47,6 +48,7 @@ type Config struct {
 	Slots            int                     // jobs at the same time; default 8
 	Lease            time.Duration           // how long a dead server keeps its jobs; default 60 s
 	CopyRate         int64                   // bytes per second that one copy of an image reads at most; 0 = no limit
+	NBDCommand       string                  // program that serves one disk over NBD, as docs/dev/transports.md says; default none, so there is no transport nbd
 	Version          string                  // shown by GET /v1/server; default "dev"
 
 	// ProxyUUID is the BIOS UUID of the VM in which this server runs, to which disks
@@ -121,6 +123,11 @@ func (c Config) Validate() error {
 	}
 	if c.CopyRate < 0 {
 		return backup.Errorf(backup.Invalid, "copy_rate", "copy_rate must be 0, for no limit, or more, got %d.", c.CopyRate)
+	}
+	if c.NBDCommand != "" {
+		if _, err := exec.LookPath(c.NBDCommand); err != nil {
+			return backup.Errorf(backup.Invalid, "nbd_command", "nbd_command must be a program that can be run: %v.", err)
+		}
 	}
 	return repository.CheckRecipient("recovery_age_recipient", c.AgeRecipient)
 }
