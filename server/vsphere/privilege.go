@@ -56,6 +56,9 @@ func Privileges() []backup.Privilege {
 		{ID: "VirtualMachine.Config.Annotation", For: "mark a VM that a restore is making or overwriting", On: onVM, Parts: restore},
 		{ID: "VirtualMachine.Config.Rename", For: "give a restored VM its name", On: onVM, Parts: restore},
 
+		{ID: "VirtualMachine.Provisioning.DiskRandomAccess", For: "write disks over nbd", On: onVM, Parts: restore, Optional: true},
+		{ID: "VirtualMachine.Provisioning.PutVmFiles", For: "write the files of a VM, its NVRAM among them", On: onVM, Parts: restore, Optional: true},
+		{ID: "VirtualMachine.Config.DiskLease", For: "hold a disk while it is read or written over nbd", On: onVM, Parts: both, Optional: true},
 		{ID: "VirtualMachine.Provisioning.MarkAsTemplate", For: "restore as a template", On: onVM, Parts: restore, Optional: true},
 		{ID: "Global.SetCustomField", For: "give a restored VM its custom attributes", On: onVM, Parts: restore, Optional: true},
 		{ID: "InventoryService.Tagging.AttachTag", For: "give a restored VM its tags", On: onRoot, Parts: restore, Optional: true},
