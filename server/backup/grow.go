@@ -13,9 +13,15 @@ import (
 
 // FollowGroups books the enabled schedules of the vcenter's selector groups
 // for the members that they have now, and returns those for which that changed
-// anything. changed says that the inventory is another than before;
-// without it only members that have no seat yet are looked after.
+// anything. changed says that the inventory is another than before: then it is
+// noted who has joined and left. Without it only members that have no seat yet
+// are looked after.
 func (p *Planner) FollowGroups(ctx context.Context, vcenterID string, changed bool) ([]Schedule, error) {
+	if changed {
+		if err := p.lookAtGroups(ctx, vcenterID); err != nil {
+			return nil, err
+		}
+	}
 	var behind []string
 	err := p.view(ctx, func(tx *planTx) (err error) {
 		behind, err = schedulesBehind(ctx, tx, vcenterID, changed)

@@ -96,7 +96,7 @@ func (p *Planner) CreateGroup(ctx context.Context, g Group) (Group, error) {
 			return err
 		}
 		done = c
-		return nil
+		return lookNow(ctx, tx, c)
 	})
 	if err != nil {
 		return Group{}, fmt.Errorf("create group %q: %w", g.Name, err)
@@ -146,7 +146,7 @@ func (p *Planner) UpdateGroup(ctx context.Context, g Group) (Group, error) {
 			return err
 		}
 		done = c
-		return nil
+		return lookNow(ctx, tx, c)
 	})
 	if err != nil {
 		return Group{}, fmt.Errorf("update group %q: %w", g.Name, err)

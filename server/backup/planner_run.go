@@ -135,6 +135,9 @@ func jobsOf(ctx context.Context, tx Tx, s Schedule, inv inventories) (*jobBuilde
 		if b.vms, err = inv.members(ctx, tx, b.group); err != nil {
 			return nil, err
 		}
+		if err := look(ctx, tx, b.group, b.vms, ""); err != nil {
+			return nil, err
+		}
 	}
 	if b.repo, err = tx.Repository(ctx, s.RepositoryID); err != nil {
 		return nil, at("repository", err)

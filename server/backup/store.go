@@ -82,6 +82,12 @@ type GroupTx interface {
 	UpdateGroup(ctx context.Context, g *Group) error
 	// DeleteGroup gives [InUse], naming them, while schedules are on it.
 	DeleteGroup(ctx context.Context, id string) error
+	// MembersSeen is what the last look at the group saw.
+	MembersSeen(ctx context.Context, groupID string) (MembersSeen, error)
+	// SaveMembers stores what a look has found. It leaves Meta.Version as it is.
+	SaveMembers(ctx context.Context, l MembersLook) error
+	// MemberChanges lists changes of a group's members, newest first.
+	MemberChanges(ctx context.Context, f MemberFilter) ([]MemberChange, string, error)
 }
 
 // ScheduleTx keeps schedules.
@@ -178,6 +184,7 @@ type RunFilter struct {
 	ScheduleID string
 	GroupID    string
 	State      RunState
+	Before     time.Time // made before
 	Page
 }
 

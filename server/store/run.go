@@ -44,6 +44,9 @@ func (t *tx) Runs(ctx context.Context, f backup.RunFilter) ([]backup.Run, string
 	q.equal("schedule_id", f.ScheduleID)
 	q.equal("group_id", f.GroupID)
 	q.equal("state", string(f.State))
+	if !f.Before.IsZero() {
+		q.where("created_at < ?", f.Before)
+	}
 	return list(ctx, t, q, f.Page, runColumns)
 }
 

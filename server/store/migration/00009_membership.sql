@@ -6,8 +6,7 @@ DROP INDEX machine_uuid;
 CREATE INDEX machine_uuid ON machine (vcenter_id, instance_uuid); -- two VMs may have one
 CREATE INDEX machine_moid ON machine (vcenter_id, moid);
 
-ALTER TABLE backup_group ADD COLUMN members_seen_at BIGINT NOT NULL DEFAULT 0; -- when its members were last looked at
-ALTER TABLE backup_group ADD COLUMN members_version BIGINT NOT NULL DEFAULT 0; -- the group's version then; 0 = never yet
+ALTER TABLE backup_group ADD COLUMN members_version BIGINT NOT NULL DEFAULT 0; -- the group's version when its members were last looked at; 0 = never yet
 CREATE TABLE group_member (
   group_id TEXT NOT NULL REFERENCES backup_group (id) ON DELETE CASCADE,
   vm_id    TEXT NOT NULL,
@@ -30,7 +29,6 @@ CREATE INDEX group_change_list ON group_change (project, group_id, at, id);
 DROP TABLE group_change;
 DROP TABLE group_member;
 ALTER TABLE backup_group DROP COLUMN members_version;
-ALTER TABLE backup_group DROP COLUMN members_seen_at;
 DROP INDEX machine_moid;
 DROP INDEX machine_uuid;
 UPDATE machine SET instance_uuid = instance_uuid || '/' || id
