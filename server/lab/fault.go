@@ -82,6 +82,7 @@ func Faults() []FaultKind {
 		{Name: "upload_cut", Help: "the connection of an upload breaks after so many bytes", at: atPlace},
 		{Name: "device_slow", Help: "an attached disk does not show up in its guest for so many looks (count)", at: atPlace},
 		{Name: "device_missing", Help: "an attached disk does not show up in its guest", at: atPlace},
+		{Name: "device_write_fail", Help: "a write to an attached disk fails, after so many that go well", at: atPlace},
 		{Name: "device_fail", Help: "a read of an attached disk fails, after so many that go well", at: atPlace},
 		{Name: "privilege_missing", Help: "the account lacks the privilege named by method (on vm), until it is cleared; calls are not refused for it", at: atPlace},
 		{Name: "clock_skew", Help: "the vCenter's clock, or that of the host named by vm, is ahead by delay, until it is cleared", at: atPlace},

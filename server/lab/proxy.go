@@ -140,7 +140,7 @@ func (d *Device) Size() (int64, error) { return d.size, nil }
 
 // ReadAt implements io.ReaderAt.
 func (d *Device) ReadAt(p []byte, off int64) (int, error) {
-	if f := d.l.faults.take("device_fail", ref{}, "", true); f != nil {
+	if d.l.faults.take("device_fail", ref{}, "", true) != nil {
 		return 0, errors.New("input/output error")
 	}
 	n, err := d.link.ReadAt(p, off)
@@ -153,6 +153,9 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	if !d.writable {
 		return 0, fs.ErrPermission
+	}
+	if d.l.faults.take("device_write_fail", ref{}, "", true) != nil {
+		return 0, errors.New("input/output error")
 	}
 	n, err := d.link.writeAt(p, off, false)
 	d.l.deviceWritten.Add(int64(n))

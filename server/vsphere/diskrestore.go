@@ -19,6 +19,11 @@ import (
 func (s *Session) RestoreDisk(ctx context.Context, r backup.DiskRestoreDraft, from backup.ImageReader, progress func(int64)) (backup.RestoredVM, []string, error) {
 	doing := "restore a disk of the VM " + r.MOID
 	o, err := s.planDisk(ctx, r, from)
+	if err == nil && r.Disk.Mode != backup.DiskAttach && len(o.superseded()) > 0 {
+		if err = o.supersede(ctx); err == nil {
+			o, err = s.planDisk(ctx, r, from)
+		}
+	}
 	if err != nil {
 		return backup.RestoredVM{}, nil, s.problem(doing, err)
 	}

@@ -66,21 +66,42 @@ func (r *rig) open(snap backup.Snapshot, t backup.Transport) (backup.DiskSource,
 
 func areas(list ...backup.Extent) iter.Seq[backup.Extent] { return slices.Values(list) }
 
-// proxyState is what hangs on the proxy, and what it remembers.
-func (r *rig) proxyState() (disks int, record string) {
+// config is a VM's configuration as the vcenter has it.
+func (r *rig) config(vm string) types.VirtualMachineConfigInfo {
 	r.Helper()
 	c, err := govmomi.NewClient(r.Context(), r.lab.URL(), true)
 	r.ok(err)
 	defer func() { _ = c.Logout(context.WithoutCancel(r.Context())) }()
-	var vm mo.VirtualMachine
-	ref := types.ManagedObjectReference{Type: "VirtualMachine", Value: r.lab.Moid(proxyVM)}
-	r.ok(property.DefaultCollector(c.Client).RetrieveOne(r.Context(), ref, []string{"config"}, &vm))
-	for _, o := range vm.Config.ExtraConfig {
+	var v mo.VirtualMachine
+	ref := types.ManagedObjectReference{Type: "VirtualMachine", Value: r.lab.Moid(vm)}
+	r.ok(property.DefaultCollector(c.Client).RetrieveOne(r.Context(), ref, []string{"config"}, &v))
+	return *v.Config
+}
+
+// enlarge lets the first disk of a VM grow.
+func (r *rig) enlarge(vm string, capacity int64) {
+	r.Helper()
+	for _, d := range r.config(vm).Hardware.Device {
+		if disk, ok := d.(*types.VirtualDisk); ok {
+			disk.CapacityInBytes, disk.CapacityInKB = capacity, capacity/1024
+			r.change(vm, types.VirtualMachineConfigSpec{DeviceChange: []types.BaseVirtualDeviceConfigSpec{
+				&types.VirtualDeviceConfigSpec{Operation: types.VirtualDeviceConfigSpecOperationEdit, Device: disk},
+			}})
+			return
+		}
+	}
+}
+
+// proxyState is what hangs on the proxy, and what it remembers.
+func (r *rig) proxyState() (disks int, record string) {
+	r.Helper()
+	c := r.config(proxyVM)
+	for _, o := range c.ExtraConfig {
 		if v := o.GetOptionValue(); v.Key == "kura.attached" {
 			record, _ = v.Value.(string)
 		}
 	}
-	for _, d := range vm.Config.Hardware.Device {
+	for _, d := range c.Hardware.Device {
 		if _, ok := d.(*types.VirtualDisk); ok {
 			disks++
 		}
@@ -194,11 +215,6 @@ func TestAHotAddThatCannotBeHadSaysWhatIsMissing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := l.VM("vm04")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = other
 	for name, c := range map[string]struct {
 		change func(*vsphere.Config)
 		want   string

@@ -26,6 +26,10 @@ type replaced struct {
 	Until  time.Time `json:"until"` // the old files are kept until then
 	Old    []string  `json:"old"`   // datastore paths of what was replaced
 	New    []string  `json:"new"`   // of what took its place
+
+	// Of a restore that writes into the disks themselves:
+	Snapshot string `json:"snapshot,omitempty"` // what the VM was, kept instead of files
+	Tracked  bool   `json:"tracked,omitempty"`  // changed block tracking was on
 }
 
 func decodeKept(s string) ([]replaced, error) {
@@ -60,6 +64,18 @@ func encodeKept(list []replaced) (types.BaseOptionValue, error) {
 	return optionValue(keptKey, string(b)), nil
 }
 
+// keptSnapshots names the snapshots that hold what VMs were before they were
+// restored: they are kura's, and go by the record, not by their marker.
+func keptSnapshots(kept string) (names []string, err error) {
+	list, err := decodeKept(kept)
+	for _, r := range list {
+		if r.Snapshot != "" {
+			names = append(names, r.Snapshot)
+		}
+	}
+	return names, err
+}
+
 // sweepKept cleans up after the VM's restores in place: one that died before
 // the swap leaves its new files, one that succeeded the old ones until their
 // time is over.
@@ -74,6 +90,10 @@ func (s *Session) sweepKept(ctx context.Context, b *broom, v suspect) {
 		if !b.dead(r.Marker) || (r.Done && !over) {
 			continue
 		}
+		if r.Snapshot != "" {
+			s.sweepUndo(ctx, b, v, r)
+			continue
+		}
 		files, what := r.New, "disks of a failed restore of the VM"
 		if r.Done {
 			files, what = r.Old, "replaced disks of the VM"
@@ -84,6 +104,19 @@ func (s *Session) sweepKept(ctx context.Context, b *broom, v suspect) {
 		}
 		b.note(fmt.Sprintf("%s %q (%s): %s", what, v.name, v.self.Value, strings.Join(files, ", ")), err)
 	}
+}
+
+// sweepUndo gives a VM its old disks again, of which a restore died while it
+// wrote; the snapshot of one that ended just goes.
+func (s *Session) sweepUndo(ctx context.Context, b *broom, v suspect, r replaced) {
+	if b.holds(r.Marker) {
+		return
+	}
+	if r.Done {
+		b.note(fmt.Sprintf("snapshot %s of the VM %q (%s) before it was restored", r.Snapshot, v.name, v.self.Value), s.dropUndo(ctx, v.self, r))
+		return
+	}
+	b.note(fmt.Sprintf("what the failed restore %s wrote into the VM %q (%s)", r.Marker, v.name, v.self.Value), s.rollBack(ctx, v.self, r))
 }
 
 // powerOnAgain starts a VM that a restore had powered off before it died.

@@ -180,8 +180,9 @@ func (b *broom) holds(marker string) bool {
 
 // sweep removes what is dead on one VM.
 func (s *Session) sweep(ctx context.Context, b *broom, v suspect) {
+	undo, err := keptSnapshots(v.kept)
 	for _, name := range v.snapshots {
-		if b.dead(name) && !b.holds(name) {
+		if err == nil && b.dead(name) && !b.holds(name) && !slices.Contains(undo, name) {
 			b.note(fmt.Sprintf("snapshot %s of the VM %q (%s)", name, v.name, v.self.Value), s.removeWithin(ctx, v.self.Value, name, s.config.sweepPatience()))
 		}
 	}
