@@ -167,9 +167,6 @@ func (p *Planner) repositoryBefore(ctx context.Context, tx Tx, r RepositoryRecor
 }
 
 func checkNewVM(r Restore, t restoreTarget) error {
-	if r.NewVM.StoragePolicy != "" {
-		return Errorf(Invalid, "new_vm.storage_policy", "This server cannot set storage policies: leave storage_policy out and name a datastore.")
-	}
 	if r.NewVM.PreserveIdentity && t.vcenter.ID == t.image.VCenterID && r.NewVM.Name == t.image.VMName {
 		return Errorf(Conflict, "new_vm.name", "A new VM that keeps the identity of %q needs another name than it, or use in_place.", t.image.VMName)
 	}

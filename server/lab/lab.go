@@ -120,6 +120,7 @@ type Lab struct {
 	sessions sessions
 	leases   leases
 	place    placement
+	policies policies
 
 	mu        sync.Mutex // guards snapshots and writers
 	snapshots map[ref]*snapshot

@@ -56,6 +56,7 @@ func (l *Lab) createVM(ctx *simulator.Context, q *types.CreateVM_Task, imported 
 		unshare(vm)
 		if fault = l.afterDisks(ctx, vm); fault == nil {
 			l.measure(ctx, vm)
+			l.policies.give(vm, c.VmProfile, c.DeviceChange)
 		}
 		if vm.Name != name {
 			ctx.Update(vm, []types.PropertyChange{{Name: "name", Val: name}, {Name: "config.name", Val: name}, {Name: "summary.config.name", Val: name}})
@@ -114,6 +115,7 @@ func (l *Lab) reconfigure(ctx *simulator.Context, q *types.ReconfigVM_Task) ref 
 		}
 		l.lend(vm.Self, vm.Config.Hardware.Device)
 		l.eraseChains(gone)
+		l.policies.give(vm, q.Spec.VmProfile, q.Spec.DeviceChange)
 		return result, nil
 	})
 	j.asked.attach = attaches(q.Spec.DeviceChange)

@@ -94,6 +94,9 @@ func (l *Lab) connect() error {
 	l.registry().SessionManager().ServiceHostName = s.Listen.Host
 	l.registry().Put(&router{Self: routerRef, l: l})
 	l.registry().Handler = l.handle
+	if err := l.offerPolicies(); err != nil {
+		return err
+	}
 	return l.furnishHosts()
 }
 

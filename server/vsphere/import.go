@@ -50,6 +50,7 @@ type newVM struct {
 	config   *types.VirtualMachineConfigInfo
 	at       target
 	spec     types.VirtualMachineConfigSpec
+	policy   string // id of the storage policy; "" = the datastore's default
 	disks    []backup.ImageDisk
 	messages []string
 }
@@ -79,6 +80,14 @@ func (s *Session) plan(ctx context.Context, r backup.ImportDraft, from backup.Im
 		}
 	}
 	slices.Sort(w.networks)
+	if r.NewVM.StoragePolicy != "" {
+		if p.policy, err = s.storagePolicy(ctx, r.NewVM.StoragePolicy); err != nil {
+			return nil, err
+		}
+		if w.suits, err = s.suitable(ctx, p.policy, t); err != nil {
+			return nil, err
+		}
+	}
 	if p.at, err = t.place(w); err != nil {
 		return nil, err
 	}
@@ -169,12 +178,7 @@ func (s *Session) specify(ctx context.Context, p *newVM) error {
 	var messages []string
 	spec.DeviceChange, messages = newDevices(c, disks, nics)
 	p.messages = append(p.messages, messages...)
-	if p.draft.NewVM.StoragePolicy != "" {
-		profile, err := s.storageProfile(ctx, p.draft.NewVM.StoragePolicy)
-		if err != nil {
-			return err
-		}
-		spec.VmProfile = []types.BaseVirtualMachineProfileSpec{profile}
+	if spec.VmProfile = byPolicy(p.policy); spec.VmProfile != nil {
 		for _, d := range spec.DeviceChange {
 			if v := d.GetVirtualDeviceConfigSpec(); v.FileOperation != "" {
 				v.Profile = spec.VmProfile

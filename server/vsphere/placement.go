@@ -27,9 +27,10 @@ type target struct {
 type wish struct {
 	backup.RestoreNewVM
 	machine  MachineConfig
-	store    string   // name of the datastore that the image's VM lay on
-	networks []string // names of the networks that its cards need
-	bytes    int64    // that the disks will take
+	store    string       // name of the datastore that the image's VM lay on
+	networks []string     // names of the networks that its cards need
+	bytes    int64        // that the disks will take
+	suits    map[ref]bool // datastores on which the storage policy can be kept; nil = any
 }
 
 // place chooses where to put a VM: what the user asked for, else where the
@@ -188,6 +189,12 @@ func (t *site) chooseStore(w wish, dc ref, hosts []mo.HostSystem) (mo.Datastore,
 		var err error
 		if seen, err = t.named(w.Datastore, dc, seen); err != nil {
 			return mo.Datastore{}, err
+		}
+	}
+	if w.suits != nil && len(seen) > 0 {
+		first := seen[0].Summary.Name
+		if seen = slices.DeleteFunc(seen, func(d mo.Datastore) bool { return !w.suits[d.Self] }); len(seen) == 0 {
+			return mo.Datastore{}, unsuitable(w.StoragePolicy, first, t, w.suits)
 		}
 	}
 	slices.SortStableFunc(seen, func(a, b mo.Datastore) int { return cmp.Compare(b.Summary.FreeSpace, a.Summary.FreeSpace) })

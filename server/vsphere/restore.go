@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vmware/govmomi/pbm"
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
@@ -234,24 +233,6 @@ func extra(c *types.VirtualMachineConfigInfo, key string) string {
 		}
 	}
 	return ""
-}
-
-// storageProfile finds a storage policy by name or id.
-func (s *Session) storageProfile(ctx context.Context, want string) (*types.VirtualMachineDefinedProfileSpec, error) {
-	c, err := pbm.NewClient(ctx, s.client)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the storage policies: %w", err)
-	}
-	all, err := c.ProfileMap(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the storage policies: %w", err)
-	}
-	for name, p := range all.Name {
-		if id := p.GetPbmProfile().ProfileId.UniqueId; name == want || id == want {
-			return &types.VirtualMachineDefinedProfileSpec{ProfileId: id}, nil
-		}
-	}
-	return nil, invalid("new_vm.storage_policy", "There is no storage policy %q. There are: %s.", want, strings.Join(slices.Sorted(maps.Keys(all.Name)), ", "))
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

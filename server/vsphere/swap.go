@@ -55,6 +55,7 @@ func (o *overwrite) hold(ctx context.Context) error {
 			return backup.Errorf(backup.Conflict, "", "%s of the VM %q was changed while the image's disks were on their way: restore again.", label(w.old), unescapeName(o.vm.Name))
 		}
 	}
+	o.keepPolicies(ctx)
 	if now.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOff {
 		return nil
 	}
@@ -68,6 +69,27 @@ func (o *overwrite) hold(ctx context.Context) error {
 		return fmt.Errorf("power off: %w", err)
 	}
 	return nil
+}
+
+// keepPolicies notes the storage policies of the disks that are replaced: the
+// new ones get them too.
+func (o *overwrite) keepPolicies(ctx context.Context) {
+	var keys []int32
+	for _, w := range o.swaps {
+		if w.old != nil {
+			keys = append(keys, w.old.Key)
+		}
+	}
+	of, err := o.s.policiesOf(ctx, o.vm.Self, keys)
+	if err != nil {
+		o.s.log.WarnContext(ctx, "storage policies not read", "vm", o.vm.Self.Value, "error", err)
+		o.messages = append(o.messages, "The disks' storage policies could not be read: the restored disks have the default of their datastore.")
+	}
+	for i, w := range o.swaps {
+		if w.old != nil {
+			o.swaps[i].policy = of[w.old.Key]
+		}
+	}
 }
 
 // diskSpec takes the old disks off and puts the new ones on at the same places.
@@ -99,7 +121,8 @@ func (o *overwrite) diskSpec() (types.VirtualMachineConfigSpec, error) {
 		if w.fresh {
 			disk.Key, disk.DeviceInfo = -1, nil // vSphere gives it both
 		}
-		spec.DeviceChange = append(spec.DeviceChange, add(disk, ""))
+		change := &types.VirtualDeviceConfigSpec{Operation: types.VirtualDeviceConfigSpecOperationAdd, Device: disk, Profile: byPolicy(w.policy)}
+		spec.DeviceChange = append(spec.DeviceChange, change)
 	}
 	o.record.Done, o.record.Until = true, o.until()
 	o.record.New = o.record.New[:0]
@@ -249,15 +272,10 @@ func (o *overwrite) settle(ctx context.Context) error {
 	}
 	o.messages = append(o.messages, s.restoreAttributes(ctx, o.vm.Self, o.machine)...)
 	o.clear(ctx)
-	return o.start(ctx)
-}
-
-// start powers the restored VM on where that was asked for.
-func (o *overwrite) start(ctx context.Context) error {
 	if ctx.Err() != nil || !o.draft.InPlace.PowerOn {
 		return ctx.Err()
 	}
-	if err := o.s.powerOn(ctx, o.vm.Self); err != nil {
+	if err := s.powerOn(ctx, o.vm.Self); err != nil {
 		return backup.Errorf(backup.PreflightFailed, "in_place.power_on",
 			"The VM %q is restored, but it could not be powered on: %s", unescapeName(o.vm.Name), sentence(err.Error())).Because(err)
 	}
