@@ -161,6 +161,15 @@ type VSphereSession interface {
 	// one of that name exists or is being made, and takes that. Errors: VMGone,
 	// PreflightFailed (quiescing failed, with Quiesce), VCenterUnreachable.
 	CreateSnapshot(ctx context.Context, s SnapshotDraft) (Snapshot, error)
+	// Power tells how a VM stands. Errors: VMGone.
+	Power(ctx context.Context, moid string) (Power, error)
+	// ShutDownGuest asks the guest to shut down and waits until the VM is off or
+	// ctx ends; the guest goes on with it then. One that is off is no error.
+	// Errors: VMGone, PreflightFailed (VMware Tools do not run).
+	ShutDownGuest(ctx context.Context, moid string) error
+	// SetPower powers the VM on, or off without asking the guest, and waits. One
+	// that is so already is no error. Errors: VMGone.
+	SetPower(ctx context.Context, moid string, on bool) error
 	// RemoveSnapshot removes the VM's snapshots of that name, waits, and
 	// consolidates where needed. None is no error; a VM that is gone is none.
 	RemoveSnapshot(ctx context.Context, moid, name string) error
@@ -226,6 +235,13 @@ type Machine struct {
 	FreeBytes           map[string]int64 // of the datastores its disks lie on
 }
 
+// Power is how a VM stands.
+type Power struct {
+	State    PowerState
+	BootedAt time.Time // by the vcenter's clock; zero = not known, or not on
+	Tools    bool      // VMware Tools run in the guest
+}
+
 // SnapshotDraft says which snapshot to make.
 type SnapshotDraft struct {
 	MOID        string
@@ -240,6 +256,7 @@ type Snapshot struct {
 	Ref       string // of the snapshot
 	Name      string
 	CreatedAt time.Time
+	Quiesced  bool // the guest took part
 	Disks     []DiskDraft
 	Config    json.RawMessage // the VM's, as the snapshot holds it
 }

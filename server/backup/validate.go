@@ -52,9 +52,6 @@ func (s Schedule) validChoices() error {
 	if !slices.Contains([]Consistency{ConsistencyCrash, ConsistencyApp, ConsistencyAppRequired, ConsistencyOffline}, s.Consistency) {
 		return Errorf(Invalid, "consistency", "consistency must be crash, app, app_required or offline, got %q.", s.Consistency)
 	}
-	if s.Consistency == ConsistencyOffline {
-		return Errorf(Invalid, "consistency", "This server cannot shut guests down for a backup: use crash, app or app_required.")
-	}
 	if s.Unprotectable != UnprotectedFail && s.Unprotectable != UnprotectedSkip {
 		return Errorf(Invalid, "unprotectable_disks", "unprotectable_disks must be fail or skip, got %q.", s.Unprotectable)
 	}

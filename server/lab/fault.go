@@ -66,6 +66,8 @@ func Faults() []FaultKind {
 		{Name: "cbt_fault", Help: "QueryChangedDiskAreas fails", at: atCall, only: []string{"QueryChangedDiskAreas"}, fault: func() types.BaseMethodFault { return &types.FileFault{File: "disk-ctk.vmdk"} }},
 		{Name: "session_expire", Help: "all sessions end", at: atRequest},
 		{Name: "http_503", Help: "an HTTP request is answered with 503", at: atRequest},
+		{Name: "guest_hangs", Help: "a guest that is asked to shut down never does", at: atPlace},
+		{Name: "guest_slow", Help: "a guest that is asked to shut down takes delay for it", at: atPlace},
 		{Name: "consolidation_needed", Help: "the removal of a snapshot succeeds but leaves its delta files behind", at: atPlace},
 		{Name: "cbt_reset", Help: "changed block tracking is reset at the next snapshot, as after a crash of the host", at: atPlace},
 		{Name: "cbt_revert", Help: "a revert to a snapshot leaves changed block tracking as it was", at: atPlace},

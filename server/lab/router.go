@@ -205,15 +205,10 @@ func (r *router) PowerOffVMTask(ctx *simulator.Context, q *types.PowerOffVM_Task
 
 func (r *router) ShutdownGuest(ctx *simulator.Context, q *types.ShutdownGuest) soap.HasFault {
 	body := new(methods.ShutdownGuestBody)
-	if v, ok := r.l.index.get(q.This); !ok || v.PowerState != string(types.VirtualMachinePowerStatePoweredOn) {
-		body.Fault_ = simulator.Fault("the VM is not powered on", &types.InvalidPowerState{
-			RequestedState: types.VirtualMachinePowerStatePoweredOn, ExistingState: types.VirtualMachinePowerState(v.PowerState),
-		})
+	if f := r.l.shutDown(ctx, q.This); f != nil {
+		body.Fault_ = simulator.Fault("the guest cannot be shut down", f)
 		return body
 	}
-	j := r.l.powerJob(ctx, q.This, false)
-	j.method, j.asked.method = "ShutdownGuest", "ShutdownGuest"
-	r.l.start(ctx, j)
 	body.Res = new(types.ShutdownGuestResponse)
 	return body
 }

@@ -135,6 +135,11 @@ func (l *Lab) createSnapshot(ctx *simulator.Context, method string, q *types.Cre
 		}); err != nil {
 			return nil, &types.NoDiskSpace{FileFault: types.FileFault{File: vm.Name}, Datastore: err.Error()}
 		}
+		if q.QuiesceSpec != nil && !toolsIn(vm) { // vSphere does not say either that it leaves the guest out
+			plain := *q
+			plain.QuiesceSpec = nil
+			q = &plain
+		}
 		result, fault := l.inner(ctx, func() ref {
 			return vm.CreateSnapshotExTask(ctx, q).(*methods.CreateSnapshotEx_TaskBody).Res.Returnval
 		})

@@ -126,7 +126,7 @@ func (s *Session) snapshot(ctx context.Context, moid string, t types.VirtualMach
 	if err != nil {
 		return backup.Snapshot{}, err
 	}
-	snap := backup.Snapshot{MOID: moid, Ref: t.Snapshot.Value, Name: unescapeName(t.Name), CreatedAt: t.CreateTime.UTC()}
+	snap := backup.Snapshot{MOID: moid, Ref: t.Snapshot.Value, Name: unescapeName(t.Name), CreatedAt: t.CreateTime.UTC(), Quiesced: t.Quiesced}
 	if snap.Config, err = json.Marshal(config); err != nil {
 		return backup.Snapshot{}, fmt.Errorf("encode the configuration of %s: %w", moid, err)
 	}

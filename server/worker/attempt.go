@@ -40,8 +40,9 @@ type attempt struct {
 type checkpoint struct {
 	ImageID string   `json:"image_id,omitempty"`
 	MOID    string   `json:"moid,omitempty"`
-	NoBase  bool     `json:"no_base,omitempty"` // the image before could not be built upon
-	Markers []string `json:"markers,omitempty"` // names of snapshots or staging VMs that this job may have made
+	NoBase  bool     `json:"no_base,omitempty"`  // the image before could not be built upon
+	Markers []string `json:"markers,omitempty"`  // names of snapshots or staging VMs that this job may have made
+	PowerOn []debt   `json:"power_on,omitempty"` // what must be powered on, whatever happens
 
 	// What is done for good but perhaps not stored yet, so that no attempt does it twice.
 	Image    *backup.Image      `json:"image,omitempty"`    // committed
@@ -108,6 +109,9 @@ func (a *attempt) work(ctx context.Context) (e ending, err error) {
 		if err := json.Unmarshal(a.job.Checkpoint, &a.note); err != nil {
 			return e, fmt.Errorf("checkpoint: %w", err)
 		}
+	}
+	if !a.job.Owes {
+		a.note.PowerOn = nil // a sweep has seen to it
 	}
 	switch a.job.Kind {
 	case backup.KindBackup:
@@ -286,7 +290,7 @@ func (a *attempt) remember(ctx context.Context) error {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	a.mu.Lock()
-	p := backup.Progress{Step: a.step, Checkpoint: b, Done: a.done, Total: a.total, Rate: a.rate}
+	p := backup.Progress{Step: a.step, Checkpoint: b, Owes: len(a.note.PowerOn) > 0, Done: a.done, Total: a.total, Rate: a.rate}
 	a.mu.Unlock()
 	return a.Store.Save(ctx, a.lease, p)
 }

@@ -27,11 +27,13 @@ type backupJob struct {
 	tracking backup.Tracking
 	snap     backup.Snapshot
 	image    backup.Image
+	hung     bool // vSphere may still be making the snapshot
 }
 
 // backup makes one image of one VM.
 func (a *attempt) backup(ctx context.Context) (ending, error) {
 	b := &backupJob{attempt: a}
+	defer b.repay(ctx)
 	if a.note.Image != nil {
 		b.image = *a.note.Image
 		b.resume(ctx)
@@ -58,6 +60,7 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 		return ending{}, err
 	}
 	err = b.make(ctx)
+	b.repay(ctx) // before a snapshot is removed, which may take long
 	// Whatever happened, the snapshot goes; when our lease is lost it is the
 	// next owner's, and clear() there knows its name.
 	if !lost(ctx, err) {
@@ -279,19 +282,19 @@ func (b *backupJob) snapshot(ctx context.Context) error {
 	d := backup.SnapshotDraft{MOID: b.vm.MOID, Name: b.marker(), Description: "Made by kura for one backup; it is removed when that ends."}
 	app := b.spec.Consistency == backup.ConsistencyApp || b.spec.Consistency == backup.ConsistencyAppRequired
 	d.Quiesce = app && b.machine.PowerState == backup.PoweredOn // a VM that is off is consistent (seed N56, H7)
-	s, err := b.session.CreateSnapshot(ctx, d)
-	if d.Quiesce && b.spec.Consistency == backup.ConsistencyApp && backup.CodeOf(err) == backup.PreflightFailed {
-		b.say("The guest could not be quiesced (%s), so the image is crash-consistent.", strings.TrimSuffix(backup.AsError(err).Message, "."))
-		d.Quiesce = false
-		s, err = b.session.CreateSnapshot(ctx, d)
-	}
-	if err != nil {
-		return fmt.Errorf("create snapshot: %w", err)
-	}
-	b.snap = s
 	b.image.Consistency = backup.ConsistencyCrash
-	if d.Quiesce || app && b.machine.PowerState == backup.PoweredOff {
+	take := b.createSnapshot
+	switch {
+	case b.spec.Consistency == backup.ConsistencyOffline:
+		take = b.offline
+	case d.Quiesce:
+		take = b.quiesced
+	case app && b.machine.PowerState == backup.PoweredOff:
 		b.image.Consistency = backup.ConsistencyApp
+	}
+	var err error
+	if b.snap, err = take(ctx, d); err != nil {
+		return fmt.Errorf("create snapshot: %w", err)
 	}
 	return nil
 }
@@ -346,7 +349,11 @@ func (b *backupJob) removeSnapshot(ctx context.Context) {
 		}
 	})
 	defer unhook()
-	rctx, release := context.WithTimeout(rctx, removeTime)
+	limit := removeTime
+	if b.hung { // a task that hangs would be waited for first
+		limit = patience
+	}
+	rctx, release := context.WithTimeout(rctx, limit)
 	defer release()
 	if err := b.session.RemoveSnapshot(rctx, b.vm.MOID, b.marker()); err != nil {
 		b.log.WarnContext(rctx, "snapshot not removed", "error", err)

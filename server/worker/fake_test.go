@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -133,6 +134,10 @@ type fakeVM struct {
 	disks     map[int32][]byte
 	snapshots map[string]map[int32][]byte // by name: the disks as they were
 	marker    string                      // of a VM that is being made
+
+	bootedAt   time.Time
+	noTools    bool              // no Tools run in the guest
+	takenWhile backup.PowerState // the power state at its last snapshot
 }
 
 func (f *fakeVSphere) Connect(ctx context.Context, v backup.VCenter) (backup.VSphereSession, error) {
@@ -200,7 +205,8 @@ func (f *fakeVSphere) CreateSnapshot(ctx context.Context, d backup.SnapshotDraft
 	if err != nil {
 		return backup.Snapshot{}, err
 	}
-	s := backup.Snapshot{MOID: d.MOID, Ref: "ref of " + d.Name, Name: d.Name, CreatedAt: f.now()}
+	s := backup.Snapshot{MOID: d.MOID, Ref: "ref of " + d.Name, Name: d.Name, CreatedAt: f.now(), Quiesced: d.Quiesce && vm.PowerState == backup.PoweredOn && !vm.noTools}
+	vm.takenWhile = vm.PowerState
 	held := map[int32][]byte{}
 	for _, disk := range vm.Disks {
 		if disk.Unprotectable == "" {
@@ -211,6 +217,51 @@ func (f *fakeVSphere) CreateSnapshot(ctx context.Context, d backup.SnapshotDraft
 	vm.snapshots[d.Name] = held
 	f.cbt.seq++
 	return s, nil
+}
+
+func (f *fakeVSphere) Power(ctx context.Context, moid string) (backup.Power, error) {
+	if err := f.pass(ctx, "Power", moid); err != nil {
+		return backup.Power{}, err
+	}
+	f.vmsMu.Lock()
+	defer f.vmsMu.Unlock()
+	vm, err := f.vm(moid)
+	if err != nil {
+		return backup.Power{}, err
+	}
+	on := vm.PowerState == backup.PoweredOn
+	return backup.Power{State: vm.PowerState, BootedAt: vm.bootedAt, Tools: on && !vm.noTools}, nil
+}
+
+// ShutDownGuest turns the VM off, unless it hangs: then it waits for its caller's patience.
+func (f *fakeVSphere) ShutDownGuest(ctx context.Context, moid string) error {
+	if err := f.pass(ctx, "ShutDownGuest", moid); err != nil {
+		return err
+	}
+	return f.turn(moid, false)
+}
+
+func (f *fakeVSphere) SetPower(ctx context.Context, moid string, on bool) error {
+	if err := f.pass(ctx, "SetPower", fmt.Sprintf("%s on=%t", moid, on)); err != nil {
+		return err
+	}
+	return f.turn(moid, on)
+}
+
+func (f *fakeVSphere) turn(moid string, on bool) error {
+	f.vmsMu.Lock()
+	defer f.vmsMu.Unlock()
+	vm, err := f.vm(moid)
+	if err != nil {
+		return err
+	}
+	if on && vm.PowerState != backup.PoweredOn {
+		vm.PowerState, vm.bootedAt = backup.PoweredOn, f.now()
+	}
+	if !on {
+		vm.PowerState = backup.PoweredOff
+	}
+	return nil
 }
 
 func (f *fakeVSphere) RemoveSnapshot(ctx context.Context, moid, name string) error {

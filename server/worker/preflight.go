@@ -18,9 +18,6 @@ const spaceFactor = 0.20
 // preflight refuses what could not work or would hurt the VM.
 func (b *backupJob) preflight() error {
 	m := b.machine
-	if b.spec.Consistency == backup.ConsistencyOffline {
-		return backup.Errorf(backup.PreflightFailed, "consistency", "This server cannot shut guests down for a backup: use crash, app or app_required.")
-	}
 	if err := b.checkGuest(); err != nil {
 		return err
 	}
@@ -53,6 +50,8 @@ func (b *backupJob) checkGuest() error {
 		return nil
 	}
 	switch b.spec.Consistency {
+	case backup.ConsistencyOffline:
+		return backup.Errorf(backup.PreflightFailed, "consistency", "VM %q is suspended, so its guest cannot be shut down. Resume it or power it off.", b.machine.Name)
 	case backup.ConsistencyAppRequired:
 		return backup.Errorf(backup.PreflightFailed, "consistency", "VM %q is suspended, so its guest cannot be quiesced. Resume it or power it off.", b.machine.Name)
 	case backup.ConsistencyApp:

@@ -25,11 +25,11 @@ func (w *Worker) alive(ctx context.Context) func(job string, attempt int) bool {
 // and staging VMs of this installation whose jobs are dead. A snapshot whose
 // making ended only after its job had lost its lease can be caught in no other way.
 func (w *Worker) sweep(ctx context.Context) error {
+	errs := []error{w.repayAll(ctx)} // first what stands still
 	vcenters, err := w.vcenters(ctx)
 	if err != nil {
-		return err
+		return errors.Join(append(errs, err)...)
 	}
-	var errs []error
 	for _, v := range vcenters {
 		if v.SyncState == backup.SyncPending {
 			continue // nothing of ours was ever made there

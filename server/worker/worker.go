@@ -54,8 +54,13 @@ type Config struct {
 	Dispatch time.Duration // how often occurrences are looked for; default 5 s
 	Sync     time.Duration // age at which an inventory is read again; default 10 min
 	Sweep    time.Duration // how often left-overs are looked for; default 60 s
-	Measure  time.Duration // how often the repositories are measured; default 5 min
-	Upkeep   time.Duration // how often images are ended and collections planned; default 10 min
+	// ShutdownTime is how long a guest may take to shut down for an offline backup
+	// before its power is cut; default 10 min. SnapshotTime is how long vSphere may
+	// take to make a snapshot before the job gives up; default 15 min.
+	ShutdownTime time.Duration
+	SnapshotTime time.Duration
+	Measure      time.Duration // how often the repositories are measured; default 5 min
+	Upkeep       time.Duration // how often images are ended and collections planned; default 10 min
 	// VerifyRate is how many bytes per second a reading of an image takes at most;
 	// default 64 MiB, negative = no limit.
 	VerifyRate int64
@@ -84,6 +89,8 @@ func (c Config) defaulted() Config {
 	or(&c.Sync, 10*time.Minute)
 	or(&c.Sweep, time.Minute)
 	or(&c.Measure, 5*time.Minute)
+	or(&c.ShutdownTime, 10*time.Minute)
+	or(&c.SnapshotTime, 15*time.Minute)
 	or(&c.Upkeep, 10*time.Minute)
 	or(&c.Backoff, 15*time.Second)
 	if c.VerifyRate == 0 {

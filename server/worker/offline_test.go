@@ -1,0 +1,267 @@
+package worker_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/worker"
+)
+
+func offline(s *backup.Schedule) { s.Consistency = backup.ConsistencyOffline }
+
+// powered lists the power operations so far.
+func (h *house) powered() []string { return h.vsphere.called("ShutDownGuest", "SetPower") }
+
+func (h *house) powerState() (state backup.PowerState) {
+	h.vsphere.with(h.vm.MOID, func(vm *fakeVM) { state = vm.PowerState })
+	return state
+}
+
+func (h *house) setPowerState(s backup.PowerState) {
+	h.vsphere.with(h.vm.MOID, func(vm *fakeVM) { vm.PowerState = s })
+}
+
+// image returns the only image there is.
+func (h *house) image() backup.Image {
+	h.Helper()
+	all := h.images()
+	if len(all) != 1 {
+		h.Fatalf("there are %d images, want one", len(all))
+	}
+	return all[0]
+}
+
+// seed:N63 seed:N64
+func TestAnOfflineBackupShutsTheGuestDownForTheSnapshotOnly(t *testing.T) {
+	h := newHouse(t)
+	h.start()
+	read := h.vsphere.hold(t, "ReadDisk", 1)
+	id := h.ask(h.vm, offline)
+	h.wait("ReadDisk", read.reached)
+	var during backup.PowerState
+	h.vsphere.with(h.vm.MOID, func(vm *fakeVM) { during = vm.takenWhile })
+	if now := h.powerState(); now != backup.PoweredOn || during != backup.PoweredOff {
+		t.Errorf("the VM is %s while it is read and was %s for the snapshot, want on and off", now, during)
+	}
+	read.release()
+	if j := h.ended(id); j.State != backup.JobSucceeded || j.Owes || len(j.Messages) != 0 {
+		t.Errorf("job is %s: %s %q, owes = %t", j.State, j.Error, j.Messages, j.Owes)
+	}
+	if got := h.powered(); !slices.Equal(got, []string{"ShutDownGuest " + h.vm.MOID, "SetPower " + h.vm.MOID + " on=true"}) {
+		t.Errorf("power operations %q, want one shutdown and one start", got)
+	}
+	if i := h.image(); i.Consistency != backup.ConsistencyOffline {
+		t.Errorf("the image is %s, want offline", i.Consistency)
+	}
+}
+
+// seed:H7
+func TestAVMThatIsOffStaysOffAndOneThatIsSuspendedIsRefused(t *testing.T) {
+	h := newHouse(t)
+	h.start()
+	h.setPowerState(backup.PoweredOff)
+	if j := h.ended(h.ask(h.vm, offline)); j.State != backup.JobSucceeded {
+		t.Errorf("job is %s: %s", j.State, j.Error)
+	}
+	if i := h.image(); i.Consistency != backup.ConsistencyOffline {
+		t.Errorf("the image is %s, want offline", i.Consistency)
+	}
+	h.setPowerState(backup.Suspended)
+	if j := h.ended(h.ask(h.vm, offline)); j.State != backup.JobFailed || j.ErrorCode != backup.PreflightFailed || !strings.Contains(j.Error, "suspended") {
+		t.Errorf("job is %s: %s, want it refused", j.State, j.Error)
+	}
+	if got := h.powered(); len(got) != 0 {
+		t.Errorf("power operations %q, want none", got)
+	}
+}
+
+// seed:N64
+func TestAGuestThatHangsHasItsPowerCutAndTheImageSaysSo(t *testing.T) {
+	h := newHouse(t)
+	hang := h.vsphere.hold(t, "ShutDownGuest", -1)
+	h.start(func(c *worker.Config) { c.ShutdownTime = 20 * time.Millisecond })
+	id := h.ask(h.vm, offline)
+	h.wait("the end of patience", hang.stopped)
+	j := h.ended(id)
+	if j.State != backup.JobSucceeded || len(j.Messages) != 1 || !strings.Contains(j.Messages[0], "did not shut down within 20ms and was powered off") {
+		t.Errorf("job is %s: %s with messages %q", j.State, j.Error, j.Messages)
+	}
+	if got := h.powered(); !slices.Equal(got[1:], []string{"SetPower " + h.vm.MOID + " on=false", "SetPower " + h.vm.MOID + " on=true"}) {
+		t.Errorf("power operations %q, want the power cut and the VM started", got)
+	}
+	if i := h.image(); i.Consistency != backup.ConsistencyCrash || h.powerState() != backup.PoweredOn {
+		t.Errorf("the image is %s and the VM %s, want crash-consistent and on", i.Consistency, h.powerState())
+	}
+}
+
+// seed:H4
+func TestAGuestWithoutToolsIsLeftAlone(t *testing.T) {
+	h := newHouse(t)
+	h.start()
+	h.vsphere.with(h.vm.MOID, func(vm *fakeVM) { vm.noTools = true })
+	if j := h.ended(h.ask(h.vm, offline)); j.State != backup.JobFailed || j.ErrorCode != backup.PreflightFailed || !strings.Contains(j.Error, "VMware Tools do not run") || j.Owes {
+		t.Errorf("job is %s: %s, want it refused for want of Tools", j.State, j.Error)
+	}
+	if got := h.powered(); len(got) != 0 || h.powerState() != backup.PoweredOn {
+		t.Errorf("power operations %q, want none", got)
+	}
+	app := func(s *backup.Schedule) { s.Consistency = backup.ConsistencyApp }
+	j := h.ended(h.ask(h.vm, app))
+	if i := h.image(); j.State != backup.JobSucceeded || i.Consistency != backup.ConsistencyCrash || len(j.Messages) != 1 || !strings.Contains(j.Messages[0], "VMware Tools do not run in it), so the image is crash-consistent") {
+		t.Errorf("job is %s with messages %q and the image is %s, want it crash-consistent with a message", j.State, j.Messages, i.Consistency)
+	}
+	required := func(s *backup.Schedule) { s.Consistency = backup.ConsistencyAppRequired }
+	if j := h.ended(h.ask(h.vm, required)); j.State != backup.JobFailed || j.ErrorCode != backup.PreflightFailed {
+		t.Errorf("job with app_required is %s: %s, want it failed", j.State, j.Error)
+	}
+}
+
+// TestAVMThatWasOnIsOnAgainWhateverFails goes through all that an offline
+// backup asks of others, cancelled, failed and by a server that dies there.
+func TestAVMThatWasOnIsOnAgainWhateverFails(t *testing.T) {
+	for _, point := range []string{"ShutDownGuest", "CreateSnapshot", "Begin", "ReadDisks", "ReadDisk", "Commit", "RemoveSnapshot"} {
+		t.Run(point+" fails", func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			h.vsphere.fail(point, 1, denied)
+			h.repository.fail(point, 1, denied)
+			h.start()
+			if point == "RemoveSnapshot" { // that is no failure of the job
+				denied := h.ended(h.ask(h.vm, offline))
+				h.mustBeOn(denied)
+				return
+			}
+			h.mustBeOn(h.ended(h.ask(h.vm, offline)))
+		})
+		t.Run("server dies at "+point, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			at := h.holdAt(t, point)
+			h.start()
+			id := h.ask(h.vm, offline)
+			h.wait(point, at.reached)
+			// From here on it can do nothing any more, as after kill -9.
+			h.store.fail("Renew", 1000, errDown)
+			h.store.fail("Note", 1000, errDown)
+			h.clock.pass(time.Minute)
+			h.wait("its end", at.stopped)
+			h.store.fail("Renew", 0, nil)
+			h.store.fail("Note", 0, nil)
+			h.start(often, func(c *worker.Config) { c.Owner = "server-2" })
+			h.until("the end, with the pauses between tries", func() bool {
+				j := h.job(id)
+				if j.State == backup.JobQueued {
+					h.clock.pass(15 * time.Second)
+				}
+				return j.State.Final()
+			})
+			h.mustBeOn(h.job(id))
+		})
+		if point == "RemoveSnapshot" {
+			continue // there it waits until its time is over
+		}
+		t.Run("cancelled at "+point, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			at := h.holdAt(t, point)
+			h.start()
+			id := h.ask(h.vm, offline)
+			h.wait(point, at.reached)
+			h.update(func(tx backup.Tx) error {
+				_, err := tx.CancelJob(h.ctx, id)
+				return err
+			})
+			h.mustBeOn(h.ended(id))
+		})
+	}
+}
+
+// holdAt holds a point of either peer.
+func (h *house) holdAt(t *testing.T, point string) *hold {
+	if point == "Begin" || point == "Commit" {
+		return h.repository.hold(t, point, 1)
+	}
+	return h.vsphere.hold(t, point, 1)
+}
+
+// mustBeOn checks that the VM is on and nothing is owed, now or after a sweep.
+func (h *house) mustBeOn(j backup.Job) {
+	h.Helper()
+	if h.powerState() != backup.PoweredOn {
+		h.Errorf("the job ended %s (%s) and the VM is %s, want it on", j.State, j.Error, h.powerState())
+	}
+	if owing, err := h.db.Owing(h.ctx); err != nil || len(owing) != 0 && h.powerState() != backup.PoweredOn {
+		h.Errorf("%d jobs still owe (%v)", len(owing), err)
+	}
+}
+
+func TestAVMThatCannotBePoweredOnIsTheSweepsWorkAfterTheJob(t *testing.T) {
+	h := newHouse(t)
+	power := h.vsphere.hold(t, "SetPower", -1)
+	stop := h.start()
+	h.swept()
+	id := h.ask(h.vm, offline)
+	h.wait("SetPower", power.reached)
+	h.update(func(tx backup.Tx) error {
+		_, err := tx.CancelJob(h.ctx, id)
+		return err
+	})
+	h.wait("the end of the job's time", power.stopped)
+	j := h.ended(id)
+	if j.State != backup.JobCancelled || !j.Owes || h.powerState() != backup.PoweredOff {
+		t.Errorf("job is %s, owes = %t, VM is %s, want it cancelled and owing", j.State, j.Owes, h.powerState())
+	}
+	stop()
+	power.release()
+	h.start(often)
+	h.until("the sweep", func() bool { return !h.job(id).Owes })
+	if j := h.job(id); h.powerState() != backup.PoweredOn || !slices.ContainsFunc(j.Messages, func(m string) bool { return strings.Contains(m, "was powered on at") }) {
+		t.Errorf("the VM is %s with messages %q, want it on and said", h.powerState(), j.Messages)
+	}
+	// What its owner turns off from now on stays off.
+	h.setPowerState(backup.PoweredOff)
+	before := len(h.vsphere.called("Sweep"))
+	h.until("two more sweeps", func() bool { return len(h.vsphere.called("Sweep")) >= before+2 })
+	if h.powerState() != backup.PoweredOff {
+		t.Error("a VM that its owner turned off was powered on again")
+	}
+}
+
+func TestAVMThatSomebodyPowersOnDuringTheSnapshotIsBackedUpAnew(t *testing.T) {
+	h := newHouse(t)
+	h.start()
+	h.swept()
+	h.vsphere.on("CreateSnapshot", func() {
+		if err := h.vsphere.turn(h.vm.MOID, true); err != nil {
+			t.Error(err)
+		}
+	})
+	id := h.ask(h.vm, offline)
+	if j := h.waiting(id, 1); j.ErrorCode != backup.VMBusy {
+		t.Errorf("the first try failed with %s (%s), want vm_busy", j.ErrorCode, j.Error)
+	}
+	h.vsphere.on("CreateSnapshot", nil)
+	h.clock.pass(15 * time.Second)
+	j := h.ended(id)
+	if i := h.image(); j.State != backup.JobSucceeded || i.Consistency != backup.ConsistencyOffline || h.powerState() != backup.PoweredOn {
+		t.Errorf("job is %s, image %s, VM %s", j.State, i.Consistency, h.powerState())
+	}
+}
+
+func TestASnapshotThatVSphereNeverFinishesIsGivenUp(t *testing.T) {
+	h := newHouse(t)
+	hang := h.vsphere.hold(t, "CreateSnapshot", 1)
+	h.start(func(c *worker.Config) { c.SnapshotTime = 20 * time.Millisecond })
+	id := h.ask(h.vm)
+	h.wait("the end of patience", hang.stopped)
+	if j := h.waiting(id, 1); j.ErrorCode != backup.VMBusy || !strings.Contains(j.Error, `did not make a snapshot of VM "web" within 20ms`) {
+		t.Errorf("the try failed with %s: %s", j.ErrorCode, j.Error)
+	}
+	h.clock.pass(15 * time.Second)
+	if j := h.ended(id); j.State != backup.JobSucceeded {
+		t.Errorf("job is %s: %s", j.State, j.Error)
+	}
+}
