@@ -32,7 +32,7 @@ type Config struct {
 	DeviceWait time.Duration // how long an attached disk may take to show up in that VM; default 1 min
 
 	NBDCommand string        // program that serves one disk over NBD, as docs/dev/transports.md says; "" = there is no nbd
-	NBDStop    time.Duration // how long that program may take to end when it is asked to; default 10 s
+	NBDStop    time.Duration // how long that program may take to end when it is asked to; default 5 s
 }
 
 func (c Config) defaulted() Config {
@@ -49,7 +49,7 @@ func (c Config) defaulted() Config {
 	or(&c.GiveUp, 10*time.Minute)
 	or(&c.KeepDisks, 24*time.Hour)
 	or(&c.DeviceWait, time.Minute)
-	or(&c.NBDStop, 10*time.Second)
+	or(&c.NBDStop, 5*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
