@@ -32,6 +32,7 @@ type overwrite struct {
 	extras   []*types.VirtualDisk // came to the VM after the image; they are let go of
 	wasOn    bool
 	staging  ref
+	way      direct // by which the disks are written where they differ; nil = they are swapped
 	record   replaced
 	messages []string
 }
@@ -59,8 +60,17 @@ func (w swap) at() *types.VirtualDisk {
 func (s *Session) OverwriteVM(ctx context.Context, r backup.OverwriteDraft, from backup.ImageReader, progress func(int64)) (backup.RestoredVM, []string, error) {
 	doing := "overwrite the VM " + r.MOID
 	o, err := s.planOverwrite(ctx, r, from)
+	if err == nil && len(o.superseded()) > 0 {
+		if err = o.supersede(ctx); err == nil {
+			o, err = s.planOverwrite(ctx, r, from)
+		}
+	}
 	if err != nil {
 		return backup.RestoredVM{}, nil, s.problem(doing, err)
+	}
+	if o.way != nil {
+		err := o.level(ctx, progress)
+		return o.result(), o.messages, s.problem(doing, err)
 	}
 	if err := o.bring(ctx, progress); err != nil {
 		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))
@@ -87,6 +97,9 @@ func (s *Session) planOverwrite(ctx context.Context, r backup.OverwriteDraft, fr
 		return nil, err
 	}
 	o.pair(m)
+	if err := o.choose(ctx); err != nil || o.way != nil {
+		return o, err
+	}
 	return o, o.space(ctx)
 }
 
@@ -116,7 +129,11 @@ func (s *Session) readOverwrite(ctx context.Context, r backup.OverwriteDraft, fr
 func (o *overwrite) refuse() error {
 	name := unescapeName(o.vm.Name)
 	if o.vm.Snapshot != nil {
-		if names, _ := snapshotNames(o.vm.Snapshot.RootSnapshotList); len(names) > 0 {
+		names, _ := snapshotNames(o.vm.Snapshot.RootSnapshotList)
+		names = slices.DeleteFunc(names, func(n string) bool {
+			return slices.ContainsFunc(o.superseded(), func(r replaced) bool { return r.Snapshot == n })
+		})
+		if len(names) > 0 {
 			return backup.Errorf(backup.PreflightFailed, "", "The VM %q has snapshots (%s), which a restore in place would destroy: remove them first, or restore to a new VM.", name, strings.Join(names, ", "))
 		}
 	}

@@ -272,10 +272,15 @@ func (o *overwrite) settle(ctx context.Context) error {
 	}
 	o.messages = append(o.messages, s.restoreAttributes(ctx, o.vm.Self, o.machine)...)
 	o.clear(ctx)
+	return o.start(ctx)
+}
+
+// start powers the restored VM on where that was asked for.
+func (o *overwrite) start(ctx context.Context) error {
 	if ctx.Err() != nil || !o.draft.InPlace.PowerOn {
 		return ctx.Err()
 	}
-	if err := s.powerOn(ctx, o.vm.Self); err != nil {
+	if err := o.s.powerOn(ctx, o.vm.Self); err != nil {
 		return backup.Errorf(backup.PreflightFailed, "in_place.power_on",
 			"The VM %q is restored, but it could not be powered on: %s", unescapeName(o.vm.Name), sentence(err.Error())).Because(err)
 	}
