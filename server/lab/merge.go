@@ -19,6 +19,7 @@ func (l *Lab) forget(ctx *simulator.Context, vm *simulator.VirtualMachine, gone 
 			ctx.Map.Remove(ctx, r)
 		}
 	}
+	l.dropStates(vm)
 	l.activate(vm)
 	left := true
 	if !keep {

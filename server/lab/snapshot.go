@@ -122,6 +122,10 @@ func (l *Lab) activate(vm *simulator.VirtualMachine) {
 }
 
 func (l *Lab) createSnapshot(ctx *simulator.Context, method string, q *types.CreateSnapshotEx_Task) ref {
+	return l.start(ctx, l.snapshotJob(ctx, method, q))
+}
+
+func (l *Lab) snapshotJob(ctx *simulator.Context, method string, q *types.CreateSnapshotEx_Task) job {
 	j := l.vmJob(ctx, q.This, method, "createSnapshotEx", func(vm *simulator.VirtualMachine) (types.AnyType, types.BaseMethodFault) {
 		if l.faults.take("cbt_reset", vm.Self, vm.Name, true) != nil {
 			l.resetChanges(vm)
@@ -150,7 +154,7 @@ func (l *Lab) createSnapshot(ctx *simulator.Context, method string, q *types.Cre
 		return s.ref, l.freeze(ctx, vm, s)
 	})
 	j.asked.quiesce = q.QuiesceSpec != nil
-	return l.start(ctx, j)
+	return j
 }
 
 // freeze makes the VM go on in deltas over what the snapshot shall keep.
@@ -223,6 +227,7 @@ func (l *Lab) removeSnapshot(ctx *simulator.Context, q *types.RemoveSnapshot_Tas
 		}
 		keep := l.faults.take("consolidation_needed", vm.Self, vm.Name, true) != nil
 		if _, fault := l.inner(ctx, func() ref {
+			unlay(ctx, vm)
 			return o.RemoveSnapshotTask(ctx, q).(*methods.RemoveSnapshot_TaskBody).Res.Returnval
 		}); fault != nil {
 			return nil, fault
@@ -232,7 +237,11 @@ func (l *Lab) removeSnapshot(ctx *simulator.Context, q *types.RemoveSnapshot_Tas
 }
 
 func (l *Lab) removeAllSnapshots(ctx *simulator.Context, q *types.RemoveAllSnapshots_Task) ref {
-	return l.start(ctx, l.vmJob(ctx, q.This, "RemoveAllSnapshots_Task", "removeAllSnapshots", func(vm *simulator.VirtualMachine) (types.AnyType, types.BaseMethodFault) {
+	return l.start(ctx, l.removeAllJob(ctx, q))
+}
+
+func (l *Lab) removeAllJob(ctx *simulator.Context, q *types.RemoveAllSnapshots_Task) job {
+	return l.vmJob(ctx, q.This, "RemoveAllSnapshots_Task", "removeAllSnapshots", func(vm *simulator.VirtualMachine) (types.AnyType, types.BaseMethodFault) {
 		var gone []ref
 		for _, s := range l.snapshotsOf(vm.Self) {
 			if l.leases.holds(s.ref) {
@@ -242,12 +251,13 @@ func (l *Lab) removeAllSnapshots(ctx *simulator.Context, q *types.RemoveAllSnaps
 		}
 		keep := l.faults.take("consolidation_needed", vm.Self, vm.Name, true) != nil
 		if _, fault := l.inner(ctx, func() ref {
+			unlay(ctx, vm)
 			return vm.RemoveAllSnapshotsTask(ctx, q).(*methods.RemoveAllSnapshots_TaskBody).Res.Returnval
 		}); fault != nil {
 			return nil, fault
 		}
 		return nil, l.forget(ctx, vm, gone, keep)
-	}))
+	})
 }
 
 // below lists the snapshots that hang on another.
@@ -268,8 +278,12 @@ func below(info *types.VirtualMachineSnapshotInfo, r ref) (list []ref) {
 }
 
 func (l *Lab) revert(ctx *simulator.Context, method string, to ref) ref {
+	return l.start(ctx, l.revertJob(ctx, method, to))
+}
+
+func (l *Lab) revertJob(ctx *simulator.Context, method string, to ref) job {
 	a := l.askedOf(&simulator.Method{This: to})
-	return l.start(ctx, l.vmJob(ctx, a.vm, method, "revertToSnapshot", func(vm *simulator.VirtualMachine) (types.AnyType, types.BaseMethodFault) {
+	return l.vmJob(ctx, a.vm, method, "revertToSnapshot", func(vm *simulator.VirtualMachine) (types.AnyType, types.BaseMethodFault) {
 		s := l.snapshot(to)
 		o, ok := ctx.Map.Get(to).(*simulator.VirtualMachineSnapshot)
 		if s == nil || !ok {
@@ -307,7 +321,7 @@ func (l *Lab) revert(ctx *simulator.Context, method string, to ref) ref {
 			l.prune(k)
 		}
 		return nil, nil
-	}))
+	})
 }
 
 // ResetChanges does to a VM's changed block tracking what a crash of its host does.
