@@ -26,6 +26,13 @@ func (o *overwrite) choose(ctx context.Context) error {
 	if o.disk != nil {
 		return nil
 	}
+	own, err := o.s.isProxy(ctx, o.draft.MOID)
+	if err != nil {
+		return err
+	}
+	if own {
+		return backup.Errorf(backup.PreflightFailed, "in_place", "This server runs in the VM %q, so it cannot put it back in place: restore it to a new VM.", unescapeName(o.vm.Name))
+	}
 	why := o.uneven()
 	switch t := o.s.transport(); t {
 	case backup.TransportNFC:

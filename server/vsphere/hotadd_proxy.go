@@ -62,6 +62,38 @@ func (s *Session) proxy(ctx context.Context) (ref, error) {
 	return ref{}, noHotAdd("%d VMs of %s have the BIOS UUID %s, so kura cannot tell in which it runs. Give the others UUIDs of their own.", len(list), s.host, s.config.ProxyUUID)
 }
 
+// ownDevices are a VM's devices without the disks of other VMs that kura has
+// attached to it for a moment: they are no part of the VM.
+func ownDevices(c *types.VirtualMachineConfigInfo) []types.BaseVirtualDevice {
+	list, err := decodeAttached(extra(c, attachedKey))
+	if err != nil || len(list) == 0 {
+		return c.Hardware.Device
+	}
+	return slices.DeleteFunc(slices.Clone(c.Hardware.Device), func(d types.BaseVirtualDevice) bool {
+		return slices.ContainsFunc(list, func(a attachment) bool { return a.ours(d) })
+	})
+}
+
+// showOwn adds to what the inventory reads of a proxy what it remembers of
+// disks that are attached to it. If that cannot be read, they show for once.
+func (s *Session) showOwn(ctx context.Context, m *mo.VirtualMachine) {
+	if m.Config == nil || !slices.Contains(s.seen.list(), m.Self) {
+		return
+	}
+	var vm mo.VirtualMachine
+	if err := s.read(ctx, m.Self, []string{"config.extraConfig"}, &vm); err == nil && vm.Config != nil {
+		m.Config.ExtraConfig = vm.Config.ExtraConfig
+	}
+}
+
+// ownNotes says of the VM in which this server runs that it is that one.
+func (s *Session) ownNotes(m mo.VirtualMachine) []string {
+	if s.config.ProxyUUID == "" || m.Config == nil || !strings.EqualFold(m.Config.Uuid, s.config.ProxyUUID) {
+		return nil
+	}
+	return []string{"This server runs in the VM. It is read by nfc whatever the transport, and is not restored in place."}
+}
+
 // missing implements [direct].
 func (h hotAdd) missing(ctx context.Context, moid string) error {
 	self, err := h.s.proxy(ctx)

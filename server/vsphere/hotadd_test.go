@@ -3,7 +3,10 @@ package vsphere_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"iter"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -206,6 +209,39 @@ func TestAutoTakesHotAddForAreasAndTheStreamForWholeDisks(t *testing.T) {
 			r.ok(src.Close(t.Context()))
 		}
 		r.ok(r.session.RemoveSnapshot(t.Context(), snap.MOID, snap.Name))
+	}
+}
+
+func TestKurasOwnVMIsReadByNFCNeverOverwrittenAndNamed(t *testing.T) {
+	r := withProxy(t, small())
+	other := r.snapshot("vm02", "other")
+	src, err := r.open(other, backup.TransportHotAdd) // while it has disks of another
+	r.ok(err)
+	change, err := r.session.Inventory(t.Context(), "")
+	r.ok(err)
+	for _, v := range change.VMs {
+		if own := len(v.Warnings) == 1 && strings.Contains(v.Warnings[0], "This server runs in the VM"); own != (v.Name == proxyVM) {
+			t.Errorf("%s has the warnings %q", v.Name, v.Warnings)
+		}
+		if v.Name == proxyVM && len(v.Disks) != len(r.vm("vm01").Disks) {
+			t.Errorf("it shows %d disks, those of another among them", len(v.Disks))
+		}
+	}
+	img := r.take(proxyVM, "own")
+	r.ok(src.Close(t.Context()))
+	r.wantDisks(proxyVM, img)
+	own := r.snapshot(proxyVM, "j1")
+	src, err = r.open(own, backup.TransportHotAdd)
+	r.ok(err)
+	if src.Transport() != backup.TransportNFC || len(own.Disks) != len(img.disks) {
+		t.Errorf("it is read by %s, and its snapshot has %d disks", src.Transport(), len(own.Disks))
+	}
+	r.ok(src.Close(t.Context()))
+	r.ok(r.session.RemoveSnapshot(t.Context(), own.MOID, own.Name))
+	_, err = r.level(img, proxyVM, "r1", backup.SafetyNone)
+	wantCode(t, err, backup.PreflightFailed)
+	if got := r.vm(proxyVM).PowerState; got != "poweredOn" {
+		t.Errorf("it is %s", got)
 	}
 }
 
@@ -443,4 +479,36 @@ func TestTwoJobsAttachTheirDisksAtTheSameTime(t *testing.T) {
 		r.ok(<-errs)
 	}
 	r.wantBare(own)
+}
+
+func TestADiskIsOpenedByTheIdThatItsGuestShows(t *testing.T) {
+	dir := t.TempDir()
+	id := "6000C297-a1b2-c3d4-e5f6-0123456789ab"
+	name := filepath.Join(dir, "wwn-0x6000c297a1b2c3d4e5f60123456789ab")
+	if _, err := (vsphere.ByID{Dir: dir}).OpenDevice(t.Context(), vsphere.Device{UUID: id}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a disk that is not there: %v, want fs.ErrNotExist", err)
+	}
+	if err := os.WriteFile(name, make([]byte, 8192), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, writable := range []bool{false, true} {
+		dev, err := vsphere.ByID{Dir: dir}.OpenDevice(t.Context(), vsphere.Device{UUID: id, Writable: writable})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size, err := dev.Size(); err != nil || size != 8192 {
+			t.Errorf("Size() = %d, %v", size, err)
+		}
+		if _, err := dev.WriteAt([]byte("x"), 4096); (err == nil) != writable {
+			t.Errorf("writable %v: WriteAt() = %v", writable, err)
+		}
+		if err := dev.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, bad := range []string{"", "../../../etc/passwd", "6000C297"} {
+		if _, err := (vsphere.ByID{Dir: dir}).OpenDevice(t.Context(), vsphere.Device{UUID: bad}); err == nil || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%q: %v, want that it is no UUID", bad, err)
+		}
+	}
 }

@@ -190,7 +190,9 @@ func (s *Session) readVMs(ctx context.Context, vms []ref) (map[string]found, err
 			mu.Lock()
 			defer mu.Unlock()
 			for _, m := range list {
+				s.showOwn(ctx, &m)
 				if f, ok := newFound(m); ok {
+					f.notes = append(f.notes, s.ownNotes(m)...)
 					out[m.Self.Value] = f
 				}
 			}

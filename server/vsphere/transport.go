@@ -57,6 +57,15 @@ func (s *Session) directs() []direct {
 
 // ReadDisks implements [backup.VSphereSession].
 func (s *Session) ReadDisks(ctx context.Context, snap backup.Snapshot, r backup.ReadDraft) (backup.DiskSource, error) {
+	if r.Transport == backup.TransportHotAdd {
+		own, err := s.isProxy(ctx, snap.MOID)
+		if err != nil {
+			return nil, err
+		}
+		if own { // nothing can be attached to itself
+			r.Transport = backup.TransportNFC
+		}
+	}
 	switch r.Transport {
 	case backup.TransportNFC:
 		if r.OnlyAreas {

@@ -44,6 +44,7 @@ func newFound(m mo.VirtualMachine) (f found, ok bool) {
 		return found{}, false
 	}
 	c := m.Config
+	c.Hardware.Device = ownDevices(c)
 	f = found{
 		host: deref(m.Runtime.Host), pool: deref(m.ResourcePool), folder: deref(m.Parent), datastores: m.Datastore,
 		staging: isMarker(firstLine(c.Annotation)),
