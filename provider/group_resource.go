@@ -2,6 +2,8 @@ package provider
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/boolvalidator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
@@ -23,6 +25,7 @@ var (
 	_ resource.ResourceWithConfigValidators = (*groupResource)(nil)
 	_ resource.ResourceWithIdentity         = (*groupResource)(nil)
 	_ resource.ResourceWithImportState      = (*groupResource)(nil)
+	_ resource.ResourceWithModifyPlan       = (*groupResource)(nil)
 	_ resource.ResourceWithValidateConfig   = (*groupResource)(nil)
 )
 
@@ -72,7 +75,7 @@ func selectorAttribute() schema.Attribute {
 	some := []validator.String{stringvalidator.UTF8LengthBetween(1, 1024)}
 	return schema.SingleNestedAttribute{
 		Optional:            true,
-		MarkdownDescription: "Chooses machines of one vcenter. All conditions that are given must hold.",
+		MarkdownDescription: "Chooses machines of one vcenter. All conditions that are given must hold; without any, all of its machines are chosen. Templates never are.",
 		Attributes: map[string]schema.Attribute{
 			"vcenter_id": schema.StringAttribute{
 				Required: true, MarkdownDescription: "Id of the vcenter.",
@@ -93,17 +96,18 @@ func selectorAttribute() schema.Attribute {
 				}},
 			},
 			"folder": schema.StringAttribute{
-				Optional: true, MarkdownDescription: "Inventory path of a folder, such as `/DC0/vm/prod`.", Validators: some,
+				Optional: true, Validators: some,
+				MarkdownDescription: "Inventory path of a folder, such as `/DC0/vm/prod`. As in vSphere's own paths, a slash, a backslash or a percent sign in a name is written `%2f`, `%5c` or `%25`.",
 			},
 			"recursive": schema.BoolAttribute{
 				Optional: true, MarkdownDescription: "Sub-folders of `folder` too. Default `false`.",
 				Validators: []validator.Bool{boolvalidator.AlsoRequires(path.MatchRelative().AtParent().AtName("folder"))},
 			},
 			"resource_pool": schema.StringAttribute{
-				Optional: true, MarkdownDescription: "Inventory path of a resource pool.", Validators: some,
+				Optional: true, MarkdownDescription: "Inventory path of a resource pool, written as that of a folder. Pools in it count too.", Validators: some,
 			},
 			"name_regex": schema.StringAttribute{
-				Optional: true, MarkdownDescription: "Regular expression in the syntax of Go that matches anywhere in the name.",
+				Optional: true, MarkdownDescription: "Regular expression in the syntax of Go (RE2) that matches anywhere in the name as vSphere shows it: `^` and `$` tie it to start and end, `(?i)` ignores case.",
 				Validators: append([]validator.String{nameRegex{}}, some...),
 			},
 		},
@@ -126,6 +130,37 @@ func (r *groupResource) ValidateConfig(ctx context.Context, req resource.Validat
 	if err := (backup.Group{Name: "group", Consistent: true, VirtualMachineIDs: []string{"any"}}).Validate(); err != nil {
 		resp.Diagnostics.AddAttributeError(path.Root("consistent"), "Consistent groups are not possible", domainText(err))
 	}
+}
+
+// mostChanges is how many changes of members a plan names one by one.
+const mostChanges = 20
+
+// ModifyPlan tells who has joined and left since the group's last run: a
+// selector changes that without any change of the configuration.
+func (r *groupResource) ModifyPlan(ctx context.Context, req resource.ModifyPlanRequest, resp *resource.ModifyPlanResponse) {
+	if req.State.Raw.IsNull() || req.Plan.Raw.IsNull() || !r.reachable() {
+		return
+	}
+	var id types.String
+	resp.Diagnostics.Append(req.State.GetAttribute(ctx, path.Root("id"), &id)...)
+	if resp.Diagnostics.HasError() {
+		return
+	}
+	list, err := found(r.conn.client.ListBackupGroupChangesWithResponse(ctx, id.ValueString(), &api.ListBackupGroupChangesParams{SinceLastRun: true, Limit: mostChanges}))
+	if err != nil || list.LastRunAt.IsZero() || len(list.Items) == 0 {
+		return // what went wrong is told by who needs the answer
+	}
+	names := make([]string, len(list.Items))
+	for i, c := range list.Items {
+		names[i] = fmt.Sprintf("%s %s (%s)", c.VirtualMachine.Name, c.Change, c.Cause)
+	}
+	more := ""
+	if list.NextCursor != "" {
+		more = ", and more"
+	}
+	resp.Diagnostics.AddAttributeWarning(path.Root("selector"), "Members of the group have changed",
+		fmt.Sprintf("Since the last run of this group, at %s: %s%s.\nMembers are resolved at every run, so that the next one backs up those of that time.\nFor all changes: kura group members NAME --changes",
+			list.LastRunAt.UTC().Format("2006-01-02 15:04 UTC"), strings.Join(names, ", "), more))
 }
 
 func (r *groupResource) refusal(s schema.Schema) refusal {

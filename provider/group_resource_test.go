@@ -133,3 +133,39 @@ func TestGroupInUseIsNotDestroyed(t *testing.T) {
 		},
 	)
 }
+
+// TestAPlanTellsWhoHasJoinedSinceTheLastRun: members change without any change
+// of the configuration.
+//
+// seed:W14 seed:W26
+func TestAPlanTellsWhoHasJoinedSinceTheLastRun(t *testing.T) {
+	config := fmt.Sprintf("resource \"kura_backup_group\" \"t\" {\n  name = \"growing\"\n  selector = { vcenter_id = %q, name_regex = \"^nobody$\" }\n}\n", house.vcenter.ID)
+	p := newProgram(t, config)
+	p.ok("apply", "-auto-approve", "-no-color")
+	defer p.ok("destroy", "-auto-approve", "-no-color")
+	page, err := house.api.ListBackupGroupsWithResponse(t.Context(), &api.ListBackupGroupsParams{Name: "growing"})
+	if err != nil || page.JSON200 == nil || len(page.JSON200.Items) != 1 {
+		t.Fatalf("the group is not found: %v", err)
+	}
+	g := page.JSON200.Items[0]
+	change := func(regex string) {
+		t.Helper()
+		g.Selector.NameRegex = regex
+		if err := api.Err(house.api.UpdateBackupGroupWithResponse(t.Context(), g.ID, &api.UpdateBackupGroupParams{}, g)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const warning = "Members of the group have changed"
+	change("^vm01$")
+	if out := p.ok("plan", "-no-color"); words(warning).MatchString(out) {
+		t.Errorf("a group that never ran is warned of:\n%s", out)
+	}
+	change("^nobody$")
+	if err := api.Err(house.api.BackupGroupWithResponse(t.Context(), g.ID, &api.BackupGroupParams{}, api.BackupOptions{RetentionDays: 1})); err != nil {
+		t.Fatal(err)
+	}
+	change("^vm01$")
+	if out := p.ok("plan", "-no-color"); !words(warning).MatchString(out) || !words("vm01 joined (the group was changed)").MatchString(out) {
+		t.Errorf("the plan does not tell that vm01 has joined:\n%s", out)
+	}
+}

@@ -371,6 +371,24 @@ func (e JobState) Valid() bool {
 	}
 }
 
+// Defines values for MemberChangeChange.
+const (
+	MemberChangeChangeMemberJoined MemberChangeChange = "joined"
+	MemberChangeChangeMemberLeft   MemberChangeChange = "left"
+)
+
+// Valid indicates whether the value is a known member of the MemberChangeChange enum.
+func (e MemberChangeChange) Valid() bool {
+	switch e {
+	case MemberChangeChangeMemberJoined:
+		return true
+	case MemberChangeChangeMemberLeft:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for PowerState.
 const (
 	PowerStateOff       PowerState = "off"
@@ -1198,6 +1216,31 @@ type MeasuredDuration struct {
 	SuggestedDurationHours int `json:"suggested_duration_hours"`
 }
 
+// MemberChange A VM that has come into a group or left it.
+type MemberChange struct {
+	// At When it was noticed.
+	At time.Time `json:"at"`
+
+	// Cause Such as `tag backup:gold`, or `it left the inventory`.
+	Cause  string             `json:"cause"`
+	Change MemberChangeChange `json:"change"`
+
+	// VirtualMachine A VM as it was when it was noted down.
+	VirtualMachine VirtualMachineRef `json:"virtual_machine"`
+}
+
+// MemberChangeChange defines model for MemberChange.Change.
+type MemberChangeChange string
+
+// MemberChangeList defines model for MemberChangeList.
+type MemberChangeList struct {
+	Items []MemberChange `json:"items"`
+
+	// LastRunAt When the group last ran. Absent = never.
+	LastRunAt  time.Time `json:"last_run_at,omitempty,omitzero"`
+	NextCursor string    `json:"next_cursor,omitempty,omitzero"`
+}
+
 // Monthly Exactly one of `days_of_month`, `last_day` and `week_day_of_month`. `short_months` goes with `days_of_month` only.
 type Monthly struct {
 	DaysOfMonth []int `json:"days_of_month,omitempty,omitzero"`
@@ -1487,9 +1530,15 @@ type Run struct {
 	ID        string    `json:"id"`
 
 	// Jobs Absent in lists.
-	Jobs       []Job  `json:"jobs,omitempty,omitzero"`
-	Message    string `json:"message,omitempty,omitzero"`
-	ScheduleID string `json:"schedule_id,omitempty,omitzero"`
+	Jobs []Job `json:"jobs,omitempty,omitzero"`
+
+	// Joined Who has joined the group since its run before. Absent in lists.
+	Joined []MemberChange `json:"joined,omitempty,omitzero"`
+
+	// Left Who has left the group since its run before. Absent in lists.
+	Left       []MemberChange `json:"left,omitempty,omitzero"`
+	Message    string         `json:"message,omitempty,omitzero"`
+	ScheduleID string         `json:"schedule_id,omitempty,omitzero"`
 
 	// SlotAt The slot of the schedule that it belongs to.
 	SlotAt time.Time `json:"slot_at,omitempty,omitzero"`
@@ -1524,15 +1573,18 @@ type ScheduleMove struct {
 	Schedule BackupSchedule `json:"schedule"`
 }
 
-// Selector Chooses VMs of one vcenter, anew at every run. All conditions that are given must hold.
+// Selector Chooses VMs of one vcenter, anew at every run. All conditions that are given must hold; without any, all VMs of the vcenter are chosen. Templates never are.
 type Selector struct {
+	// Folder Inventory path, such as /DC0/vm/prod. As in vSphere's own paths, a slash, a backslash or a percent sign in a name is written %2f, %5c or %25.
 	Folder string `json:"folder,omitempty,omitzero"`
 
-	// NameRegex Matched anywhere in the name, in the syntax of Go.
+	// NameRegex Regular expression in the syntax of Go (RE2), matched anywhere in the name as vSphere shows it: ^ and $ tie it to start and end, (?i) ignores case.
 	NameRegex string `json:"name_regex,omitempty,omitzero"`
 
 	// Recursive Sub-folders too.
-	Recursive    bool   `json:"recursive,omitempty,omitzero"`
+	Recursive bool `json:"recursive,omitempty,omitzero"`
+
+	// ResourcePool Inventory path, written as that of a folder. Pools in it count too.
 	ResourcePool string `json:"resource_pool,omitempty,omitzero"`
 	Tags         []Tag  `json:"tags,omitempty,omitzero"`
 	VCenterID    string `json:"vcenter_id"`
@@ -2081,6 +2133,18 @@ type UpdateBackupGroupParams struct {
 	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
 }
 
+// ListBackupGroupChangesParams defines parameters for ListBackupGroupChanges.
+type ListBackupGroupChangesParams struct {
+	// SinceLastRun Only changes after the group's last run.
+	SinceLastRun bool `form:"since_last_run,omitempty" json:"since_last_run,omitempty,omitzero"`
+
+	// Limit Items of a page at most.
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Cursor `next_cursor` of the page before.
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
 // BackupGroupParams defines parameters for BackupGroup.
 type BackupGroupParams struct {
 	// IdempotencyKey Makes a repetition answer what the first one answered.
@@ -2618,6 +2682,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /v1/backup-groups/{id} (the `UpdateBackupGroup` operationId).
 	UpdateBackupGroup(ctx context.Context, id ID, params *UpdateBackupGroupParams, body UpdateBackupGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListBackupGroupChanges List who has joined and left a group
+	//
+	// Newest first, of the last 400 days. The members are looked at whenever the inventory has changed and when a run is made.
+	//
+	// Corresponds with GET /v1/backup-groups/{id}/changes (the `ListBackupGroupChanges` operationId).
+	ListBackupGroupChanges(ctx context.Context, id ID, params *ListBackupGroupChangesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListBackupGroupMembers List the VMs that a run of the group would back up now
 	//
@@ -3339,6 +3410,23 @@ func (c *Client) UpdateBackupGroupWithBody(ctx context.Context, id ID, params *U
 // Corresponds with PUT /v1/backup-groups/{id} (the `UpdateBackupGroup` operationId).
 func (c *Client) UpdateBackupGroup(ctx context.Context, id ID, params *UpdateBackupGroupParams, body UpdateBackupGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateBackupGroupRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListBackupGroupChanges List who has joined and left a group
+//
+// Newest first, of the last 400 days. The members are looked at whenever the inventory has changed and when a run is made.
+//
+// Corresponds with GET /v1/backup-groups/{id}/changes (the `ListBackupGroupChanges` operationId).
+func (c *Client) ListBackupGroupChanges(ctx context.Context, id ID, params *ListBackupGroupChangesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListBackupGroupChangesRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5001,6 +5089,79 @@ func NewUpdateBackupGroupRequestWithBody(server string, id ID, params *UpdateBac
 
 		req.Header.Set("If-Match", headerParam0)
 
+	}
+
+	return req, nil
+}
+
+// NewListBackupGroupChangesRequest constructs an http.Request for the ListBackupGroupChanges method
+func NewListBackupGroupChangesRequest(server string, id ID, params *ListBackupGroupChangesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/backup-groups/%s/changes", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since_last_run", params.SinceLastRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -8380,6 +8541,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /v1/backup-groups/{id} (the `UpdateBackupGroup` operationId).
 	UpdateBackupGroupWithResponse(ctx context.Context, id ID, params *UpdateBackupGroupParams, body UpdateBackupGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateBackupGroupResponse, error)
 
+	// ListBackupGroupChangesWithResponse List who has joined and left a group
+	//
+	// Newest first, of the last 400 days. The members are looked at whenever the inventory has changed and when a run is made.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/backup-groups/{id}/changes (the `ListBackupGroupChanges` operationId).
+	ListBackupGroupChangesWithResponse(ctx context.Context, id ID, params *ListBackupGroupChangesParams, reqEditors ...RequestEditorFn) (*ListBackupGroupChangesResponse, error)
+
 	// ListBackupGroupMembersWithResponse List the VMs that a run of the group would back up now
 	//
 	// All of them in one page.
@@ -9324,6 +9494,54 @@ func (r UpdateBackupGroupResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UpdateBackupGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListBackupGroupChangesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MemberChangeList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListBackupGroupChangesResponse) GetJSON200() *MemberChangeList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListBackupGroupChangesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListBackupGroupChangesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListBackupGroupChangesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListBackupGroupChangesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListBackupGroupChangesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -12442,6 +12660,21 @@ func (c *ClientWithResponses) UpdateBackupGroupWithResponse(ctx context.Context,
 	return ParseUpdateBackupGroupResponse(rsp)
 }
 
+// ListBackupGroupChangesWithResponse List who has joined and left a group
+//
+// Newest first, of the last 400 days. The members are looked at whenever the inventory has changed and when a run is made.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/backup-groups/{id}/changes (the `ListBackupGroupChanges` operationId).
+func (c *ClientWithResponses) ListBackupGroupChangesWithResponse(ctx context.Context, id ID, params *ListBackupGroupChangesParams, reqEditors ...RequestEditorFn) (*ListBackupGroupChangesResponse, error) {
+	rsp, err := c.ListBackupGroupChanges(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListBackupGroupChangesResponse(rsp)
+}
+
 // ListBackupGroupMembersWithResponse List the VMs that a run of the group would back up now
 //
 // All of them in one page.
@@ -13818,6 +14051,39 @@ func ParseUpdateBackupGroupResponse(rsp *http.Response) (*UpdateBackupGroupRespo
 			headers.ETag = value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListBackupGroupChangesResponse parses an HTTP response from a ListBackupGroupChangesWithResponse call
+func ParseListBackupGroupChangesResponse(rsp *http.Response) (*ListBackupGroupChangesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListBackupGroupChangesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MemberChangeList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
 	}
 
 	return response, nil
@@ -16102,6 +16368,9 @@ type ServerInterface interface {
 	// UpdateBackupGroup Change a group
 	// (PUT /v1/backup-groups/{id})
 	UpdateBackupGroup(w http.ResponseWriter, r *http.Request, id ID, params UpdateBackupGroupParams)
+	// ListBackupGroupChanges List who has joined and left a group
+	// (GET /v1/backup-groups/{id}/changes)
+	ListBackupGroupChanges(w http.ResponseWriter, r *http.Request, id ID, params ListBackupGroupChangesParams)
 	// ListBackupGroupMembers List the VMs that a run of the group would back up now
 	// (GET /v1/backup-groups/{id}/members)
 	ListBackupGroupMembers(w http.ResponseWriter, r *http.Request, id ID)
@@ -16489,6 +16758,74 @@ func (siw *ServerInterfaceWrapper) UpdateBackupGroup(w http.ResponseWriter, r *h
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.UpdateBackupGroup(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListBackupGroupChanges operation middleware
+func (siw *ServerInterfaceWrapper) ListBackupGroupChanges(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListBackupGroupChangesParams
+
+	// ------------- Optional query parameter "since_last_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since_last_run", r.URL.Query(), &params.SinceLastRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "since_last_run"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "since_last_run", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListBackupGroupChanges(w, r, id, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -19515,6 +19852,8 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/v1/backup-groups/{id}/members", wrapper.ListBackupGroupMembers).Methods(http.MethodGet)
 
+	r.HandleFunc(options.BaseURL+"/v1/backup-groups/{id}/changes", wrapper.ListBackupGroupChanges).Methods(http.MethodGet)
+
 	r.HandleFunc(options.BaseURL+"/v1/backup-groups/{id}:backup", wrapper.BackupGroup).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/backup-schedules", wrapper.ListBackupSchedules).Methods(http.MethodGet)
@@ -19901,6 +20240,46 @@ type UpdateBackupGroupdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response UpdateBackupGroupdefaultApplicationProblemPlusJSONResponse) VisitUpdateBackupGroupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListBackupGroupChangesRequestObject struct {
+	ID     ID `json:"id"`
+	Params ListBackupGroupChangesParams
+}
+
+type ListBackupGroupChangesResponseObject interface {
+	VisitListBackupGroupChangesResponse(w http.ResponseWriter) error
+}
+
+type ListBackupGroupChanges200JSONResponse MemberChangeList
+
+func (response ListBackupGroupChanges200JSONResponse) VisitListBackupGroupChangesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListBackupGroupChangesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListBackupGroupChangesdefaultApplicationProblemPlusJSONResponse) VisitListBackupGroupChangesResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -22378,6 +22757,9 @@ type StrictServerInterface interface {
 	// UpdateBackupGroup Change a group
 	// (PUT /v1/backup-groups/{id})
 	UpdateBackupGroup(ctx context.Context, request UpdateBackupGroupRequestObject) (UpdateBackupGroupResponseObject, error)
+	// ListBackupGroupChanges List who has joined and left a group
+	// (GET /v1/backup-groups/{id}/changes)
+	ListBackupGroupChanges(ctx context.Context, request ListBackupGroupChangesRequestObject) (ListBackupGroupChangesResponseObject, error)
 	// ListBackupGroupMembers List the VMs that a run of the group would back up now
 	// (GET /v1/backup-groups/{id}/members)
 	ListBackupGroupMembers(ctx context.Context, request ListBackupGroupMembersRequestObject) (ListBackupGroupMembersResponseObject, error)
@@ -22740,6 +23122,33 @@ func (sh *strictHandler) UpdateBackupGroup(w http.ResponseWriter, r *http.Reques
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(UpdateBackupGroupResponseObject); ok {
 		if err := validResponse.VisitUpdateBackupGroupResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListBackupGroupChanges operation middleware
+func (sh *strictHandler) ListBackupGroupChanges(w http.ResponseWriter, r *http.Request, id ID, params ListBackupGroupChangesParams) {
+	var request ListBackupGroupChangesRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListBackupGroupChanges(ctx, request.(ListBackupGroupChangesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListBackupGroupChanges")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListBackupGroupChangesResponseObject); ok {
+		if err := validResponse.VisitListBackupGroupChangesResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -24485,378 +24894,387 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7P0Nc9s4si+MfxWU/qcqu+fQsiS/xFFq6v84TmYmM+Mk1/Zk7m6cK0EiJHFEAVoCtKLJk+/+FLoBEqRA",
-	"ibTlJGfP3dqayBJfgEaj0a+//twai8VScMaVbPU/t9gnuljGDD6/oON5uvwpEelS/3lH45TpD+OEUcXC",
-	"AVWtfqvX6Z0edLsHvaObzrN+p9PvdP7ZClpR2Oq3Ot1fXv7z16P/dfa/j2+eve9dnr54+ubkonvVedEK",
-	"WpwuWKvfmoo4bAWthEmW3LFwIBnVIzkLWpLFbKxEol+p6FS2+h8+t8ZUsalI1q1+awTDKz3py8egdTdm",
-	"XLFksH0M560vQStdhjum8uVLYAjxekGnrEiIGeVTNgiZYmMVCd7qt8Yj1QpaY8FlJBXjYz3QcULlDL5d",
-	"RsxMQ38svfaoc9N92u91+50zTUH2aRklTLrX9A6OuvqazlG/29tN5fetoPWnGO2gwx9A/aWQkUK6SjYW",
-	"PDyQkWKtoCUVVakE8gokbxjJuV2MJR1Hat3qn5497T47fnr69Og0MGQJW/1nx0dPu2fHnU7QmrN1q9/r",
-	"6I8xHbG41W/9TJOQ6IeRLgyBhq1+97TbOe324DFSiUQ/5bjTOz056p4d65czHvrp1nnWP+5U0q1zVqDb",
-	"VPP0YDePbr/iVS36/tQyU9Z76kvQWoqIq0HEByoCti1N46jf6/6zvCQhm9A01pyVpHzH+37UizaesTCN",
-	"2Y5LL/Sl0V+4232rtkzEXSQjwfX3hTWus1zAPImqWC+7FkUGq797g9ZdlKiUxoMFHc8iDjty+00v9ZJy",
-	"qSgfs0GawsUnne7Js1F3fPB00mMHnfDk+OCMHo0OuqPO+JQeTXphV7PnQsDVd4uD414ucliybH3JJcS1",
-	"IXtRSPhlQQ0ZGtIoXiPThGlCtYQZzESayFa/q3cCHcWa4CpJmWZ7hXsjYYpxlEYfPrdCupYDMRmsGJu3",
-	"+h9aMuUhXbc+6hU01w30Na3+yaneX/vZGZqxFvTTIGQxXdsxn7pkIzyazlS81rRkn9RA83Vxx3ZvOj2k",
-	"xX8BUbbsidJM4OzIThHNgnavwRM1z6WLBYWnvLpjyZqEdE2oIvAzOZcRPbwR87Vot4KWvnPwl9Ds1cp/",
-	"aQWtlC8ToQW/XoaBEYqtCY3iVp1zJWitIh6KVbaimo1eRnTKhYxkgYOq6KIfMol4GHF7OM7YeK65FLdQ",
-	"e5lEd1HMpky2gpYY/cnGmigfgG2D1oqNkA8WLNSk+Cm6Y0TNGKHjsUi5IpQkItZfUUVmVJJItck8TSgJ",
-	"hT6XycGB/v1gEsWMrJJIMUkEZ2QVqRlZ6Zt+1RdzxkJJKA8JF2QhEqapKhnTp+WN87aYjueSvMc9fYlb",
-	"un2tqGLtC9gs15wu5UwowvSarWbMPMrKD5YkItHzmunZvFYkkvByFhIlyILOcXbSPgbmRQmqEUQLNNlu",
-	"fQk2yXjHEi0Di8O+u17qEZDzd6/1i87anfZRu1MYkJjDeSmjvyI+1Qs5WismB0uWDPCMbfXPjs7OTjtn",
-	"+lRkVLLBmC7Nb5oljkEILxiVKYjWbtCCbZNfcnrcsbL45Oj07GnnWben77EHAN5UEpTILCMh5qBvmUcd",
-	"neobdw+x+O58cCiGquVk6TTpdp4ePT3unvVgjtungI8uvlgllMulSPTe4JPx5nEw2HUW6LUxezB7dO/s",
-	"rNP54mGq2jrll6D1ixiV9q9ii6WCpfDKfXMiZnI/ZVt/361vzCO9crmGrGWxGYVeab1sUtIpcMJHWJhp",
-	"wqT082iv8+xp9wTWJAQ5mC9d0GKKOizUOwpaSigaF7SFL7XVlprqgmapJOVcbyv9DVvqLxjVkpCgJH50",
-	"PaKsAVw5Z1PBRGDjeXFKKMO7+XpqC0yTHy0I2aurHpgD0GyPScLYAFZPL8Szs5Oj47Ozo6Pe2S6GudQs",
-	"pW2bAQjiVv+428tYSAt3uZaKLfI55yevWHEWDkbrXRTWazMQXGszExpLpr8ZCy3GB3LGmPLO88TMUzKl",
-	"8Ij73FpSNWv1W4d3NDmMo9GhPo4OHbXgi9VDLSWenT09O+4dPz0DCXbHkmiyNmrCUQfXDW4oLBrugYRZ",
-	"lbbbOzs7ftbpnp2d4WrFTPnWtNfvHvePnv7Tv4DZNfX28S/ZsuzDCvkVFK3V4G6hJ5gz7wEedl/AAkfK",
-	"4SWjSEirIx/3uifjTsgOOqPT7sHTUbdz0BufnB48G3dYj3bDo8nxSYVqDbdVq9a9gmr99GlhY+Vj8wgG",
-	"l5rdgh0h0/EYjn0Qxlcp3+28KAnY/SjBTQ2xWKito9qUfCqJplOW6Dlby0NP+f0FSL7iGbSMBlaP6beM",
-	"tlJT0DAegtHa6rdmSi1l//DQqkbGXdQei8VOepx7WOQ4fEY74y47OJ10RgfHk5OnB88mx92D3qQ7OR11",
-	"2VPa7cBtd4zrDT6Qaz72i9OTMzPcOFpE6MwySvlJzzgt4FibCan0oQa7Br8KqaJGChxnGwF/WgoRa+U8",
-	"40tl1H9YrtwB0tUay5qPB9kqMRqut9kPrgJDUyVqWg2pZIkZihZ+/8+dBD20HYsxjXH5Cyp0UbCVNvWk",
-	"Q+mWTX2sGWSpN9WxtkYNkcCECGW3VccXpM+PVr/1IZTdj4Qly0OWLNt3i3De2ukT0vrZRMQhMPjhy4vO",
-	"4d3icJmAkwAXscXkp24jHnyAB6ARDy7YAjSBs5OzZ8+Ojk+e9barxjwaIxmjJZC3+6zX7rR77W5HUxkI",
-	"dQyEWtCxnl+nf9Lpn5z2n9F+Z9TvjEG6q5VItN0CNNLUW4qV1uMMR4IFkzAp0mTMDGMjXTU1Dy86h1fm",
-	"R2lMna1TbOSS1apnDMMw53997WxFE24s3I+gac0YDVkCG/zVDQXDKmRynERL44PV5hlau08kMUIvIBOR",
-	"kOHrycElVePZsA2eQmCcVr912+retoA6/0ojx5rRYnVBwQG9XuoLpUq06NXD+E2MKb7Q936tqBAxQTt4",
-	"RSVZ0BDM1fqv+BK0ljShC6bMbNEMDs8nRrgX33quiEgI1T8SNYsk0ZKnDYzb6rf+lbJknS9MJvbhWe4o",
-	"JiJZwLJrUXQAfpPAM3szlhdsYpSn4mDw+/rjGOFz7jOQNJHCQ44huJXG8OtQr4SCVZkygu+qHBE+zx3J",
-	"gn76jfGp1jxPtGq8OQiIkbx+CZaD55mZPlHx1K5W0jef6jwQ9N7seVG4lZHKT15EPPvb+56QLZYCPJS/",
-	"svUmKS/pnElCScKWTEX6S0K5XLEEuVsTdhIlUoH3B39hYUZf3K754J23HejXVYy8d3JSY+QT2M3+LTjU",
-	"0iFbehQIhEr4a0zjmCVkzsUK/VrD/xySSBLK19UDN7KjasSnx74h/qa1kc0BvlZsIfXYKDIlVWQhpKri",
-	"StBpCi/OrL8uHgufokW6gL86QDfzZzakiCumdUU9pjfw0PKQ3vJ4jaTiTI+MfaJjBV9FkuhxVA0O/qlc",
-	"xtPdy3iV8urNY1wHzbaO9cRXP9bVzJs9+3dJp+zHRCw2SfizSBNJJolY5KKP6MMnESkPWUhCseJECSDz",
-	"TKTJc2LWEb4ZsWkEur1lWqPqk4XgakYiTn6/uahaBf3W+whQmA4IsBfr7QJsVNys/5GwSavf+v8d5hHk",
-	"Q/xVHhYemr3lJlqwfwru4b3X52/Ogcf6RBvn4C6GScuArGbReEYoHCdCAmv+fnMREBpLQRSLY02qKHGo",
-	"p6xv2DeXXCFvtI9xAqJqzUelAy9f8nTpX3AuVpVDFPdZSGP2VbO8o3M14Pig9elgKg7MM/KXbFgaW168",
-	"6ZltsuW+4GHHpHohwsibmzAWXDGu0NJdxhGqZod/StTPMk3v8/eQdvCl7i5yJ5mRIT/zs7jjW+BF2YwQ",
-	"xbgkXS49kbSnDYdqB7JtsG6QtMlol+uBErAYW7IVNkKBkLCQx1G/cpTUG+/0hSt9QcoKz0HDJbnOPUO+",
-	"NckijvfiocrwSa0BbrzbP8Qr4yq+njGmGo2v9kiKr6gahuvgr08j40iXRzk/iMnEZtc4vm06HjMpB3O2",
-	"Rs5i/K5//sf14Pzi4tX19eDXV/8YvH7ZClqjdDzXhEDvsCw66ORRyR8Si/HcMFrrqGO/WIgQjB2xWMYR",
-	"5WMG4Tk2iT4Zv9IhDG6cMDXIx+UM6vrVxdWrG2dsDcSaQ8ldpL6ApJRmBPfFCxZcHXIqIV6gd1AhENA9",
-	"vsfQzciqJpAFFeqNW+LROVjGdFx02dUNAbg3o99HTCbWNjRfcDNAPeY8GND4VVviCJkbarCgy2W2ConQ",
-	"D42kiLW1r4nWhFuQln5KO77u+hxS26Fd8vkuqZQrkYSwc5JE25MzkUhGRlQplqyJVFS/wusdVrN0MVom",
-	"+NpnP/bPTvsvO/2zbv/srH980X/6sn960n923u/92H913j/v9C9O+ifn+pruSf/8qP/ix/7xj/3ui37v",
-	"Rb/zon/W6/cu+i+7/ZOX/dMLfc2LTv/HTr9z3u+cbc1b2e5ArrsslvC+ZcFo0lJwuaGsGb9Rw52RGbv+",
-	"MdlLSwrTvdWsTV8CHPhaXfc4H32PNpcdwjUlZ+G267PrnKwyGNjbX/9nkWwzqe5rcM61G0a7v5a1SQzr",
-	"bfhGLGSH98hc9P2SD5y0fs8D5IlNBWftFubunI/HbPl4nPaLGDWgD17tJcqfYlSix/1Y5F0iRjFbbJnu",
-	"Eq/4L69dBooknHeTNI4hL0XRKLaGjJNOSQQneTCJzEQcStLtEDHR/wULvA0pjSwGjTk3ijBfZLFgPKTG",
-	"TPnwGTNejOGeZ6xIumBasWuVzaojbVZ9+Zg5E3ZoOm5OwXHnmT5RFQSLbqIF0/PVfGOmbDwWacL7+kzt",
-	"G4L1c7LUXnC7Gp5FPycJm6SSxhDoIRMaxWmCbOvopY8qJguq+331/U1Wzi36ANJHRapIpCSxChf4AyF5",
-	"E0wScJzr362q/9XFaj6lRxOp/26kNo7+R5auVylvQq6UV9Ip5ZghvKKSmPwjpBiQ408xknuRvkaPftxt",
-	"myvr91LvN6ljzCU/C3313WgG+2hb8b8J+TaTf36LpGpCFfACKLbAZIvak914p//0gkCnmBATDiA2HT0g",
-	"Ig6ZVBhFbjtk9rn6aRhCDJrG7xKxZImCiIBJK1k6XzkublVYbXNtaXhxTBZsMWKJfJLVCEgMO9E540SJ",
-	"KVMzlrTJzSzK8krwSGaSaMO3nasCIyFiRrnmaTfFriKYkzAavoX0WPTXbIRgQhYzcBmbmpMs76Q4pc2X",
-	"FyZZDLV0eseeN7FP4zgN2WAzZiMd7miYZAAB6td4a7cDIWpzBU0SUNXcGNMrHEI5uiT1cyIQkTvplRXc",
-	"bWXc3/AqHN5gSRMaxywuELZT5hPkRjgWBcdjAspI9Eo+Jx3yg00xMHv8iSSYkEhoHGPIrxCsL4TrO5vh",
-	"euuEakzxcmhr26Su9SW2IMYGwMhIiLnM5rSgfE2gCgiKgcxeucd83AAbjeO3E1Dmt63Ttb1Da+/AKfqp",
-	"B3IeLQ/EEoXBAXj0WGL2Qqm297777hvuAg/7FzxtH5AxPmYPwQyXVtFvBNIYXbCOYMzGn32o7ewpjfmL",
-	"qd8bZ2lYm4Fpd8z4wupBZ0XWJUm+UWldl3fQT/8yuxECgsW8F1RwIZU1gK27omvcDJo/4BvMzflSquyu",
-	"PQbnps33/2G1zITR8YyF5j3LyCopBXcFJ0KfQrkeHzHYhLVWEqh7IZZr3zpCiFVM/MlUEBtAokCOQyQJ",
-	"JfoOIibPtUxY0DUZMeNI8Z1gmCn8ucFAX0Zy7htoXgNeLzeiWBO+kTc5kowr8gPh7I4l4ICo9cw8Bvx5",
-	"88cZuDA+b6w0aBCEgu+DzBlbankaQB6dfjswYhYfJpKupV+n0M8fpFxFsfctHB4UU6nwTYyHsk3MTFez",
-	"KGZ6ySJJ9HPIDwSehKsb6QFApV9YnxbgyqnIKINCTX2sRHwaW0bS7CPnLCQTkTTj3p8h3WKTKSoWwlbG",
-	"fH64jqDJCc6cgb6MJszLTkB9GsfWbga+JzMa4nKMGOMoViIO3qP6RI4FVJJVrPobMRLhmowpJ6Aswgrn",
-	"qa71XmHKAr3kKuEW+IQEZJrb3DWYeP1XJ4XwemluJvlw8yZTVugZbqHyxve7xT3YyXHXcGWpCunz5iEC",
-	"GXxwiD139nCScpMRaJPS6tHDuh7rDBAvNbVvdMoG21nld7PbtVEDqwY3aW5l8SQ3aIRlpCzLF/cuFHT3",
-	"Nf9Sx5uErhGTZavfbxP3MOUG9EZIxKlPAjehqryCW7LSILYfNTwhPDWg9U3eKzbZVHRCT2VpUMrByxnK",
-	"OdXKWy3jhaL2EWwqRfaUtdxd2FWZwNuhfO1PY0Rd7rE1Ridx6T6uAdTjamtvQQvc+TvdCVdaxANQgZpF",
-	"fOo/xZueQLtkJBEJicLsoP8B5bDJNzWK2c5sz3J62uahnon48UxEYyaxtEZwBvw6RIsRtCliFK/AaAEg",
-	"RLhUNI4p1hFomxgy8F078vTk5Oh0uxlZYpLSoKu5xc0+3MouxUm/MrnwJjV+aJW/IbjLh5tm4vB5lj9v",
-	"78kIFJAhSEL9YcXYPF6bx0DGc7yG4qQiu9LlMl7nSYsDJQbsUyRVxKcDkwZWyx10f7bPEjA3+GHDHEFF",
-	"UhszhLNVrvEh6BVR4jn+KPiYtQlICet8QB5JQJVYG0/KWn9dW0nU1s0NTaZMFQ3uI4/Bsw/HnMktrWkJ",
-	"voTLG7kxvp7rLzPRas4lkvMLkAANJ1TCMnJrWYLqggoIQukDE8SNKQog7y/BPSvBb0WLYkRPclsljIOh",
-	"9LmMplAiZ4Pp+VKMy3vmV7D8MpUKvIlSLBgWP8SCT1l9s+iVeeFV9r4i4/c2Od+1XXceCI/kctU64u5z",
-	"1GfWSEu1rOiCrc1J4z9nN6ConLeebrLcClbAlFLq12GaM6HkTzECR4dUURwjNxYdoKdnW4+tBmyUA+vU",
-	"3Y+X5o6XZn95XE2vUeM31Xv6UPrp1c3Q+rKtyfScUOspYJxwARoMFrGaV7Q9orH+zPCUazAxc0MjKXNP",
-	"r3kBjOy+h4I96etP8S2H4qhmU6ynDj6HJdfkwAJHU575uErij1gCx4zEFkXr+CvohxkE3EZlMsBeaesV",
-	"dZCJc7CAdGhXr7D7dCe1aEfwQl+Ji2tvQ3nSIP6h7/oDb2rEIRnOXYWPELwTgSbGSiThtqnnS+8kFldW",
-	"8ZW4KwuFlXjr1KeFpDxDJvMu4PtLSUZrowAom2gKMalpIlYcVOlcRbCFd+CC44IkQiz6eGQY3kQnZRSz",
-	"7NonMqu8HJlwn9ZMRywWK2KzuuvxiRclcEftpHvLS7jj0aJZtRSAHIHhsy90AQdimiyTSLLn+rjQ/BRH",
-	"UhXjEh4Z4h1upqSgaVR/l/yB1zfaIEUMxm2aqDaH2DhV0R0jMhZKEnHHXCbTfIm6QVkr2KWH+sJ6QXOT",
-	"9gJhCxu5QaKwwpNrnkmUICNt6AM2rLOttb6Av1lgi51sBHErWWVA2jcaS3ClFSzz9MC+Xx9oqAWCAIfz",
-	"RZ9rU1FbWX4XU85ZmCcc7wrKOq7kxrnMxXXNHlNzKa+YNMlJxTVzh1NvZ5QHtqEXnoN7diXSOCQjFjgQ",
-	"npgJmACrw8/jmRASk05duVC9zYvUrKKJ87Td5Nmfi9Llg0f1UtoXXYo71nCPZjuj9twKLytzOMgi+2fN",
-	"5fHPrBxah8oqLeM+ZDDoECdrGafpR49QuNBmYF7l5zleQrqOo+lMEUnvAN9RYHAir6inWQQXTZU2GU7p",
-	"cginPIGyplsOKgDcqg8o8J2hoAnpOshzXmOhEEdAkgKyCWJGqVtujcI2GapVNGbDvt45Yqz5hMA3padF",
-	"0gVIQT1YrUT7loPPH8k1pUttuOrb/VQquu1KSDd0uRySf6URk2OGb5umTCpUhGgcS9BiNM2GAD89xP1N",
-	"iQn3BbdcP2NgV34IqeUSJs1oGJChmEziiLMhkbNUua8APAutbKkZu+U2ba44OQt5jSXm7otaQcs8uWLW",
-	"mSuv2Y55kGHkOcp2Zlrt8Jgbb7lYrgMLDvLtLKMNz7kTIaqhc7zMHJ4NJBhYPSHgf5WJ849//OMfB5eX",
-	"By9fOtoFVegcLq1Fp7gUHR8KhmfA67eTP6CwP5dPpsAfnBH4QaVM4qcVC7n9rGZpYj5OkshUlVCVJgYe",
-	"YIMXCgjeJR9+g3BkDutdU+T/iDf4zrEcf7qmtYnXNzM0a0WrzSDzePW9IrwlBi5EVCF8moVLMyp6GdmD",
-	"fNAgIvSzWGmJGgsxbxOtMrPFUq3zALiYwxFCMcOjyAmbGMvbkjOvTFKFVrnfX+qXJmw8FxykOIoMUNUi",
-	"JTNzVYuyzFtHqAoIyugoIQsWRpQXovARV6fHrZ0OlXmkRXce59ntvf0jiRTLPIjm0HYf8dwMSi6Z1unx",
-	"dM7GrWaM+z26ZeAJZyCAQbHp+FQiixkAFMeTnFhyBprtBGXpJlUy4do5PtuV3uqVQHmgpBmP5fIwjm1+",
-	"IqIeARASVQoSBklMFcYLimxmU7lzz7wvb3U3QperQMLVG7lX/Ku8qIq2BiHgEkoRcxmfMARE0FJBE8or",
-	"r18liUguzJ0e7XMe8VBvPqfyztbdEX0beoZoGLIwMCd3wrTMAkXCDgWkJacxwojSGGRVymmqOVxFYyj9",
-	"AdYbRWHItPbEhRpMRMpDTPuYxNHYyLYcYMBUHyLYQCwkPIR9GjMWyhx9ALAhUslaNoWsFbTuFoMpQmDd",
-	"LQajVK7xUw4tvEzYBNTugZ4uC8sNL2CEA7lEAlsZnHLIYTUX2G9DxiMWFrJRSlc6P4R0QadwtRJiEGv1",
-	"T19AFRtAHr0ZCr2jUQx3e1cVlKewIpm4mA1a70CuyiJTXo3vj9ka8p2svTEVZM2Uo+BE+jsm2zVSkQY2",
-	"krHDAPXkGw2MK8mZsO8kdKm1D9O6QP1dHoBqw3kzrvmwnA0X5AlzMPBviEfpLyDBM6Q2G0Nfp//Mr9kU",
-	"sYVnlAUfHhJH3V1RaCdW291mnWu+j/6VMvOzQUApYlfVXKJcKS68/2nz11ui1ctJ2DSVmgV1NtakmXsY",
-	"pg3hxCbqbfNcI6uNe+oYmI16e0sAYoxOUfVc24cjRDzIcYotSs0Yguc+H6tt8uMze6W1Nt9fyoDMhFQy",
-	"IDmstz7bNtN4ME+cjkSqtrvzy0qB7SvknasSJBT4VGPCbopW6LVTSSk4G9v3z5zdsEWgbVCFIF8Avo9P",
-	"XJd4w6IgZSYIzGILi1xngy05daDxzLAPaSFGfbZTzzLn0UuuD5iVSOZtMjQ+VHRK6e9kQEapgkv09bHg",
-	"0wBvYHEMRoH9yRgqVmMR89wlq7+GNji+o/ZnEYdXpmBg11G7n8KLHbUVHOtjChUWdYooauoBGUbW563p",
-	"8x6uHbGxcDYhPGk3R2UvNBPP3+LjqrzAZ5Pc3Gbi8YxILhgAGoiQ4qIwrDdnlnbl3Nll9B0U4FTFrsZi",
-	"uX4iiVhxEoV9K8Ds7ONozgjlayyjKqpkxv7M4GObVJNsK524V21DLsbsnlzRSOF21FPET6Zp4pImKgL7",
-	"ItefjeL+cReHFTyA5q1beWsfOuKWSrTaCmL2jCsEdHkUL/Ej+IO3JccEhGI+NdV6K/C+k5e14R52fabS",
-	"pK05iYWmpqOhi/j+ilFG0Mrlgpq+TbUoQ8rbSNdZKya9bplN5fAxi0TB3TezkXAjxCMs70Jvm1FIvjj9",
-	"b72TydZb63BGyQqjyYQleWwAFw/TG59jpY2JQ+kfgjxZWourv1gialJojvD+7pVHPe+VpiGLt2yuaRlc",
-	"TqjNMrgmBWK0kqSI0JCHVqCLSU2ayBntnZxWRm1WMxFjMZsNxeBBMedixTcFd9Frff3zuX62cZ4uISmY",
-	"GsgNj8AXSTXXKBuNd0qupglbkdG61kRLe3XOsoogfZ7kviIgczaYyn0Mxrl8sFFuo6Ee32VzH80uufsH",
-	"LiVdy61RuCAXs48oOP1kherWhpVMe6hiyNqwVB6FZqnEHD3yO59YM2ncVad3Xpzvnd21DBWlj9lpiRXP",
-	"0b3qnbeu3t6UI3+hczPl6NoWuVYcqj6QhbC6uPUbnFiFnrE+bR/CIk8KWZk1Hus/TG4ecoxUSO8/quV2",
-	"n9jOnyzErBGTi0q1xW5wHpCws9JJWVPKu9TLRLtd5t1C/nrDBNlibqDEDr1OAtMRtxwPN21xN5YBvE9S",
-	"kAlNgkIfFH1qmGCT6/txdUDKxyweGIhH5tpqzSCZNqujUr+m80Yoiw/XuN7+HkgW4Iiprdj+IkYQ4WoW",
-	"za8wcbf6PhB9c+doftWXgRap2GC0LkZwizKKzMSKLNLxTItpS+FyUU7N3VlsgPzZd0XWEflzAyen2zl5",
-	"B6onXpc3Wq0i5DZMgwIAQX0cAVZjYaDTOt7AlhViDI/LUOitaNrX7K1of7P+vh6Heyrx7+3ZBy8bMLKl",
-	"m7PCQSawSuzk8E5BsvjEarYfN01gE4PeGljLgtVbHU5ln7S+Ybvb0G5MR9JnbW4Mu7awv2nLFKQy8ELF",
-	"MYOoNLZTMI4pE2cGs0LRWExTVnUo7ENZAoTkR8vezXaGQ5p/pSzFAzXvQZ71HM78bvYsws/G/oMkG33e",
-	"eynyW5Y/4df/N9MpPECBRU8TY0SxT8rmaJJUAiSdWHEikpAlz8mcrWWGQzn8YWhsHve9Tp2OoYyzw1r9",
-	"1oIuP+AQPuYjuaR6q3FoLtLMogmT9SBJeVWHOhbHpq2myVcnk4QV9IHspPdp6htlkp6OXqYCVB8z7y/l",
-	"kyxTSAkx17aQPr0CWxuBXpAQk2qHxermYeBUiJg8enTgWUfSaO046UppYvhW/wABjq+Q5uVXiKCYWCr3",
-	"oK1zXkKSWMObZDqdgtI18JV4F7FAy3TK/Btrs6wzesfIJFJY66FEe7e2a+m1MfxNKmwZrE8KXDolqw9P",
-	"QGiQcECGciYShX/KISSNWEYrPA1Mh+8yP6FZgoA73Z1lDvraS7z0G+YGbHDL2/E4TRJmBF/pmLdl71vd",
-	"0U5RxBdIBfPFFIEL4Hmm1AFqoShCIWjRO64MLCXKH4oz9eE24PDEdLD8y5QF13SOFCpIspd93EqpfWgC",
-	"Dt3v7zexldgNj6wdue33SGR3hwuP9422XM7WTEAhC9nVRhnSd8v6CFwxEmrWL1cC4r1RWLzLVOdtCqKa",
-	"paZ7qW17wNZ9J1Ys2VD4AFpLTCZwbMglWO1eBc5ppVHK4f7xgjw7PnnqC6Y31Ptte43PGxi+uOdlQdcL",
-	"CLT3kj63iVtu4M2pAOBPvkwVoYogQACIF9vcXBtyMiBS2+hUWjCjdiHRzo/bV+7m4RduWZLrsI8a35hy",
-	"zWVYIE4SKAvjYhWQkQMfXrMS9KowBn8GU94npNKth0rdE0liMTX9pNHbB/ea6MyW4P7mcWv6jGysb/QJ",
-	"q/TdXtEVDopd9g78at/kZCsZ3gqszehQwCt9HO/H7gqHGhpk6IUVaBIDZopW+5TOnULBPIBX46lKKBpX",
-	"DMxE5Rs9sSzeMRUb3xJsEs9H+xL7bqyA/0SyyCR9UjibPLBWVXqjhzilbfPwhNTyE91GP5+90OUxmyjj",
-	"G9TCIQLjDYAttA2nRQiTiO/ht5LqeC+LFLeOzG21bQAO1nfqP6HYdDvl7wks8j0kxuaes7xvk7N0u7m4",
-	"7INyWznpj/o88J67Gy1iG6hudMoGCRtHyyjrE+Gu4bt0FEdjQqeMzNma/G1Ip6zbbreHfydZSRGcA/rV",
-	"JJKE8XGyXqoNiJ3soBgmZrSDwquHzzMvjJN4mzAa2jzg7dpT0FolkWJ5BFVvJPZJ1QitfvGujJsd1SQe",
-	"PWPj+SCLU+yOPevrHxq/NnE0rztnKHtD8jdjev49IMO/pAoPJlQqJtWQiIQMueDMr6nsp3lH1mbGF2/E",
-	"rBIOsS1Jstqhisc6tjLsLTgsKkO2BtsXssrEhAxzYg+LdfNbDq8dIDeN40o1kwLGIuXbmNcjva3cmEQx",
-	"k2up2EJLjiP9n4laQmnvKKR3myKk6M500MDuByImVrwimeKmXMatLIIObF4tUjDjdieR8l60nqUvADNb",
-	"WHcE1qQc6izRXLMVhM+NU7KqCL5jIGwqJ+0TPnoKA8FjXy6yrVycQM0BDfWBTeNi74BC2YiRmCBlqxPO",
-	"UPPGa41EXlFJptEd4ySXrNIA+IEBUdgHsAcrXR07F6XQznu3C99kFO1w4v9hs87iSFtbozUUJbZJzuV9",
-	"sMjaRB71ie1tHBDsEx4Q7OsdkIRNI8EDUugzHpCNLt/6KxClA0j3CciYDsZ6/BMoVAyIiiX521CTYPj3",
-	"gGT9xMnfhlNNeXD5DwMyzLuLD/8OfJf1Im8TvSH7UIMSkKVIVGCsVT0RPeTojiqGowHJNIBylTbBHdwn",
-	"aRLjLXqLBmSm1HJgt0R5xG3yK1vLrEMFMIM2Vxm/6785v3w1JH8DzA9IMUDn6q+/X50Prl69e3v9+ubt",
-	"1T8GeEyc/3E9GP4dPmri99+d3/w8tLlReL4/x7QNLAuds6UiktGYYVs9u73g7f/5n//pi7X0Op7D2MV1",
-	"bwIbB3f9pm/ytR1Btspb+xEq57AjCyjuqFXnOiyzmX+bYipLg6k6ld5Rffr4TqP7nDzlPu7lt72i41mO",
-	"PgxNFzCbU69xxIkUGEXRdz/PIBCPOoWsv6PTk13+8R34aJQTvbxUicSWmkumRb3BWUKhtWDh+iF4aX4Q",
-	"MauSW7n0cauml+PwNEJS36F7VWtczzUXrIxI1geIctKvOBHV+bX1gJMr1C4UXf0y5BggwXBRODrpnGH6",
-	"suAG2IcLg88L66YPjDzp5/6gwVaDKWHOUa5VM/S5PrcoD+aEujdd7qPUNEIldY79+1PkUY7Sc5uQzhbZ",
-	"Qfoc4iX6DHSOBi2cAYNclqheR1qXhFJtUfIgz3W+i/cRSnH7yD5aboXBbXhgVDXiA8B50HKGs9XgbmHC",
-	"qWEk58Mq8BWT1eJ3TO4+d0C1YftKu36YcXkPlPf6OoRZI2zF1SSH8CGJiveGlr5H1nlD085yW2MKvubv",
-	"4L5GRMzrDXfOqV7+4i7MVdxAjSf3hq3eXzYFrzaq4j1eF5qX3ZtPaiRS7rb1shBObQ43OZYbI6+s+d0i",
-	"NbdChO4BmXMrHKcrFZpJ73epAmUK68HcUmhIsmqTsnjHJHxATtbmoJHt7rdQxOTF5jDIBvXk4qJGILaM",
-	"NqTZoDg+b3nddvNhYy61Ev3qYTlvlWZlILXNJxqqbGEBK9aaccHbO5aAw0gaPIq8vA15AZoN0FCzwObC",
-	"LsWKJQMxmewGIIMvyQ+EZiUE7y/RGJyk0p8zGNjn8/qPh/AT3MZCIiYT/3MlnTC1s+/ONV5VoeQB0fej",
-	"4eHeeHT1Ds+GZvxxaVq6cLYi7y/b5A9jIxpPHXSPtAjQiKNAzjEonsmNcZxKxRKtFc6EtjpBbiTM7Lal",
-	"ED6ZQeVAscUyzsJ5Oxsq4Wtqql5UUUyPr399Awk2EXFY99GaJvWuvHcjDbUSyXywoMtlAztut6t5w6iz",
-	"BYqaXeCdBc6wqIPcKWM04OWpZLWSnXeIBI8AMb23B1HIuMrq2rdJkl8ZW5Lff3/9UgKjXp5fEBqGUBsm",
-	"q3ziDivXW0rrRlyKOEIk4d3HTKGcY1cEsh5iZ2Xfake928woiYQcpGlVaRLgM49Z9RULUfFDPXg1uL38",
-	"nsAZVbBtWqYuGUEgpT8sZPK0tOwqFjIPnX5q+tnQLMri8y/oGlKl2+Sc33LEII0jaTBP1oSni5Gt0+xq",
-	"pkdHCTBZB5y9WOgMiM1l/ckg/TbI/XB6+zS4y+2X0+C2vEFE7ZtKq5q92DZyyx6aT2Xrir5LxCSKC8mC",
-	"mkFCmmiOmDLOEuoHPr8SviSv4V3EViwZgrdatskQc9qHCPsJkDxBVjqg1xDay0IHFPj7ludOTf0z5mNK",
-	"Bxnd2F32FfgQ/E6/z3qqh7dcs1Yo3CaWBVhvHKneA6VKIf2dfYx/6qknX+k+JZnNyye3Nu2ubiFdnUvm",
-	"bXVyj3KlbfBBO1sZx8IfE72xIPQ2RJV19TA+zRGLBZ9KokSDxsRL8PBWJtllWPUK+bJPRkytmInOYgzJ",
-	"IuQDFkiGGl8YgkgRGtS8H+VY7YLGq5RnBY0qiaZT1It23HJjrvTWBdrH5KWBO2r9rlK+F0U95Y+ppFtC",
-	"1a9vy4u/s0q3LTVtDlldIZn3/VhQnlbIyOvMYPIVo0qMr4LmZy3ICNvymFhSH7P/RLJgiWnErk+83jF2",
-	"+gpuOYXcwAz4A/HwNmXdv9IIChpBowTo24qWBQ9o83Evd+SeWtNgN+pt/WmuWczGynh06xtyF9AtBqro",
-	"LIS50Si1CsJWRCs2kK2RpLxNzuOYaLECj3d6wmJgZpFCDmfsKS9oYvpoPW2QsCn7tMlZl1RBXgrlawP2",
-	"wzPrIch6Dq25op/0fH4S3kwZX757msjoju02BK7T0QHOBsoN96b7K9qgm8ANnXr6xpRF0HbboEY4sQm2",
-	"v58pkzvmqaWmy2hwxxJ/SPqS/ikSOIEWERcJMRdmQFVjwVVCx0pr1AjBUbyOhqEMMgTFBTxN8zWklySM",
-	"zr15hG7SV2Xlf6b2j3NDYbsPp2RYFB6yzHXTWg+xuqzp8VehTtgsVig8a9DLP1+OHV5Ic2FQWMVNAppB",
-	"+ibso6SXfZz6wYrUDQJWAAqimCL6DUBIAbZ3mwzlPFoOQT5JyB1IuYuiqn9tOSWQ3iMja89RrpFdJiyM",
-	"AJDOyk48p/RfYA2+v0TUmAkgrZmslkLDRQKY6bJuC4piB/vxXHBb16zPTS3EbYqyrYhGzTJKSP1iCgBb",
-	"Gozpckuhhs2xgGvBliWLSFZ1aPDVL+fdczfbR66gfUJCFcO8SKoK87CT85cKQPeIhpXR27DrjG4Oj62L",
-	"NWRO6orpobsAW1s7SS6QFtmGapXshe78NQ+9v6yYdSk44Fmz37DEumEVFnL/lVh5DfyNLh9NK2tKT/Ax",
-	"n6fexuEfl9gZglKRBTzE8UqbbKabvi3b8LRiO2AXdGWbvORLqm+0jcpsSVgN/rlndRbSrnKUP4qESMyO",
-	"InfXS1CfxpjBtBB3zER6nlsGTDDdXeAef/C+fgE4Cu72fU5YLJlpllMV60GpUtV6zvZvmFRglDd1Km7g",
-	"mT1QduDWzQ8G9BrdQ4h4glWNBJxKKJdLkaidmmV2YWUMc7t+YBIbjT82f2/gBzvbsbdLcsGBh8io493L",
-	"WemV5+jCHFNtYQZk+PPP/U5nWETx7/T6nQ4Y0kqxRN/0f/72odP9+KFz8Ozj/9v70Dk4+vj3fqfzH626",
-	"dQpug+imbay0aKELvWk3kEqWkdZ4oAv8MK/qGuaROA9uJ03iyGAx1y5ei6lqdssX75rk2c5e1RWcTeDm",
-	"zXOYswRUp1jGBIehRgL9px71KTZOwQrh6hsBNWCIknDGwrr1rKYJSiMvJ7b5GVRhYMaxOUvy0ZhmW3pl",
-	"8WYDkGk7cNUFYIVyYd/shUvhuhLKI4Kq/IIlKeGSrUSPwCyeXSln2PkrvZt+zceZr6zktkdPmG05qhlN",
-	"JWuC3z7PUpyhkgF8VJC3eMc4tDySaz7Os+Ct7bBk2EMERdl6G6B70NIGe8O0barY1FT3NWzS5YkI776t",
-	"DEpmX78lbnZDp5cYPf56czMpPA3vUkj+hndBxK9GFLaadPq9gcFyxqd56RgtGJTONsBdx7JqY5tU101P",
-	"EsaqblYWsQGLrTLcBv+TtHEywAs8PhuR6ENJPxUa8SP+g5pRbqvaEhYQGfExM6gRdmbDPJVILmgcawvo",
-	"jelHGEkSJmK5ZGE/26JKCMScBCe4OfwsDQg08KguUYNK5iqgWrZYarJjFbqmrFZXoTsx+BOAWjOA19BE",
-	"hdlCfQT7V0pjreSh78EesBUpRm6vaB+kxmomfjDlD6uZAG+qNEc+VVhdxk1HinqeQsNbP6MD1td+dCfc",
-	"UIYx5GlxU//wSaWP8g4r5pxTA0ssH3UBHT3FHnvA9sU1L3Lwtm34c+ar3t2L/20xcOc1QiptjQrEBAvy",
-	"FAv1ZDc2gi9SYHTw6rJ+O9V9xL8y6dU4CIYuwsFfXlCRG+P1GGYrPdwfnum2FrX5mIItcbkbMWf8GyDB",
-	"P16jnp2vvmeiWcLuxEPxAxJRw08ujG/cYCp43cVjOGKIZDyUzxHO27hksfbT1nuHrG6dt5Y4D5ib33qG",
-	"+Vay3V52LfDv48Wtb1yHg1WZaaqEFk+TcStozYSiIUirkV9n/t3tZ/oyknO5tVkduMExiAyLWHJxuVkM",
-	"GQ4BgilBFMA7AuntTzpJxKJpSstoZ14xvOwnffELbNprl7GsaklFUn0tenKfY8MMiJdBqMQwdJQggGxt",
-	"TQHe/1qxhY8rlPADq0Nn40zRIwyjHS4kvD236hErA3LaOdLrdIE6Oo/kjIX17ymxMCwmTNBZKkuyHPMp",
-	"e4+P2QtL50aQW3eLVuBjWVxA0Gdj1KPIy9IyanUI+0iLCfn95sJlXHisk6MBAy/06YWMuSxNrpq7YcE9",
-	"bTABRXAHeMlmvwmtE/o6TtR1pvCwWUeZaTSqgrD9KXqhCec4Ha1w0PqKSTAhMl0sWAg5KfmgZZ1Mp6Ju",
-	"8VP0Ajx1VX3v3trGnkGmKwaYflXo6rl2wC7EBPAu+ngajdZkRnkIKTDwC97dru6BWEEXdCiacJKpta25",
-	"PEgcj8KKfio0DhiwrUnNoAqiB8ptJwTjqvlGq3J49Zys25O2ygAahPI1WYiK3oAOJ+zga5znE9vRneUw",
-	"BYKPWUBmYgVoLAaDGgwimPJzIk0yO/ukbN+kmiGEqjFlDVUBH6HZgkl658c90Pbu0mms5O6SUR65CKMQ",
-	"wiuA9YyINJgAHpBO+5lWNCNtFDItr+pnB1ZZm4CLo01tkaAMxF57NIFikpLdCck+RirWbrSAbx6AUV9l",
-	"gGfqvwvam3WcrPuqbSAbX7fjTPGI3GSD95ewf6BCKlLSpiZUoLVvVEHKVlHeuDLZt+cKzB6UDpoS5XIG",
-	"rjx09YnuwY/Qh/awDyIOR2l2Me5fyNV2e8VFnEi9o2lM4Nxvk6ElGnCBOYSz2D3sB6AYKloOzb6Lc/T7",
-	"PBb/bU6l/3uSfB8nyfcjZL8vyWgcXU1xNrclZRpj+ol8boJkZdQpuebjWv6SIvSXB4Lq1WUpZ7cKOmYv",
-	"7jSDxrY5jplSS9k/PJwJqT70lyJRH4vDOun2dqNR1MS7KFfHlWoPH0ZxTyDz/gTDfMUG7Z+QF3/D2xoh",
-	"UNzT31gNvPjGBNKxUItQe24/CrpiIcpVcAp0O0FVME8fSNZhksESdTudTmcnSMGajxuAusLlWaVOTbi6",
-	"LL7uQciAWGehmLiUfQitkzLoe5PaIKxZnEUjk2StF8b47hSd1o905dHoUmq8x501SxejZeLd+Nc/nx/0",
-	"Tk7t2KyEeCJJAWQx4mTGPmGfBZFCtRb0n86v0ZqlQdAjdEr1JifDovgb2q7+iBP5RBKaqplIIi2Ud0MK",
-	"b0ZQrN/p95uLDcfT6/M35xA8zJDK3FRFgFKz0dS1BVvjZWDjU2/twr2yy9Jl+GD5bREm7xHdr0YFfF2I",
-	"CIgJGb57e31jEAre/X5jW2qsjPNZn4iWXfDYznsuzPLU0JmIQ3BPmEh55jXlbFWOiu8faTA76RyibVEe",
-	"fsvlfIN+JRYsN0lBy9ZKbgll27Bo3YR3w88bErMDLYLhMKpI1drSBtqAbMnCK056jsg96e2St/AAGK5F",
-	"asie1Os4Tzo+2/WkP8UIH1RAk8iedlw6CXY9ztYKwyNt+VF+9jR62pdt/PHwGJTVUx8vClVsPtkUtGC8",
-	"TGWddvxFm/fi3e+yAA7SsGVpxpr1aFiYIcLAeRo0ZCkNZUlnVEMEKPa62AVn1YDOkcr8ICTTM+s7yqZO",
-	"/5ZKCJS6deC7MSYqNOESfiHGsBxf2BOJKYNTIcJM7a43wQVbmDy3+7dMsUnsm4b3gnI6ZaHFAwa0aHPu",
-	"3C0OjnvN0lF4NL4v3715fbHBdsVd8eb1hcyBWmrViDu9nnwllY05WTLGG0WX7lOSuaFpOmhFm+lgqRvi",
-	"HuT988s7bU24cIrLoqzTEsSGqCI0jp2DVpsRY8oDx9M1IVIsTDf2ffYF3oatvIYeLyKBjlToItJfmID8",
-	"CJxFevLWDQP6FNSEGKVquxa0vYFc2AqKeT1laBhToWDUI5cvnVWz4tjsjoJUNwzi0CDnsd2HkcXmq5vw",
-	"2URi2LLSquzZXQcapPwboLtNlbs2zyKbmrUeUUxb94Usy31qIF8WR1DI7oN57SbtXnSToubwtVQULUg3",
-	"R75sokIUN+vrd7LZwi/o2H86IHbX7qni6unH5DftnvgVm/hqdd5fOsG/ldE4VhDvVSwkoalq9SVqfn0M",
-	"qu0oU6U2Tk37V67dll21O3VB2ym35dSuRlNZl6lyoWbhQUFhQFWzdaaad35JpMrqODQDziKAYpqINIEH",
-	"T6IJ/Ks1Lm/ayh8ZqlQz+j2w51nuUHratMfuRrNQZyybtMPCmjSJ1PpaD8RYKowmqMHD6ECPwK+yB8yU",
-	"Wra+fAFOn3jytX5NE0rmjC0llsAdvL90/HDvL1c0YZnnzZT+EVsy2yY3s0iaNjW3kG1hgRgy/CDsVZGg",
-	"KzV0gKkMeiiN59J00Lnlt/w/yStAFhnTOIYiJ0kowUkR6GxicCUp/kUM3tVExLFYSQyQ6lcmImbPbzkx",
-	"IV5AtooEx+6XWPADOpC+TpKUhywhw08H8OewrcfxFkhveoKAs320ht6pAemdkvGM6mky68eRIlH6giw1",
-	"3tam6zEs6BxwvN7Ay/UD4RyTfRJDb3LOSLo0TUz+/3qEP+AQIIsarr/68YIcHR09C4iM/jLfgXOkTX7n",
-	"OLqct+FXA5YKNHB+MsWn8dotGTSorvq2aMpFAt27bTdMCUM5R4A6dH9JMoS9At6vgKQ8ZlI6oUq0jJbQ",
-	"w2roHIl6VoScwy8IggeJbmzFEoyxo/trCC6coXkvOs+0XmFNGjsIfemrGzodto0HLmEA841jwIpOvAWo",
-	"gPR9PTkAvJihHi/UCkthcn4nhIuRCNeobppYm77sb/DFcbf3dxjT8HXIFkuhGB+vD35l6yERnFDrEFwY",
-	"GNSELZkCUWRBHiyEkZkAjMlGJDF8g/lKJuBAbmymyZytcfQWwARG6SDi5vsGvqExoi+Yzrbkb7aT7d/N",
-	"Y8hwLEI21PtO71XBkeNTJaOQkeHhXXcYZKgRZqv1yfBwxmisZn8NAzI8hAI3/CiWjNNl1F7TRTwEWg8P",
-	"F0wl0VgObSq1Yp8UQVVD7413iVgwNWOpRNCmOBozLuE8NUrK5bvfDnrtjhaeSezE3larVXsh/orimLZF",
-	"Mj28fPfbYa/dOXS6sIJUazn4Ja1uuwP1SjjQVr911O60j7CcF4FEDu+6h2hMHSAyn/5yio0JM/HxOmz1",
-	"W3ojIDTTT3ghoGvRBdPSoDJgkl9yqMVA60uw8zpwt9a58AIVTozAyKXgEs+HXqeDzV64Mm0S6XIZR2OY",
-	"y+GfRkfPapyzE/DDR1OVtKD1MKqAEKBhw1GzgYkCyQ0TA3kYEBGHDuhEseuL72XZpA5tr2Y4ENPFgibr",
-	"Vr+l32webg2w/odWcTUhyAjivQEOIvgmpIcHMMzsTL4xEzgy5Fe2NmsHAveFCNfVlLCXRKxAfOMNcde+",
-	"u5uczgMuMHC+h9W4xDiqTT+usxzZKjik/xJs7snDz1H4BZWYmPkSBV5m0JkWYvoKRaSR/hEfpJINyWoW",
-	"xcwJdOmjT3BT3lFcanxVcalLlD7eTaqfBGd7oC3OryF1C/zsFWlTprZOsNOIld7+uoeZ/sRUw2k22NPN",
-	"dupL2J3LtAqs0626zVkK2MmtfKWcrQKD12A8dUmBOfPO6ZtciHHRBwmcCeg9jyFpvgF7YNezxxQzhwu2",
-	"GLHE1QMq+1JpJUfrbkuDk7BVYbg0z70PGTd9WnuhJhyghaQL6L1gmRprElbQBU8TSlsrXKy+h31ZuXx9",
-	"87b+53tud++5P/ouTvy3wILSsxN7uzngKuXn4zFb7uewf2HYwWzEBmyxezPmSbw79PDXNrWy2YIUNxOE",
-	"LvzJ8E+ww3OOK1DsdwIRCX31v1KWg2P0N5CSbAV2pljvhJDYOQXgRDPyHZdaHNl6V1+lvN6FbuDns7fJ",
-	"Q0KisIpEhdo0L2F8GU6bb1JJysgPxroFPNplxGSbvNXm8iqS+qQYiyUYzZpvWJbfa/upiiSaRhwt5yk0",
-	"jhSJOZfzQQ6r5oHvK8xhR8eJBn0DP3tfaVpZ1TXUYI9c4z11OMvYA+cTTMaoe/0LKEnw8MJbcLGgZ9F0",
-	"UNVrQUcsDrI2osM5W/8AmChDrbkv4ZEBrCjgCI+cqpvMbP3QUhFLfpiKGAoxfbSyYaOcVJmvt5y86+B7",
-	"ffg/P3z8rx/a//kf3iB+5vrtdTbDjv9Gtj0wzm7b3pbUcLbKbHvwmAI7DyKOMGR7M/ezdPrSWWO+v58K",
-	"4jt/dtqcRQsTYauGpjbH/o0wVkMT0da2J0XnJ7reI2WC3R4jldpODxg0BymGXSB2WauvDfD5N7dWObEY",
-	"7HUWq4G5WjHDBjujmO/nn6a91N0QONOm28i3hW6ydlj7spqbkfuxzWYwOjc2ze8QccFaHAP7TAwUNBma",
-	"FiyYUvu8uFXs7EzMhtHxDD3l+C0m7TMeSiKF4CzBoEwkcYNR49a3yVzWXH8inXEo8OCbngImtQb7HJ4D",
-	"0J5FlpZK5oh75v0GioVMBboAQqGfIcXmTkW0uzIfF+yB+sK92Hyo1T86Pf3SSDN4ZcEVkUXz0KRJ5P+/",
-	"O8wePs4OA2gLQLtoLtoqj5pDo0tWuR1ec1ONlqmlkT53BWdQSKE3xHOsZsUaVQPPBUdMwsiIaYbUZgto",
-	"uFB7hxiFfscFUPXCqrf7UUE+o76MqZbaaj096HYPjjo33af9XrffOftnqwhqZK7pHRx19TWdo363p6+J",
-	"9Cg73V9e/vPXo/919r+Pb569712evnj65uSie9V538qb8VZf9UcRIqNv0hAOZASpXrZjbGsqRIgOhwbb",
-	"6kIs11W6k2ZLY6fs04WDj4Sy2e/rIMhS4jfMAhMFpcotzMxwnIFF1wyKsiXjKiCMj5P1Ulmdy0JIz9la",
-	"i2jQkDKul2CASofvCY0hdokBVJUmnIXPSYZkF8kc6BoCpXwSR2NlGrph/oBP89KvLUrzfbuHmhwHlfy8",
-	"cVJ0m3P0FY6r3lFRwyX1ixjt0SWlR5iLaCWyqHnB2VBnR9R1UaHcBljGrd4qIODPcNnXt+ayl2+TRzCH",
-	"YoD2OaGmS2u302mTt84+ASiA3KOCuhCiJyQMwLnDvYk2kBFFFfB7lmu/Ay30SCHBEFOec2URFFqHTAHM",
-	"jxWgFQo6qaRr2SbnlqttB8kMogIWzkEyxlyslCt9F5kx/Tq4E78kEUe4qU05pp/0/cgxTCRunadhlMEJ",
-	"rBlNiNYIILEO4LK1nHl60Dk+6HRvOp0+/P+freZ7o55I6zabhVuTnmkyeqC9fg8HmtetjzTDL6MliyME",
-	"m9yqu7zL4AS2X/cKyya/BS39MmYfYgG67zaUBfeQ6Ief9T+DHU6g3AKdQW6yu3fRdtSCE3vYQH6gFZ9g",
-	"KBqHqEH2AM13Hdi0sUXEU8Xkc7f+VIsDr1VpBEq+CA89aLxqeOesoIZr8ZL5uevyY9Y8cyft+vpMsYY1",
-	"VSQfBYFRIORTbQbVZLkyctfHo5BfOmIAG223yd7MR/Ni49O4j0es+SFlAwhLCknUxiduuLpVFnfb4jA7",
-	"qqfdGgNNZU+E1tle/TuWRJP1gyO0pUo9SIMcrbHUXiv6AQmZtRcoDwHohSau8QAF+TJdBLYtT9YwzRQT",
-	"Q9upNrlmSpIhDBut1yEc65jxmfuAhiHV/4bDfF8jnJImTeioUJl9Ag2BPWbJ5v5Gmu39fP62GvsVo2Gu",
-	"sUPiblN5Xt+f30dJElY6WDKUoIwLHKlssiDwGHAq1KQCpM44zvHh8Ld1m1yY1s/Go+go1EGn0/G7XV7h",
-	"ILPI9r4cL35xjl6VTr9zstur8gqdItp2bL225rJTC2ugrEoNXk07Abfeyxse77dYsmziZnEJtc2ysfEp",
-	"GKzpegYH8H6zUB0ck83D/lGjVYUuAjsSJq6zax8rd7lBYkKNNAwT3oeQve2RJziWPvriveaaJvH4f6+g",
-	"rV3g3XHbjG0eKS1bOqxWYv78p4cmZ28LyOZZlaZtvmn/QLFdMeT0UI4NPrT+qYQgE7a65VlHDxmYR7FP",
-	"Y8ZC6fYpMdWHYzgVTNc5qL3maxILGmJ1Q3Xy+HWO1/ytssnyBtP3TyG3z9h7FnnW/V6vHXROxIIyqhow",
-	"1G6rL7uzeYb51hC8s7zfPme8QMtpdMdyWsLJXJ+gDUL01RToNGWuPeaVOzDp+xdKD8gur076vr+geHje",
-	"9xYJ8W0WMcv+3iIeIN/+8WTEoRiP0yRhfLxD43rrXLexdiWUuVjYvkcjNo1yeMcIoXifW6QsYnEwPLqP",
-	"6V2Qawt1cE2qkgzBW+xXo7qdZrBRH/dnxDh44SV/Kjgr/6vzrN/pNDEi8jXaZkJoTUIGmFeSR0eg7DnL",
-	"DM4YEvHnDfL8XsO7C8goAVYBK+s7k2V1N03bIAt5bfDogsZaR0uwdvXk5Pjk74HBCI4WS5FABm9CZDrS",
-	"t40AwRM9K+yOcUWWLLnlmkgWEz7IwbNNEy3gIicmAyYsqIETkZg6HQSDvuVaqry/lKb1GgUJA+EYfJvN",
-	"4pPk99cvA4Rptq2FcBrGDr7lgLMMyI9EzsQKyqYREu+NflkcMYl4gFAKfdzpmFYuIAmGeg5Dn07JPmmi",
-	"/LeRNRs+O66kdYtU51hXyqKj09N9CyPFPqlDu3wFSdR68eqn12/67y/Of3v15uX51W1yy9+/urp+/fZN",
-	"v9fu6D/fXb19+fpl/+Dw8Nc0ofa/r97o3169eVm8tzClMq38WSNmWM+zGm2GFNwqhqzMgJBtGEkwkfch",
-	"m262iiUC7REzSn7/QqqfpHzPTukbk1FoG0SO2FoWGiIhgrInnJPyx7ATv23N0FXKXf7wlgztQU3rg1sf",
-	"VtK7KC+EmGdOWQMrYmrc8srMHGSBQFJQ5tEHF+8S5+dJBtKv9hhA94yDQ/4KLvd25+wFLHCmEQDITQTA",
-	"OFnTse0PeOE40ZIl4dF0puK1J2/ozDRPgbT+rD/6l3v6qS5gqfademqRcSwtAKcIYYIs3o7BQPpw1P2Y",
-	"QTq1aDKeRXe+bKnTXnnaR9gW3tcVv5rKJZS8D603AuotI05+ZKMkpck6IOfLJIoD8kvKWUCu9eZbjAyK",
-	"zhtxB3/0EZcZMkG4gD45R9126+NDVuGKSb23PUfPa2d/UCMO9nJ+sDjGKAoC5egjCtK09WdHUODLMQK+",
-	"/3OkSoosxB2rFiKFAnCnTwnk2k6jO4YhbFsO4qTkwsqtKHdrxHPVEX4dU27z1Q2wTcSh96vpTELO4xju",
-	"tlg1IkF4bnKeAcHkgEcZHUdrUFXhkRaeRVuq0Fop4mSYTb7dbefc7qlK17R5aERhn/lCTgykhqj8RoLy",
-	"yAjKXQN8WT1A8+IVGzWW0E1F1SutLd9TnlzqrfMYQj13Bdxj1XazxUPWNSiMafcKf92l3Hcc6aYAeYHo",
-	"X2sQSVysAitcoOdo1gMUN3d7f25AmwNZGAj2an64VvmnGG337/2iL9gQej4Ddh7xsHa97i9i9Ku+fmv9",
-	"L2vyOIOavD26Ch30MU/G2ibbAq10rFBR2muc1RsRblSHvq/q9qZV0P8dIsS/iNHusLBm+2Ix7968mH/i",
-	"hrFbE/58kMqmn5DF7aqiUb+I0dcrFNUv+9JkQapk659itLeyUP2w/dD9IS6XbLEO0WdV6QK+huyrA0Av",
-	"x0vb5BUdz8jwTzEaGsfrmCYJIF6SX8RIi/1frt++6TuIilTdcmyrB/g8LMmasWQu38xp9qcY2UwdSLY1",
-	"rjSVMLq45YyHEsuLFgv96jhCZ3OyJt0TgkU20niC0VHPORtDEiuNozvm89ris38RI/SAtup5JWHqB3hv",
-	"0TMJv/T1RG55SBXtk89fbvl9XIyG4nvgvR8BmvW7Y7/+mPIxopnv0dF3bg9Qw0v4klifqMo2GnUP1iyB",
-	"ZEYlGesDEtLjbjl64yMlWTwpFqdB0ppJN5RYbYMF0JqOZIi0G5IFXd9yfL1pEiADMrQEhd/N6Cy+gPTm",
-	"qsAlXuH51dNEz+Uc2YgoQaQSy+3sVO/wcKtot+p5V+6F/5MhPzNCrHerEaUa5cdIMEuK62IZovD1fvPL",
-	"bHe3oe0qOCQU+nU51auRNDXWBnA3oTwUCzJna6zjQOeLBbVhi6VaY9s4bI/hLUZVimr7xSJgm6pGKDCL",
-	"Y4S3FisOQgeVefBj02JhnqJzxkGItCsS067cMsmvn5TmvP5eCWn5/XtORhOJWQIEd94sJd3Cctvlzs6k",
-	"s5uswiBh00gqA2YO6Mw8JEqk45kDWRFZzUUk9TFQgwz3PQEV3YSwwZQ3qdKcAR524MDYRFkGuA0Xw4CA",
-	"ZwFUFSIXVUly21htkwLgtbSDTLMStjFVNBbTFCKNKxbHcBxGCdEaEJyU/XLTXwO/aXcUxuODPLhjN7aF",
-	"CUnYWICmJ2eMqTJBLeQPUiTvH72A2lj4sTKALpIpU4MMzGhDS8vN5o/fMIXwRxjmw/i+OlGwwAXN88vy",
-	"2/eYINh0ot8GRecPc0ZAuzW9JUAvbJM30DySKRXxqRzCRlRJxMI8DGG8dNhAup9HNJ1NAodTHBnINdz0",
-	"EDfINscSdNfnLkgCFCaubFPxiUj1TVwqRsN2BuYP7TP1xhgsAIYeemjC3yFdy6HJssEsHJygBYizOTz6",
-	"gHueyTt7VOJe059Sbj5DrKNN0JiUFmRCC3FofeWuKKGx3rt/Gx4cwBXDvyPqo97JfXPCwxeRNJlISsTQ",
-	"OVhfERAlRBVu70OO1IekbzpnIRD+fgmce95gWfLmIxyifWSwA7ff817NO6PHAUCkTRGL1zAZ94ggisWx",
-	"fI5/QGzQ7Dw4E/HsCqGm8MoYg3DkTgUR0OEEjUJtQMK1k8A5VohaiWwTStiFsnTABW53jzkXK0lGQs1w",
-	"DwM4Vt6W1oQDWTzxpTHoK/L1f2fJuv8slG8g6KO7IheaPb7MJ7knplzQiCsa7TurqFSoiIg52WoStYrG",
-	"eoIhXbfJ9VLbG1jTDAHpiBOp2FLmIWfrljDeAuAVNDGkkZ5WGZyliepbl9kTSUwptwSud6R/wiyyRV4C",
-	"qASMwqiQjD+sHNZS9lFtlvrGdJisB5A9Zvu91zKoL/UkGKd8DNHS7wBC58eEMVw3W+aCvZiCUrLWA/dF",
-	"wkZpFIcHmQa/5w1yBTCZCpuiRhMm8zSNYq95V3KiVF/QzHw+QAnPQ6/J/cQgC8aRhHzaLL/DbhboztTP",
-	"0msZiYU0KZLaQBlRiUhsmDQZKcjeMIg6GcqcJEcmERjg5mydOqNJHDFpLDLEPkQrxGPwuC4B9BiWdi8o",
-	"N+6bSzagMStdgcnXmOH+oE1s2OAi44KHbuGNCOclTeb3m5m2KU05f5UNt0xSzprabl99S4OvzD3tnmS2",
-	"dKlQ5sGbGhWhA9B99q2AQYE9VV6tx0nOVGI8J3OxjChZJmKa0EXezwpS3J2WdJpf7U7sFy0c48sgc7aW",
-	"GWSo9ar8MROw4dBaMe13wd+GUaGK8kBLn2sgz72UevcBD86lUeyTavVbB/p/kNlOzn96RV69ubj6x7ub",
-	"Vy/Jj69/ewU/3vJ2u33L4fOrNy+rL2s1cCUXplKRX6J/DMAcpETSyV7qaf5IIsU21Pb97QJF5wxK/vfL",
-	"/5fGERjJot8XsmysCNZnF7T0Qyk/EcmCJUSsOEuAR1ERQ2gULlQ0tghEmr0B6+JPMXKwLaLMBAdDJZVQ",
-	"E6K/g/ONLT1oiHr+b+9Ysm/F7BvbDDdYlezInBKuQ0O2MV2jt8edstbSzej33yOWBJOrE0hCKjxSTkrC",
-	"iv27YSXNV/sNHv3M0P/m6SIZ2QMNnvcEQU31LsygUBG9pU/oLbfWWgYOP8HNP2egbf0poiKsqUzHY8ZC",
-	"Zh332OrylkPLToNGOKNcX4AJEMK2zsih6bEb5JytA2Mq66djMWY1zoFZ4m8US8J3PwjCr1HmT/bGplug",
-	"6vQz6xsgvROzsG1AXaOh6U/1m8ChV73LXHqYXWde9qCNcw31kzQfoRkdidTubbQjJo/37IyLXUB2Arae",
-	"NT4zc7ilXLbJTRYXy6CINLubx4fVUSnLsd9DwMWO5V4E3RZ0qdiWmyyoRYotSsjkjSYkbH0TBnOi15Rb",
-	"mEJ91y3HOlcQQFJaAFJaEDeFwoe86S3KFi3uMLyOr3aDACh3wCxDJs/tspJ8re68dLID2O5hB+N3IT7a",
-	"ewyM1WTIr5HNZV+9q9TvGvnoIbV+t9wW+yGj+49wcOJYPlWFt6DgJiK55QXG1zLLoHn6zlBTkvUdHqEN",
-	"lUO33O1u0enaXDYb2sssEEhs15TcgHbodv/53Il80Kygyio/KlqwJuVvZnJ1695AHLX3VAELeQYJO5jE",
-	"0XSmCpyzv81l90nKdxgZ+oKm7NWso5yLCPfweoarlDv1DP8OllDKa1hBKZeOH4tFyWMm6ifIFBkr6j8f",
-	"zIY7E/WvUv71EvX1y740WaPKczblezxjU0cclsolHrAKDzlp0V+6bd0wxeLBUKV0GQ2Kffu1epe7unbU",
-	"uJ0XqufGMxEZfCZTlPehG/SCo+A4OAlOg6fB2ccgrwr/cNQNTnvBs6Og2zsOuicnQffsNOh1nwa9Y32h",
-	"4MwU4H3oBkfd4Oj09GPQWjE2h7ufBt3joNcNemfB0Ulw3AuOnwUnpx+/uAMyLa5Q3PGQYpQZi/pKx91R",
-	"v3P8z1bQKhCj3anvXDULUuVVhV/34kpFtT13qkfSJgiOZzmUN1hpNI7FymVnw1cPEiuafgA8UllLoicM",
-	"sMJYOJ0lUkQLRv6CXI4CqBNkYCQsg4U06sUt/wsdHgkNw5hJSMT4/eYCH4o5F5M0jllSztbIOjHgA285",
-	"aCshXePZL+kdgKfMo6W0blWMVjkOHIBOkiaqH8lbbuJZ8EWb/AwTy6JakK9pw1t4pU+91L/cZOSrVcV4",
-	"N4ZCu0eEDt/WUtaZpoEtUjlmEREJxkeL4EXk7cSsO9wHaAkjNk15UMBg0ZTOmpk8MuLRxjSyxDwzlSAD",
-	"ic4hoLSBm8/sqQcYqmLQSuxhyK/P35xDiDgfgqaeYYcnlSWi+vmDvwSvbH18etywwW+xzz6uKWTiWSyG",
-	"qqGsZqJxqWrZFGALE7wHnWwHZBXA+lTA552eNYOs+gba6+eWRbpFuL9Jwlir3wtaWroMELIiI14GrOt8",
-	"1xSPwVt4j2Cv/TNAtqmF/Be0tBGvbwn8U9Cfds7BSLSKNx5539jRg8w5vt86lxE9vBHzteY8R3RuVWFq",
-	"H/FWdO+2HMwRVTzmHgGXMDtfqZUM2Z6Nkg3c3vzkfpgCIOZsh4F7g5f8O8bQYGq7OQCJVLIeFfukHqku",
-	"S1mKZ4uNX2xrbeJ13r1WEsYJOYQzseKYrgNaJniZ89wnqOMANcsbXbPhaoIJ7RORuD11cmzHccJUVXUU",
-	"UPshWF7lDgxPrUTJWi3lmUV5HyhNMH004X5oxhtft6mVM406U90uC3+uQYzAprDM04QOrGnf4N97kXPT",
-	"wAD+zu12Paj2/oDQleG7urupIBp3BtJe24wqW1JhYiz5JhPcl8p0J+bOjvhGwbIrGMY9aPQQh0iKzasq",
-	"DM6sUV/ebs8xFEdCzTCrMxEphgJStaJJ6ILUar3jlpukM2T1rJATEtbA3IHPelEjwU3uKkhCzPQGid4n",
-	"veNbjgczPL7T6Xc7YBz2Tpyegk765pJKlb8GM6+4PpJvubGStCiFubGQLBjlkFRQLFSfmuyAtbT5lXQM",
-	"t+gHahOYuVZZhLFZqDVqkx+hI3GWir7QeyBLRcYmTilXtzyL6BRnsYkIJGcUq2j1rPTjtMVCbmbslttR",
-	"QSc2yI3Hkh60zLjpAa6/6B6pGQF3kVNI5dqPPhN7ytTv8j6NmuCuH7W9WUP/gItvRO1LwRv/Yl3/0dGC",
-	"/RO264M1HDChzZnROTo4Kp4HiOIFbRBDqtV/xxhBlLvBaK30q886J0ed0yNtR+m95JxE5d6FQWsajQbA",
-	"bK3+0WnHNqkz3zwzf0swvJaJuItkJHj+puPes+Nnp097z/StCaPZD93O06Onx92z3nHQQieObPU77Wdn",
-	"T088lsPmZDEPwT7t5Oj07GnnWbcHZkuTyfaqJnvaKU+2e/K1ZruxCFWz1SaTqJ6OEooCTkc1SZwZP9tY",
-	"Xj3cx5lxxeK17iiP5AxbjJUG3SkMtjzUTj7SjnekpfF13GGVR9SpH9hAAVWh12CfWOtgtOU7eeZ8tBc1",
-	"52exgr5cWfcskycHiUWmnj36y3pVowRb6jmHPR7ID7IjcaZjeVd5rl+IxYIeSKbFoz767micMokg9cfd",
-	"s87fsVAPsIFsN36iJZibfs5uOfB0m5zbClMAi5dLvbZYP4gBZ6XPPTx+JyJZpDHFQ8nk61J+y6k2mhKx",
-	"nLFqWPj/YecPQrfjKubYSPZgCaIw0FQPMomVfxrEYkzjwEjYwO7jwDSPc/ZqkO3iYGObBvkWDdwtGZi9",
-	"GhRkwv0g4BUdxSwAbWbGaGg1LAS90uy3L2B3bGWo7WJ4JXCjw6h73oHGZ7Tdl2PiA/+zUXgMEXb7fSxJ",
-	"H8nNk61YzgfZV/vNnL7J+Fuu+TjrzMvvGIdMfJssiEBbz8lQXzaAtJIh1mNnSaKRJKFW1yt8PIa23yTf",
-	"yr77Xtg35ub9Ad+ch2Huyd29xNUbeqcHYhtGDYhuGTjmnLZ8F3nRYqSqcnnzpfyG7omFgErz+5CxOoG3",
-	"cmad2nyyR7yU2nP7On3UdgJ2mew7QJfM/BRV8B33lgcPwe6oFgRfeYEzvI59iYF+GNEpF3Lf5d55WovR",
-	"qMFzKUkMjT6cYDVmRyBMAla3LBiVacJKFaURyxRtIkZ/srHKfFUJbGqJEQfsw0MWlK+hSxTmokKpHjXt",
-	"+6FPOFRKvymCdNkhRdKi+LfJjWkeNWPjOZmgKyySuY7HQ61G9t3gBThqCUsSkWCh92qWGVDoryMyHc/s",
-	"66BYw83ZAcQbKJXwHYt2wVyZ05CdX+IjIvkWlks+LKG4UZJf9uoGqX7uPV4F3K5CgESX+1OrrunaYGhE",
-	"cQxG9kok84CsZmvNeQuqFIBx2PJMJUgoHr4ptbb04A1Zgrdd8/FedanvoE19UecswmFUUL6m6YOg5wcG",
-	"y3+HCVRASG9uCTVCS8/MpuIueKvFTCbuxjRJ1ihS7q6XKHzoNMiQu4ZjqthUJOu+1tiGbXLFlqClBoDH",
-	"YZEwEdAZ0q8y88hSsD8Vcahp600zotOCFW0sqkKm0Um3V0hEO/Ikoi3op9d4a6+T/UyThK59+UDnsRQ5",
-	"DSCzDLDYClxSlR0U8XGchmwwLSdHNc9LytZCTEzepRQLhgfNmHItREas2H7fN6KULxOh2BhM/e+1e/oO",
-	"zaewM7SJuhclCG1dfDZZ5Nsu2/rl3fswN0jpaTuT5ouz/nr586X31j9fN270HrIlgu8vw7704P0v5ENC",
-	"y97V75sX7veExoducM+3akVfrRt+9SaFekAkXW7ySvnM384v3s4y+kVsnCaQlfjhc2vEqGag/oePEAvD",
-	"J/usmwLmRw7aZyuoTMJ/4LvVHsqMh0sRceXkihuZj6duMctbVjwt14CMG85e7z6iTJnNR2nNIiTSQCSW",
-	"xavzLNO/Bx1BngcBYqLWiGfQauD9JaA1o+NImz+Fk6/4zDxH1T/VkRBz8HxvpjZajBRhcsecJMd2MQEa",
-	"kxw953besFc/2elghA14AM9vRrm7NFAB5FMBGFlGbAxOX20xgKtecEbeXzp3QznR5t1ad7DtmyD0RtEv",
-	"AhzH1SbZTJzSkyKNfrllqoDq7sBtLaN3/bSdavCoEpahymS3OrAqvnT6quBhxhQxTaY58C0m/41nNJlG",
-	"fOq8CGMYvgEK0zIhjt21xQyjLx+//H8BAAD//w==",
+	"7L17d9u2ti/6VTB09xldXZuWJfkRRxkd5zpO2qZtHsd207NWkiNBJCSxpgAtArSi5ua734E5ARKkQIm0",
+	"5SR77dM/GlniA4+J+Z6/+akTisVScMaV7Aw/ddhHulgmDD4/peFNtvwpFdlS/3lLk4zpD2HKqGLRiKrO",
+	"sDPoDU4P+v2DwdF17/Gw1xv2ev/sBJ046gw7vf4vz/7569H/Ovvfx9eP3w5enj599Orkon/Ze9oJOpwu",
+	"WGfYmYkk6gSdlEmW3rJoJBnVIzkLOpIlLFQi1a9UdCY7w3efOiFVbCbSdWfYmcDwKk/6/CHo3IaMK5aO",
+	"to/hvPM56GTLaMdUPn8OzEK8WNAZKy/EnPIZG0VMsVDFgneGnXCiOkEnFFzGUjEe6oGGKZVz+HYZMzMN",
+	"/bHy2qPedf/RcNAf9s70CrKPyzhl0r1mcHDU19f0job9we5VftsJOn+KyY51+ANWfylkrHBdJQsFjw5k",
+	"rFgn6EhFVSZheQUubxTLG7sZSxrGat0Znp496j8+fnT66Og0MMsSdYaPj48e9c+Oe72gc8PWneGgpz8m",
+	"dMKSzrDzM00joh9G+jAEGnWG/dN+77Q/gMdIJVL9lOPe4PTkqH92rF/OeORft97j4XGvdt16Z6V1m2ma",
+	"Hu2m0e1XPG+0vj91zJT1mfocdJYi5moU85GKgWwr0zgaDvr/rG5JxKY0SzRlpRnf8b4f9aaFcxZlCdtx",
+	"6YW+NP4LT7tv15apuI1lLLj+vrTHTbYLiCdVNftl96JMYM1Pb9C5jVOV0WS0oOE85nAit9/0TG8pl4ry",
+	"kI2yDC4+6fVPHk/64cGj6YAd9KKT44MzejQ56E964Sk9mg6ivibPhYCrbxcHx4OC5bB02flccIgrs+xl",
+	"JuHnBQ14aETjZI1EE2Up1RxmNBdZKjvDvj4JdJLoBVdpxjTZKzwbKVOMIzd696kT0bUcieloxdhNZ/iu",
+	"IzMe0XXng95Bc91IX9MZnpzq87Wfk6EJa0E/jiKW0LUd86m7bITHs7lK1not2Uc10nRdPrH9694A1+I/",
+	"YVG2nInKTEB25FJEk6A9a/BETXPZYkHhKc9vWbomEV0Tqgj8TM5lTA+vxc1adDtBR985+kto8uoUv3SC",
+	"TsaXqdCMX2/DyDDFzpTGSaeJXAk6q5hHYpXvqCajZzGdcSFjWaKgunXRD5nGPIq5FY5zFt5oKsUj1F2m",
+	"8W2csBmTnaAjJn+yUC/KOyDboLNiE6SDBYv0UvwU3zKi5ozQMBQZV4SSVCT6K6rInEoSqy65yVJKIqHl",
+	"Mjk40L8fTOOEkVUaKyaJ4IysYjUnK33Tr/pizlgkCeUR4YIsRMr0qkrGtLS8dt6W0PBGkrd4pl/ike5e",
+	"KapY9wIOyxWnSzkXijC9Z6s5M4+y/IOlqUj1vOZ6Ni8UiSW8nEVECbKgNzg7aR8D86IE1QiiGZrsdj4H",
+	"m8t4y1LNA8vDvr1a6hGQ8zcv9IvOur3uUbdXGpC4AXkp479iPtMbOVkrJkdLlo5QxnaGZ0dnZ6e9My0V",
+	"GZVsFNKl+U2TxDEw4QWjMgPW2g86cGyKS06Pe5YXnxydnj3qPe4P9D1WAOBNFUaJxDIR4gb0LfOoo1N9",
+	"4+4hlt9dDA7ZUD2frEiTfu/R0aPj/tkA5rh9Cvjo8otVSrlcilSfDT4NN8XBaJcs0HtjzmD+6MHZWa/3",
+	"2UNUjXXKz0HnFzGpnF/FFksFW+Hl+0Yi5nw/Y1t/361v3MR65woNWfNiMwq903rbpKQzoIQPsDGzlEnp",
+	"p9FB7/Gj/gnsSQR8sNi6oMMUdUhocBR0lFA0KWkLnxurLQ3VBU1Saca5Plb6G7bUXzCqOSFBTvzgekRV",
+	"A7h0ZFPJRGDhTXlKyMP7xX5qC0wvP1oQctBUPTAC0ByPacrYCHZPb8Tjs5Oj47Ozo6PB2S6CealJSts2",
+	"I2DEneFxf5CTkGbuci0VWxRzLiSvWHEWjSbrXSus92YkuNZmpjSRTH8TCs3GR3LOmPLO88TMUzKlUMR9",
+	"6iypmneGncNbmh4m8eRQi6NDRy34bPVQuxKPzx6dHQ+OH50BB7tlaTxdGzXhqIf7BjeUNg3PQMqsStsf",
+	"nJ0dP+71z87OcLcSpnx7Ohj2j4dHj/7p38D8mmbn+Jd8W/ZhhfwKitZqdLvQEyyI9wCF3WewwHHl8JJJ",
+	"LKTVkY8H/ZOwF7GD3uS0f/Bo0u8dDMKT04PHYY8NaD86mh6f1KjWcFu9aj0oqdaPHpUOVjE2D2NwV7Nf",
+	"siNkFoYg9oEZX2Z8t/OiwmD3owS3NcQSobaOapPzqTSezViq52wtDz3ltxfA+coyaBmPrB4z7BhtpSGj",
+	"YTwCo7Uz7MyVWsrh4aFVjYy7qBuKxc71OPeQyHH0mPbCPjs4nfYmB8fTk0cHj6fH/YPBtD89nfTZI9rv",
+	"wW23jOsDPpJrHvrZ6cmZGW4SL2J0Zhml/GRgnBYg1uZCKi3U4NTgVxFV1HCB4/wg4E9LIRKtnOd0qYz6",
+	"D9tVOED6WmNZ83CU7xKj0Xqb/eAqMDRToqHVkEmWmqFo5vf/3krQQ7uJCGmC219SocuMrXKopz1Ktxzq",
+	"Y00gS32ojrU1ahYJTIhI9jtNfEFafnSGnXeR7H8gLF0esnTZvV1EN52dPiGtn01FEgGBHz676B3eLg6X",
+	"KTgJcBM7TH7st6LBe3gAWtHggi1AEzg7OXv8+Oj45PFgu2rM4xCXMV7C8vYfD7q97qDb7+lVhoU6hoVa",
+	"0FDPrzc86Q1PToeP6bA3GfZC4O5qJVJtt8Aa6dVbipXW4wxFggWTMimyNGSGsHFd9WoeXvQOL82P0pg6",
+	"W6fYyiWrVc8EhmHkf3PtbEVTbizcD6BpzRmNWAoH/Pk1BcMqYjJM46XxwWrzDK3d7yQxTC8gU5GS8Yvp",
+	"wUuqwvm4C55CIJzOsPO+03/fgdX5VxY71oxmqwsKDuj1Ul8oVapZrx7GbyKk+ELf+7WiQsQU7eAVlWRB",
+	"IzBXm7/ic9BZ0pQumDKzRTM4Op8a5l5+67kiIiVU/0jUPJZEc54uEG5n2PlXxtJ1sTE524dnuaOYinQB",
+	"265Z0QH4TQLP7M1YnrKpUZ7Kg8Hvm49jgs+5y0CyVArPcozBrRTCr2O9Ewp2ZcYIvqt2RPg8dyQL+vE3",
+	"xmda8zzRqvHmICBG8uIZWA6eZ+b6RM1T+1pJ33yq80DQe/PnxdFWQqo+eRHz/G/veyK2WArwUP7K1ptL",
+	"+ZLeMEkoSdmSqVh/SSiXK5YideuFncapVOD9wV9YlK8vHtdi8M7bDvTrakY+ODlpMPIpnGb/ERxr7pBv",
+	"PTIEQiX8FdIkYSm54WKFfq3x38ckloTydf3ADe+oG/HpsW+Iv2ltZHOALxRbSD02ikRJFVkIqeqoEnSa",
+	"0otz66+PYuFjvMgW8FcP1s38mQ8p5oppXVGP6RU8tDqk1zxZ41JxpkfGPtJQwVexJHocdYODf2q38XT3",
+	"Nl5mvP7wGNdBu6NjPfH1j3U183bP/l3SGfsxFYvNJfxZZKkk01QsCtZHtPBJRcYjFpFIrDhRApZ5LrL0",
+	"CTH7CN9M2CwG3d4SrVH1yUJwNScxJ79fX9Ttgn7rXRgoTAcY2NP1dgY2KR/W/0jZtDPs/D+HRQT5EH+V",
+	"h6WH5m+5jhfsn4J7aO/F+atzoLEh0cY5uIth0jIgq3kczgkFcSIkkObv1xcBoYkURLEk0UsVp87qKesb",
+	"9s2lUMhbnWOcgKjb80lF4BVbni39G87FqnaI4i4bacy+epJ3dK4WFB90Ph7MxIF5RvGSDUtjy4s3PbNt",
+	"jtxnFHZMqqciir25CaHginGFlu4yiVE1O/xTon6Wa3qfvoW0g89NT5E7yXwZCpmfxx1fAy3KdgtRjkvS",
+	"5dITSXvUcqh2INsG6wZJ24x2uR4pAZuxJVthIxQICQtFHPULR0m98U5fuNIXpKzxHLTckqvCM+Tbkzzi",
+	"eCcaqg2fNBrgxrv9Q7w0ruKrOWOq1fgaj6T8irphuA7+5mtkHOnyqKAHMZ3a7BrHt03DkEk5umFrpCzG",
+	"b4fnf1yNzi8unl9djX59/o/Ri2edoDPJwhu9EOgdlmUHnTyq+EMSEd4YQusc9ewXCxGBsSMWyySmPGQQ",
+	"nmPT+KPxKx3C4MKUqVExLmdQV88vLp9fO2Nrwdacldy11BeQlNJuwX3xggVXh5xKiBfoE1QKBPSP7zB0",
+	"M7K6CeRBhWbjlig6R8uEhmWXXdMQgHsz+n3EdGptQ/MFNwPUYy6CAa1ftSWOkLuhRgu6XOa7kAr90FiK",
+	"RFv7etHaUAuupX+lHV93cwpp7NCu+HyXVMqVSCM4OWmq7cm5SCUjE6oUS9dEKqpf4fUOq3m2mCxTfO3j",
+	"H4dnp8NnveFZf3h2Njy+GD56Njw9GT4+Hw5+HD4/H573hhcnw5NzfU3/ZHh+NHz64/D4x2H/6XDwdNh7",
+	"OjwbDAcXw2f94cmz4emFvuZpb/hjb9g7H/bOtuatbHcgN90Wu/C+bcFo0lJwuaGsGb9Ry5ORG7v+MdlL",
+	"KwrTndWsTV8CCHytrnucj75Hm8sO4ZqKs3Db9fl1TlYZDOz1r/+9lmwzqe5LUM6VG0a7u5a1uRjW2/CV",
+	"SMgO74Gp6NtdPnDS+j0PkCc2E5x1O5i7cx6GbPlwlPaLmLRYH7zauyh/ikllPe5GIm9SMUnYYst0l3jF",
+	"f3rtMlAkQd5NsySBvBRF48QaMk46JRGcFMEkMhdJJEm/R8RU/x8s8C6kNLIENObCKMJ8kcWC8YgaM+Xd",
+	"J8x4MYZ7kbEi6YJpxa5TNauOtFn1+UPuTNih6bg5Bce9x1qiKggWXccLpuer6cZM2XgsspQPtUwdmgUb",
+	"FsvSeMPtbng2/ZykbJpJmkCgh0xpnGQpkq2jlz4omyyp7nfV9zdJubDoA0gfFZkisZLEKlzgD4TkTTBJ",
+	"wHGuf7eq/hdnq8WUHoyl/rsttXH0PzB3vcx4m+XKeO06ZRwzhFdUEpN/hCsGy/GnmMi9cF+jRz/ssS2U",
+	"9Tup95urY8wlPwl98dNoBvtgR/G/yPJtJv/8FkvVZlXAC6DYApMtGk92451+6QWBTjElJhxAbDp6QEQS",
+	"Makwitx1ltnn6qdRBDFomrxJxZKlCiICJq1k6XzluLhVabfNtZXhJQlZsMWEpfK7vEZAYtiJ3jBOlJgx",
+	"NWdpl1zP4zyvBEUyk0Qbvt1CFZgIkTDKNU27KXY1wZyU0eg1pMeiv2YjBBOxhIHL2NSc5Hkn5Sltvrw0",
+	"yXKopTc49ryJfQyTLGKjzZiNdKijZZIBBKhf4K39HoSozRU0TUFVc2NMz3EI1eiS1M+JgUXuXK+84G4r",
+	"4f6GV+HwRkua0iRhSWlhe1U6QWoEsSg4igkoI9E7+YT0yA82xcCc8e8kwYREQpMEQ36lYH0pXN/bDNdb",
+	"J1TrFa+GtrZN6kpfYgtibACMTIS4kfmcFpSvCVQBQTGQOSt3mI8bYKNJ8noKyvy2fbqyd2jtHShFP/VA",
+	"3sTLA7FEZnAAHj2WmrNQqe2967n7iqfAQ/4lT9s7JIwP+UMww6VT9hsBN0YXrMMY8/HnHxo7eypj/mzq",
+	"98I8DWszMO2OGV9YP+i8yLrCyTcqrZvSDvrpn+U3QkCwnPeCCi6ksgZwdFd0jYdB0wd8g7k5nyuV3Y3H",
+	"4Ny0+f4/rJaZMhrOWWTes4ytklJyV3AitBQq9PiYwSFstJOwuhdiufbtI4RYxdSfTAWxAVwUyHGIJaFE",
+	"30HE9InmCQu6JhNmHCk+CYaZwp9aDPRZLG98Ay1qwJvlRpRrwjfyJieScUV+IJzdshQcEI2eWcSAP23+",
+	"OAcXxqeNnQYNglDwfZAbxpaanwaQR6ffDoSYx4eJpGvp1yn080cZV3HifQuHByVUKnwT45HsEjPT1TxO",
+	"mN6yWBL9HPIDgSfh7sZ6AFDpFzVfC3Dl1GSUQaGmFisxnyWWkDT5yBsWkalI21Hvz5BusUkUNRthK2M+",
+	"3V9H0MsJzpyRvoymzEtOsPo0SazdDHRP5jTC7ZgwxpGtxBy8R80XORFQSVaz66/ERERrElJOQFmEHS5S",
+	"XZu9wpQFeperglvgYxKQaW5z12DizV+dlsLrlbmZ5MPNm0xZoWe4pcob3+8W92AnxV3BlZUqpE+bQgQy",
+	"+ECIPXHOcJpxkxFok9KarYd1PTYZIF5qat/ojI22k8rv5rRrowZ2DW7S1MqSaWHQCEtIeZYvnl0o6B5q",
+	"+qWONwldIybLVr/fJu5hyg3ojZCI03wJ3ISq6g5uyUqD2H7cUkJ4akCbm7yXbLqp6ESeytKgkoNXEJQj",
+	"1apHLaeFsvYRbCpFVspa6i6dqpzh7VC+9qcxoi730Bqjk7h0F9cA6nGNtbegA+78ne6ES83iAahAzWM+",
+	"80vxthJoF48kIiVxlAv6H5APm3xTo5jtzPaspqdtCvWcxYdzEYdMYmmN4AzodYwWI2hTxChegdECgIlw",
+	"qWiSUKwj0DYxZOC7duTpycnR6XYzskIklUHXU4ubfbiVXMqTfm5y4U1q/Ngqf2Nwl483zcTxkzx/3t6T",
+	"L1BAxsAJ9YcVYzfJ2jwGMp6TNRQnlcmVLpfJukhaHCkxYh9jqWI+G5k0sEbuoLuTfZ6AuUEPG+YIKpLa",
+	"mCGcrQqND0GviBJP8EfBQ9YlwCWs8wFpJAVVYm08KWv9dWMlUVs31zSdMVU2uI88Bs8+HHMmt7ShJfgM",
+	"Lm/lxvhyrr/cRGs4l1jeXAAHaDmhCpaRW8sS1BdUQBBKC0xgN6YogLx9Ce5ZCX4rWmYjepLbKmEcDKVP",
+	"VTSFynK2mJ4vxbh6Zn4Fyy9XqcCbKMWCYfFDIviMNTeLnpsXXubvKxP+YJPyXdt1p0B4IJer1hF3y1Gf",
+	"WSPtquVFF2xtJI1fzm5AUTlvPd0kuRXsgCml1K/DNGdCyZ9iAo4OqeIkQWosO0BPz7aKrRZkVADrND2P",
+	"L80dz8z58riaXqDGb6r3tFD66fn12Pqyrcn0hFDrKWCccAEaDBaxmld0Payx+cxQyrWYmLmhFZe5o9e8",
+	"BEZ2V6FgJX3zKb7mUBzVborN1MEnsOV6ObDA0ZRnPqyS+COWwDHDsUXZOv4C+mEOAbdRmQywV9p6RR1k",
+	"6ggW4A7d+h12n+6kFu0IXugrcXPtbchPWsQ/9F1/4E2tKCTHuavxEYJ3ItCLsRJptG3qxdY7icW1VXwV",
+	"6spDYRXaOvVpIRnPkcm8G/j2pSSTtVEAlE00hZjULBUrDqp0oSLYwjtwwXFBUiEWQxQZhjbRSRknLL/2",
+	"O5lXXk5MuE9rphOWiBWxWd3N6MSLErijdtK95Rnc8WDRrEYKQIHA8MkXugCBmKXLNJbsiRYXmp6SWKpy",
+	"XMLDQ7zDzZUUNI2an5I/8PpWB6SMwbhNE9XmEAszFd8yIhOhJBG3zCUyTZeoG1S1gl16qC+sF7Q3aS8Q",
+	"trCVGySOajy55plECTLRhj5gwzrHWusL+JsFtthJRhC3knUGpH2jsQRXWsEyTw/s+7VAQy0QGDjIFy3X",
+	"ZqKxsvwmoZyzqEg43hWUdVzJrXOZy/uaP6bhVl4yaZKTynvmDqfZyagObEMvPAf37EpkSUQmLHAgPDET",
+	"MAVSh5/DuRASk05dvlB/zMurWbcmztN2L8/+XJQuHTyol9K+6KW4ZS3PaH4yGs+t9LIqhQMvsn823B7/",
+	"zKqhdais0jzuXQ6DDnGyjnGafvAwhQttBhZVfh7xEtF1Es/mikh6C/iOAoMTRUU9zSO4aKp0yXhGl2OQ",
+	"8gTKmt5zUAHgVi2gwHeGjCai66DIeU2EQhwBSUrIJogZpd5zaxR2yVit4pCNh/rkiFDTCYFvKk+LpQuQ",
+	"gnqwWonuew4+f1yuGV1qw1Xf7l+lstuugnRDl8sx+VcWMxkyfNssY1KhIkSTRIIWo9dsDPDTYzzflJhw",
+	"X/Ce62eM7M6PIbVcwqQZjQIyFtNpEnM2JnKeKfcVgGehlS01Z++5TZsrT85CXmOJufuiTtAxT66Zde7K",
+	"a3di7mUYeUTZzkyrHR5z4y0Xy3VgwUG+nmW04Tl3IkQNdI5nucOzBQcDqycC/K/q4vzjH//4x8HLlwfP",
+	"njnaBVXoHK7sRa+8FT0fCoZnwOvX0z+gsL/gT6bAH5wR+EFlTOKnFYu4/azmWWo+TtPYVJVQlaUGHmCD",
+	"FkoI3hUffotwZAHr3ZDl/4g3+ORYgT/d0NrE69sZmo2i1WaQRbz6ThHeCgGXIqoQPs3DpfkqegnZg3zQ",
+	"IiL0s1hpjpoIcdMlWmVmi6VaFwFwcQMihGKGR5kSNjGWtyVnXpqkCq1yv32pX5qy8EZw4OLIMkBVi5XM",
+	"zVXNynJvHaEqIMij45QsWBRTXorCx1ydHnd2OlRuYs26izjPbu/tH2msWO5BNELbfcQTMyi5ZFqnR+mc",
+	"j1vNGfd7dKvAE85AAINi0/GpRB4zACiO74rFknPQbKfISzdXJWeuveOzXemtXg5UBEra0VjBD5PE5ici",
+	"6hEAIVGlIGGQJFRhvKBMZjaVu/DM+/JWdyN0uQokXL2Re8W/yIvq1tYgBLyEUsSCx6cMARE0V9AL5eXX",
+	"z9NUpBfmTo/2eRPzSB8+p/LO1t0RfRt6hmgUsSgwkjtlmmeBImGHAtyS0wRhRGkCvCrjNNMUruIQSn+A",
+	"9CZxFDGtPXGhRlOR8QjTPqZJHBreVgAMmOpDBBtIhISHsI8hY5Es0AcAGyKTrGNTyDpB53YxmiEE1u1i",
+	"NMnkGj8V0MLLlE1B7R7p6bKo2vACRjiSS1xgy4MzDjms5gL7bcR4zKJSNkrlSueHiC7oDK5WQowSrf7p",
+	"C6hiI8ijN0OhtzRO4G7vroLyFNUkE5ezQZsJ5LosMuXV+P6YryHfydobM0HWTDkKTqy/Y7LbIBVpZCMZ",
+	"OwxQT77RyLiSnAn7JKG7WvswrUurv8sDUG84b8Y175ez4YI8YQ4G/g3xKP0FJHhG1GZj6Ov0n8U1myy2",
+	"9Iwq40MhcdTfFYV2YrX9bda5pvv4XxkzPxsElDJ2VcMtKpTi0vsftX+9XbRmOQmbplK7oM7GnrRzD8O0",
+	"IZzYRr1tn2tktXFPHQOzUW9vCUCC0Smqnmj7cIKIBwVOsUWpCSF47vOx2iY/PrNXWmvz7UsZkLmQSgak",
+	"gPXWsm0zjQfzxOlEZGq7O7+qFNi+Qt65KkEigU81Juwma4VeO7UrBbKxe/fM2Q1bBNoG1TDyBeD7+Nh1",
+	"hTYsClJugsAstpDIVT7YilMHGs+Mh5AWYtRnO/U8cx695FrArER60yVj40NFp5T+TgZkkim4RF+fCD4L",
+	"8AaWJGAU2J+MoWI1FnFTuGT119AGxydqfxZJdGkKBnaJ2v0UXuyoreBYH1OqsGhSRNFQD8gxsj5tTZ/3",
+	"UO2EhcI5hPCk3RSVv9BMvHiLj6qKAp/N5eY2E4/ni+SCAaCBCCkuCsN6N8yuXTV3dhl/AwU4dbGrUCzX",
+	"30kiVpzE0dAyMDv7JL5hhPI1llGVVTJjf+bwsW2qSbaVTtyptqFgY/ZMrmis8DjqKeIn0zRxSVMVg31R",
+	"6M9Gcf+wi8JKHkDz1q20tQ8dcUslWmMFMX/GJQK6PIiX+AH8wduSYwJCMZ+aar0VaN/Jy9pwD7s+U2nS",
+	"1pzEQlPT0dJFfHfFKF/Q2u2Cmr5NtShHyttI11krJr1umU3l8CGLRMHdN7eRcMPEYyzvQm+bUUg+O/1v",
+	"vZPJ91vrcEbJiuLplKVFbAA3D9Mbn2CljYlD6R+CIllas6u/WCoartANwvu7Vx4NvFeahizesrm2ZXDF",
+	"Qm2WwbUpEKO1S4oIDUVoBbqYNFwTOaeDk9PaqM1qLhIsZrOhGBQUN1ys+CbjLnutr34+1882ztMlJAVT",
+	"A7nhYfgiracaZaPxTsnVLGUrMlk3mmjlrN6wvCJIy5PCVwTLnA+m9hyDcS7vbZTbaKjHd9neR7OL7/6B",
+	"W0nXcmsULijY7AMyTv+yQnVry0qmPVQx5G1YakWh2Spxgx75nU9smDTuqtM7Ly7Ozu5ahprSx1xaYsVz",
+	"fKd65627tzflyF/o3E45urJFrjVC1QeyENUXt34FiVXqGevT9iEs8l0pK7PBY/3C5Po+YqSGe/9Rz7eH",
+	"xHb+ZBFmjZhcVKotdoPzgAs7r0jKhlzeXb2ctdtt3s3krzZMkC3mBnLsyOskMB1xq/Fw0xZ3YxvA+yQF",
+	"mdI0KPVB0VLDBJtc34+rA1IesmRkIB6Za6u1g2TarI7K/JrOK6EsPlzrevs7IFmAI6axYvuLmECEq100",
+	"v8bE3er7QPTNnaP5VV8GWqRio8m6HMEt8ygyFyuyyMK5ZtN2hatFOQ1PZ7kB8iffFXlH5E8tnJxu5+Qd",
+	"qJ54XdFotW4ht2EalAAImuMIsAYbA53W8Qa2rGFjKC4joY+iaV+zt6L9zfr7ZhTuqcS/s2cfvGxAyHbd",
+	"nB0OcoZVISeHdkqcxcdW8/O4aQKbGPTWwFoerN7qcKr6pPUN292G9mA6nD5vc2PItYP9TTumIJWBFypJ",
+	"GESlsZ2CcUyZODOYFYomYpaxOqGwD2UJEJIfLHs3PxnO0vwrYxkK1KIHed5zOPe7WVmEn439B0k2Wt57",
+	"V+S3PH/Cr/9vplN4gALLnibGiGIflc3RJJkESDqx4kSkEUufkBu2ljkO5fiHsbF53Pc6dTpmZZwT1hl2",
+	"FnT5DofwoRjJS6qPGofmIu0smihdj9KM13WoY0li2mqafHUyTVlJH8glvU9T3yiT9HT0MhWgWsy8fSm/",
+	"yzOFlBA32hbS0iuwtRHoBYkwqXZcrm4eB06FiMmjRweedSRN1o6TrpImhm/1DxDg+EppXn6FCIqJpXIF",
+	"bRN5CUliLW+S2WwGStfIV+JdxgKtrlPu31ibbZ3TW0amscJaDyW6u7Vdu14bw99chS2D/eClmcWEpXVp",
+	"6ueQlqfHP6dS0wODERNqStNEShI2Vd5YSq3vLMZYHxcqDttAcYU0k54xXmk9ikoyVtQWtQ1nIonGEPgZ",
+	"xwqHiGnGptHx2Cvgw3wVLD/8U8RoYOhHbDI2zSv0pQe3FBqPQINjXNFf7J34529w/0Og8WwC8Zhp2AWD",
+	"1NFdW78PcVUiJY/cAvdqUYDsoYyi5hFcqSnlThSgZQxtT1LypVPSff8EnRYJOWQs5yJV+KccQ1KVZcSl",
+	"p4Fp/U3m77RLoHGnu7MMSF/7Ei/9irkzG9TyOgyzNGVGMaiowRYWYmu4xika+gypkr6YO1ABPM+UAkGt",
+	"IEWoEK2ahLWB11T5Q9UGP8EG5L4zHV7/MmXzDZ2HpQqr/GUftq7UPliPs+539ytapIKWKt2O2o87FHq4",
+	"w4XH+0ZbLfdsx6CQhOxuIw8ZumWvBK6YCDUfVitl8d44Kt9lqlc3GVHDUuy91H7e4+i+ESuWbhhEAD0n",
+	"plNQq+QSvFpeA8dpNVOpcfjxgjw+PnnkSzZpaRfb9jMbGpA587JkCwUE2t9Jn1vRLcfx5hwBMC5fZopQ",
+	"RRBAA9iLbf4P2k5ApNW9sKK9W0pE9eNaVrvd+JlbngQ+HqJFFFKuqQwBFEgKZZNcrAIyceD1G1ZKX5bG",
+	"4M/wK/ro1Lq90ej5TpJEzEy/dfSGw70merkl+WVT3Jo+PBv7G39EFAu3l3qNA2+XpgO/2jc52XyGtgLr",
+	"U3FWwMt9HO/g7gqgBhZW5IXdaJMjwRSt97meO4W0RYC7wVOVUDSpGZjJWmn1xCp7x1IFfEuwuXi+ta+Q",
+	"78YO+CWSRe4ZkpJs8sC+1emNnsWpHJv7J2xXn+g2wvrkhfYH4w5955o5xODcAOCXWGEXKyYR/8bvRWji",
+	"3S+vuHX0b6v9BPC8oVMfDcXY21f+jsA730LieOFZLvqaOVu3m4qrPlq31Zn+qOWBV+5utFBuobrRGRul",
+	"LIyXcd5Hxd3DN9kkiUNCZ4zcsDX525jOWL/b7Y6/J3nJHcgB/WoSS8J4mK6XagOCKhcU49SMdlR69fhJ",
+	"7qV0EtNTRiObJ79dewo6qzRWrMgw0AeJfVQNUg8+e3fGzR5sk68xZ+HNKI/j7c7N0NffN7/DxJm97s6x",
+	"HIzJ34zp+X1Axn9JFR1MqVRMqjG4h7jgrMYbtJfmNnkbJl88HrOuOMR+Jclr62oe69jKcLZAWNSmNBjs",
+	"a8i6FFMyLhZ7XMaV2CK8doBAtY67NkyaCUXGtxGvh3tbvjGNEybXUrGF5hxH+n9TtYTS90lEb/0uvMLd",
+	"77iP7gayJ1a8JtnougpzoCzCFBxezVLQi7pzkYpezZ6tLwGX27YHCDxLOdQho7lmK2yfGKd9HUhEz0A8",
+	"1U7ax3z0FEaCJ75cfVvZO4WaHBppgU2Tcm+NUlmV4ZjAZbe7Du21hiOvqCSz+JZxUnBWaQAuwYAonQM4",
+	"g7Wujp2bUmp3vzvEZTLudgS5/rBZmUmsra3JGop2u6Sg8iFYZF0ij4bE9v4OCPbRDwj2vQ9Iymax4AEp",
+	"9eEPyEYXfP0VsNIRpMMFJKSjUI9/CoW8AVGJJH8b6yUYfx+QvN8++dt4plceQmLjgIyL7vvj74Hu8l79",
+	"XaIP5BBqtAKyFKkKjLWqJ6KHHN9SxXA0wJlGUM7VJXiChyRLE7xFH9GAzJVajuyRqI64S35la5l3cAFi",
+	"0OYq47fDV+cvn4/J3wATB1Jw0Ln66++X56PL529eX724fn35jxGKifM/rkbj7+GjXvzhm/Prn8c2dxDl",
+	"+xNMa8Ky6Ru2VEQymjBsO2mPF7z973//uy8WOeh5hLHb96ANrCLc9Zu+ydeWB8mqaH1JqLyBE1nqcoBa",
+	"daHDMpsZu8mm8jSxOqn0hmrp45NGd5E8thfCuiYf9jkN5wU6NzQlwWxnvccxJ1JglFHf/SSHCD3qlbJi",
+	"j05PdvnHd+AHUk709lIlUgvFIJlm9QaHDJnWgkXr++AJ+kH2rEpu+dKHrZpeEQBs1Wlgh+5Vr3E90VSw",
+	"MixZCxDlpCdyIurzz5sBi9eoXci6hlVIPkBK4qIkOukNw/R+wQ3wFRcGvxr2TQuMIinu7qDaVoOpYDJS",
+	"rlUz9Lk+sSgoRkLdeV3uotS0Qu11xP7dV+RBROm5Ldhgi1yQPoF4iZaBjmjQzBkw+mVl1Ztw6wpTasxK",
+	"7uW5Lk7xPkIpbp/lB8s9Mrgm94yqxnwEOCiaz3C2Gt0uTDg1iuXNuA6cyGR9+R2Tu+UOqDZsX2UJ9zMu",
+	"79AFobkOYfYIW9W1ybG9TyLvnaHX71CV0dK0s9TWegVf8DdwX6tFLOpxd86pWX7vLkxiPECtJ/eKrd6+",
+	"bAvublTFO7wuMi+7M500SDTebevlIZzGFG5ykDdGXlsTv4VrboXQ3QNy7Va4WpcrtOPebzIFyhTWS7pQ",
+	"AZC11SVV9o5FKoAsrs1Bw9vdb6HIz4tdY5A/mvHFRYNAbBWNS5NBeXze8tPt5sPGXBolwjbDOt/Kzbbn",
+	"kCEmA6zKFhKwbK0dFby+ZSk4jKTBaynKP5EWoBkHjTQJbG7sUqxYOhLT6W6APviS/EBoXmLz9iUag9NM",
+	"+nNqA/t83vzxEH6C21hExHTqf66kU6Z29qW6wqtqlDxY9P1oeHg2Hly9Q9nQjj5empZHnK3I25dd8oex",
+	"EY2nDrqrWoR0xBkh5xgUz/lGmGRSsVRrhXOhrU7gGykzp20phI9nUDlSbLFM8nDezoZj+JqGqhdVFMtH",
+	"ml/fgoNNRRI1fbRek2ZX3rnRjFqJ9Ga0oMtlCztut6t5w6izBbyaXOCdJcqwqJzcKfM14P6ZZI2KAXaw",
+	"BA8DMb3pR3HEuMpxH7Zxkl8ZW5Lff3/xTAKhvjy/IDSKoHZS1vnEHVJutpXWjbgUSYxI27vFTKncaVcE",
+	"shmibW1fd0e928woiYUcZVld6R7gl4es/oqFqPmhGfwg3F59T+CMKtg2LVO3jyCp0h8WMnlamneVC/3H",
+	"Tr9B/Wxopmb7VyzoGkoJuuScv+eI0ZvE0mACrQnPFhNbx9zXRI+OEiCyHjh7MaMaEM2r+pNBwm6R++H0",
+	"vmpxl9tPqsVtRQOVxjdVdjV/sW10mD+0mMrWHX2TimmclJIFNYFENNUUMWOcpdTfGOBS+JK8xrcxW7F0",
+	"DN5q2SVjLGUYIywuQFYFeWmN3kNovwzZ8vD3e144NfXPmI8pnc4Bxu6yr8CH4Hf6fdZTPX7PNWlFwm3y",
+	"WoK9x5HqM1CppNPf2cf4p5558pXuUrLcvrx4a1P7+hbr9blk3lZAdyjnMzUmPkwPqLrB353aCBnzEMM3",
+	"acatD5rcdVQ7qzbYVNUPLi+t+RpD2wZMtrNJeiL80eRr297CBvfyfkHGGzxhieAzSZRo0fJ8Cb7x2vTE",
+	"vAuGwoUckglTK2bi2hh9s703oDQm70dRGoLIEHTYvB8lQONS6cuM56XSKo1nM9Qod9xyba70VhzbxxRF",
+	"xzuqiC8zvhcTJ+MPad7YhWpeOVvASuQ1tFuqZZ1ldcVL0VFoQXlWI12uclPTV+YuMTINOrO1vWNs+GWi",
+	"cEPMmxTpgqUIQQK6wuAYewgG7zmFrMocUgiRNjelxL+yGEqlQRcHUO2aZij3aCB0J0funppeYZ/7bZ2v",
+	"rljCQmV84c1N4AvoQwX1ubY5gtHFtfLGVkSrhJDnkma8S86ThGi2Ao93uk1jSGuRQfZrEhU5hpSvAwAw",
+	"My9w+hjCjeFcSMa75NqYw9KmCGGos7wDheVZrScypZYmr8NWChw+u+gd3i4Ol6mIuuQcbPnbq+WcpcwU",
+	"b+vrZUAokQmVc/1BUxr8QQA9cMlSPVoi4xlHPB7b6cYGkv/HYBqQ/3ES6uv/x+DEm9PktQZGKZuxj54i",
+	"DjbLEgrYhCbgnXdpW3NFP+pl/EmQv10+H3wfkAVVkOJE+drgqvHCEKXSzpfIOfa5GZL/A9z9P4iKId1H",
+	"CYPepb9lPArI3/5n/D2JZxzQjEMqWbM5pUxzu/iW7TZDr7LJAW4mFIM3tDy3b7rdD2rIEtgOvqRL3ggB",
+	"nZj0hCHjz75297QUbdE/5prOPJ3CqqJhu7XbIEDeppuLn1mkt8yDnkGX8eiWpf4ki5f0T30keEQWMRcp",
+	"MRfm0ISh4CqlodI2IoIula+jUaSPmv0Nnqb5DSRMpYzeeDNj3TTGWqyX3JANC9N3u1eyYiqXHrIsrK1G",
+	"D7HWmenqWqPm2bxsKKVsrs0527HDr24uDEq7uLmAZpC+CftW0ks+TkVsTTISAbsWT2JCEe8MQAOhm0OX",
+	"jOVNvByD3JCQDZNxFzdb/9pxinq9ojxvyFTFEVimLIoBgtTKNNQf9F/g33j7EnHCpiCaTJ5WqcUugS4Z",
+	"smnToTL/Dm8Et0gWWp/Rss8KRIuBgbIwTknz8iCA1xuFdLml9MhmDcG14J0hi1jW9eTxIVYU/dI3Gwav",
+	"oGFOShXDTF+qSvOwk/MXv0C/oJZYGNvQSo02AY9tii5nNKia6aEDjNNJwiInbQsSfbtQf5W/0J2/UW/8",
+	"s66Euzx79huCarSsK0TqvxQrr8tqo69T21qxyhN8xOepIHPox13sHDOvTAKexfFym3ymm95a2+K65jj8",
+	"LKCfpG3rVWypvtG2prRFjg3o5471hrh2taP8UaREYr5frq6FmJO3ELfMxC6fWAJMsYBD4Bm/97l+Csg5",
+	"7vF9QlgimWmPVhe9RK5S12zUduyZ1nSlaOsm30CwvCfvwKNbCAb0g96BiXjCr60YnEopl0uRqp2aZX5h",
+	"bVR+u35gUnVNhKF4b+CHt9xxtit8wQEEylfHe5bzYkKP6MKsaW35B2T888/DXm9c7tvSGwx7PXBwKMVS",
+	"fdP/+du7Xv/Du97B4w//3+Bd7+Dow/fDXu8/Ok0rb2A8fwCva924ULMWutCHdgObahlrjWc1Z5yMizrF",
+	"cRFb9iA10zSJDfp+43JMsJjb3PLZuydF/r5XdQUnIAQuiqz8PKXaKf8y6Q5Q9YMRAY/6lBg3dw1z9Y2A",
+	"GvhbSThjUdMKbdP2qpXfHhu7jepQj5PEyJJiNKa9ot5ZvNlAItuei00ht6EA3jd74a5wUw7lYUF1/toK",
+	"l3CXrbIegdk8u1POsItXeg/9moe5D7MSiEIPpW0yrQlNpWuC3z7Jk/ahNgd8h5CJawz/kVzzsKjrsLbD",
+	"kmHXKGRl620tPIKONthbFiJQxWamXrVlW0ZPjsPu26owlPb1WyLB13T2EvMhvtzcTFJay7sULn/LuyCG",
+	"3SCvoH7p9HsDg96PT/OuY7xgUAzeotMGAgUY26QeCWCaMlZ3s7IYJFg+mCOR+J+kjZMRXuDx2YhUCyX9",
+	"VJrmiCZqTrmt00xZYCJpiINiZzYukuPkgiaJtoBemQ60sSRRKpZLFg3zI6qEQJRhCE4Y4WfXAND8ZH3R",
+	"JdTm10GTs8VSLzviKuiV1eoq9KMHf0KOGEgBwBJmCxU/7F8ZTbSSh74HK2BrkubyFv01IDGrufjBFPSs",
+	"5gK83NKIfKqwXpKbHkTNPIWGtn5Gn7av4fROAK0cNcvT1Ky58Mmkb+UdUiwopwF6ZDHqUj+MDLuqAtmX",
+	"97xMwduO4c+5+98XmPEXpptt9RohtbZGDQaIhS1LhPpuN9qHL4JjdPB6oAo71X3EJXPu1To4iS7C0V9e",
+	"mJxr4/UY5zs93h+C9bam5MWYgi3x0mtxw/hX6P3xcK3Zdr76jqmTKbsV90XESEUDP7kwvnGDEuJ1F4cg",
+	"YohkPJJPsIGDccliNbNFMIhYU+QCzXHuMTe/9QzzrSW7vZxaoN+Hyye4dh0OVmWmmRKaPU3DTtCZC0Uj",
+	"4FYTv878u9vB+lksb+TW9qTgBsfgPmxixcXlZpfkyBoIDwZRAO8IpLcj9TQVi7ZJWpOdmfLwsp/0xU+x",
+	"TbvdxqqqJRXJ9LXoyX2CLZIgXgahEkPQcYqQ4Y01BXj/C8UWPqpQwt9KA3rZ54oeYRjtcJuAWLnVbLFy",
+	"aLKdI73KFqij81jOWdT8ngoJw2bCBJ2tsktWoJjl7/ERe2nr3Kh053bRCXwkixsI+myCehR5VtlGrQ4p",
+	"CISIKfn9+sIlXHiskzsDAy91Zocc0Dzxs566YcM9jY8BF3MHHM9mhyGtE/p6DDV1pvCoXQ+xWTypAy3/",
+	"KX6qF85xOlrmoPUVk/hDZLZYsAhyhYpByyYZaGXd4qf4KXjq6jqdvratnINcVwwKvPFi2xz4FjEFBJch",
+	"SqPJmswpjyA1CX7Bu7v1XW9r1gUdiiacZKrHG24PLo5HYUU/FRoHDMjWZIhQBdED5TaQg3E1fKNVObx6",
+	"Tt7fbw7I6xwbxS5ETTdYhxJ20DXO8zuklwBDuUjNgocsIHOxguQh03UADCKY8hMiTXkG+6hsp7yGIYS6",
+	"MeUttAHxo92GSXrrR/LQ9u7SaaXnnpJJEbmI4gjCK4DujxhLWNIQkF73sVY0Y20UMs2vmmdt1lmbgPSk",
+	"TW2RIg/E7qo0hfKoit0JaIiGKzZurYNvHoFRX2eA5+q/C0Od9xhu+qptsDFftsdYWURuksHbl0XSc6yk",
+	"TU2o6c+xUdcrO2V+4/Jk35krEXtQETSVlSsIuFboaonuQUTRQns8BBaHozSnGM8vVB+43UFjTqQ+0TQh",
+	"IPe7ZGwXDajACOE8dg/nwaaJx6m7Zt+EHP02xeK/jVT6v5Lk25Ak3w6T/bY4o3F0tUWO3ZaUmaczPzFB",
+	"siqOmlzzsJG/pAxm5wFVe/6ykjBbB4a0F3eawRfcHMdcqaUcHh7OhVTvhkuRqg/lYZ30B7vxVRoiuFTr",
+	"PSvVtPdbcU8g8+4LhvmKLRr+IS3+hre1wlS5o7+xHkr0lQmkY+khoVZuPwheaCnKVXIK9HtBXTBPCyTr",
+	"MMmBtvq9Xq+3E3ZjzcMWMMVweV5B1RCAMY+vezBfINZZKo+vZB9Cs7y8mYNJbRDWLM6jkWm61htjfHeK",
+	"zppHuopodCU13uPOmmeLyTL1Hvyrn88PBiendmyWQ3wnSQk2NOZkzj5i5xCRQRWdvty5RmuWBhOS0BnV",
+	"h5yMy+wP0AOx5EIqtvhOEpqpuUhjzZR3g2RvRlCs3+n364sNx9OL81fnEDzMsffcVEUAB7TR1LWFD+TV",
+	"ooxTb+3CnbLLsmV0b/5tMVPvEN2vx7l8UYoIiCkZv3l9dW0wN978fm2bxKyM81lLREsuKLaL2qB5kRo6",
+	"F0kE7gkTKc+9ppytqlHx/WNn5pLOWbQtysNvBZ9v0YHHwj+nGWjZWsmt4MYbEm2a8G7oeYNj9qApPAij",
+	"mlStLY3/DWycLL3iZOCw3JPBLn4LD4DhWuyR/EmDnvOk47NdT/pTTPBBJXyU/GnHFUmw63G2+h0eWZQ0",
+	"WdnT6mmft9HH/WNQVk99uChUudVgWxiOcJlJLwKWH+nS2LwXb36XJbiblk2qc9JstoalGSKwoaflSKOK",
+	"Rq/bdCY4G23re7nZibK5o2zmdCSqBfVpimywGzWlRhOuIHJiDMvxhX0nMWVwJkSUq93NJrhgC5Pndvcm",
+	"QDaJfdPwXlBOZyyyCNeAf27kzu3i4HjQLh2Fx+Fd6e7Vi4sNsiufilcvLmQBPdSodt/pXta2TNPfpYox",
+	"3iq6dJeSzA1N08Hf2kwHy9wQ9yhlVPqM7z/ma8KFU1wW573DIDZEFaFJ4ghabUaElAeOp2tKpFggTqHc",
+	"Zyf4bWjha+hahPXNxkWkvzAB+Qk4i/TkrRsG9CmoCTFK1XYtaHtLxKgTlPN6qmBHpkLBqEcuXTq7Ztmx",
+	"OR0lrm4IxFmDgsZ2CyOLNtk04bMNx7BlpXXZs7sEGqT8G+jGTZW7Mc0imZq9nlBMW/eFLKudlyBfFkdQ",
+	"yu6Dee1e2r3oJmXN4UupKJqRbo582UaFKB/WF29ku41f0NAvHRCNbvdUcff0Y4qbdk/8kk1rWnUXwb9V",
+	"udM2i0hkqlp9iZpfHlVtO25apTFZ246sa7cJXePec9BIzW2itqt1Wt43rVqoWXpQUBpQ3WydqRa9jFKp",
+	"8joOTYDzGMDFpiJL4cHTeAr/ao3Lm7byR46T1m797tnFr3AoPWrbNXqj/a0zls21w8KaLI3V+koPxFgq",
+	"jKaowcPoQI/Ar/IHzJVadj5/BkqfevK1fs1SSm4YW0osgTt4+9Lxw719uaIpyz1vpvSP2JLZLrmex9I0",
+	"XnoP2RYWiCHHdcLuKym6UiMHas3g4dLkRpqeUO/5e/538hwQX0KaJFDkJAklOCkCvXoMUirFv4hBcJuK",
+	"JBEriQFSgOUSCXvynhMT4gWstlhw7OeKBT+gA+nrJMl4xFIy/ngAf467ehyvYelNlxtwtk/W0A04IINT",
+	"Es6pniazfhwpUqUvyFPjbW26HsOC3gAy3St4uX4gyDE5JIkQN6CZZUvTlud/6hH+gEOALGq4/vLHC3J0",
+	"dPQ4IDL+y3wHzpEu+Z3j6Arahl8N/C+sgfOTKT5N1m7JoMEp1rch9EpEYm77u0oYyjlCLqL7S5IxnBXw",
+	"fgUk4wmT0glVomW0hK5sY0ck6lkRcg6/IKwjJLqxFUsxxo7urzG4cMbmveg803qFNWnsIPSlz6/pbNw1",
+	"HriUAXA9jgErOvEWWAVc3xfTg5dUhfOxHi/UCkthcn6nhIuJiNaobppYm77sb/DFcX/wPYxp/CJii6VQ",
+	"jIfrg1/ZekwEJ9Q6BBcG2DdlS6aAFVmQBwstZSYAY7IRSQzfYL6SCTiQa5tpcsPWOHoLYAKjdDCei3MD",
+	"39AE0RdMr2byN9ub+XvzGDIORcTG+tzpsyo4UnymZBwxMj687Y+DAkYJj9qQjA/njCZq/tc4IONDKHDD",
+	"j2LJOF3G3TVdJGNY6/Hhgqk0DuXYplIr9lERVDX02XiTigVTc5ZJBNNK4pBxCfLUKCkv3/x2MOj2NPNM",
+	"Eyf2tlqtugvxV5wktCvS2eHLN78dDrq9Q6evMHC1joNf0ul3e1CvhAPtDDtH3V73CMt5EUjk8LZ/iMbU",
+	"AWJN6i9n2GozZx8vos6wow8CQmb9hBcC6hldMM0NagMmxSWHmg10Pgc7rwN3a5MLL1DhxAiMXAouUT4M",
+	"ej1sX8SVafxJl8skDmEuh38aHT2vcc4l4LsPpippQZthh8FCgIYNomYDEwWSG6YGxDMgIokc0IlyHyPf",
+	"y/JJHdru4yAQs8WCpuvOsKPfbB5uDbDhu055NyHICOy9BbIn+CakhwYwzOxMvjURODzkV7Y2ewcM96mI",
+	"1vUrYS+JWWnxjTfE3fv+7uV0HnCBgfM97MZLjKPa9OMm25HvgrP0n4PNM3n4KY4+oxKTMF+iwLMcDNaC",
+	"pl8iizTcP+ajTLIxWc3jhDmBLi36BDflHeWtxleVt7qy0se7l+onwdke1hbn13J1S/TsZWkzprZOsNeK",
+	"lF7/uoeZ/sRUy2m2ONPtTuozOJ3LrA5E1a26LUgKyMmtfKWcrQKD12A8dWmJOCHaN80SRO0v7xDGRe/F",
+	"cKag9zwEp/kK5IFguQ/JZg4NBrWjB1QzR1a5FAvs/oPme9zrEewBCg55QPc1er8hBUhUxwSTUpQE0m6t",
+	"5onuT8axtYdW6RY0Ypu0UVFILsy4Nwikko2odd4cZzvPI4IVsMENg4wW6+v/lbGi8n/YgbrtEYCkpRnv",
+	"uPrCru4B37Tq86kDvrBBb3B60B8c9PrXvf7w5GzY6/0T/I6ZVlI1tRnX+3AmkihPzesMLcz1BlCOdUJ1",
+	"ev1fnv3z16P/dfa/j68fvx28PH366NXJRf+y96xYXZZqq/2DQaFLM4xRmFH1D4561/1Hw14PRtVYV3Nh",
+	"pncra4Y09qafrcow39Asl02/KSZfzwvMGa7lBU7XRW3waDtuaTBTtp7Vl+a5d2Gpm/7tvXBW2KxSAhay",
+	"H8PgsD5pBT1e9UKRbEm4WH3T2zc0bxt+uqPo99oAk29C+38NJCg9UnmwmwIuM34ehmy5H8X/qSEHc6Jb",
+	"kMVuwVwk9O+wyV/YNOt2G1I+TBDG9BfGfCcxDS7HGCl386oTl1XUNIvGkDPunXAyO6cAlGhGvuNSi/Xd",
+	"7OrLjDe70A0Cf/K2MEpJHNUtUalO1bswvmzHzTepNGPkB+PpAszwZcxkl7xWc5auYqm1xlAswYGm6Ybl",
+	"uf62W7hI41nM0Ys2g7bIIjU6ejHIcd088H1tNKIWXXE/+ZUxbNTYVBGAM3KF9zShLOMbOJ9iYlbT659C",
+	"eZKHFkD1NFEG0x9c7wWdsKTA0h7fsPUPgI801lb8Eh6JeO6A9T5xKvByPe5dR8Us/QF0sg/+7bEh5GKp",
+	"8rhPNZHfwfp7939++PCfP3T//h/ehJ48DDTobaYg/Bv5+YBwdquOtryOOxYSRE+AnEcxR0jCvamWeWlN",
+	"RdaY7++mgvjkz07/U9nbhBB2Y1OnZ/9GSLuxMe/iRPMjCIRgGC5WJvHF47Cito8RJtAAF8MeR7s8Vy9M",
+	"c4qv7rnixPbJaLJZLVxXNTNscTLKub/+adpL3QOBM217jHxH6Dpv9rgvD1q75X5oFxo4oDYOze8QfcW6",
+	"PAMBTwwsPBmbBmOYXv+kfFTs7Ez8ltFwji4X/Bb9K4xHkkghOEsxQBtLPGDUmLg2sdO67r6TzjgURPNM",
+	"3xeTZoddfM8BdNOizEslC/RN834Dy0RmAt2BkdDPkGLzpCLyZZWOS/ZAc+Zebq3XGR6dnn5upRk8t0Cr",
+	"SKJFmoIp6vm/J8wKH+eEAcwNIN+0Z221oubQ6JJ1bocX3FSm5mpprOWu4AyKqvSBeIKV7VivbqD6QMSk",
+	"jEyYJkhttoCGC3W4iFfqd1zAql5Y9XZf/jaYY+RzcA36w97ZPztlgLPcNXfUByfY0bA/0Nds96297RSt",
+	"5uuv+qMMlzM0KUkHMoa0T9sPvTMTIkKHQ4tjdSGW6zrdSZOlsVP26cLBR0IJ/bclCPLymA2zwGREUOUW",
+	"aeeY7kCiawYADZJxFRDGw3S9VFbnsnDyN2ytWTRoSDnVSzBApUP3hCaQx4DJFCpLOYuekBzVMpYF6D0k",
+	"TfBpEofKtCvFXCKf5qVfW+bm+3YPtREHtfS8ISn67Sn6EsfVTFQ0cEn9IiZ7dEnpERYsWok8g6bkbGhy",
+	"Ipq6qJBvA0TrVm8VLODPcNmXt+byl2/jRzCHcrLGE0JND/J+r9clr51zArAghUcFdSFEUkkZAPVHewwl",
+	"UFVRAb9lvvY7rIUeKSQbY/lDoSyCQussUwDzYyWYlZJOKiG0eG6p2vZHzuFqYOMcVHPMy8y40neROdOv",
+	"gzvxSxJzhJ7b5GP6Sd8OH8Oigs55FsU5tMia0ZRojQCSbAE6X/OZRwe9Y4jd9VpHyfKz0Yyl9dvNwsWn",
+	"KAUZB8NBzwYZzTUTTfDLeMmSGIFnt+oub3Joke3XPccS6q+xln4esw+2AL3lW/KCO3D0w0/6n9EOJ1Bh",
+	"gc6hTsE9u2g7asaJ/awgV9iyTzAUjUPUoPyA5rsObArpIuaZYvKJW4uu2YHXqjQMpdiE+woarxreOyup",
+	"4Zq95H7upvSYNzjeuXZDLVOsYU0VKUZBYBQI/9aYQPWyXBq+66NRyDWfMICQt8dkb+ajebHxadzFI9Ze",
+	"SNkAwpJCQYXxiRuq7lTZ3bY4zA4kBbfeSK+yJ0LrHK/hLUvj6freEdpK1S6kRE/WCLuhFf2ARMzaC5RH",
+	"APpEU9d4AHAOmS0C26Irb55ogAWgBV2XXDElyRiGjdbrGMQ6Zn8XPqBxRPW/0bg41witppcmclSo3D6B",
+	"dvces2TzfOOa7V0+f12N/ZLRqNDYIYm/LT9v7s8fIieJah0sOWJYTgUOVzZZECgGnGpVqQC1N0kKrEj8",
+	"bd0lJjnLehQdhTro9Xp+t8tzHGQe2d6X48XPzvs2tehkt1flOTpFtO3YeWHNZacu3sDaVZpwm9Yibu2n",
+	"Nzxu0qCamzXuQm2zbGx8CgZrOiCCAN5vRrqDabQp7B80WlXqKLIjYeIqv/ah6hhaJCY0SMMw4X0I2dt+",
+	"mYJjGbQv3muu+ffJUGwbtLUbvDtum5PNA5VoSIfUKsRf/HTfQo1tAdkiwxo4ct4KhmJLeUy25djsR+uf",
+	"SggyZav3PO/uIwPzKPYxZCySbs8iU4kcglQwHSgBh4GvSSJohJVO9YUkVwV2+9fKJsuHcI9yEvuMvVeU",
+	"WBqBvYMuqlhcSlULgtpt9eV3tq822RqCd7b369ePlNZyFt+yYi1BMjdf0BYh+voV6LUlrj3WmDgtE/bP",
+	"lO5RaVJfAHJ3RnH/GpAtHOLrbGJeCbKFPUDtzcPxiEMRhlmaMh7u0LheO9ftKM+4SoTtgTZhs7iAeo0R",
+	"lvuJRc0jFhPHo/uYPiaFttAE46guyRC8xX41qt9rByG3x2oNp3dAxZ8Kzsr/7D0e9nptjIhij7aZEFqT",
+	"kAHmlRTREYBAyDODc4LEXhSmC8Vew7sLyCgBUgEr6xvjZU0PTdegjHlt8PiCJlpHS7GO/eTk+OT7wOCF",
+	"x4ulSCGDNyUym+jbJoDmi54Vdsu4IkuWvud6kWx/iKAA0jcN9YCKnJgMmLCgBk5Famr2EBj+Pddc5e1L",
+	"adowUuAwEI7Bt9ksPkl+f/EsQMh222YMp2Hs4PccMNcBBZbIuVgBhALCY77SL0tiJhEbFGARbFWZ4QRj",
+	"PYexT6dkH/Wi/JfhNRs+O66kdYvU51jX8qKj09N9MyPFPqpDu30lTtR5+vynF6+Gby/Of3v+6tn55fv0",
+	"PX/7/PLqxetXw0G3p/98c/n62Ytnw4PDw1+zlNr/P3+lf3v+6ln53tKUqmvlzxoxw3qS4zUwXMGtbMjy",
+	"DAjZRrEEE3kfvOl6K1si0Co1X8lvn0kN04zv2Sl9bTIKbbPYCVvLUnM0RFP3hHMy/hB24tetGbrMuEsf",
+	"3pKhPahpQ3Drw056N+WpEDe5U9ZADJkat6JKuwBcIZAUlHv0wcW7xPl5koH0qz0G0B3j4JC/gtu93Tl7",
+	"ARucawQAeBUDSFbegHD7A56W6lEJj2dzlaw9eUNnppESpPXrJw5A57qjn+oCtmrfqacWJcuuBWCWIWSY",
+	"xd4yeGjvjvofcni3Dk3DeXzry5Y6HVSnfaSnvenM3lX1W0LMfNd5JbDcm5Mf2STNaLoOyPkyjZOA/JJx",
+	"FpArffgWE4Oo9Urcwh9DxGiHTBAuoGfWUb/b+XCfXbhkUp9tj+h54ZwPatjBXuQHSxKMoiBolhZRkKat",
+	"PzuMAl+OEfD9y5E6LrIQt6yeiZTAIJyeRZBrO4tvGYawbTmIk5ILO7ei3MWLKFRH+DWk3OarG5CrmEMf",
+	"aNOliJwnCdxt0QNEilD95DwHhSrAz/J1nKxBVYVHWqgmbalCm7WYk3E++W6/W1C7B6FCr819Iwr7zBdy",
+	"YiANWOVXYpRHhlE2gQaoGaB58YpNWnPotqzqudaW78hPXuqj8xBMvXAF3GHXdpPFffY1KI2pMfjDF9rK",
+	"fceRrkvwN4gEuAaWxMUqsMwF+g/n/YDxcHf35wa0OZClgWDf9vtrlX+KyXb/3i/6gg2m5zNgb2IeNa7X",
+	"/UVMftXXb63/ZW0eZxDUt0dX/5WxzOTJWNtkW6CVhgoVpb3GWb0R4VZ16Puqbm9bBf1fIUL8i5jsDgtr",
+	"si8X8+7Ni/knHhh7NOHPe6ls+gl53K4uGvWLmHy5QlH9ss9tNqSOt/4pJnsrC9UP28+638flkm/WIfqs",
+	"al3AV5B9dQCdDPDSLnlOwzkZ/ykmY+N4DWmaAvot+UVMNNv/5er1q6GDrkrVe44tNgGfh6V5Y6bc5Zs7",
+	"zf4UE5upA8m2xpWmUkYX7znjkcTyosVCvzqJ0dmcrkn/hGCRjTSeYHTUc85CSGKlSXzLfF5bfPYvYoIe",
+	"0E4zryRM/QDvLXsm4Zehnsh7HlFFh+TT5/f8Li5Gs+J7oL0fAab5myO/YUh5iJ0N9ujoO7cC1NASviRB",
+	"+DfTdNgVrHkCCWDAaQEJ6XHvOXrjYyVZMi0Xp0HSmkk3lFhtgwXQeh3JGNduTBZ0/Z7j6w1qmQzI2C4o",
+	"/G5GZ/EFpDdXBS7xMs8vniZ6Lm+QjIgSRCqx3E5OzYSHW0W7Vc+7dC/87wz/my/EercaUalRfogEs7S8",
+	"L5YgSl/vN7/Mdnoc2w6jY0Khd59TvWqAGwMLvp1SHokFuWFrrONA54sFtWGLpVpjC0lsleMtRlWKavvF",
+	"ouGbqkYoMEsShLoXKw5MB5V58GPTcmGeojeMAxPp1iSmXbplkl8+Kc15/Z0S0or795yMJlKzBQj0vllK",
+	"uoXktvOdnUln13mFQcpmsVSmsQEgtfOIKJGFcweyIraai0ib4yEHeQ+IFFR0E8IGU96kSnMG2PiBA2MT",
+	"5xngNlwMAwKaBYBliFzUJcltI7XNFQCvpR1klpewhVTRRMwyiDSuWJKAOIxTojUgkJTDagNwA8VrTxTG",
+	"44MiuGMPtoUJSVkoQNOTc8ZUdUEt5A+uSNFLfgG1sfBjbQBdpDOmRjmY0YaWVpjNH75iCuGPMMz70X19",
+	"omCJCtrnlxW37zFBsO1Evw6Kzh9GRgCoqj4SoBd2yStoJMuUivlMjuEgqjRmURGGMF46bCY/LCKaziEB",
+	"4ZTEBnINDz3EDfLDsQTd9YkLkgCFiSssbpJkKjJ9E5eK0aibN/aAVrr6YIwW0JIC+unC3xFdy7HJssEs",
+	"HJygBYizOTxawD3J+Z0VlXjW9KeMm88Q6+gSNCalBZnQTBza4Lk7Smiiz+7fxgcHcMX4e0R91Cd5aCQ8",
+	"fBFLk4mkRAJdxPUVAVFC1GF430ek3id905GFCFX8+Rs4YHny5gMI0SES2IHb+32v5p3R4wAg0qaIJWuY",
+	"jCsiiGJJIp/gHxAbNCcPZCLKrghqCi+NMQgidyaIgG5HaBRqAxKunQaOWCFqJfJDKOEUyoqAC9xOPzdc",
+	"rCSZCDXHMwzgWEWLahMOZMnUl8agryj2/41d1v1noXwFRh/flqnQnPFlMck9EeWCxlzReN9ZRZVCRUTM",
+	"yXeTqFUc6glGdN0lV0ttb2BNMwSkY06kYktZhJytW8J4C4BW0MSQhntaZXCepWpoXWbfSWJKuSVQvcP9",
+	"U2aRLYoSQCVgFDnQ/f3KYe3KPqjN0tyYjtI1IOPbKGdDjHY9CcYpDyFa+g1A6PyYMob7ZstcsC9bUEnW",
+	"uue5SNkki5PoINfg93xALgEmU2GD5HjKZJGmUfS7q3JO5OoLmpvPB8jheeQ1ub8zyIJJLCGfNs/vsIcF",
+	"OrUNnW4LiZAmRVIbKBMqEYkNkyZjBdkbBlEnR5mT5MgkAgPcnK1TZzRNYiaNRYbYh2iFeAwe1yWAHsPK",
+	"6QXlxn1zxQY0ZqXLMPkaM9zvdYgNGVzkVHDfI7wR4XxJ05u7zUzblKacv86GW6YZZ21tty9+pMFX5kq7",
+	"73JbulIoc+9DjYrQAeg++1bAoMCeKq/W4yRnKhHekBuxjClZpmKW0kXR2w5S3J32lJpe7Ukcli0c48sg",
+	"N2wtc8hQ61X5Yy7gwKG1Ylpxg78No0I15YF2fa5gee6k1LsPuHcujWIfVWfYOdD/QWY7Of/pOXn+6uLy",
+	"H2+unz8jP7747Tn8+J53u933HD4/f/Ws/rJOC1dyaSo1+SX6xwDMQUokne6lnuaPNFZsQ23f3ylQ9IZB",
+	"yf9+6f+lcQTGsuz3hSwby4K17IL2nsjlpyJdsJSIFWcp0CgqYgiNwoWKQ4tApMkbsC7+FBMH2yLOTXAw",
+	"VDIJNSH6O5BvbOlBQ9Tzf33L0n0rZl/ZZrjGqmSH51RwHVqSjekgvz3ulLeZb7d+/zViSTC5JoEkXIUH",
+	"yklJWbmXP+yk+Wq/waOfGfrfPB1lYyvQ4HnfIaipPoU5FCqitwwJfc+ttZaDw0/x8N8w0Law45ITOZZZ",
+	"GDIWMeu4x7a37zm07zVohHPK9QWYACFs64wCmh47w96wdWBMZf10LMasxzkwW/yVYkn47ntB+LXK/Mnf",
+	"2PYI1Ek/s78BrndqNrYLqGs0Mv2pfhM49Lp3mUsP8+vMy+51cK6gfpIWIzSjI7HafYx2xOTxnp1xsQvI",
+	"TsA21MZnZoRbxmWXXOdxsRyKSJO7eXxUH5WyFPstBFzsWO60oNuCLjXHcpMENUuxRQk5v9ELCUffhMGc",
+	"6DXlFqZQ3/WeY50rMCApLQApLbGbUuFD0QAbeYtmdxhex1e7QQDkO2CWIZEXdlmFv9Z3XjrZAWx3P8H4",
+	"TbCP7h4DYw0J8ktkc9lX7yr1u0I6uk+t33tui/2Q0P0iHJw4lk5V6S2mB6JI3/MS4WueZdA8fTLUlGR9",
+	"gyK0pXLolrvdLnp9m8tmQ3u5BQKJ7XolN6Ad+v1/PnEiHzQvqLLKj4oXrE35m5lc07o3YEfdPVXAQp5B",
+	"yg6mSTybqxLl7O9w2XOS8R1Ghr6gLXm16yjnIsLdv57hMuNOPcO/gyWU8QZWUMal48dicfqQifopEkVO",
+	"ivrPe5PhzkT9S+gs/KXkbcbbyNqM18rZjO9RxmYOO6yUS9xjF+4jadFfum3fMMXi3lCldBmPblkqcWn7",
+	"3R6od4Wra0eN23mpei6ci9jgM5mivHf9YBAcBcfBSXAaPArOPgRFVfi7o35wOggeHwX9wXHQPzkJ+men",
+	"waD/KBgc6wsFZ6YA710/OOoHR6enH4LOirEbuPtR0D8OBv1gcBYcnQTHg+D4cXBy+uGzOyDT4grZHY8o",
+	"RpmxqK8i7o6GveN/doJOaTG6vebOVbMhdV5V+HUvrlRU2wuneixtgmA4L6C8wUqjSSJWLjkburoXW9Hr",
+	"B8AjtbUkesIAK4yF03kiRbxg5C/I5SiBOkEGRspyWEijXrznf6HDI6VRlDAJiRi/X1/gQzHnYpolCUur",
+	"2Rp5JwZ84HsO2kpE1yj7Jb0F8JSbeCmtWxWjVY4DB6CTpInqx/I9N/Es+KJLfoaJ5VEtyNe04S280qde",
+	"6l+u8+VrVMV4G0Kh3QNCh29rKetM08AWqQKziIgU46Nl8CLyemr2He4DtIQJm2U8KGGw6JXOm5k8MOLR",
+	"xjTyxDwzlSAHiS4goLSBW8zskQcYqmbQSuxhyC/OX51DiLgYgl49Qw7f1ZaI6ueP/hK8tvXx6XHLBr+q",
+	"VHSMewqZeBaLoW4oq7loXapaNQXYwgTvQSfbAVkFsD418HmnZ+0gq76C9vqpY5FuEe5vmjLWGQ6CjuYu",
+	"I4SsyBcvB9Z1vmuLx+AtvEew1+EZINs0Qv4LOtqI17cE/inoTzvnYDhazRuPvG/s6UEWFD/snMuYHl6L",
+	"m7WmPId1blVhGot4y7p3Ww5GRJXF3APgEubylVrOkJ/ZON3A7S0k9/0UAHHDdhi413jJv2MMDaa2mwJw",
+	"kSrWo2If1QPVZSm74vlm4xfbWpt4nXcvlIRxQg7hXKw4puuAlgle5iL3Ceo4QM3yRtdsuJpgQvtUpG5P",
+	"nQLbMUyZqquOgtW+D5ZXtQPDI8tR8lZLRWZR0QdKL5gWTXge2tHGl21q5UyjyVS388KfGyxGYFNYbrKU",
+	"jqxp3+LfOy3npoEB9F3Y7XpQ3f0BoStDd01PU4k17gykvbAZVbakwsRYikMmuC+V6VbcOCfiKwXLLmEY",
+	"d1ij+zhEMmxeVWNw5o36inZ7jqE4EWqOWZ2pyDAUkKkVTSMXpFbrHe+5STpDUs8LOSFhDcwd+Kw3NRbc",
+	"5K4CJ8RMb+DoQzI4fs9RMMPje71hvwfG4eDE6SnopG8uqVTFazDzimuR/J4bK0mzUpgbi8iCUQ5JBeVC",
+	"9ZnJDlhLm19JQ7hFP1CbwMy1ymKMzUKtUZf8CB2J81T0hT4DeSoyNnHKuHrP84hOeRabiEByTrGKVs9K",
+	"P05bLOR6zt5zOyroxAa58VjSg5YZNz3A9Rf9IzUn4C5yCqlc+9FnYs+Y+l3epVET3PWjtjcb6B9w8bVo",
+	"fCl445+umz86XrB/wnG9t4YDJrSRGb2jg6OyPEAUL2iDGFGt/jvGCKLcjSZrpV991js56p0eaTtKnyVH",
+	"ElV7FwadWTwZAbF1hkenPdukznzz2PwtwfBapuI2lrHgxZuOB4+PH58+GjzWt6aM5j/0e4+OHh33zwbH",
+	"QQedOLIz7HUfnz068VgOm5PFPAT7tJOj07NHvcf9AZgtbSY7qJvsaa862f7Jl5rtxibUzVabTKJ+Okoo",
+	"Cjgd9UvizPjxxvbq4T7MjGs2r3NLeSzn2GKsMuheabDVofaKkfa8I62Mr+cOqzqiXvPABjKoGr0G+8Ra",
+	"B6Mt3yky5+O9qDk/ixX05cq7Z5k8OUgsMvXs8V/Wqxqn2FLPEfYokO9lR+JMQ3lbK9cvxGJBDyTT7FGL",
+	"vluaZEwiSP1x/6z3PRbqATaQ7cZPNAdz08/Zew403SXntsIUwOLlUu8t1g9iwFlpuYfidyrSRZZQFEom",
+	"X5fy95xqoykVyzmrh4X/byZ/ELodd7HARrKCJYijQK96kHOs4tMoESFNAsNhA3uOA9M8zjmrQX6Kg41j",
+	"GhRHNHCPZGDOalDiCXeDgFd0krAAtJk5o5HVsBD0SpPfvoDdsZWhtovhlUCNDqHu+QQan9F2X46JD/z3",
+	"RuExi7Db72OX9IHcPPmOFXSQf7XfzOnrnL7lmod5Z15+yzhk4ttkQQTaekLG+rIRpJWMsR47TxKNJYm0",
+	"ul7j4zFr+1Xyrey774R9Y27eH/DNeRQVntzdW1x/oHd6ILZh1ADrloFjzmnLd1EULcaqLpe32Mqv6J5Y",
+	"CKg0v8sy1ifw1s6s15hO9oiX0nhuX6aP2k7ALpN9B+iSuZ+iDr7jzvzgPtgd9YzgC29wjtexLzYwjGI6",
+	"40Luu9y7SGsxGjV4LiVJoNGHE6zG7AiEScDqlgWjMktZpaI0ZrmiTcTkTxaq3FeVwqGWGHHAPjxkQfka",
+	"ukRhLiqU6lHTvh/6hEOl9KsySJcdUiwtin+XXJvmUXMW3pApusJiWeh4PNJq5NANXoCjlrA0FSkWeq/m",
+	"uQGF/jois3BuXwfFGm7ODiDeQKmETyzaDXN5TktyfoaPiOVr2C55v4TiVkl++atbpPq593gVcLsLAS66",
+	"3J9adUXXBkMjThIwslcivQnIar7WlLegSgEYhy3PVIJE4v6HUmtL9z6QFXjbNQ/3qkt9A23qyzpnGQ6j",
+	"ZuUbmj4Ien5gsPx3mEAlhPT2llArtPTcbCqfgteazeTsLqRpukaWcnu1ROZDZ0GO3DUOqWIzka6HWmMb",
+	"d8klW4KWGgAeh0XCREBnSL/KzSO7gsOZSCK9tt40IzorWdHGoiplGp30B6VEtCNPItqCfnyBtw56+c80",
+	"Tenalw90nkhRrAFklgEWW4lK6rKDYh4mWcRGs2pyVPu8pHwvxNTkXUqxYChoQso1E5mwcvt934gyvkyF",
+	"YiGY+t9q9/Qdmk/pZGgTdS9KENq6+GyyKI5dfvSrp/d+bpDK03YmzZdn/eXy5yvvbS5fN270CtnKgu8v",
+	"w77y4P1v5H1Cy97dH5oX7ldC40M3qOdrtaKv1w2/eJNCPSCSLTdppSrzt9OLt7OMfhELsxSyEt996kwY",
+	"1QQ0fPcBYmH4ZJ91U8L8KED7bAWVSfgPfLdaocx4tBQxV06uuOH5KHXLWd6y5mmFBmTccPZ69xHVldl8",
+	"lNYsIiINRGKVvTrPMv170BHkeRAgJmqNeA6tBt6+BLRmdBxp86ck+crPLHJU/VOdCHEDnu/N1EaLkSJM",
+	"7piT5NgtJ0BjkqNHbhcNe/WTnQ5G2IAH8PzmlLtbAxVAPhWAkWXMQnD6aosBXPWCM/L2pXM3lBNt3q11",
+	"B9u+CUJvFP0iQHFcbS6biVN6UqTRL7fMFKy6O3Bby+jdP22nGjyqlOWoMvmtDqyKL52+LniYE0VC01kB",
+	"fIvJf+GcprOYz5wXYQzDN0BhWiYkibu3mGH0+cPn/z8AAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -22,6 +22,7 @@ var operations = map[string][]Role{
 
 	"listBackupGroups":       readers,
 	"getBackupGroup":         readers,
+	"listBackupGroupChanges": readers,
 	"listBackupGroupMembers": readers,
 	"createBackupGroup":      backers,
 	"updateBackupGroup":      backers,

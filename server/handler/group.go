@@ -102,6 +102,32 @@ func (h *handler) ListBackupGroupMembers(ctx context.Context, q api.ListBackupGr
 	return api.ListBackupGroupMembers200JSONResponse{VirtualMachineListOKJSONResponse: out}, err
 }
 
+// ListBackupGroupChanges implements the operation.
+func (h *handler) ListBackupGroupChanges(ctx context.Context, q api.ListBackupGroupChangesRequestObject) (api.ListBackupGroupChangesResponseObject, error) {
+	var out api.MemberChangeList
+	err := h.Store.View(ctx, func(tx backup.Tx) error {
+		if _, err := tx.Group(ctx, q.ID); err != nil {
+			return err
+		}
+		last, err := backup.LastRun(ctx, tx, q.ID)
+		if err != nil {
+			return err
+		}
+		f := backup.MemberFilter{GroupID: q.ID, Page: pageOf(q.Params.Limit, q.Params.Cursor)}
+		if q.Params.SinceLastRun {
+			f.After = last
+		}
+		found, next, err := tx.MemberChanges(ctx, f)
+		out = api.MemberChangeList{Items: each(found, changeOut), NextCursor: next, LastRunAt: utc(last)}
+		return err
+	})
+	return api.ListBackupGroupChanges200JSONResponse(out), err
+}
+
+func changeOut(c backup.MemberChange) api.MemberChange {
+	return api.MemberChange{VirtualMachine: api.VirtualMachineRef{ID: c.VMID, Name: c.VMName}, Change: api.MemberChangeChange(c.Change), Cause: c.Cause, At: utc(c.At)}
+}
+
 // BackupGroup implements the operation.
 func (h *handler) BackupGroup(ctx context.Context, q api.BackupGroupRequestObject) (api.BackupGroupResponseObject, error) {
 	r, err := h.Planner.BackupGroup(ctx, q.ID, optionsIn(*q.Body))

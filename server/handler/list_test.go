@@ -216,3 +216,51 @@ func TestTheServerTellsWhatItAllows(t *testing.T) {
 		t.Errorf("repositories = %+v", repos.Items)
 	}
 }
+
+// seed:W14 seed:W26
+func TestAGroupAndItsRunTellWhoHasJoinedAndLeft(t *testing.T) {
+	r := newRig(t)
+	made := into[api.BackupGroup](r, r.do(call{method: "POST", path: "/v1/backup-groups", role: auth.Backup, body: api.BackupGroup{
+		Name: "gold", Selector: &api.Selector{VCenterID: r.vcenter.ID, Tags: []api.Tag{{Category: "backup", Name: "gold"}}}}}), 201)
+	run := func() api.Run {
+		t.Helper()
+		r.clock.pass(time.Minute)
+		started := into[api.Run](r, r.do(call{method: "POST", path: "/v1/backup-groups/" + made.ID + ":backup", role: auth.Backup, body: api.BackupOptions{RetentionDays: 31}}), 202)
+		return into[api.Run](r, r.do(call{method: "GET", path: "/v1/runs/" + started.ID, role: auth.Viewer}), 200)
+	}
+	changes := func(query string) (out []string, list api.MemberChangeList) {
+		t.Helper()
+		list = into[api.MemberChangeList](r, r.do(call{method: "GET", path: "/v1/backup-groups/" + made.ID + "/changes" + query, role: auth.Viewer}), 200)
+		for _, c := range list.Items {
+			out = append(out, c.VirtualMachine.Name+" "+string(c.Change)+": "+c.Cause)
+		}
+		slices.Sort(out)
+		return out, list
+	}
+	if got, list := changes(""); got != nil || !list.LastRunAt.IsZero() {
+		t.Errorf("a new group tells %q, run at %v", got, list.LastRunAt)
+	}
+	if first := run(); len(first.Joined)+len(first.Left) != 0 {
+		t.Errorf("the first run tells %+v and %+v, want nothing", first.Joined, first.Left)
+	}
+	r.clock.pass(time.Hour)
+	r.vms[0].Tags, r.vms[1].Tags = nil, r.vms[0].Tags
+	for i := range r.vms {
+		r.vms[i].SeenAt = r.clock.Now()
+	}
+	r.must(r.db.Update(t.Context(), func(tx backup.Tx) error { return tx.SaveMachines(t.Context(), r.vms) }))
+	second := run()
+	want := []string{"vm01 left: tag backup:gold was removed", "vm02 joined: tag backup:gold"}
+	if len(second.Joined) != 1 || second.Joined[0].VirtualMachine.Name != "vm02" || len(second.Left) != 1 || second.Left[0].Cause != "tag backup:gold was removed" {
+		t.Errorf("the second run tells %+v and %+v, want %q", second.Joined, second.Left, want)
+	}
+	if got, list := changes(""); !slices.Equal(got, want) || !list.LastRunAt.Equal(second.CreatedAt) {
+		t.Errorf("the group tells %q, run at %v, want %q, run at %v", got, list.LastRunAt, want, second.CreatedAt)
+	}
+	if got, _ := changes("?since_last_run=true"); got != nil {
+		t.Errorf("since the last run the group tells %q, want nothing", got)
+	}
+	if got, list := changes("?limit=1"); len(got) != 1 || list.NextCursor == "" {
+		t.Errorf("a page of one holds %q and goes on at %q", got, list.NextCursor)
+	}
+}

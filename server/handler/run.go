@@ -37,10 +37,16 @@ func (h *handler) ListRuns(ctx context.Context, q api.ListRunsRequestObject) (ap
 
 // GetRun implements the operation.
 func (h *handler) GetRun(ctx context.Context, q api.GetRunRequestObject) (api.GetRunResponseObject, error) {
-	var r backup.Run
-	err := h.Store.View(ctx, func(tx backup.Tx) (err error) {
-		r, err = tx.Run(ctx, q.ID)
+	var out api.Run
+	err := h.Store.View(ctx, func(tx backup.Tx) error {
+		r, err := tx.Run(ctx, q.ID)
+		if err != nil {
+			return err
+		}
+		joined, left, err := backup.RunChanges(ctx, tx, r)
+		out = runOut(r)
+		out.Joined, out.Left = each(joined, changeOut), each(left, changeOut)
 		return err
 	})
-	return api.GetRun200JSONResponse(runOut(r)), err
+	return api.GetRun200JSONResponse(out), err
 }

@@ -124,7 +124,14 @@ func groupRecord(g api.BackupGroup) (r record) {
 }
 
 type groupMembers struct {
-	Name string `arg:"" help:"Name or id."`
+	Name    string `arg:"" help:"Name or id."`
+	Changes bool   `help:"Who has joined and left instead, the newest first."`
+	Limit   int    `as:"N" help:"With --changes: no more than this many. Default: all, of the last 400 days."`
+}
+
+// Help is shown below the command's first line.
+func (*groupMembers) Help() string {
+	return examples("kura group members gold", "kura group members gold --changes --limit 20")
 }
 
 // Run lists the members.
@@ -136,6 +143,17 @@ func (g *groupMembers) Run(ctx context.Context, s *session) error {
 	o, err := find(groupNoun(ctx, c), g.Name)
 	if err != nil {
 		return err
+	}
+	if g.Changes {
+		items, err := collect(g.Limit, func(cursor string) (answer, error) {
+			return c.ListBackupGroupChangesWithResponse(ctx, o.ID, &api.ListBackupGroupChangesParams{Limit: pageSize, Cursor: cursor})
+		})
+		if err != nil {
+			return err
+		}
+		return showAll(s, "changes", items, []string{"TIME", "VM", "CHANGE", "CAUSE", "VM ID"}, func(m api.MemberChange) []string {
+			return []string{when(m.At), m.VirtualMachine.Name, string(m.Change), m.Cause, m.VirtualMachine.ID}
+		})
 	}
 	items, err := collect(0, func(string) (answer, error) { return c.ListBackupGroupMembersWithResponse(ctx, o.ID) })
 	if err != nil {

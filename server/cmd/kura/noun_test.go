@@ -274,3 +274,21 @@ func TestVersionsAreToldEvenWithoutAServer(t *testing.T) {
 		t.Errorf("--client: status %d, want 0", r.status)
 	}
 }
+
+// seed:W26
+func TestWhoHasJoinedAndLeftAGroupIsListedAndShownWithARun(t *testing.T) {
+	f := newFake(t)
+	const joined = `{"virtual_machine":{"id":"` + vmA + `","name":"erp"},"change":"joined","cause":"tag backup:gold","at":"2026-12-01T10:58:00+09:00"}`
+	left := strings.NewReplacer("joined", "left", "tag backup:gold", "it left the inventory", "erp", "old").Replace(joined)
+	f.on("GET /v1/backup-groups?name=gold", items(aGroup()))
+	f.on("GET /v1/backup-groups/"+groupA+"/changes", items(joined, left))
+	f.kura("group", "members", "gold", "--changes").want(t, 0, `TIME                     VM   CHANGE  CAUSE                  VM ID
+2026-12-01 01:58:00 UTC  erp  joined  tag backup:gold        `+vmA+`
+2026-12-01 01:58:00 UTC  old  left    it left the inventory  `+vmA+`
+`, "")
+	f.on("GET /v1/runs/"+runA, ok(strings.Replace(aRun("queued"), `"jobs"`, `"joined":[`+joined+`],"left":[`+left+`],"jobs"`, 1)))
+	r := f.kura("run", "show", runA)
+	if want := "changes of the group since its run before:\nVM   CHANGE  CAUSE\nerp  joined  tag backup:gold\nold  left    it left the inventory\n"; r.status != 0 || !strings.Contains(r.out, want) {
+		t.Errorf("status %d, stdout\n%s\nwant in it\n%s", r.status, r.out, want)
+	}
+}

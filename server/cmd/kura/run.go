@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"time"
 
@@ -121,6 +122,11 @@ func (s *session) runRecord(run api.Run) (r record) {
 	if run.SpreadSeconds > 0 {
 		r.add("spread of the snapshots", strconv.FormatFloat(run.SpreadSeconds, 'f', 1, 64)+" s")
 	}
+	members := table{head: []string{"VM", "CHANGE", "CAUSE"}}
+	for _, m := range append(slices.Clone(run.Joined), run.Left...) {
+		members.rows = append(members.rows, []string{m.VirtualMachine.Name, string(m.Change), m.Cause})
+	}
+	r.addTable("changes of the group since its run before", members)
 	jobs := table{head: jobHead}
 	for _, j := range run.Jobs {
 		jobs.rows = append(jobs.rows, s.jobRow(j))
