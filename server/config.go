@@ -49,6 +49,7 @@ type Config struct {
 	Lease            time.Duration           // how long a dead server keeps its jobs; default 60 s
 	CopyRate         int64                   // bytes per second that one copy of an image reads at most; 0 = no limit
 	NBDCommand       string                  // program that serves one disk over NBD, as docs/dev/transports.md says; default none, so there is no transport nbd
+	CompareBudget    int64                   // bytes a day that are read to compare disks in full before they must be; 0 = no limit
 	Version          string                  // shown by GET /v1/server; default "dev"
 
 	// ProxyUUID is the BIOS UUID of the VM in which this server runs, to which disks
@@ -123,6 +124,9 @@ func (c Config) Validate() error {
 	}
 	if c.CopyRate < 0 {
 		return backup.Errorf(backup.Invalid, "copy_rate", "copy_rate must be 0, for no limit, or more, got %d.", c.CopyRate)
+	}
+	if c.CompareBudget < 0 {
+		return backup.Errorf(backup.Invalid, "compare_bytes_per_day", "compare_bytes_per_day must be 0, for no limit, or more, got %d.", c.CompareBudget)
 	}
 	if c.NBDCommand != "" {
 		if _, err := exec.LookPath(c.NBDCommand); err != nil {

@@ -38,6 +38,7 @@ type Server struct {
 	repositories *repository.Repositories
 	planner      *backup.Planner
 	worker       *worker.Worker // nil for the role api
+	tracking     *trackingMetrics
 	installation string
 }
 
@@ -49,7 +50,7 @@ func New(ctx context.Context, c Config) (s *Server, err error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	half := &Server{config: c, log: c.Log}
+	half := &Server{config: c, log: c.Log, tracking: newTrackingMetrics()}
 	s = half
 	defer func() {
 		if err != nil { // s is nil by now
@@ -98,7 +99,7 @@ func (s *Server) newWorker() *worker.Worker {
 	return worker.New(worker.Config{
 		Store: s.db, Planner: s.planner, VSphere: s.vsphere, Repositories: s.repositories, Log: c.Log,
 		Installation: s.installation, Owner: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), backup.NewID(time.Now())),
-		Reach: c.Reach, Now: c.Now, Slots: c.Slots, Lease: c.Lease, CopyRate: c.CopyRate,
+		Reach: c.Reach, Now: c.Now, Slots: c.Slots, Lease: c.Lease, CopyRate: c.CopyRate, CompareBudget: c.CompareBudget, OnDistrust: s.tracking.count,
 		Poll: c.Poll, Dispatch: c.Dispatch, Sync: c.Sync, Sweep: c.Sweep, Backoff: c.Backoff,
 	})
 }

@@ -117,8 +117,14 @@ func (w *world) until(what string, done func() bool) {
 // vcenter adds the lab as a vcenter and waits for its inventory.
 func (w *world) vcenter(name string) api.VCenter {
 	w.Helper()
+	return w.vcenterOver(name, "")
+}
+
+// vcenterOver is vcenter with a transport of its own.
+func (w *world) vcenterOver(name string, transport api.Transport) api.VCenter {
+	w.Helper()
 	r, err := w.api.CreateVCenterWithResponse(w.ctx, nil, api.VCenter{Name: name, Endpoint: w.lab.Endpoint(), Username: w.lab.User(),
-		Password: w.lab.Password(), Thumbprint: w.lab.Thumbprint(), SlotCapacity: 100})
+		Password: w.lab.Password(), Thumbprint: w.lab.Thumbprint(), SlotCapacity: 100, Transport: transport})
 	w.ok(r, err)
 	v := *r.JSON201
 	w.until("the inventory of "+name, func() bool {

@@ -80,7 +80,7 @@ func (d DiskDraft) Since(base ImageDisk) *Doubt {
 	case base.Key != d.Key || base.SkippedReason != "":
 		return Doubtf(DoubtBase, "the image before does not hold the disk")
 	case d.Capacity != base.Capacity:
-		return Doubtf(DoubtCapacity, "it has %d bytes and had %d", d.Capacity, base.Capacity)
+		return Doubtf(DoubtCapacity, "the disk has %d bytes and had %d", d.Capacity, base.Capacity)
 	case d.UUID != base.UUID:
 		return Doubtf(DoubtDisk, "another disk is in its place")
 	case base.TrackingDoubt != "":

@@ -30,7 +30,7 @@ func (s *Session) ChangedAreas(ctx context.Context, snap backup.Snapshot, key in
 			This: vmRef(snap.MOID), Snapshot: &at, DeviceKey: key, StartOffset: p.next, ChangeId: since,
 		})
 		if err != nil {
-			return s.changesProblem(snap.MOID, err)
+			return s.changesProblem(err)
 		}
 		if err := p.take(res.Returnval); err != nil {
 			return err
@@ -89,8 +89,8 @@ func (p *pages) tell(e backup.Extent) error {
 
 // changesProblem tells what makes an answer useless from what makes vSphere
 // itself useless for now.
-func (s *Session) changesProblem(moid string, err error) error {
-	err = s.problem("ask what has changed on the disks of the VM "+moid, err)
+func (s *Session) changesProblem(err error) error {
+	err = s.problem("query the changed areas of a disk", err)
 	switch e := backup.AsError(err); {
 	case e == nil || e.Code == backup.VCenterUnreachable || e.Code == backup.Unavailable || e.Code == backup.VMGone:
 		return err

@@ -89,6 +89,8 @@ func (b *backupJob) ask(ctx context.Context, w backup.ImageWriter, p *diskPlan) 
 	switch {
 	case p.doubt == nil && !p.based:
 		p.doubt = backup.Doubtf(backup.DoubtBase, "the image before cannot be built upon")
+	case p.doubt == nil && b.tracking.Fresh:
+		p.doubt = backup.Doubtf(backup.DoubtFresh, "it had been switched off, and was switched on just now")
 	case p.doubt != nil && p.doubt.Reason == backup.DoubtOff && b.tracking.Reason != "":
 		p.doubt = backup.Doubtf(backup.DoubtOff, "%s", b.tracking.Reason)
 	case p.doubt == nil:
@@ -191,7 +193,7 @@ func (b *backupJob) tell(plans []*diskPlan) {
 			b.distrust(p.doubt.Reason)
 		}
 		if p.missed.blocks > 0 && p.doubt == nil {
-			lies = append(lies, fmt.Sprintf("%s: %d blocks, the first at %d", p.draft.Label, p.missed.blocks, p.missed.first))
+			lies = append(lies, fmt.Sprintf("%s: %d of %d bytes each, the first at %d", p.draft.Label, p.missed.blocks, p.told.size, p.missed.first))
 			b.distrust(backup.DoubtLie)
 		}
 	}

@@ -1,0 +1,237 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/kura-backup/terraform-provider-kura/server"
+	"github.com/kura-backup/terraform-provider-kura/server/api"
+	"github.com/kura-backup/terraform-provider-kura/server/lab"
+)
+
+// lie is a way in which vSphere's change tracking tells something else than
+// what has changed, or nothing.
+type lie struct {
+	name   string
+	before func(v *liar) // before the image that is built upon
+	then   func(v *liar) // between the guest's writes and the backup
+	disk   int64         // bytes of the disk; default 8 MiB
+}
+
+// lies are all that the lab can tell. An order of the table as well.
+func lies() []lie {
+	fault := func(kind string, count int) func(*liar) {
+		return func(v *liar) { v.done(v.lab.Arm(lab.Fault{Kind: kind, VM: v.vm, Count: count})) }
+	}
+	return []lie{
+		{name: "the truth"},
+		{name: "an answer in pages of one area", then: fault("cbt_truncate", -1)},
+		{name: "an empty page in the middle", then: fault("cbt_empty", 1)},
+		{name: "changed blocks left out", then: fault("cbt_wrong", 1)},
+		{name: "an area behind the disk's end", then: fault("cbt_beyond", 1)},
+		{name: "areas that go back", then: fault("cbt_unordered", 1)},
+		{name: "a page of no length", then: fault("cbt_stuck", 1)},
+		{name: "a fault instead of an answer", then: fault("cbt_fault", 1)},
+		{name: "no permission to ask", then: func(v *liar) {
+			v.done(v.lab.Arm(lab.Fault{Kind: "permission_denied", VM: v.vm, Method: "QueryChangedDiskAreas"}))
+		}},
+		{name: "a reset, as by a crash of the host", then: func(v *liar) { v.done(v.lab.ResetChanges(v.vm)) }},
+		{name: "a reset at the snapshot itself", then: fault("cbt_reset", 1)},
+		{name: "tracking switched off and on by others", then: func(v *liar) {
+			v.done(v.lab.SetTracking(v.vm, false))
+			v.done(v.lab.Snapshot(v.vm, "stun"))
+			v.done(v.lab.RemoveSnapshots(v.vm))
+			v.done(v.lab.SetTracking(v.vm, true))
+		}},
+		{name: "tracking switched off by others", then: func(v *liar) { v.done(v.lab.SetTracking(v.vm, false)) }},
+		{name: "a revert to a snapshot", before: standing, then: func(v *liar) { v.done(v.lab.Revert(v.vm)) }},
+		{name: "a revert that leaves the change ids as they were", before: standing, then: func(v *liar) {
+			v.done(v.lab.Arm(lab.Fault{Kind: "cbt_revert", VM: v.vm}))
+			v.done(v.lab.Revert(v.vm))
+		}},
+		{name: "tracking switched on while a snapshot stood", before: func(v *liar) {
+			v.done(v.lab.Snapshot(v.vm, "standing"))
+			v.done(v.lab.SetTracking(v.vm, true))
+		}},
+		{name: "a snapshot of others that comes and stays", then: func(v *liar) { v.done(v.lab.Snapshot(v.vm, "standing")) }},
+		{name: "a disk extended past 128 GiB", disk: 120 << 30, then: func(v *liar) { v.done(v.lab.ExtendDisk(v.vm, 0, 130<<30)) }},
+	}
+}
+
+// standing makes a snapshot under tracking, and changes what it froze.
+func standing(v *liar) {
+	v.done(v.lab.SetTracking(v.vm, true))
+	v.done(v.lab.Snapshot(v.vm, "standing"))
+	v.write(7)
+}
+
+// liar is a VM whose change tracking lies.
+type liar struct {
+	*world
+	lie
+	vm, id string
+}
+
+func (v *liar) done(err error) {
+	v.Helper()
+	if err != nil {
+		v.Fatalf("%s: %v", v.name, err)
+	}
+}
+
+// write is what the guest writes, a little at each of these MiB.
+func (v *liar) write(mib ...int64) {
+	v.Helper()
+	for _, at := range mib {
+		v.done(v.lab.GuestWriteRandom(v.vm, 0, at<<20, 1000, uint64(at)))
+	}
+}
+
+// step is a backup, restored and compared.
+func (v *liar) step(n int) (did, said string, same bool) {
+	v.Helper()
+	want, err := v.lab.DataSHA256(v.ctx, v.vm, 0)
+	v.done(err)
+	run := v.finish(v.startBackup(v.id))
+	if run.State != api.RunStateSucceeded {
+		v.Fatalf("%s: backup ended %s: %+v", v.name, run.State, run.Jobs[0].Error)
+	}
+	i := v.image(run.Jobs[0].ImageID)
+	copied := fmt.Sprintf("%s-%d", v.vm, n)
+	if r := v.restore(api.Restore{ImageID: i.ID, NewVM: &api.RestoreNewVM{Name: copied}}); r.Status != api.JobStateSucceeded {
+		v.Fatalf("%s: restore: %+v", v.name, r.Error)
+	}
+	got, err := v.lab.DataSHA256(v.ctx, copied, 0)
+	v.done(err)
+	var about []string
+	for _, m := range run.Jobs[0].Messages {
+		if strings.Contains(m, "CBT") || strings.Contains(m, "compared") {
+			about = append(about, m)
+		}
+	}
+	v.Logf("%s %d: %s", v.name, n, i.Disks[0].ChangeDetection); return string(i.Disks[0].ChangeDetection), strings.Join(about, " "), got == want
+}
+
+// row is what became of a lie, over one transport.
+func (v *liar) row() string {
+	v.Helper()
+	if v.before != nil {
+		v.before(v)
+	}
+	v.step(1)
+	v.write(1, 3, 5)
+	if v.then != nil {
+		v.then(v)
+	}
+	did, said, same := v.step(2)
+	v.write(2, 6)
+	next, why, nextSame := v.step(3); v.Logf("%s: %s", v.name, why)
+	if !same || !nextSame {
+		v.Errorf("%s: the restored disks are the same: %t and, of the next backup, %t", v.name, same, nextSame)
+	}
+	if said == "" {
+		said = "-"
+	}
+	return fmt.Sprintf("| %s | %s | %s | %t | %s, %t |\n", v.name, did, said, same, next, nextSame)
+}
+
+// TestNoLieAboutChangedBlocksReachesAnImage tells every lie that the lab knows,
+// over a transport that sends whole disks and over one that reads areas, and
+// compares what is restored with the guest's disk. docs/dev/changes.md shows it.
+//
+// seed:W6 seed:W7 seed:W8 seed:H11 seed:N4
+func TestNoLieAboutChangedBlocksReachesAnImage(t *testing.T) {
+	tables := []struct {
+		head string
+		rows []string
+	}{{head: "nfc"}, {head: "hotadd"}}
+	t.Run("over", func(t *testing.T) {
+		for n := range tables {
+			t.Run(tables[n].head, func(t *testing.T) {
+				t.Parallel()
+				tables[n].rows = tell(t, tables[n].head == "hotadd")
+			})
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	var b bytes.Buffer
+	for _, table := range tables {
+		fmt.Fprintf(&b, "\n### Over %s\n\n| what is told | the next backup | its message | same bytes | the one after |\n|---|---|---|---|---|\n%s", table.head, strings.Join(table.rows, ""))
+	}
+	golden(t, "changes.md", b.Bytes())
+}
+
+// tell tells all lies to a server, each about a VM of its own.
+func tell(t *testing.T, areas bool) []string {
+	all := lies()
+	l := newLab(t, lab.Config{VMs: 1, DiskSize: 8 << 20})
+	var c server.Config
+	transport := api.TransportNfc
+	if areas {
+		uuid, err := l.MakeProxy("vm01")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.ProxyUUID, transport = uuid, api.TransportAuto
+		c.OpenDevice = func(ctx context.Context, uuid string, writable bool) (server.Device, error) {
+			return l.OpenDevice(ctx, "vm01", uuid, writable)
+		}
+	}
+	for n, lie := range all {
+		s := lab.VMSpec{Name: fmt.Sprintf("liar%02d", n)}
+		if lie.disk > 0 {
+			fill := 0.0
+			s.Disks, s.Fill = []int64{lie.disk}, &fill
+		}
+		if _, err := l.AddVM(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	srv := start(t, c)
+	w := &world{T: t, ctx: t.Context(), lab: l, api: client(t, srv.URL(), srv.OperatorTokenFile())}
+	v := w.vcenterOver("lab", transport)
+	rows := make([]string, len(all))
+	t.Run("lies", func(t *testing.T) {
+		for n, lie := range all {
+			t.Run(lie.name, func(t *testing.T) {
+				t.Parallel()
+				w := &world{T: t, ctx: t.Context(), lab: l, api: w.api}
+				name := fmt.Sprintf("liar%02d", n)
+				rows[n] = (&liar{world: w, lie: lie, vm: name, id: w.vm(v.ID, name).ID}).row()
+			})
+		}
+	})
+	return rows
+}
+
+// golden compares a page's end, from its line "generated" on, with what the
+// test has found, or writes it.
+func golden(t *testing.T, page string, found []byte) {
+	t.Helper()
+	const mark = "<!-- generated: KURA_UPDATE_DOCS=1 go test ./server -run TestNoLie -->\n"
+	name := filepath.Join("..", "docs", "dev", page)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, tail, ok := bytes.Cut(b, []byte(mark))
+	if !ok {
+		t.Fatalf("%s has no line %s", page, mark)
+	}
+	if os.Getenv(updateDocs) != "" {
+		if err := os.WriteFile(name, bytes.Join([][]byte{head, found}, []byte(mark)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if !bytes.Equal(tail, found) {
+		t.Errorf("docs/dev/%s tells\n%s\nand the test found\n%s\nWrite it anew with KURA_UPDATE_DOCS=1.", page, tail, found)
+	}
+}
