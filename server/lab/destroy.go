@@ -19,7 +19,7 @@ func (l *Lab) destroyJob(ctx *simulator.Context, vm ref) job {
 				tops = append(tops, k)
 			}
 		}
-		dir := folderOf(o.Config.Files.VmPathName)
+		dir, lent := folderOf(o.Config.Files.VmPathName), l.lentTo(vm)
 		result, fault := l.alone(ctx, func() ref {
 			return o.DestroyTask(ctx, &types.Destroy_Task{This: vm}).(*methods.Destroy_TaskBody).Res.Returnval
 		})
@@ -30,6 +30,9 @@ func (l *Lab) destroyJob(ctx *simulator.Context, vm ref) job {
 		l.eraseChains(tops)
 		for _, k := range tops {
 			l.prune(k)
+		}
+		for _, k := range lent { // as vSphere: a VM's disks go with it, whosever they are
+			l.store.erase(k)
 		}
 		// vcsim deletes the VM's folder with all that is in it; vSphere leaves what is not the VM's.
 		for _, k := range l.store.under(dir) {

@@ -170,6 +170,9 @@ func (l *Lab) powerJob(ctx *simulator.Context, vm ref, on bool) job {
 		if on && o.Config.Template {
 			return nil, &types.InvalidState{}
 		}
+		if file := l.index.lockedElsewhere(vm); on && file != "" {
+			return nil, &types.FileLocked{FileFault: types.FileFault{File: file}}
+		}
 		_, fault := l.inner(ctx, func() ref {
 			if on {
 				l.activate(o)

@@ -90,16 +90,38 @@ func (l *Lab) onLoan(k *link) bool {
 	return false
 }
 
-// lockedBy names a VM, other than that of id, that has one of its disks attached; "" = none.
-func (l *Lab) lockedBy(v VM) string {
-	for _, other := range l.index.all() {
-		for _, d := range other.Disks {
-			if other.ref != v.ref && slices.ContainsFunc(v.Disks, func(own Disk) bool { return own.File == d.File }) {
+// lockedElsewhere is a file of the VM's disks that another VM has attached; "" = none.
+func (x *index) lockedElsewhere(vm ref) string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	own := x.vms[vm].Disks
+	for r, v := range x.vms {
+		for _, d := range v.Disks {
+			if r != vm && slices.ContainsFunc(own, func(o Disk) bool { return o.File == d.File }) {
 				return d.File
 			}
 		}
 	}
 	return ""
+}
+
+// lentTo lists the disks of a VM that are those of others: by their chains, of
+// a VM that is off. Whoever deletes the VM deletes them.
+func (l *Lab) lentTo(vm ref) (list []*link) {
+	v, _ := l.index.get(vm)
+	for _, other := range l.index.all() {
+		if other.ref == vm || other.PowerState == string(types.VirtualMachinePowerStatePoweredOn) {
+			continue
+		}
+		for _, d := range other.Disks {
+			for k := l.store.get(d.File); k != nil; k = k.parentLink() {
+				if slices.ContainsFunc(v.Disks, func(x Disk) bool { return x.File == l.store.pathOf(k) }) {
+					list = append(list, k)
+				}
+			}
+		}
+	}
+	return list
 }
 
 // Device is a disk of a VM as a program in its guest sees it.
