@@ -47,6 +47,12 @@ type comparison struct {
 func (s *Session) level(ctx context.Context, d writeDisk, disk device, image backup.DiskReader, progress func(int64)) (levelled, error) {
 	l := &levelling{s: s, disk: disk, image: image, target: d, progress: progress}
 	for off := int64(0); off < d.Capacity; off += burst {
+		if n := l.skip(off); n > 0 {
+			l.done.compared += n
+			progress(l.done.compared)
+			off += n - burst
+			continue
+		}
 		if len(l.waiting) == ahead {
 			if err := l.land(ctx); err != nil {
 				return l.done, err
@@ -64,6 +70,30 @@ func (s *Session) level(ctx context.Context, d writeDisk, disk device, image bac
 		}
 	}
 	return l.done, nil
+}
+
+// barren is a device that knows, without reading, what of it is zero.
+type barren interface {
+	// zeroes says how many of the n bytes at off, from the first on, are known to
+	// be zero. It is asked for ascending places ahead of what is written.
+	zeroes(off, n int64) int64
+}
+
+// skip says how many bytes at off need no comparison, in whole pieces: the
+// image has none there, and the disk is known to have none.
+func (l *levelling) skip(off int64) int64 {
+	disk, knows := l.disk.(barren)
+	if !knows {
+		return 0
+	}
+	end := l.target.Capacity
+	if start, n := l.image.Next(off); n > 0 {
+		end = max(start, off)
+	}
+	if end-off < burst {
+		return 0
+	}
+	return disk.zeroes(off, end-off) / burst * burst
 }
 
 func (l *levelling) start(off int64, n int) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 	"github.com/kura-backup/terraform-provider-kura/server/nbd"
+	"github.com/kura-backup/terraform-provider-kura/server/vmdk"
 )
 
 // overNBD reads and writes disks that a program of the operator's serves.
@@ -213,7 +214,7 @@ func (o overNBD) write(ctx context.Context, w writeDraft) (writing, error) {
 			t.served[d.Key] = served
 		}
 		if err == nil && served.conn.ReadOnly() {
-			err = backup.Errorf(backup.PreflightFailed, "transport", "%q cannot be written: the --nbd-command serves it read-only although KURA_WRITABLE is 1.", d.Label)
+			err = backup.Errorf(backup.PreflightFailed, "transport", "%q cannot be written: the --nbd-command serves it read-only although KURA_WRITABLE is 1. Serve it so that it can be written, or set transport = \"nfc\" on the vcenter: then disks are replaced whole.", d.Label)
 		}
 		if err != nil {
 			return nil, errors.Join(err, t.close(ctx))
@@ -236,9 +237,40 @@ type nbdTarget struct {
 // disk implements [writing].
 func (t *nbdTarget) disk(key int32) device {
 	if served, ok := t.served[key]; ok {
-		return served.conn
+		return &nbdDevice{Conn: served.conn, known: allocation{conn: served.conn, blind: !served.conn.CanExtents()}}
 	}
 	return nil
+}
+
+// nbdDevice is a disk that is compared and written.
+type nbdDevice struct {
+	*nbd.Conn
+	known allocation
+}
+
+var _ barren = (*nbdDevice)(nil)
+
+// WriteAt implements [io.WriterAt]. Zeroes are not sent, and may free space.
+func (d *nbdDevice) WriteAt(p []byte, off int64) (int, error) {
+	if !vmdk.IsZero(p) {
+		return d.Conn.WriteAt(p, off)
+	}
+	if err := d.WriteZeroes(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// zeroes implements [barren].
+func (d *nbdDevice) zeroes(off, n int64) (zero int64) {
+	for zero < n {
+		e, err := d.known.at(off+zero, n-zero)
+		if err != nil || !e.Zero { // what is wrong the next read says
+			return zero
+		}
+		zero += e.N
+	}
+	return zero
 }
 
 // close implements [writing].
@@ -301,6 +333,9 @@ func (a *allocation) of(areas iter.Seq[backup.Extent]) iter.Seq[backup.Extent] {
 
 // at tells of what kind the first of n bytes at off are, and how many of them.
 func (a *allocation) at(off, n int64) (nbd.Extent, error) {
+	if a.blind {
+		return nbd.Extent{Off: off}, nil
+	}
 	for len(a.known) > 0 && (a.known[0].Off > off || a.known[0].Off+a.known[0].N <= off) {
 		a.known = a.known[1:]
 	}

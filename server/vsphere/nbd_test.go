@@ -50,7 +50,9 @@ func (s *served) connect(t *testing.T, l *lab.Lab, program string) *rig {
 	t.Helper()
 	config := quick()
 	config.NBDCommand, config.CallTimeout, config.NBDStop = program, 5*time.Second, 200*time.Millisecond
-	session, err := connector(t, config).Connect(t.Context(), vcenter(l))
+	v := vcenter(l)
+	v.Transport = backup.TransportNBD
+	session, err := connector(t, config).Connect(t.Context(), v)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,15 +84,15 @@ func (s *served) said(name string) string {
 	return string(b)
 }
 
-// requested is how many bytes nbdkit was asked to read, and how often.
-func (s *served) requested() (total int64, times int) {
+// requested is how many bytes nbdkit was asked to Read, or to Write.
+func (s *served) requested(what string) (total int64) {
 	s.Helper()
-	for _, m := range regexp.MustCompile(`Read id=\d+ offset=\S+ count=0x([0-9a-f]+)`).FindAllStringSubmatch(s.said("requests"), -1) {
+	for _, m := range regexp.MustCompile(` `+what+` id=\d+ offset=\S+ count=0x([0-9a-f]+)`).FindAllStringSubmatch(s.said("requests"), -1) {
 		n, err := strconv.ParseInt(m[1], 16, 64)
 		s.ok(err)
-		total, times = total+n, times+1
+		total += n
 	}
-	return total, times
+	return total
 }
 
 // wantNoneLeft fails if a program that was started still runs.
@@ -143,7 +145,7 @@ func TestNBDReadsTheDiskAtTheSnapshotsInstantAndNoHole(t *testing.T) {
 		}
 	}
 	r.ok(src.Close(t.Context()))
-	if asked, _ := r.requested(); asked != read {
+	if asked := r.requested("Read"); asked != read {
 		t.Errorf("nbdkit was asked for %d bytes, and %d are said to have been read", asked, read)
 	}
 	r.wantNoneLeft(len(snap.Disks))
@@ -170,9 +172,50 @@ func TestNBDReadsNoMoreThanTheAreasAndOfThemNoHole(t *testing.T) {
 	if sum(c.b) != sum(want.disks[key]) {
 		t.Error("the disk is another than the guest's")
 	}
-	asked, _ := r.requested()
+	asked := r.requested("Read")
 	if most := int64(64<<10 + 2<<20 + 512); read != asked || read > most {
 		t.Errorf("%d bytes read, nbdkit was asked for %d, want at most the %d that changed and are not zero", read, asked, most)
+	}
+}
+
+// seed:N4
+func TestARestoreInPlaceOverNBDWritesOnlyWhatDiffersAndReadsNoHole(t *testing.T) {
+	r := withNBD(t, lab.Config{VMs: 1, DiskSize: 64 << 20}, "", "")
+	img := r.take("vm01", "b1")
+	const key = 2000
+	zero, hole, used := make([]byte, 128<<10), int64(0), int64(0)
+	for off := int64(0); off < 64<<20; off += 1 << 20 {
+		if bytes.Equal(img.disks[key][off:off+int64(len(zero))], zero) {
+			hole = off // the image has nothing there
+		} else {
+			used = off
+		}
+	}
+	r.ok(r.lab.GuestWriteRandom("vm01", key, hole, 64<<10, 3))
+	r.ok(r.lab.GuestWriteRandom("vm01", key, used+777, 64<<10, 4))
+	snap := r.snapshot("vm01", "now")
+	r.spread(snap)
+	r.ok(r.session.RemoveSnapshot(t.Context(), snap.MOID, snap.Name))
+	messages, err := r.level(img, "vm01", "r1", backup.SafetyNone)
+	r.ok(err)
+	if got := r.said(strconv.Itoa(key)); sum([]byte(got)) != sum(img.disks[key]) {
+		t.Error("what was served is not as in the image now")
+	}
+	if written := r.requested("Write"); written != 2<<16 {
+		t.Errorf("wrote %d bytes, want the two units of 64 KiB that differ and are not zero in the image", written)
+	}
+	if read := r.requested("Read"); read == 0 || read > 48<<20 {
+		t.Errorf("read %d bytes to compare a disk of 64 MiB with holes", read)
+	}
+	if !strings.Contains(strings.Join(messages, " "), "Over nbd, 67108864 bytes were compared") {
+		t.Errorf("messages = %q", messages)
+	}
+	if said := r.said("calls"); !strings.Contains(said, "KURA_WRITABLE=1") || !strings.Contains(said, "KURA_SNAPSHOT_MOREF=\n") {
+		t.Errorf("the program was told\n%s", said)
+	}
+	r.wantNoneLeft(1)
+	if vm := r.vm("vm01"); vm.PowerState != "poweredOn" || len(vm.Snapshots) != 0 {
+		t.Errorf("the VM is %s with the snapshots %v", vm.PowerState, vm.Snapshots)
 	}
 }
 
