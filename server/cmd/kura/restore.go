@@ -16,10 +16,12 @@ type restoreCmd struct {
 }
 
 type restoreCreate struct {
-	Image   string `required:"" as:"ID" help:"The image's id; kura image list shows them."`
-	InPlace bool   `xor:"mode" required:"" help:"Overwrite the VM that the image was made of. It is left powered off unless --power-on is given."`
-	NewVM   string `name:"new-vm" xor:"mode" required:"" as:"NAME" help:"Make a new VM of this name."`
-	Disk    string `xor:"mode" required:"" as:"LABEL|KEY" help:"Put back one disk only, named by its label or key: onto --vm, in the place of the same disk, or with --attach as one more."`
+	Image       string `xor:"source" required:"" as:"ID" help:"The image's id; kura image list shows them."`
+	RunID       string `name:"run" xor:"source" required:"" as:"ID" help:"Restore all images of this run of a group; kura run list shows them."`
+	InPlace     bool   `xor:"mode" required:"" help:"Overwrite the VM that the image was made of. It is left powered off unless --power-on is given."`
+	NewVM       string `name:"new-vm" xor:"mode" required:"" as:"NAME" help:"Make a new VM of this name."`
+	NewVMPrefix string `name:"new-vm-prefix" xor:"mode" required:"" as:"TEXT" help:"With --run: make new VMs, each of the name that it had with this before it."`
+	Disk        string `xor:"mode" required:"" as:"LABEL|KEY" help:"Put back one disk only, named by its label or key: onto --vm, in the place of the same disk, or with --attach as one more."`
 
 	PowerOff bool   `group:"in place" help:"Power the VM off first; without it a running one is refused."`
 	Safety   string `enum:",quick,image,none" default:"" as:"quick|image|none" group:"in place" help:"What is kept of the VM: its former disks for 24 hours (quick, the default), a full backup (image), or nothing."`
@@ -41,19 +43,27 @@ type restoreCreate struct {
 
 	PowerOn     bool   `help:"Power the VM on afterwards."`
 	Description string `as:"TEXT" help:"Why, for the list of restores."`
+	KeepGoing   bool   `help:"With --run: restore what can be restored, even if some of it cannot; without it nothing is begun then."`
 	Check       bool   `help:"Only tell whether it would start, and what to know about it."`
-	Wait        bool   `help:"Show how it goes and end when it has; the exit status is 1 unless it succeeded."`
+	Wait        bool   `help:"Show how it goes and end when it has; the exit status is 1 unless all of it succeeded."`
 }
 
 // Help is shown below the command's first line.
 func (*restoreCreate) Help() string {
 	return examples("kura restore create --image 01JDZK3Q8X4T9V2M6B7N5C1R0E --new-vm erp-check --datastore ds2 --network prod=isolated --wait",
 		"kura restore create --image 01JDZK3Q8X4T9V2M6B7N5C1R0E --in-place --power-off --power-on --wait",
-		"kura restore create --image 01JDZK3Q8X4T9V2M6B7N5C1R0E --disk 2001 --vm erp --attach --wait")
+		"kura restore create --image 01JDZK3Q8X4T9V2M6B7N5C1R0E --disk 2001 --vm erp --attach --wait",
+		"kura restore create --run 01JDZK3Q8X4T9V2M6B7N5C1R0F --new-vm-prefix drill- --network prod=isolated --wait")
 }
 
 // Run starts a restore.
 func (r *restoreCreate) Run(ctx context.Context, s *session) error {
+	if r.RunID != "" {
+		return r.all(ctx, s)
+	}
+	if r.NewVMPrefix != "" || r.KeepGoing {
+		return usef("--new-vm-prefix and --keep-going go with --run; one image gets a name by --new-vm.")
+	}
 	if err := needID("image", r.Image); err != nil {
 		return err
 	}
@@ -136,6 +146,8 @@ func (r *restoreCreate) fits(vm api.RestoreNewVM) error {
 	place := cmp.Or(r.VCenter, vm.Datacenter, vm.Folder, vm.StoragePolicy, vm.Cluster, vm.Host, vm.ResourcePool) != "" ||
 		vm.NetworkMappings != nil || vm.PreserveIdentity || vm.AsTemplate
 	switch {
+	case r.RunID != "" && (r.NewVM != "" || r.Disk != ""):
+		return usef("--run goes with --in-place or --new-vm-prefix.")
 	case r.InPlace && (place || r.Datastore != ""):
 		return usef("--in-place leaves the VM where it is and what it is: the flags for a new VM go with --new-vm.")
 	case r.Disk != "" && (place || r.PowerOn):
