@@ -226,6 +226,7 @@ func (b *jobBuilder) job(now time.Time, runID string, vm VirtualMachine, o Occur
 	j := newJob(now, KindBackup)
 	j.RunID, j.VCenterID, j.VMID, j.VMName = runID, vm.VCenterID, vm.ID, vm.Name
 	j.Spec, _ = json.Marshal(b.spec(now, v, vm, o)) // plain values: cannot fail
+	_, j.Messages = v.tagLabels(vm)
 	if vm.Gone() {
 		j.State, j.EndedAt = JobSkipped, now
 		j.ErrorCode, j.Error = VMGone, fmt.Sprintf("VM %q is no longer in vcenter %s.", vm.Name, v.Name)
@@ -250,12 +251,7 @@ func (b *jobBuilder) spec(now time.Time, v VCenter, vm VirtualMachine, o Occurre
 			day = DateOf(now.In(loc))
 		}
 	}
-	labels := map[string]string{}
-	for _, m := range v.TagMappings {
-		if slices.Contains(vm.Tags, Tag{Category: m.Category, Name: m.Tag}) {
-			labels[m.Key] = m.Value
-		}
-	}
+	labels, _ := v.tagLabels(vm)
 	for _, more := range []map[string]string{b.group.Labels, s.Labels} {
 		for k, val := range more {
 			labels[k] = val

@@ -44,6 +44,9 @@ func (v VCenter) Validate() error {
 	if v.Limits.BytesPerSecond < 0 {
 		return Errorf(Invalid, "limits.bytes_per_second", "bytes_per_second must be 0 (unlimited) or more, got %d.", v.Limits.BytesPerSecond)
 	}
+	if err := validMappings(v.TagMappings); err != nil {
+		return err
+	}
 	if !slices.Contains([]Transport{TransportAuto, TransportNFC, TransportHotAdd, TransportNBD}, v.Transport) {
 		return Errorf(Invalid, "transport", "transport must be auto, nfc, hotadd or nbd, got %q.", v.Transport)
 	}
