@@ -33,6 +33,10 @@ type child struct {
 	Slots    int
 	CopyRate int64
 	SmallMiB int // of a disk of its own for the repository; 0 = none
+
+	DeviceSocket string // of serveDevices; "" = no hot-add
+	ProxyUUID    string
+	NBDCommand   string
 }
 
 // TestMain makes the test binary a server where it is asked to be one, so that
@@ -63,6 +67,10 @@ func serveChild(text string) error {
 	}
 	conf := quick(server.Config{Data: c.Data, KeyFile: c.KeyFile, Database: c.Database, Lease: c.Lease, Slots: c.Slots, CopyRate: c.CopyRate})
 	conf.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	conf.ProxyUUID, conf.NBDCommand = c.ProxyUUID, c.NBDCommand
+	if c.DeviceSocket != "" {
+		conf.OpenDevice = newRemoteDevices(c.DeviceSocket).open
+	}
 	s, err := server.New(ctx, conf)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"io"
 
 	"github.com/kura-backup/terraform-provider-kura/server/vmdk"
 )
@@ -39,4 +40,26 @@ func (l *Lab) DataSHA256(ctx context.Context, id string, key int32) (string, err
 		_, _ = h.Write(b[:size])
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// CopyDisk writes what a disk holds to the same places of w.
+func (l *Lab) CopyDisk(ctx context.Context, id string, key int32, w io.WriterAt) error {
+	_, k, err := l.top(id, key)
+	if err != nil {
+		return err
+	}
+	b := make([]byte, blockSize)
+	for n := range k.allocated(0) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		size, err := k.ReadAt(b, n*blockSize)
+		if err != nil && !isEOF(err) {
+			return err
+		}
+		if _, err := w.WriteAt(b[:size], n*blockSize); err != nil {
+			return err
+		}
+	}
+	return nil
 }
