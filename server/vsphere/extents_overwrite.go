@@ -295,6 +295,19 @@ func (o *overwrite) superseded() []replaced {
 	return slices.DeleteFunc(list, func(r replaced) bool { return r.Snapshot == "" || !r.Done })
 }
 
+// resumes says whether an earlier attempt of the same job has made the VM whole
+// and could not say so. Its snapshot is of the old VM; another would not be.
+func (o *overwrite) resumes() bool {
+	own, _ := parseMarker(o.draft.Marker)
+	for _, r := range o.superseded() {
+		if m, ok := parseMarker(r.Marker); ok && m.installation == own.installation && m.job == own.job {
+			o.record = r
+			return true
+		}
+	}
+	return false
+}
+
 // supersede removes the snapshots that restores before this one have left: the
 // disks of a VM with snapshots can be neither swapped nor reverted one by one.
 func (o *overwrite) supersede(ctx context.Context) error {

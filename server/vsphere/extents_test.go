@@ -224,3 +224,19 @@ func TestTrackingBeginsAnewAfterDisksWereWrittenBehindItsBack(t *testing.T) {
 		t.Errorf("the change id is %q, after %q: the log goes on as if nothing had been written", again.Disks[0].ChangeID, id)
 	}
 }
+
+func TestAnAttemptAfterOneThatMadeTheVMWholeKeepsWhatItWas(t *testing.T) {
+	r := withProxy(t, small())
+	img := r.take("vm01", "b1")
+	r.fewWrites("vm01", 0)
+	_, err := r.level(img, "vm01", "r1", backup.SafetyQuick)
+	r.ok(err) // and the server is killed before it can say so
+	_, before := r.lab.DeviceTraffic()
+	_, _, err = r.session.OverwriteVM(t.Context(), backup.OverwriteDraft{
+		Marker: "kura:inst:r1:2", MOID: r.lab.Moid("vm01"), InPlace: backup.RestoreInPlace{PowerOn: true, Safety: backup.SafetyQuick},
+	}, img, func(int64) {})
+	r.ok(err)
+	if _, after := r.lab.DeviceTraffic(); after != before || !slices.Equal(r.vm("vm01").Snapshots, []string{marker("r1")}) {
+		t.Errorf("it wrote %d bytes, and the snapshots are %v, want that of the first attempt", after-before, r.vm("vm01").Snapshots)
+	}
+}

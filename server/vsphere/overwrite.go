@@ -32,6 +32,7 @@ type overwrite struct {
 	extras   []*types.VirtualDisk // came to the VM after the image; they are let go of
 	wasOn    bool
 	staging  ref
+	whole    bool   // an earlier attempt of the job has done it all
 	way      direct // by which the disks are written where they differ; nil = they are swapped
 	record   replaced
 	messages []string
@@ -60,6 +61,10 @@ func (w swap) at() *types.VirtualDisk {
 func (s *Session) OverwriteVM(ctx context.Context, r backup.OverwriteDraft, from backup.ImageReader, progress func(int64)) (backup.RestoredVM, []string, error) {
 	doing := "overwrite the VM " + r.MOID
 	o, err := s.planOverwrite(ctx, r, from)
+	if err == nil && o.whole {
+		err = o.settleLevelled(ctx)
+		return o.result(), o.messages, s.problem(doing, err)
+	}
 	if err == nil && len(o.superseded()) > 0 {
 		if err = o.supersede(ctx); err == nil {
 			o, err = s.planOverwrite(ctx, r, from)
@@ -92,6 +97,9 @@ func (s *Session) planOverwrite(ctx context.Context, r backup.OverwriteDraft, fr
 	o, m, err := s.readOverwrite(ctx, r, from)
 	if err != nil {
 		return nil, err
+	}
+	if o.whole = o.resumes(); o.whole {
+		return o, nil
 	}
 	if err := o.refuse(); err != nil {
 		return nil, err

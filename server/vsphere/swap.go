@@ -280,7 +280,7 @@ func (o *overwrite) start(ctx context.Context) error {
 	if ctx.Err() != nil || !o.draft.InPlace.PowerOn {
 		return ctx.Err()
 	}
-	if err := o.s.powerOn(ctx, o.vm.Self); err != nil {
+	if err := o.s.powerOnAgain(ctx, o.vm.Self); err != nil {
 		return backup.Errorf(backup.PreflightFailed, "in_place.power_on",
 			"The VM %q is restored, but it could not be powered on: %s", unescapeName(o.vm.Name), sentence(err.Error())).Because(err)
 	}
