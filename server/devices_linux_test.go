@@ -25,11 +25,7 @@ import (
 // they ran in it, and returns the address of the socket at which it does.
 func serveDevices(t *testing.T, l *lab.Lab, vm string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kura-dev-") // the path of a socket is short
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket := filepath.Join(dir, "s")
+	socket := filepath.Join(t.TempDir(), "s")
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +41,7 @@ func serveDevices(t *testing.T, l *lab.Lab, vm string) string {
 		}
 	})}
 	go func() { _ = s.Serve(listener) }()
-	t.Cleanup(func() { _ = s.Close(); _ = os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = s.Close() })
 	return socket
 }
 
@@ -106,7 +102,7 @@ type remoteDevice struct {
 }
 
 func (d *remoteDevice) do(method, query string, body []byte) (*http.Response, error) {
-	req, err := http.NewRequest(method, d.url+query, bytes.NewReader(body)) //nolint:noctx // a device's reads have no context
+	req, err := http.NewRequest(method, d.url+query, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
