@@ -171,7 +171,7 @@ func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	if err := gone(r.conn.client.DeleteRestoreWithResponse(ctx, m.ID.ValueString())); err != nil {
+	if err := gone(r.conn.client.DeleteRestoreWithResponse(ctx, m.ID.ValueString(), nil)); err != nil {
 		r.refusal(req.State.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
 	}
 }

@@ -281,7 +281,7 @@ func TestRule3NothingButTriggersImageAndTargetRestoresAgain(t *testing.T) {
 		},
 		resource.TestStep{
 			PreConfig: func() {
-				a, err := house.api.DeleteRestoreWithResponse(t.Context(), id)
+				a, err := house.api.DeleteRestoreWithResponse(t.Context(), id, nil)
 				ok(t, a, err)
 			},
 			Config:           config("new_vm = { name = \"vm05-a\" }\ndescription = \"for the auditors\"\ntimeouts = { create = \"2h\" }"),

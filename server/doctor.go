@@ -12,7 +12,9 @@ import (
 
 // employDoctor gives the planner what it looks vcenters and repositories over with.
 func (s *Server) employDoctor() {
-	s.planner.Surveyor, s.planner.Gauge, s.planner.MachineUUID, s.planner.Slots = s.vsphere, s.repositories, machineUUID(), s.config.Slots
+	p := s.planner
+	p.Surveyor, p.Gauge, p.Remover = s.vsphere, s.repositories, s.vsphere
+	p.MachineUUID, p.Slots = machineUUID(), s.config.Slots
 }
 
 // machineUUID is the SMBIOS UUID of the machine that this server runs on; ""

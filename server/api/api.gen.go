@@ -2199,6 +2199,9 @@ type HoldBackupImageParams struct {
 
 // VerifyBackupImageParams defines parameters for VerifyBackupImage.
 type VerifyBackupImageParams struct {
+	// SHA256 Read the disks once more and tell the SHA-256 of each in the image.
+	SHA256 bool `form:"sha256,omitempty" json:"sha256,omitempty,omitzero"`
+
 	// IdempotencyKey Makes a repetition answer what the first one answered.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
@@ -2351,6 +2354,12 @@ type ListRestoresParams struct {
 type CreateRestoreParams struct {
 	// IdempotencyKey Makes a repetition answer what the first one answered.
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
+// DeleteRestoreParams defines parameters for DeleteRestore.
+type DeleteRestoreParams struct {
+	// DeleteRestoredVM Delete the new VM that it made, with its disks, before it is forgotten. Refused with `vm_running` unless the VM is powered off, and with `conflict` where it overwrote a VM or another VM has taken the restored one's place.
+	DeleteRestoredVM bool `form:"delete_restored_vm,omitempty" json:"delete_restored_vm,omitempty,omitzero"`
 }
 
 // GetRestoreParams defines parameters for GetRestore.
@@ -3091,10 +3100,10 @@ type ClientInterface interface {
 
 	// DeleteRestore Forget a restore
 	//
-	// Cancels it when it still runs. Touches no VM that was restored.
+	// Cancels it when it still runs. Touches no VM that was restored, unless that is asked for.
 	//
 	// Corresponds with DELETE /v1/restores/{id} (the `DeleteRestore` operationId).
-	DeleteRestore(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DeleteRestore(ctx context.Context, id ID, params *DeleteRestoreParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetRestore Get a restore
 	//
@@ -4358,11 +4367,11 @@ func (c *Client) CreateRestore(ctx context.Context, params *CreateRestoreParams,
 
 // DeleteRestore Forget a restore
 //
-// Cancels it when it still runs. Touches no VM that was restored.
+// Cancels it when it still runs. Touches no VM that was restored, unless that is asked for.
 //
 // Corresponds with DELETE /v1/restores/{id} (the `DeleteRestore` operationId).
-func (c *Client) DeleteRestore(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDeleteRestoreRequest(c.Server, id)
+func (c *Client) DeleteRestore(ctx context.Context, id ID, params *DeleteRestoreParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteRestoreRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5791,6 +5800,29 @@ func NewVerifyBackupImageRequest(server string, id ID, params *VerifyBackupImage
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sha256", params.SHA256, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
@@ -7251,7 +7283,7 @@ func NewCreateRestoreRequestWithBody(server string, params *CreateRestoreParams,
 }
 
 // NewDeleteRestoreRequest constructs an http.Request for the DeleteRestore method
-func NewDeleteRestoreRequest(server string, id ID) (*http.Request, error) {
+func NewDeleteRestoreRequest(server string, id ID, params *DeleteRestoreParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -7274,6 +7306,29 @@ func NewDeleteRestoreRequest(server string, id ID) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "delete_restored_vm", params.DeleteRestoredVM, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
@@ -9003,12 +9058,12 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteRestoreWithResponse Forget a restore
 	//
-	// Cancels it when it still runs. Touches no VM that was restored.
+	// Cancels it when it still runs. Touches no VM that was restored, unless that is asked for.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/restores/{id} (the `DeleteRestore` operationId).
-	DeleteRestoreWithResponse(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*DeleteRestoreResponse, error)
+	DeleteRestoreWithResponse(ctx context.Context, id ID, params *DeleteRestoreParams, reqEditors ...RequestEditorFn) (*DeleteRestoreResponse, error)
 
 	// GetRestoreWithResponse Get a restore
 	//
@@ -13440,13 +13495,13 @@ func (c *ClientWithResponses) CreateRestoreWithResponse(ctx context.Context, par
 
 // DeleteRestoreWithResponse Forget a restore
 //
-// Cancels it when it still runs. Touches no VM that was restored.
+// Cancels it when it still runs. Touches no VM that was restored, unless that is asked for.
 //
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/restores/{id} (the `DeleteRestore` operationId).
-func (c *ClientWithResponses) DeleteRestoreWithResponse(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*DeleteRestoreResponse, error) {
-	rsp, err := c.DeleteRestore(ctx, id, reqEditors...)
+func (c *ClientWithResponses) DeleteRestoreWithResponse(ctx context.Context, id ID, params *DeleteRestoreParams, reqEditors ...RequestEditorFn) (*DeleteRestoreResponse, error) {
+	rsp, err := c.DeleteRestore(ctx, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -16490,7 +16545,7 @@ type ServerInterface interface {
 	CreateRestore(w http.ResponseWriter, r *http.Request, params CreateRestoreParams)
 	// DeleteRestore Forget a restore
 	// (DELETE /v1/restores/{id})
-	DeleteRestore(w http.ResponseWriter, r *http.Request, id ID)
+	DeleteRestore(w http.ResponseWriter, r *http.Request, id ID, params DeleteRestoreParams)
 	// GetRestore Get a restore
 	// (GET /v1/restores/{id})
 	GetRestore(w http.ResponseWriter, r *http.Request, id ID, params GetRestoreParams)
@@ -17395,6 +17450,19 @@ func (siw *ServerInterfaceWrapper) VerifyBackupImage(w http.ResponseWriter, r *h
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params VerifyBackupImageParams
+
+	// ------------- Optional query parameter "sha256" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "sha256", r.URL.Query(), &params.SHA256, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "sha256"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "sha256", Err: err})
+		}
+		return
+	}
 
 	headers := r.Header
 
@@ -18672,8 +18740,24 @@ func (siw *ServerInterfaceWrapper) DeleteRestore(w http.ResponseWriter, r *http.
 		return
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteRestoreParams
+
+	// ------------- Optional query parameter "delete_restored_vm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "delete_restored_vm", r.URL.Query(), &params.DeleteRestoredVM, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "delete_restored_vm"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "delete_restored_vm", Err: err})
+		}
+		return
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.DeleteRestore(w, r, id)
+		siw.Handler.DeleteRestore(w, r, id, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -21882,7 +21966,8 @@ func (response CreateRestoredefaultApplicationProblemPlusJSONResponse) VisitCrea
 }
 
 type DeleteRestoreRequestObject struct {
-	ID ID `json:"id"`
+	ID     ID `json:"id"`
+	Params DeleteRestoreParams
 }
 
 type DeleteRestoreResponseObject interface {
@@ -24276,10 +24361,11 @@ func (sh *strictHandler) CreateRestore(w http.ResponseWriter, r *http.Request, p
 }
 
 // DeleteRestore operation middleware
-func (sh *strictHandler) DeleteRestore(w http.ResponseWriter, r *http.Request, id ID) {
+func (sh *strictHandler) DeleteRestore(w http.ResponseWriter, r *http.Request, id ID, params DeleteRestoreParams) {
 	var request DeleteRestoreRequestObject
 
 	request.ID = id
+	request.Params = params
 
 	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
 		return sh.ssi.DeleteRestore(ctx, request.(DeleteRestoreRequestObject))
@@ -25174,107 +25260,110 @@ var swaggerSpec = []string{
 	"4Zq95H7upvSYNzjeuXZDLVOsYU0VKUZBYBQI/9aYQPWyXBq+66NRyDWfMICQt8dkb+ajebHxadzFI9Ze",
 	"SNkAwpJCQYXxiRuq7lTZ3bY4zA4kBbfeSK+yJ0LrHK/hLUvj6freEdpK1S6kRE/WCLuhFf2ARMzaC5RH",
 	"APpEU9d4AHAOmS0C26Irb55ogAWgBV2XXDElyRiGjdbrGMQ6Zn8XPqBxRPW/0bg41witppcmclSo3D6B",
-	"dvces2TzfOOa7V0+f12N/ZLRqNDYIYm/LT9v7s8fIieJah0sOWJYTgUOVzZZECgGnGpVqQC1N0kKrEj8",
-	"bd0lJjnLehQdhTro9Xp+t8tzHGQe2d6X48XPzvs2tehkt1flOTpFtO3YeWHNZacu3sDaVZpwm9Yibu2n",
-	"Nzxu0qCamzXuQm2zbGx8CgZrOiCCAN5vRrqDabQp7B80WlXqKLIjYeIqv/ah6hhaJCY0SMMw4X0I2dt+",
-	"mYJjGbQv3muu+ffJUGwbtLUbvDtum5PNA5VoSIfUKsRf/HTfQo1tAdkiwxo4ct4KhmJLeUy25djsR+uf",
-	"SggyZav3PO/uIwPzKPYxZCySbs8iU4kcglQwHSgBh4GvSSJohJVO9YUkVwV2+9fKJsuHcI9yEvuMvVeU",
-	"WBqBvYMuqlhcSlULgtpt9eV3tq822RqCd7b369ePlNZyFt+yYi1BMjdf0BYh+voV6LUlrj3WmDgtE/bP",
-	"lO5RaVJfAHJ3RnH/GpAtHOLrbGJeCbKFPUDtzcPxiEMRhlmaMh7u0LheO9ftKM+4SoTtgTZhs7iAeo0R",
-	"lvuJRc0jFhPHo/uYPiaFttAE46guyRC8xX41qt9rByG3x2oNp3dAxZ8Kzsr/7D0e9nptjIhij7aZEFqT",
-	"kAHmlRTREYBAyDODc4LEXhSmC8Vew7sLyCgBUgEr6xvjZU0PTdegjHlt8PiCJlpHS7GO/eTk+OT7wOCF",
-	"x4ulSCGDNyUym+jbJoDmi54Vdsu4IkuWvud6kWx/iKAA0jcN9YCKnJgMmLCgBk5Famr2EBj+Pddc5e1L",
-	"adowUuAwEI7Bt9ksPkl+f/EsQMh222YMp2Hs4PccMNcBBZbIuVgBhALCY77SL0tiJhEbFGARbFWZ4QRj",
-	"PYexT6dkH/Wi/JfhNRs+O66kdYvU51jX8qKj09N9MyPFPqpDu30lTtR5+vynF6+Gby/Of3v+6tn55fv0",
-	"PX/7/PLqxetXw0G3p/98c/n62Ytnw4PDw1+zlNr/P3+lf3v+6ln53tKUqmvlzxoxw3qS4zUwXMGtbMjy",
-	"DAjZRrEEE3kfvOl6K1si0Co1X8lvn0kN04zv2Sl9bTIKbbPYCVvLUnM0RFP3hHMy/hB24tetGbrMuEsf",
-	"3pKhPahpQ3Drw056N+WpEDe5U9ZADJkat6JKuwBcIZAUlHv0wcW7xPl5koH0qz0G0B3j4JC/gtu93Tl7",
-	"ARucawQAeBUDSFbegHD7A56W6lEJj2dzlaw9eUNnppESpPXrJw5A57qjn+oCtmrfqacWJcuuBWCWIWSY",
-	"xd4yeGjvjvofcni3Dk3DeXzry5Y6HVSnfaSnvenM3lX1W0LMfNd5JbDcm5Mf2STNaLoOyPkyjZOA/JJx",
-	"FpArffgWE4Oo9Urcwh9DxGiHTBAuoGfWUb/b+XCfXbhkUp9tj+h54ZwPatjBXuQHSxKMoiBolhZRkKat",
-	"PzuMAl+OEfD9y5E6LrIQt6yeiZTAIJyeRZBrO4tvGYawbTmIk5ILO7ei3MWLKFRH+DWk3OarG5CrmEMf",
-	"aNOliJwnCdxt0QNEilD95DwHhSrAz/J1nKxBVYVHWqgmbalCm7WYk3E++W6/W1C7B6FCr819Iwr7zBdy",
-	"YiANWOVXYpRHhlE2gQaoGaB58YpNWnPotqzqudaW78hPXuqj8xBMvXAF3GHXdpPFffY1KI2pMfjDF9rK",
-	"fceRrkvwN4gEuAaWxMUqsMwF+g/n/YDxcHf35wa0OZClgWDf9vtrlX+KyXb/3i/6gg2m5zNgb2IeNa7X",
-	"/UVMftXXb63/ZW0eZxDUt0dX/5WxzOTJWNtkW6CVhgoVpb3GWb0R4VZ16Puqbm9bBf1fIUL8i5jsDgtr",
-	"si8X8+7Ni/knHhh7NOHPe6ls+gl53K4uGvWLmHy5QlH9ss9tNqSOt/4pJnsrC9UP28+638flkm/WIfqs",
-	"al3AV5B9dQCdDPDSLnlOwzkZ/ykmY+N4DWmaAvot+UVMNNv/5er1q6GDrkrVe44tNgGfh6V5Y6bc5Zs7",
-	"zf4UE5upA8m2xpWmUkYX7znjkcTyosVCvzqJ0dmcrkn/hGCRjTSeYHTUc85CSGKlSXzLfF5bfPYvYoIe",
-	"0E4zryRM/QDvLXsm4Zehnsh7HlFFh+TT5/f8Li5Gs+J7oL0fAab5myO/YUh5iJ0N9ujoO7cC1NASviRB",
-	"+DfTdNgVrHkCCWDAaQEJ6XHvOXrjYyVZMi0Xp0HSmkk3lFhtgwXQeh3JGNduTBZ0/Z7j6w1qmQzI2C4o",
-	"/G5GZ/EFpDdXBS7xMs8vniZ6Lm+QjIgSRCqx3E5OzYSHW0W7Vc+7dC/87wz/my/EercaUalRfogEs7S8",
-	"L5YgSl/vN7/Mdnoc2w6jY0Khd59TvWqAGwMLvp1SHokFuWFrrONA54sFtWGLpVpjC0lsleMtRlWKavvF",
-	"ouGbqkYoMEsShLoXKw5MB5V58GPTcmGeojeMAxPp1iSmXbplkl8+Kc15/Z0S0or795yMJlKzBQj0vllK",
-	"uoXktvOdnUln13mFQcpmsVSmsQEgtfOIKJGFcweyIraai0ib4yEHeQ+IFFR0E8IGU96kSnMG2PiBA2MT",
-	"5xngNlwMAwKaBYBliFzUJcltI7XNFQCvpR1klpewhVTRRMwyiDSuWJKAOIxTojUgkJTDagNwA8VrTxTG",
-	"44MiuGMPtoUJSVkoQNOTc8ZUdUEt5A+uSNFLfgG1sfBjbQBdpDOmRjmY0YaWVpjNH75iCuGPMMz70X19",
-	"omCJCtrnlxW37zFBsO1Evw6Kzh9GRgCoqj4SoBd2yStoJMuUivlMjuEgqjRmURGGMF46bCY/LCKaziEB",
-	"4ZTEBnINDz3EDfLDsQTd9YkLkgCFiSssbpJkKjJ9E5eK0aibN/aAVrr6YIwW0JIC+unC3xFdy7HJssEs",
-	"HJygBYizOTxawD3J+Z0VlXjW9KeMm88Q6+gSNCalBZnQTBza4Lk7Smiiz+7fxgcHcMX4e0R91Cd5aCQ8",
-	"fBFLk4mkRAJdxPUVAVFC1GF430ek3id905GFCFX8+Rs4YHny5gMI0SES2IHb+32v5p3R4wAg0qaIJWuY",
-	"jCsiiGJJIp/gHxAbNCcPZCLKrghqCi+NMQgidyaIgG5HaBRqAxKunQaOWCFqJfJDKOEUyoqAC9xOPzdc",
-	"rCSZCDXHMwzgWEWLahMOZMnUl8agryj2/41d1v1noXwFRh/flqnQnPFlMck9EeWCxlzReN9ZRZVCRUTM",
-	"yXeTqFUc6glGdN0lV0ttb2BNMwSkY06kYktZhJytW8J4C4BW0MSQhntaZXCepWpoXWbfSWJKuSVQvcP9",
-	"U2aRLYoSQCVgFDnQ/f3KYe3KPqjN0tyYjtI1IOPbKGdDjHY9CcYpDyFa+g1A6PyYMob7ZstcsC9bUEnW",
-	"uue5SNkki5PoINfg93xALgEmU2GD5HjKZJGmUfS7q3JO5OoLmpvPB8jheeQ1ub8zyIJJLCGfNs/vsIcF",
-	"OrUNnW4LiZAmRVIbKBMqEYkNkyZjBdkbBlEnR5mT5MgkAgPcnK1TZzRNYiaNRYbYh2iFeAwe1yWAHsPK",
-	"6QXlxn1zxQY0ZqXLMPkaM9zvdYgNGVzkVHDfI7wR4XxJ05u7zUzblKacv86GW6YZZ21tty9+pMFX5kq7",
-	"73JbulIoc+9DjYrQAeg++1bAoMCeKq/W4yRnKhHekBuxjClZpmKW0kXR2w5S3J32lJpe7Ukcli0c48sg",
-	"N2wtc8hQ61X5Yy7gwKG1Ylpxg78No0I15YF2fa5gee6k1LsPuHcujWIfVWfYOdD/QWY7Of/pOXn+6uLy",
-	"H2+unz8jP7747Tn8+J53u933HD4/f/Ws/rJOC1dyaSo1+SX6xwDMQUokne6lnuaPNFZsQ23f3ylQ9IZB",
-	"yf9+6f+lcQTGsuz3hSwby4K17IL2nsjlpyJdsJSIFWcp0CgqYgiNwoWKQ4tApMkbsC7+FBMH2yLOTXAw",
-	"VDIJNSH6O5BvbOlBQ9Tzf33L0n0rZl/ZZrjGqmSH51RwHVqSjekgvz3ulLeZb7d+/zViSTC5JoEkXIUH",
-	"yklJWbmXP+yk+Wq/waOfGfrfPB1lYyvQ4HnfIaipPoU5FCqitwwJfc+ttZaDw0/x8N8w0Law45ITOZZZ",
-	"GDIWMeu4x7a37zm07zVohHPK9QWYACFs64wCmh47w96wdWBMZf10LMasxzkwW/yVYkn47ntB+LXK/Mnf",
-	"2PYI1Ek/s78BrndqNrYLqGs0Mv2pfhM49Lp3mUsP8+vMy+51cK6gfpIWIzSjI7HafYx2xOTxnp1xsQvI",
-	"TsA21MZnZoRbxmWXXOdxsRyKSJO7eXxUH5WyFPstBFzsWO60oNuCLjXHcpMENUuxRQk5v9ELCUffhMGc",
-	"6DXlFqZQ3/WeY50rMCApLQApLbGbUuFD0QAbeYtmdxhex1e7QQDkO2CWIZEXdlmFv9Z3XjrZAWx3P8H4",
-	"TbCP7h4DYw0J8ktkc9lX7yr1u0I6uk+t33tui/2Q0P0iHJw4lk5V6S2mB6JI3/MS4WueZdA8fTLUlGR9",
-	"gyK0pXLolrvdLnp9m8tmQ3u5BQKJ7XolN6Ad+v1/PnEiHzQvqLLKj4oXrE35m5lc07o3YEfdPVXAQp5B",
-	"yg6mSTybqxLl7O9w2XOS8R1Ghr6gLXm16yjnIsLdv57hMuNOPcO/gyWU8QZWUMal48dicfqQifopEkVO",
-	"ivrPe5PhzkT9S+gs/KXkbcbbyNqM18rZjO9RxmYOO6yUS9xjF+4jadFfum3fMMXi3lCldBmPblkqcWn7",
-	"3R6od4Wra0eN23mpei6ci9jgM5mivHf9YBAcBcfBSXAaPArOPgRFVfi7o35wOggeHwX9wXHQPzkJ+men",
-	"waD/KBgc6wsFZ6YA710/OOoHR6enH4LOirEbuPtR0D8OBv1gcBYcnQTHg+D4cXBy+uGzOyDT4grZHY8o",
-	"RpmxqK8i7o6GveN/doJOaTG6vebOVbMhdV5V+HUvrlRU2wuneixtgmA4L6C8wUqjSSJWLjkburoXW9Hr",
-	"B8AjtbUkesIAK4yF03kiRbxg5C/I5SiBOkEGRspyWEijXrznf6HDI6VRlDAJiRi/X1/gQzHnYpolCUur",
-	"2Rp5JwZ84HsO2kpE1yj7Jb0F8JSbeCmtWxWjVY4DB6CTpInqx/I9N/Es+KJLfoaJ5VEtyNe04S280qde",
-	"6l+u8+VrVMV4G0Kh3QNCh29rKetM08AWqQKziIgU46Nl8CLyemr2He4DtIQJm2U8KGGw6JXOm5k8MOLR",
-	"xjTyxDwzlSAHiS4goLSBW8zskQcYqmbQSuxhyC/OX51DiLgYgl49Qw7f1ZaI6ueP/hK8tvXx6XHLBr+q",
-	"VHSMewqZeBaLoW4oq7loXapaNQXYwgTvQSfbAVkFsD418HmnZ+0gq76C9vqpY5FuEe5vmjLWGQ6CjuYu",
-	"I4SsyBcvB9Z1vmuLx+AtvEew1+EZINs0Qv4LOtqI17cE/inoTzvnYDhazRuPvG/s6UEWFD/snMuYHl6L",
-	"m7WmPId1blVhGot4y7p3Ww5GRJXF3APgEubylVrOkJ/ZON3A7S0k9/0UAHHDdhi413jJv2MMDaa2mwJw",
-	"kSrWo2If1QPVZSm74vlm4xfbWpt4nXcvlIRxQg7hXKw4puuAlgle5iL3Ceo4QM3yRtdsuJpgQvtUpG5P",
-	"nQLbMUyZqquOgtW+D5ZXtQPDI8tR8lZLRWZR0QdKL5gWTXge2tHGl21q5UyjyVS388KfGyxGYFNYbrKU",
-	"jqxp3+LfOy3npoEB9F3Y7XpQ3f0BoStDd01PU4k17gykvbAZVbakwsRYikMmuC+V6VbcOCfiKwXLLmEY",
-	"d1ij+zhEMmxeVWNw5o36inZ7jqE4EWqOWZ2pyDAUkKkVTSMXpFbrHe+5STpDUs8LOSFhDcwd+Kw3NRbc",
-	"5K4CJ8RMb+DoQzI4fs9RMMPje71hvwfG4eDE6SnopG8uqVTFazDzimuR/J4bK0mzUpgbi8iCUQ5JBeVC",
-	"9ZnJDlhLm19JQ7hFP1CbwMy1ymKMzUKtUZf8CB2J81T0hT4DeSoyNnHKuHrP84hOeRabiEByTrGKVs9K",
-	"P05bLOR6zt5zOyroxAa58VjSg5YZNz3A9Rf9IzUn4C5yCqlc+9FnYs+Y+l3epVET3PWjtjcb6B9w8bVo",
-	"fCl445+umz86XrB/wnG9t4YDJrSRGb2jg6OyPEAUL2iDGFGt/jvGCKLcjSZrpV991js56p0eaTtKnyVH",
-	"ElV7FwadWTwZAbF1hkenPdukznzz2PwtwfBapuI2lrHgxZuOB4+PH58+GjzWt6aM5j/0e4+OHh33zwbH",
-	"QQedOLIz7HUfnz068VgOm5PFPAT7tJOj07NHvcf9AZgtbSY7qJvsaa862f7Jl5rtxibUzVabTKJ+Okoo",
-	"Cjgd9UvizPjxxvbq4T7MjGs2r3NLeSzn2GKsMuheabDVofaKkfa8I62Mr+cOqzqiXvPABjKoGr0G+8Ra",
-	"B6Mt3yky5+O9qDk/ixX05cq7Z5k8OUgsMvXs8V/Wqxqn2FLPEfYokO9lR+JMQ3lbK9cvxGJBDyTT7FGL",
-	"vluaZEwiSP1x/6z3PRbqATaQ7cZPNAdz08/Zew403SXntsIUwOLlUu8t1g9iwFlpuYfidyrSRZZQFEom",
-	"X5fy95xqoykVyzmrh4X/byZ/ELodd7HARrKCJYijQK96kHOs4tMoESFNAsNhA3uOA9M8zjmrQX6Kg41j",
-	"GhRHNHCPZGDOalDiCXeDgFd0krAAtJk5o5HVsBD0SpPfvoDdsZWhtovhlUCNDqHu+QQan9F2X46JD/z3",
-	"RuExi7Db72OX9IHcPPmOFXSQf7XfzOnrnL7lmod5Z15+yzhk4ttkQQTaekLG+rIRpJWMsR47TxKNJYm0",
-	"ul7j4zFr+1Xyrey774R9Y27eH/DNeRQVntzdW1x/oHd6ILZh1ADrloFjzmnLd1EULcaqLpe32Mqv6J5Y",
-	"CKg0v8sy1ifw1s6s15hO9oiX0nhuX6aP2k7ALpN9B+iSuZ+iDr7jzvzgPtgd9YzgC29wjtexLzYwjGI6",
-	"40Luu9y7SGsxGjV4LiVJoNGHE6zG7AiEScDqlgWjMktZpaI0ZrmiTcTkTxaq3FeVwqGWGHHAPjxkQfka",
-	"ukRhLiqU6lHTvh/6hEOl9KsySJcdUiwtin+XXJvmUXMW3pApusJiWeh4PNJq5NANXoCjlrA0FSkWeq/m",
-	"uQGF/jois3BuXwfFGm7ODiDeQKmETyzaDXN5TktyfoaPiOVr2C55v4TiVkl++atbpPq593gVcLsLAS66",
-	"3J9adUXXBkMjThIwslcivQnIar7WlLegSgEYhy3PVIJE4v6HUmtL9z6QFXjbNQ/3qkt9A23qyzpnGQ6j",
-	"ZuUbmj4Ien5gsPx3mEAlhPT2llArtPTcbCqfgteazeTsLqRpukaWcnu1ROZDZ0GO3DUOqWIzka6HWmMb",
-	"d8klW4KWGgAeh0XCREBnSL/KzSO7gsOZSCK9tt40IzorWdHGoiplGp30B6VEtCNPItqCfnyBtw56+c80",
-	"Tenalw90nkhRrAFklgEWW4lK6rKDYh4mWcRGs2pyVPu8pHwvxNTkXUqxYChoQso1E5mwcvt934gyvkyF",
-	"YiGY+t9q9/Qdmk/pZGgTdS9KENq6+GyyKI5dfvSrp/d+bpDK03YmzZdn/eXy5yvvbS5fN270CtnKgu8v",
-	"w77y4P1v5H1Cy97dH5oX7ldC40M3qOdrtaKv1w2/eJNCPSCSLTdppSrzt9OLt7OMfhELsxSyEt996kwY",
-	"1QQ0fPcBYmH4ZJ91U8L8KED7bAWVSfgPfLdaocx4tBQxV06uuOH5KHXLWd6y5mmFBmTccPZ69xHVldl8",
-	"lNYsIiINRGKVvTrPMv170BHkeRAgJmqNeA6tBt6+BLRmdBxp86ck+crPLHJU/VOdCHEDnu/N1EaLkSJM",
-	"7piT5NgtJ0BjkqNHbhcNe/WTnQ5G2IAH8PzmlLtbAxVAPhWAkWXMQnD6aosBXPWCM/L2pXM3lBNt3q11",
-	"B9u+CUJvFP0iQHFcbS6biVN6UqTRL7fMFKy6O3Bby+jdP22nGjyqlOWoMvmtDqyKL52+LniYE0VC01kB",
-	"fIvJf+GcprOYz5wXYQzDN0BhWiYkibu3mGH0+cPn/z8AAP//",
+	"dvces2TzfOOabZXPVe80jZwhCB4yxJ6AltssQX3EwTpBbDLukn1NNtCcDk5OW2UBlUnk6udz/YAGQRCv",
+	"TvF1rQxY19zKgMKDtjKoeQxiiNwvqnUK5ShnOeU6ksRkbqDocipspQKkYUMCUHWAv627xCSUWS+oYwQE",
+	"vV7P7yp6joPMo/H7chb5RVDfpkOd7PYEPUdHjrZ3Oy+sie/U8hsovkrjcNMOxa1X9Yb0TepWc1PMXaht",
+	"1piNqcFgTddGUBr2m0Xv4DBtKigPGmErdUHZkeRxlV/7ULUXLZIpGqSOmJQESDOwPT4Fx9JtHzs11/z7",
+	"ZFW2DTTbDd4da87J5oHKSqRDahXiL366b3HJtiBykRUOHDlvX0OxDT4mCHNsUKR1ZiUEmbLVe553JJKB",
+	"eRT7GDIWSbfPkqmeDkEqmK6ZgB3B1yQRNMLqrPril6sCb/5rZcDlQ7hHCYx9xt6rYCyNwN5B51csiKWq",
+	"BUHttlTzO9tXyGxNG3C29+vXvJTWchbfsmItQTI3X9AWaQX1K9BrS1x7rItx2jzsnyndozqmvmjl7ozi",
+	"/nUrWzjE19nEvHplC3uAeqGH4xGHIgyzNGU83KFxvXau22FfXiXC9m2bsFlcwNPGCCX+xCL9EYvj49F9",
+	"TO+VQltogstUlxgJHm6/GtXvtYO922OFidPvoOIDBgfrf/YeD3u9NkZEsUfbTAitScgAc2GKiA7ANuTZ",
+	"zDlBYv8M0zljryHpBWTBAKmAlfWN8bKmh6ZrkNG8Nnh8QROto6VYe39ycnzyfWAwzuPFUqSQdZwSmU30",
+	"bRNAIEZvELtlXJElS99zvUi2p0VQgP+bJoBARU4cCUxYUAOnIjV1hghm/55rrvL2pTStIylwGAgh4dts",
+	"5qEkv794FiDMvG2NhtMwdvB7DjjxgFxL5FysAPYBIT1f6ZclMZPoUwIoB1sJZzjBWM9h7NMp2Ue9KP9l",
+	"eM2Gn5Erad0i9Xnhtbzo6PR038xIsY/q0G5fiRN1nj7/6cWr4duL89+ev3p2fvk+fc/fPr+8evH61XDQ",
+	"7ek/31y+fvbi2fDg8PDXLKX2/89f6d+ev3pWvrc0pepa+TNdzLCe5BgTDFdwKxuyPAPCzFEswUTeB2+6",
+	"3sqWCLR3zVfy22dSwzTje3akX5ssSNvgdsLWstTQDRHgPSGojD+Enfh165wuM+7Sh7fMaQ9q2hBCEbCT",
+	"3k15KsRN7pQ1sEimLq+oLC9AYggkMuVRCHDxLnF+ngQm/WqPAXTH2D3k3OB2b3fOXsAG5xoBgHTFAOyV",
+	"N03c/oCnpRpawuPZXCVrT67TmWn+BKUI+okD0Lnu6Ke6gK3ad7qsRfayawE4awhzZvHCDIbbu6P+hxyS",
+	"rkPTcB7f+jK8TgfVaR/paW86s3dVKpdQPt91XgksUefkRzZJM5quA3K+TOMkIL9knAXkSh++xcSggL0S",
+	"t/DHEHHlIXuFC+jzddTvdj7cZxcumdRn2yN6Xjjngxp2sBf5wZIEoygI9KVFFKSW688Oo8CXY9R+/3Kk",
+	"jossxC2rZyIlAAunzxLkB8/iW4Zhd1vC4qQRw86tKHcxLgrVEX4NKbc59gaYK+bQu9p0ViLnSQJ3W8QD",
+	"kWJ7AXKeA1kVgG35Ok7WoKrCI210Uluq0Bou5mScT77b7xbU7kHV0Gtz34jCPnOcnBhIA1b5lRjlkWGU",
+	"TeAMagZoXrxik9Ycui2req615Tvyk5f66DwEUy9cAXfYtd1kcZ99DUpjagxY8YW2ct9xpOsSZA+iF66B",
+	"JXGxCixzgZ7JeQ9jPNzd/bkBbd5maSDYa/7+WuWfYrLdv/eLvmCD6fkM2JuYR41rjH8Rk1/19Vtrllmb",
+	"xxnU9+3R1X9lLDO5PdY22RZopaFCRWmvcVZvRLhV7fy+KvLbVm7/V4gQ/yImu8PCmuzLBch782L+iQfG",
+	"Hk34814qm35CHreri0b9IiZfrrhVv+xzmw2p461/isneSln1w/az7vdxueSbdYg+q1oX8BVkXx1A9wW8",
+	"tEue03BOxn+Kydg4XkOapoDYS34RE832f7l6/WroIMJS9Z5jW1DAFGJp3kwqd/nmTrM/xcRm6kCCsHGl",
+	"qZTRxXvOeCSxJGqx0K9OYnQ2p2vSPyFYGCSNJxgd9ZyzEBJvaRLfMp/XFp/9i5igB7TTzCsJUz/Ae8ue",
+	"SfhlqCfynkdU0SH59Pk9v4uL0az4HmjvR4CW/ubIbxhSHmI3hj06+s6tADW0hC9JELLONEp2BWueQAK4",
+	"dVpAQnrce47e+FhJlkzLBXWQtGbSDSVWCGHRtl5HMsa1G5MFXb/n+HqDtCYDMrYLCr+b0VlMBOnNVYFL",
+	"vMzzi6eJnssbJCOiBJFKLLeTUzPh4Vb+btXzLt0L/ztDFucLsd6tRlTqqh8iwSwt74sliNLX+80vs90p",
+	"x7Yr6phQ6DfoVNwasMnAAoanlEdiQW7YGmtP0PligXjYYqnW2PYS2/t4C2iVotp+sQj+phITiuKSBOH5",
+	"xYoD00FlHvzYtFxMqOgN48BEujWJaZduaeeXT0pzXn+nhLTi/j0no4nUbAGC02+Wv24hue18Z2fS2XVe",
+	"FZGyWSyVacYA6PI8Ikpk4dyB2Yit5iLS5hjOQd63IgUV3YSwwZQ3qdKcAZ5/4EDvxHkGuA0Xw4CAZgEU",
+	"GiIXdUly20htcwXAa2kHmeVldyFVNBGzDCKNK5YkIA7jlGgNCCTlsNq03MAH2xOF8figCO7Yg22hTVIW",
+	"CtD05JwxVV1QC1OEK1L0v19APS/8WBtAF+mMqVEOwLShpRVm84evmEL4IwzzfnRfnyhYooL2+WXF7XtM",
+	"EGw70a+D/POHkREABKuPBOiFXfIKmt8ypWI+k2M4iCqNWVSEIYyXDhvgD4uIpnNIQDglsYGJw0MPcYP8",
+	"cCxBd33iAjtAMeUKC7IkmYpM38SlYjTq5s1IoP2vPhijBbTRgB7A8HdE13JssmwwCwcnaEHtbA6PFnBP",
+	"cn5nRSWeNf0p4+YzxDq6BI1JaYExNBOH1n3ujhKa6LP7t/HBAVwx/h6RKvVJHhoJD1/E0mQiKZFA53N9",
+	"RUCUEHW44/cRqfdJ33RkIcIrf/4GDlievPkAQnSIBHbg9qvfq3ln9DgAtbQpYskaJuOKCKgGlE/wD4gN",
+	"mpMHMhFlVwR1kJfGGASROxNEQIcmNAq1AQnXTgNHrBC1EvkhlHAKZUXABW53ohsuVpJMhJrjGQZAr6Kt",
+	"tgkHsmTqS2PQVxT7/8Yu6/6zUL4Co49vy1RozviymOSeiHJBY65ovO+sokqhIqL85LtJ1CoO9QQjuu6S",
+	"q6W2N7AOGwLSMSdSsaUsQs7WLWG8BUAraGJIwz2tMjjPUjW0LrPvJDHl5xJrYAvunzKLxlGUACoBo8jB",
+	"+e9XwmtX9kFtlubGdJSuAc3fRjkb4srrSTBOeQjR0m8A9ufHlDHcN1vmgr3kgkqy1j3PRcomWZxEB7kG",
+	"v+cDcgnQngqbOsdTJos0jaJHX5VzIldf0Nx8PkAOzyOvyf2dQUNMYgn5tHl+hz0s0F1u6HSISIQ0KZLa",
+	"QJlQiehxmDQZK8jeMChAOTKeJEcmERgg8mxtPaNpEjNpLDLEa0QrxGPwuC4B9BhWTi8oN+6bKzagMStd",
+	"hsnXmOF+r0NsyOAip4L7HuGNCOdLmt7cbWbapjQQBHU23DLNOGtru33xIw2+MlfafZfb0pVCmXsfalSE",
+	"DkD32bcCBgX2VHm1Hic5U4nwhtyIZUzJMhWzlC6KfnyQ4u601NT0ak/isGzhGF8GuWFrmcOcWq/KH3MB",
+	"Bw6tFdM+HPxtGBWqKQ+063MFy3Mnpd59wL1zaRT7qDrDzoH+DzLbyflPz8nzVxeX/3hz/fwZ+fHFb8/h",
+	"x/e82+2+5/D5+atn9Zd1WriSS1OpyS/RPwZgDlIi6XQv9TR/pLFiG2r7/k6BojcMSv73S/8vjSMwlmW/",
+	"L2TZWBasZRe0JEUuPxXpgqVErDhLgUZREUM4Fy5UHFrUJE3egHXxp5g42BZxboKDoZJJqAnR34F8Y0sP",
+	"gqOe/+tblu5bMfvKNsM1ViU7PKeC69CSbEzX++1xp7w1frv1+68RS4LJNQkk4So8UE5KWixysZPmq/0G",
+	"j35m6H/zdMGNrUCD532HQKz6FObwrYjeMiT0PbfWWg5oP8XDf8NA28IuUU7kWGZhyFjErOMeW/W+59By",
+	"2CAozinXF2AChLDtPgo4fexme8PWgTGV9dOxGLMe58Bs8VeKJeG77wU72CrzJ39j2yNQJ/3M/ga43qnZ",
+	"2C4gxdHI9NT6TeDQ695lLj3MrzMvu9fBuYL6SVqM0IyOxGr3MdoRk8d7dsbFLiA7AVtnG5+ZEW4Zl11y",
+	"ncfFcigiTe7m8UXnbes/pvKGRVpe1seramjZhxFhQAhXBQyScmPCoHbG8kYG1jeIcnYq0plQivFqmOl2",
+	"MTKHflwMnOmnx5IsBTS9Rl9h0f6icMzb7jxwulepAO3n7UuIahqz9u1LBECBCLHDiQBr5ztTMFBnBeEC",
+	"jewto9vFPdDMnrmrHb192flWol92++9E3dsiYI3o6hpNkbxCJGf+mqqBDxticVIJKLc4l/qu9xyLjkEa",
+	"SGkRbGmJ95eqUIoO6sjotezBXAd8tRuRQSEA1IEcpyCPirCrb911sgMZ8X5ayjfBy7t7jFI2JMgvkVpn",
+	"X72r7vIK6eg+hZfvua28REL361PgUbN0qkpvMU00RfqelwhfCxADB+tTaEx93Deoz7TU1N3aw9tFr28T",
+	"C22cNZdQUGWgV3IDZ6Pf/+cTJwxF8+o2q4mqeMHa1CKayTUtQgR21N1TOTIkfaTsYJrEs7kqUc7+Dpc9",
+	"JxnfYfHpC9qSV7uWhC483/2LSy4z7hSX/DuYpRlvYJJmXDpORRanD1k1kSJR5KSo/7w3Ge6smriE1tRf",
+	"St5mvI2szXitnM34HmVs5rDDSu3KPXbhPpIWndfb9g3zXe6NG0uX8eiWpRKXtt/tgXpX+B13FByel0oZ",
+	"w7mIDViWqZB81w8GwVFwHJwEp8Gj4OxDUJTovzvqB6eD4PFR0B8cB/2Tk6B/dhoM+o+CwbG+UHBmqiHf",
+	"9YOjfnB0evoh6KwYu4G7HwX942DQDwZnwdFJcDwIjh8HJ6cfPrsDMj3SkN3xiGLIHyssK+LuaNg7/mcn",
+	"6JQWo9tr7uk2G1Ln4oZf9+LXRrW9iHDE0mZrhvMCCx5MZpokYuWSs6Gre7EVvX6AAlNb2KMnDBjPWMWe",
+	"Z7XEC0b+gsSaEsIWpMMAxjaCMxn14j3/C71PKY2ihEnIivn9+gIfigkw0yxJWFpNnclbeeAD33PQViK6",
+	"Rtkv6S0g2dzES2l93Bg6dLxpgGMlTYpFLN9zE1yEL7rkZ5hYHmKE5Fkba8Qrfeql/uU6X75GJaW3IVQ9",
+	"PiD2/LaexM40DYaUKgCkiEgxWF1GkiKvp2bf4T6ArpiwWcaDEiCOXum8G84Dw09tTCPPkjRTCXLE7gKP",
+	"Sxu4xcweeVC6agatxB6G/OL81TnE64sh6NUz5PBdbb2ufv7oL8Fre2efHrfsEK1KFeC4p5AWaYEx6oay",
+	"movWdcNVU4AtTCYF6GQ78MMAY6kGy/D0rB1+2FfQXj91LOwwYi9OU8Y6w0HQ0dxlhPgh+eLlKMfOd23B",
+	"MbwoCIi8OzwDmKFGMIxBRxvx+pbAPwX9aeccDEereeOR9409PciC4oedcxnTw2txs9aU57DOrSpMYxFv",
+	"Wfduy8GIqLKYewCQyFy+UssZ8jMbpxsgyoXkvp8CIG7YDgP3Gi/5dwxowtR2UwAuUsV6VOyjeqAiOWVX",
+	"PN9s/GJbbxyv8+6FkjBOSOicixXH3CnQMsHLXCSiQVENqFneUKfNHSBYXTAVqduUqQDaDFOm6krVYLXv",
+	"A6xWbYfxyHKUvFdXkeZVNBLTC6ZFE56HdrTxZbuiOdNoMtXtvPDnBosR2HyimyylI2vat/j3Tsu5aWAA",
+	"fRd2ux5Ud3+o9MrQXdPTVGKNO6OaL2x6m61vMTGW4pAJ7ssruxU3zon4SsGySxjGHdboPg6RDLuf1Ric",
+	"eafHol+jYyhOhJpjim0qMgwFZGpF08hFDNZ6x3tuMgCR1POqWsgeBHMHPutNjQU3icTACTHtHjj6kAyO",
+	"33MUzPD4Xm/Y74FxODhxmlI6ubRLKlXxGkyD41okv+fGStKsFObGIrJglEOGRxk1YGZSNdbSJrvSEG7R",
+	"D9QmMHOtshgD5VD41SU/QkvrvC5goc9AnheOXcAyrt7zPKJTnsUmPJOcUyxp1rPSj9MWC7mes/fcjgpa",
+	"+UGhAtZXoWXGTRN5/UX/SM0JuIucqjbXfvSZ2DOmfpd36cQJd/2o7c0G+gdcfC0aXwre+Kfr5o+OF+yf",
+	"cFzvreGACW1kRu/o4KgsDxBSDfpoRlSr/44xgpCDo8la6Vef9U6OeqdH2o7SZ8mRRNXml0FnFk9GQGyd",
+	"4dFpz3Y5NN88Nn9LMLyWqbiNZSx48abjwePjx6ePBo/1rSmj+Q/93qOjR8f9s8Fx0EEnjuwMe93HZ49O",
+	"PJbD5mRN4oJ52snR6dmj3uP+AMyWNpMd1E32tFedbP/kS812YxPqZqtNJlE/HSUUBdCU+iVxZvx4Y3v1",
+	"cB9mxjWb17mlPJZz7PdWGXSvNNjqUHvFSHvekVbG13OHVR1Rr3lgAxlUjV6DjYatg9HWUhVlDPFe1Jyf",
+	"xQqapOWtzEzSImR5GXCB+C/rVY1TTGRyhD0K5HvZkTjTUN7WyvULsVjQA8k0e9Si75YmGZPYMeC4f9b7",
+	"HqsmAahJi03sxqhYqRaAvedA011ybst9AblfLvXeYjEnBpyVlnsofqciXWQJRaFkkqcpf8+pNppSsZyz",
+	"eoz+/2byB3H0cRcLoCorWII4CvSqBznHKj6NEhHSJDAcNrDnODCd/JyzGuSnONg4pkFxRAP3SAbmrAYl",
+	"nnA3PH5FJwkLQJuZMxpZDQsRyDT57QtlH/tKarsYXgnU6BDqnk+g8Rlt9+WY+MB/b0gkswi7/T52SR/I",
+	"zZPvWEEH+Vf7TWO/zulbrnmYt3bmt4xDWYRNFkTUsydkrC8bQVrJGIvj84zdWJJIq+s1Ph6ztl8l38q+",
+	"+05ARObm/aEQnUdR4cndvcX1B3qnB2IbYBCwbhk45py2fBdFBWms6tKni638iu6JhYCy/7ssY30Cb+3M",
+	"eo3pZI/gNY3n9mWa2u1ETzPZdwD1mfsp6rBU7swP7gOkUs8IvvAG5+Ap+2IDwyimMy7kvmvvi7QWo1GD",
+	"51KSBLquOMFqzI5AzAosXVgwKrOUVcp7Y5Yr2kRM/mShyn1VKRxqiREHbIpEFpSvoWUX5qJC3SQli5hn",
+	"6KvDsvVXZcQ0O6RY2pYKXXJtOnnNWXhDpugKi2Wh4/FIq5FDN3gBjlrC0lSkWHWPxRc5kh8XRGbh3L4O",
+	"KmfcnB2AH4K6FZ9YtBvm8pyW5PwMHxHL17Bd8n4Jxa2S/PJXt0j1c+/xKuB2FwJcdLk/teqKrg2gSZwk",
+	"YGSvRHoTkNV8jfU8SgEyiq2VVYJE4v6HUmtL9z6QFazhNQ/3qkt9XTyDS21olXXOMjZJzco3NH0Qgf7A",
+	"NFbYYQKV4OrbW0KtoOtzs6l8Cl5rNpOzu5Cm6RpZyu3VEpkPnQU5jNo4pIrNRLoeao1t3CWXbAlaagDg",
+	"KBaWFNG1If0qN4/sCg5nIon02nrTjOisZEUbi6qUaXTSH5QS0Y48iWgL+vEF3jro5T/TNKVrXz7QeSJF",
+	"sQaQWQbAeCUqqcsOinmYZBEbzarJUe3zkvK9EFOTdynFgqGgCSnXTGTCILgBYM91I8r4MhWKhWDqf6ut",
+	"7HdoPqWToU3UvShBaOvis8miOHb50a+e3vu5QSpP25k0X571l8ufr7y3uXzduNErZCsLvr8M+8qD97+R",
+	"9wkte3d/aF64XwmND92gni/v9sDeP/W64RfvGKkHRLLlJq1UZf52evG2+dEvYmGWQlbiu0+dCaOagIbv",
+	"PkAsDJ/ss25KACwFgqKtoDIJ/4HvViuUGY+WIubKyRU3PB+lbjnLW9Y8rdCAjBvOXu8+oroym4/SmkVE",
+	"pMGrrLJX51mmmRI6gjwPAvhKrRHPoe+DKTJHx5E2f0qSr/zMIkfVP9WJEDfg+d5MbbSANcLkjjlJjt1y",
+	"AjQmOXrkdtE9WT/ZaSeF3ZAAXHFOubs1UAHkUwEYWcYsBKevthjAVS84I29fOndDOdHm3Vp3sL20IPRG",
+	"0S8CFMfV5rKZOKUnRRr9cstMwaq7A7e1jN7903aqAQdLWQ7xk9/qYNz40unrgoc5USQ0nRUoxJj8F85p",
+	"Oov5zHkRxjB8AxSmf0WSuHuLGUafP3z+/wMAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -22,6 +22,7 @@ type Planner struct {
 	// For the doctor; see Diagnose.
 	Surveyor    Surveyor        // nil = there is no doctor here
 	Gauge       RepositoryGauge // nil = repositories are not measured
+	Remover     Remover         // nil = no restored VM is deleted here
 	MachineUUID string          // SMBIOS UUID of this machine; "" = not known
 	Slots       int             // jobs that the servers run at a time; 0 = 8
 

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 )
 
@@ -16,6 +17,22 @@ const readingsWaiting = 20
 // VerifyImage asks for a reading of the image now, or finds the one that waits
 // or runs. Errors: NotFound (also an image that is being deleted).
 func (p *Planner) VerifyImage(ctx context.Context, id string) (Job, error) {
+	return p.readImage(ctx, id, VerifySpec{})
+}
+
+// VerifySpec is what a job of [KindVerify] was asked to do besides.
+type VerifySpec struct {
+	SHA256 bool `json:"sha256,omitempty"` // tell the checksum of each disk
+}
+
+// HashImage is [Planner.VerifyImage], and the image tells the SHA-256 of each
+// of its disks afterwards: what was written does not tell it, as that would
+// cost more than the writing.
+func (p *Planner) HashImage(ctx context.Context, id string) (Job, error) {
+	return p.readImage(ctx, id, VerifySpec{SHA256: true})
+}
+
+func (p *Planner) readImage(ctx context.Context, id string, spec VerifySpec) (Job, error) {
 	var j Job
 	err := p.Store.Update(ctx, func(tx Tx) error {
 		i, err := tx.Image(ctx, id)
@@ -25,14 +42,18 @@ func (p *Planner) VerifyImage(ctx context.Context, id string) (Job, error) {
 		if i.Status == ImageExpired {
 			return Errorf(NotFound, "", "Image %s is being deleted.", id)
 		}
-		if j, err = activeJob(ctx, tx, JobFilter{Kind: KindVerify, VMID: i.VMID}, id); err != nil || j.ID != "" {
+		if j, err = activeJob(ctx, tx, JobFilter{Kind: KindVerify, VMID: i.VMID}, id); err != nil {
 			return err
+		}
+		var asked VerifySpec
+		if j.ID != "" && (!spec.SHA256 || json.Unmarshal(j.Spec, &asked) == nil && asked.SHA256) {
+			return nil
 		}
 		r, err := tx.Repository(ctx, i.RepositoryID)
 		if err != nil {
 			return err
 		}
-		j, err = insertReading(ctx, tx, r, i)
+		j, err = insertReading(ctx, tx, r, i, spec)
 		return err
 	})
 	if err == nil {
@@ -68,7 +89,7 @@ func planReadings(ctx context.Context, tx Tx, r RepositoryRecord) (jobs int, err
 		if err != nil {
 			return 0, err
 		}
-		if _, err := insertReading(ctx, tx, r, i); err != nil {
+		if _, err := insertReading(ctx, tx, r, i, VerifySpec{}); err != nil {
 			return 0, err
 		}
 		jobs++
@@ -99,11 +120,14 @@ func (u *Upkeep) readings(now time.Time, images, days int) int {
 
 // insertReading asks for the job that reads an image. One image of a repository
 // is read at a time.
-func insertReading(ctx context.Context, tx Tx, r RepositoryRecord, i Image) (Job, error) {
+func insertReading(ctx context.Context, tx Tx, r RepositoryRecord, i Image, spec VerifySpec) (Job, error) {
 	j := newJob(tx.Now(), KindVerify)
 	j.ImageID, j.VMID, j.VMName, j.VCenterID = i.ID, i.VMID, i.VMName, i.VCenterID
 	j.Needs = []string{reachRepository(r)}
 	j.Keys = []JobKey{{Name: "verify:" + r.ID, Weight: 1, Max: 1}}
+	if spec != (VerifySpec{}) {
+		j.Spec, _ = json.Marshal(spec) // plain values: cannot fail
+	}
 	return j, tx.InsertJob(ctx, j)
 }
 

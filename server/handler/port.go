@@ -80,6 +80,8 @@ type Restores interface {
 	CreateRestore(ctx context.Context, r backup.Restore) (backup.Restore, error)
 	CheckRestore(ctx context.Context, r backup.Restore) ([]string, error)
 	DeleteRestore(ctx context.Context, id string) error
+	// DeleteRestoredVM deletes the new VM that a restore has made.
+	DeleteRestoredVM(ctx context.Context, restoreID string) error
 }
 
 // Upkeep looks after what is stored.
@@ -88,6 +90,8 @@ type Upkeep interface {
 	Collect(ctx context.Context, repositoryID string, dryRun bool) (backup.Job, error)
 	// VerifyImage reads an image whole.
 	VerifyImage(ctx context.Context, id string) (backup.Job, error)
+	// HashImage reads it whole and tells the checksums of its disks.
+	HashImage(ctx context.Context, id string) (backup.Job, error)
 	// ExpiryPlan lists the images whose time is over.
 	ExpiryPlan(ctx context.Context) ([]backup.Expired, error)
 }

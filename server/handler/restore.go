@@ -119,5 +119,10 @@ func (h *handler) GetRestore(ctx context.Context, q api.GetRestoreRequestObject)
 
 // DeleteRestore implements the operation.
 func (h *handler) DeleteRestore(ctx context.Context, q api.DeleteRestoreRequestObject) (api.DeleteRestoreResponseObject, error) {
+	if q.Params.DeleteRestoredVM {
+		if err := h.Planner.DeleteRestoredVM(ctx, q.ID); err != nil {
+			return nil, err
+		}
+	}
 	return api.DeleteRestore204Response{}, h.Planner.DeleteRestore(ctx, q.ID)
 }

@@ -15,7 +15,11 @@ func (h *handler) MaintainRepository(ctx context.Context, q api.MaintainReposito
 
 // VerifyBackupImage implements the operation.
 func (h *handler) VerifyBackupImage(ctx context.Context, q api.VerifyBackupImageRequestObject) (api.VerifyBackupImageResponseObject, error) {
-	j, err := h.Planner.VerifyImage(ctx, q.ID)
+	verify := h.Planner.VerifyImage
+	if q.Params.SHA256 {
+		verify = h.Planner.HashImage
+	}
+	j, err := verify(ctx, q.ID)
 	return api.VerifyBackupImage202JSONResponse{JobAcceptedJSONResponse: jobAccepted(j)}, err
 }
 

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -35,6 +36,10 @@ func (a *attempt) verify(ctx context.Context) (ending, error) {
 	} else {
 		a.say("%s were read; %d blocks are whole.", bytesText(v.Bytes), v.Blocks)
 	}
+	sums, err := a.hashes(ctx, repo, image, v)
+	if err != nil {
+		return ending{}, fmt.Errorf("hash image %s: %w", image.ID, err)
+	}
 	e.also = func(tx backup.Tx) error {
 		i, err := tx.Image(ctx, image.ID)
 		if backup.CodeOf(err) == backup.NotFound || err == nil && i.Status == backup.ImageExpired {
@@ -44,6 +49,9 @@ func (a *attempt) verify(ctx context.Context) (ending, error) {
 			return err
 		}
 		i.Verified(v, tx.Now())
+		for n := range i.Disks {
+			i.Disks[n].SHA256 = cmp.Or(sums[i.Disks[n].Key], i.Disks[n].SHA256)
+		}
 		return tx.UpdateImage(ctx, i)
 	}
 	return e, nil

@@ -33,8 +33,9 @@ func (r *repositoryMaintain) Run(ctx context.Context, s *session) error {
 }
 
 type imageVerify struct {
-	ID   string `arg:"" help:"The image's id."`
-	Wait bool   `help:"Wait for the end and fail if the image is damaged."`
+	ID     string `arg:"" help:"The image's id."`
+	SHA256 bool   `name:"sha256" help:"Tell the SHA-256 of each disk as well: kura image show shows them afterwards."`
+	Wait   bool   `help:"Wait for the end and fail if the image is damaged."`
 }
 
 // Help is shown below the command's first line.
@@ -52,7 +53,7 @@ func (i *imageVerify) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	raw, err := body(c.VerifyBackupImageWithResponse(ctx, i.ID, &api.VerifyBackupImageParams{IdempotencyKey: newKey()}))
+	raw, err := body(c.VerifyBackupImageWithResponse(ctx, i.ID, &api.VerifyBackupImageParams{IdempotencyKey: newKey(), SHA256: i.SHA256}))
 	if err != nil {
 		return err
 	}
