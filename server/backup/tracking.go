@@ -136,7 +136,7 @@ const (
 // DueForCompare says whether a disk is to be read in full by the image that is
 // made now. base is the image before; disks of one age take turns by the day.
 func (d ImageDisk) DueForCompare(base Image, now time.Time) CompareDue {
-	age, gap := now.Sub(d.FullCompareAt), now.Sub(base.PointInTime)
+	age, gap := now.Sub(d.FullCompareAt), now.Sub(base.StartedAt)
 	h := fnv.New32a()
 	_, _ = fmt.Fprintf(h, "%s/%d", base.VMInstanceUUID, d.Key) // never fails
 	turn := time.Duration(h.Sum32()%7) * 24 * time.Hour
@@ -194,5 +194,8 @@ func (i *Image) Summarize() {
 			i.FullCompareAt = d.FullCompareAt
 		}
 		first = false
+	}
+	if first { // a VM without disks is read in full soon enough
+		i.ChangeDetection = DetectFull
 	}
 }

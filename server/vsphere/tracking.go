@@ -50,8 +50,12 @@ func (s *Session) ResetTracking(ctx context.Context, moid, name string) (backup.
 			return s.untracked(err)
 		}
 	}
-	if err := s.stun(ctx, moid, name); err != nil {
-		return s.untracked(err)
+	err = s.createSnapshot(ctx, backup.SnapshotDraft{MOID: moid, Name: name, Description: "Made by kura to reset changed block tracking; it is removed at once."})
+	if err != nil {
+		return s.untracked(s.problem("create a snapshot of the VM "+moid, err))
+	}
+	if err := s.RemoveSnapshot(ctx, moid, name); err != nil {
+		return backup.Tracking{}, err // while it stands, nothing can be switched on, and it would be taken for the job's own
 	}
 	if err := s.setTracking(ctx, moid, true); err != nil {
 		return s.untracked(err)
@@ -85,15 +89,6 @@ func (s *Session) setTracking(ctx context.Context, moid string, on bool) error {
 		_, err = s.finish(ctx, res.Returnval)
 	}
 	return s.problem(doing, err)
-}
-
-// stun halts the VM for a moment, as any snapshot does.
-func (s *Session) stun(ctx context.Context, moid, name string) error {
-	err := s.createSnapshot(ctx, backup.SnapshotDraft{MOID: moid, Name: name, Description: "Made by kura to reset changed block tracking; it is removed at once."})
-	if err != nil {
-		return s.problem("create a snapshot of the VM "+moid, err)
-	}
-	return s.RemoveSnapshot(ctx, moid, name)
 }
 
 // untracked makes a reason of what only keeps tracking from being switched on.

@@ -133,7 +133,6 @@ func (b *backupJob) budgeted(p *diskPlan, err error) error {
 	}
 	if p.due {
 		p.detect = backup.DetectCompare
-		b.say("%s was compared in full, as every disk is at least every 35 days.", p.draft.Label)
 	}
 	return nil
 }
@@ -186,8 +185,11 @@ func (p *diskPlan) lasting() backup.DoubtReason {
 
 // tell says once, for all disks, why what vSphere tells of changes was not used.
 func (b *backupJob) tell(plans []*diskPlan) {
-	var texts, lies []string
+	var texts, lies, due []string
 	for _, p := range plans {
+		if p.due {
+			due = append(due, p.draft.Label)
+		}
 		if p.doubt != nil {
 			texts = append(texts, p.doubt.Text)
 			b.distrust(p.doubt.Reason)
@@ -196,6 +198,9 @@ func (b *backupJob) tell(plans []*diskPlan) {
 			lies = append(lies, fmt.Sprintf("%s: %d of %d bytes each, the first at %d", p.draft.Label, p.missed.blocks, p.told.size, p.missed.first))
 			b.distrust(backup.DoubtLie)
 		}
+	}
+	if len(due) > 0 {
+		b.say("Compared in full, as every disk is at least every 35 days: %s.", strings.Join(due, ", "))
 	}
 	if len(lies) > 0 {
 		b.say("CBT left out blocks that had changed (%s). They are in the image: all blocks were compared. The next backup resets the tracking.", strings.Join(lies, "; "))
