@@ -18,6 +18,7 @@ govc role.create Kura \
   Resource.AssignVMToPool \
   Datastore.AllocateSpace \
   Network.Assign \
+  VirtualMachine.State.RevertToSnapshot \
   VirtualMachine.Inventory.Create \
   VirtualMachine.Inventory.Delete \
   VirtualMachine.Config.AddNewDisk \
@@ -55,6 +56,7 @@ govc role.create Kura \
 #   Resource.AssignVMToPool: put a restored VM into a resource pool (restore)
 #   Datastore.AllocateSpace: make the disks of a restored VM (backup, restore)
 #   Network.Assign: connect a restored VM to its networks (restore)
+#   VirtualMachine.State.RevertToSnapshot: give a VM its old disks again when a restore that writes into them failed (restore)
 #   VirtualMachine.Inventory.Create: make a restored VM (restore)
 #   VirtualMachine.Inventory.Delete: remove the half VM of a restore that failed (restore)
 #   VirtualMachine.Config.AddNewDisk: make the disks of a restored VM (restore)

@@ -41,6 +41,7 @@ func Privileges() []backup.Privilege {
 		{ID: "Resource.AssignVMToPool", For: "put a restored VM into a resource pool", On: onPool, Parts: restore},
 		{ID: "Datastore.AllocateSpace", For: "make the disks of a restored VM", On: onDatastore, Parts: both},
 		{ID: "Network.Assign", For: "connect a restored VM to its networks", On: onNetwork, Parts: restore},
+		{ID: "VirtualMachine.State.RevertToSnapshot", For: "give a VM its old disks again when a restore that writes into them failed", On: onVM, Parts: restore},
 		{ID: "VirtualMachine.Inventory.Create", For: "make a restored VM", On: onRoot, Parts: restore},
 		{ID: "VirtualMachine.Inventory.Delete", For: "remove the half VM of a restore that failed", On: onRoot, Parts: restore},
 		{ID: "VirtualMachine.Config.AddNewDisk", For: "make the disks of a restored VM", On: onVM, Parts: restore},
