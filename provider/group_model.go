@@ -21,6 +21,7 @@ type groupModel struct {
 	ReservedSeats            types.Int64    `tfsdk:"reserved_seats"`
 	MaxParallel              types.Int64    `tfsdk:"max_parallel"`
 	Consistent               types.Bool     `tfsdk:"consistent"`
+	OnMemberFailure          types.String   `tfsdk:"on_member_failure"`
 	Labels                   types.Map      `tfsdk:"labels"`
 	DeletionProtection       types.Bool     `tfsdk:"deletion_protection"`
 	CreatedAt                types.String   `tfsdk:"created_at"`
@@ -80,6 +81,7 @@ func (m groupModel) wire(ctx context.Context, diags *diag.Diagnostics) api.Backu
 		ReservedSeats:            int(m.ReservedSeats.ValueInt64()),
 		MaxParallel:              int(m.MaxParallel.ValueInt64()),
 		Consistent:               m.Consistent.ValueBool(),
+		OnMemberFailure:          api.MemberFailure(m.OnMemberFailure.ValueString()),
 		Labels:                   texts(ctx, m.Labels, diags),
 		DeletionProtection:       m.DeletionProtection.ValueBool(),
 	}
@@ -103,6 +105,7 @@ func (m *groupModel) take(ctx context.Context, g api.BackupGroup, diags *diag.Di
 	m.ReservedSeats = types.Int64Value(int64(g.ReservedSeats))
 	m.MaxParallel = types.Int64Value(int64(g.MaxParallel))
 	m.Consistent = types.BoolValue(g.Consistent)
+	m.OnMemberFailure = types.StringValue(string(g.OnMemberFailure))
 	m.Labels = keepStrings(ctx, m.Labels, g.Labels, diags)
 	m.DeletionProtection = types.BoolValue(g.DeletionProtection)
 	m.CreatedAt = instant(g.CreatedAt)

@@ -62,7 +62,9 @@ func (r *groupResource) Schema(ctx context.Context, _ resource.SchemaRequest, re
 				int64validator.Between(0, 100000)),
 			"max_parallel": numberAttribute(0, "Backups of one run at a time; 0 = as the vcenter's limits allow.",
 				int64validator.Between(0, 100000)),
-			"consistent":          switchAttribute(false, "The snapshots of all members are taken together. This version refuses `true`."),
+			"consistent":          switchAttribute(false, "The snapshots of all members are made together, before the first member is read. Such a group has at most 99 members, and `offline` backups do not go with it."),
+			"on_member_failure": choiceAttribute("leave_out", "What becomes of a consistent group's run when a member's snapshot cannot be made: with `leave_out` that member fails and the others are backed up, with `fail` none is.",
+				string(api.MemberFailureLeaveOut), string(api.MemberFailureFail)),
 			"labels":              labelsAttribute(),
 			"deletion_protection": switchAttribute(false, "The server refuses to delete the group."),
 			"created_at":          createdAtAttribute(),
@@ -124,11 +126,12 @@ func (r *groupResource) ConfigValidators(context.Context) []resource.ConfigValid
 func (r *groupResource) ValidateConfig(ctx context.Context, req resource.ValidateConfigRequest, resp *resource.ValidateConfigResponse) {
 	var m groupModel
 	resp.Diagnostics.Append(req.Config.Get(ctx, &m)...)
-	if resp.Diagnostics.HasError() || !m.Consistent.ValueBool() {
+	if resp.Diagnostics.HasError() || m.Consistent.IsUnknown() {
 		return
 	}
-	if err := (backup.Group{Name: "group", Consistent: true, VirtualMachineIDs: []string{"any"}}).Validate(); err != nil {
-		resp.Diagnostics.AddAttributeError(path.Root("consistent"), "Consistent groups are not possible", domainText(err))
+	g := backup.Group{Name: "group", Consistent: m.Consistent.ValueBool(), OnMemberFailure: backup.MemberFailure(m.OnMemberFailure.ValueString()), VirtualMachineIDs: []string{"any"}}
+	if err := g.Validate(); err != nil {
+		resp.Diagnostics.AddAttributeError(path.Root("on_member_failure"), "Only a consistent group can fail as a whole", domainText(err))
 	}
 }
 

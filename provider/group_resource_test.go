@@ -85,9 +85,9 @@ func TestGroupIsRefusedAtPlan(t *testing.T) {
 		"recursive goes with a folder": {
 			`selector = { vcenter_id = "v", recursive = true }`, `must be specified when "selector.recursive" is specified`,
 		},
-		"snapshots together are not possible": {
-			`consistent = true
-			 virtual_machine_ids = ["vm"]`, `it cannot take their snapshots together`,
+		"only a consistent group fails as a whole": {
+			`on_member_failure = "fail"
+			 virtual_machine_ids = ["vm"]`, `goes with consistent = true`,
 		},
 		"a name is too long": {
 			`virtual_machine_ids = ["vm"]

@@ -184,7 +184,6 @@ func (r *runPlan) schedule(s Schedule, start, now time.Time) {
 	for i := range r.jobs {
 		r.jobs[i].missIfOver(now)
 	}
-	r.settle(now)
 }
 
 // spread gives the jobs of a slot that many hours to fall due in. The phase, 0

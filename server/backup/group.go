@@ -18,7 +18,8 @@ type Group struct {
 	ExcludeIDs         []string
 	ReservedSeats      int // seats that a selector group books; 0 = as many as it has members
 	MaxParallel        int // backups of one run at a time; 0 = as the vcenter's limits allow
-	Consistent         bool
+	Consistent         bool          // all members' snapshots are made together
+	OnMemberFailure    MemberFailure // of a consistent group; "" = MemberLeaveOut
 	Labels             map[string]string
 	DeletionProtection bool
 }
@@ -100,8 +101,8 @@ func (g Group) Validate() error {
 	if len(g.VirtualMachineIDs) == 0 && g.Selector == nil {
 		return Errorf(Invalid, "virtual_machine_ids", "A group needs virtual_machine_ids, a selector, or both.")
 	}
-	if g.Consistent {
-		return Errorf(Invalid, "consistent", "This server backs a group's members up one by one; it cannot take their snapshots together. Leave consistent out.")
+	if err := g.validConsistent(); err != nil {
+		return err
 	}
 	if g.ReservedSeats < 0 {
 		return Errorf(Invalid, "reserved_seats", "reserved_seats must be 0 or more, got %d.", g.ReservedSeats)

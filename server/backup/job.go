@@ -19,6 +19,7 @@ const (
 	KindCatalogue JobKind = "catalogue" // lists the images of a repository
 	KindLock      JobKind = "lock"      // extends the storage's locks of what images need
 	KindCopy      JobKind = "copy"      // makes a copy of an image in another repository
+	KindFreeze    JobKind = "freeze"    // makes the snapshots of all members of a consistent group's run
 )
 
 // JobState is where a job stands.

@@ -21,6 +21,9 @@ func (p *Planner) book(ctx context.Context, tx *planTx, s *Schedule, old *Schedu
 	if err := s.Validate(p.profile()); err != nil {
 		return nil, err
 	}
+	if err := checkOffline(ctx, tx, *s); err != nil {
+		return nil, err
+	}
 	if old != nil {
 		s.keepHour(*old, tx.Now())
 		if err := s.keepGrowth(ctx, tx, *old, counts); err != nil {

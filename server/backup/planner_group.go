@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -89,6 +90,7 @@ func (p *Planner) CreateGroup(ctx context.Context, g Group) (Group, error) {
 	var done Group
 	err := p.Store.Update(ctx, func(tx Tx) error {
 		c := g
+		c.OnMemberFailure = cmp.Or(c.OnMemberFailure, MemberLeaveOut)
 		if err := checkGroup(ctx, tx, c); err != nil {
 			return err
 		}
@@ -106,6 +108,9 @@ func (p *Planner) CreateGroup(ctx context.Context, g Group) (Group, error) {
 
 func checkGroup(ctx context.Context, tx Tx, g Group) error {
 	if err := g.Validate(); err != nil {
+		return err
+	}
+	if err := checkConsistent(ctx, tx, g); err != nil {
 		return err
 	}
 	for _, id := range g.VirtualMachineIDs {
@@ -136,6 +141,7 @@ func (p *Planner) UpdateGroup(ctx context.Context, g Group) (Group, error) {
 			c.Version = old.Version
 		}
 		c.Project, c.CreatedAt = old.Project, old.CreatedAt
+		c.OnMemberFailure = cmp.Or(c.OnMemberFailure, MemberLeaveOut)
 		if err := checkGroup(ctx, tx, c); err != nil {
 			return err
 		}

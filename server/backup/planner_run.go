@@ -93,6 +93,9 @@ func (p *Planner) planNow(ctx context.Context, tx Tx, s Schedule, o RunOptions) 
 	if err := s.validChoices(); err != nil {
 		return nil, err
 	}
+	if err := checkOffline(ctx, tx, s); err != nil {
+		return nil, err
+	}
 	if err := p.repository(ctx, tx, &s); err != nil {
 		return nil, err
 	}
@@ -185,6 +188,7 @@ func (b *jobBuilder) run(now time.Time, o Occurrence) *runPlan {
 	}
 	if o.Start.IsZero() {
 		r.seatless(func(Job) bool { return true }, len(r.jobs))
+		b.freeze(r, now)
 		r.settle(now)
 		return r
 	}
@@ -196,6 +200,8 @@ func (b *jobBuilder) run(now time.Time, o Occurrence) *runPlan {
 		r.seatless(func(j Job) bool { return j.VCenterID == of }, b.unbooked())
 	}
 	r.schedule(s, o.Start, now)
+	b.freeze(r, now)
+	r.settle(now)
 	return r
 }
 

@@ -20,10 +20,10 @@ type claimant struct {
 }
 
 // claim reads what the job was asked to do; ok = it may share an image. What
-// is run by hand wants an image of its own.
+// is run by hand wants an image of its own, and so does a consistent group.
 func claim(j Job) (c claimant, ok bool) {
 	c.job = j
-	if j.Kind != KindBackup || j.WindowEnd.IsZero() || json.Unmarshal(j.Spec, &c.spec) != nil {
+	if j.Kind != KindBackup || j.WaitsFor != "" || j.WindowEnd.IsZero() || json.Unmarshal(j.Spec, &c.spec) != nil {
 		return c, false
 	}
 	return c, !c.spec.Slot.IsZero() && !c.spec.Full

@@ -10,7 +10,7 @@ import (
 func groupIn(g api.BackupGroup) backup.Group {
 	out := backup.Group{
 		Name: g.Name, Description: g.Description, VirtualMachineIDs: g.VirtualMachineIDs, ExcludeIDs: g.ExcludeVirtualMachineIDs,
-		ReservedSeats: g.ReservedSeats, MaxParallel: g.MaxParallel, Consistent: g.Consistent, Labels: g.Labels, DeletionProtection: g.DeletionProtection,
+		ReservedSeats: g.ReservedSeats, MaxParallel: g.MaxParallel, Consistent: g.Consistent, OnMemberFailure: backup.MemberFailure(g.OnMemberFailure), Labels: g.Labels, DeletionProtection: g.DeletionProtection,
 	}
 	out.Project = backup.DefaultProject
 	if s := g.Selector; s != nil {
@@ -25,7 +25,7 @@ func groupIn(g api.BackupGroup) backup.Group {
 func groupOut(g backup.Group) api.BackupGroup {
 	out := api.BackupGroup{
 		ID: g.ID, Name: g.Name, Description: g.Description, VirtualMachineIDs: g.VirtualMachineIDs, ExcludeVirtualMachineIDs: g.ExcludeIDs,
-		ReservedSeats: g.ReservedSeats, MaxParallel: g.MaxParallel, Consistent: g.Consistent, Labels: g.Labels, DeletionProtection: g.DeletionProtection,
+		ReservedSeats: g.ReservedSeats, MaxParallel: g.MaxParallel, Consistent: g.Consistent, OnMemberFailure: api.MemberFailure(g.OnMemberFailure), Labels: g.Labels, DeletionProtection: g.DeletionProtection,
 		CreatedAt: utc(g.CreatedAt), UpdatedAt: utc(g.UpdatedAt),
 	}
 	if s := g.Selector; s != nil {

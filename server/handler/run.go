@@ -11,6 +11,7 @@ func runOut(r backup.Run) api.Run {
 	out := api.Run{
 		ID: r.ID, ScheduleID: r.ScheduleID, GroupID: r.GroupID, Trigger: api.RunTrigger(r.Trigger), SlotAt: utc(r.Slot),
 		State: api.RunState(r.State), Message: r.Message, CreatedAt: utc(r.CreatedAt), EndedAt: utc(r.EndedAt),
+		SpreadSeconds: r.Spread.Seconds(),
 	}
 	if len(r.Jobs) > 0 {
 		out.Jobs = each(r.Jobs, jobOut)

@@ -20,6 +20,7 @@ func groupColumns(g *backup.Group) columns {
 		{"reserved_seats", &g.ReservedSeats},
 		{"max_parallel", &g.MaxParallel},
 		{"consistent", &g.Consistent},
+		{"on_member_failure", &g.OnMemberFailure},
 		{"labels", asJSON{&g.Labels}},
 		{"deletion_protection", &g.DeletionProtection},
 	}...)

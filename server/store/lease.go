@@ -87,16 +87,16 @@ func (db *DB) Finish(ctx context.Context, l backup.Lease, e backup.Ending, also 
 			if err := t.leaveQueue(ctx, l.JobID); err != nil {
 				return fmt.Errorf("job %s: %w", l.JobID, err)
 			}
-			if err := t.endWaiting(ctx, l.JobID, ending{e.State, e.Code, e.Error}); err != nil {
-				return err
-			}
-		} else if _, err := t.exec(ctx, "UPDATE job_key SET held = FALSE WHERE job_id = $1", l.JobID); err != nil {
+		} else if _, err := t.exec(ctx, "UPDATE job_key SET held = FALSE WHERE job_id = $1 AND NOT (name LIKE 'vm:%' AND EXISTS (SELECT 1 FROM job WHERE id = $1 AND kept_attempt > 0))", l.JobID); err != nil {
 			return fmt.Errorf("keys of job %s: %w", l.JobID, err)
 		}
 		if also != nil {
 			if err := also(t); err != nil {
 				return err
 			}
+		}
+		if err := t.endWaiting(ctx, l.JobID, ending{e.State, e.Code, e.Error}); err != nil {
+			return err
 		}
 		return t.settle(ctx, run)
 	})

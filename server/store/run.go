@@ -85,8 +85,9 @@ func (t *tx) settle(ctx context.Context, runID string) error {
 	if !found {
 		return nil
 	}
-	// Outcome of each state once is the outcome of all jobs.
-	names, err := t.strings(ctx, "SELECT DISTINCT state FROM job WHERE run_id = $1", runID)
+	// Outcome of each state once is the outcome of all jobs. One that made the
+	// others' snapshots is no outcome of its own.
+	names, err := t.strings(ctx, "SELECT DISTINCT state FROM job WHERE run_id = $1 AND (kind <> 'freeze' OR state IN ('queued', 'running'))", runID)
 	if err != nil {
 		return fmt.Errorf("jobs of run %s: %w", runID, err)
 	}

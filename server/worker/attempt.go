@@ -42,6 +42,7 @@ type checkpoint struct {
 	MOID    string   `json:"moid,omitempty"`
 	NoBase  bool     `json:"no_base,omitempty"`  // the image before could not be built upon
 	Markers []string `json:"markers,omitempty"`  // names of snapshots or staging VMs that this job may have made
+	Frozen  *frozen  `json:"frozen,omitempty"`   // the snapshot that was made together with those of its group
 	PowerOn []debt   `json:"power_on,omitempty"` // what must be powered on, whatever happens
 
 	// What is done for good but perhaps not stored yet, so that no attempt does it twice.
@@ -132,6 +133,8 @@ func (a *attempt) work(ctx context.Context) (e ending, err error) {
 		return a.lock(ctx)
 	case backup.KindCopy:
 		return a.copy(ctx)
+	case backup.KindFreeze:
+		return a.freeze(ctx)
 	}
 	return e, backup.Errorf(backup.Invalid, "", "This server does not know jobs of the kind %q.", a.job.Kind)
 }

@@ -27,7 +27,8 @@ type backupJob struct {
 	tracking backup.Tracking
 	snap     backup.Snapshot
 	image    backup.Image
-	hung     bool // vSphere may still be making the snapshot
+	apart    string // why the image is not of the instant of its group; "" = it is
+	hung     bool   // vSphere may still be making the snapshot
 }
 
 // backup makes one image of one VM.
@@ -53,7 +54,7 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 	if b.machine, err = b.session.Machine(ctx, b.vm.MOID); err != nil {
 		return gone(err)
 	}
-	if err := b.preflight(); err != nil {
+	if err := b.check(); err != nil {
 		return ending{}, err
 	}
 	if err := b.intend(ctx); err != nil {
@@ -63,7 +64,7 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 	b.repay(ctx) // before a snapshot is removed, which may take long
 	// Whatever happened, the snapshot goes; when our lease is lost it is the
 	// next owner's, and clear() there knows its name.
-	if !lost(ctx, err) {
+	if !lost(ctx, err) && !b.keeps(ctx, err) {
 		b.removeSnapshot(ctx)
 	}
 	switch {
@@ -196,6 +197,10 @@ const patience = 10 * time.Second
 func (b *backupJob) clear(ctx context.Context) error {
 	var left []string
 	for _, name := range b.note.Markers {
+		if b.note.Frozen != nil && name == b.note.Frozen.Name {
+			left = append(left, name)
+			continue
+		}
 		b.begin(ctx, "removing the snapshot of an earlier attempt")
 		cctx, cancel := context.WithTimeout(ctx, patience)
 		err := b.session.RemoveSnapshot(cctx, b.note.MOID, name)
@@ -218,17 +223,23 @@ func (b *backupJob) intend(ctx context.Context) error {
 		b.note.ImageID = backup.NewID(b.Now())
 	}
 	b.note.MOID = b.vm.MOID
-	b.note.Markers = append(b.note.Markers, b.marker())
+	if name := b.snapshotName(); !slices.Contains(b.note.Markers, name) {
+		b.note.Markers = append(b.note.Markers, name)
+	}
 	return b.remember(ctx)
 }
 
 // make takes the snapshot and commits an image of it.
 func (b *backupJob) make(ctx context.Context) error {
 	started := b.Now()
-	if err := b.track(ctx); err != nil {
+	track, take := b.track, b.snapshot
+	if b.note.Frozen != nil {
+		started, track, take = b.note.Frozen.At, b.trackFrozen, b.takeFrozen
+	}
+	if err := track(ctx); err != nil {
 		return err
 	}
-	if err := b.snapshot(ctx); err != nil {
+	if err := take(ctx); err != nil {
 		return err
 	}
 	err := b.write(ctx, started)
@@ -279,9 +290,8 @@ func (b *backupJob) write(ctx context.Context, started time.Time) error {
 // snapshot makes the vSphere snapshot, quiesced where that was asked for.
 func (b *backupJob) snapshot(ctx context.Context) error {
 	b.begin(ctx, "making the snapshot")
-	d := backup.SnapshotDraft{MOID: b.vm.MOID, Name: b.marker(), Description: "Made by kura for one backup; it is removed when that ends."}
-	app := b.spec.Consistency == backup.ConsistencyApp || b.spec.Consistency == backup.ConsistencyAppRequired
-	d.Quiesce = app && b.machine.PowerState == backup.PoweredOn // a VM that is off is consistent (seed N56, H7)
+	d := backup.SnapshotDraft{MOID: b.vm.MOID, Name: b.snapshotName(), Description: "Made by kura for one backup; it is removed when that ends."}
+	d.Quiesce = b.app() && b.machine.PowerState == backup.PoweredOn // a VM that is off is consistent (seed N56, H7)
 	b.image.Consistency = backup.ConsistencyCrash
 	take := b.createSnapshot
 	switch {
@@ -289,7 +299,7 @@ func (b *backupJob) snapshot(ctx context.Context) error {
 		take = b.offline
 	case d.Quiesce:
 		take = b.quiesced
-	case app && b.machine.PowerState == backup.PoweredOff:
+	case b.app() && b.machine.PowerState == backup.PoweredOff:
 		b.image.Consistency = backup.ConsistencyApp
 	}
 	var err error
@@ -316,7 +326,7 @@ func (b *backupJob) newImage(started time.Time) backup.Image {
 	i := backup.Image{ID: b.note.ImageID, Project: b.job.Project, VCenterID: b.vcenter.ID, VMID: b.vm.ID, VMName: b.machine.Name, VMMOID: b.vm.MOID,
 		VMInstanceUUID: b.vm.InstanceUUID, ScheduleID: b.spec.ScheduleID, GroupID: b.spec.GroupID, RunID: b.job.RunID, JobID: b.job.ID,
 		RepositoryID: b.record.ID, StartedAt: started, PointInTime: b.snap.CreatedAt, ExpiresAt: backup.ExpiresAt(started, b.spec.Retention),
-		Status: backup.ImageGood, Consistency: b.image.Consistency, Labels: b.spec.Labels}
+		Status: backup.ImageGood, Consistency: b.image.Consistency, Labels: b.spec.Labels, Message: b.apart}
 	if b.spec.Lock {
 		i.LockedUntil = backup.LockedUntil(i.ExpiresAt)
 	}
@@ -355,7 +365,7 @@ func (b *backupJob) removeSnapshot(ctx context.Context) {
 	}
 	rctx, release := context.WithTimeout(rctx, limit)
 	defer release()
-	if err := b.session.RemoveSnapshot(rctx, b.vm.MOID, b.marker()); err != nil {
+	if err := b.session.RemoveSnapshot(rctx, b.vm.MOID, b.snapshotName()); err != nil {
 		b.log.WarnContext(rctx, "snapshot not removed", "error", err)
 		b.say(snapshotStays, because(err))
 	}

@@ -2,7 +2,10 @@ package worker
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -57,4 +60,85 @@ func (b *backupJob) quiesced(ctx context.Context, d backup.SnapshotDraft) (backu
 // fellBack says that the image is not what was asked for (seed H8).
 func (b *backupJob) fellBack(why *backup.Error) {
 	b.say("The guest could not be quiesced (%s), so the image is crash-consistent.", strings.TrimSuffix(why.Message, "."))
+}
+
+// frozen is a snapshot that a freeze job made for this one, together with those
+// of the other members. Every attempt reads that one.
+type frozen struct {
+	Name        string             `json:"name"`
+	At          time.Time          `json:"at,omitzero"` // by the vcenter's clock; zero = it was going to be made
+	Consistency backup.Consistency `json:"consistency,omitempty"`
+}
+
+// snapshotName is the name of the snapshot that the job reads.
+func (b *backupJob) snapshotName() string {
+	if b.note.Frozen != nil {
+		return b.note.Frozen.Name
+	}
+	return b.marker()
+}
+
+// check refuses what could not work. What stands in the way of a snapshot was
+// looked at before that was made for the job.
+func (b *backupJob) check() error {
+	if b.note.Frozen != nil {
+		return b.checkDisks()
+	}
+	return b.preflight()
+}
+
+// keeps says whether the snapshot stays for the job's next attempt.
+func (b *backupJob) keeps(ctx context.Context, err error) bool {
+	if err == nil || b.note.Frozen == nil || errors.Is(context.Cause(ctx), errCancelled) {
+		return false
+	}
+	return errors.Is(context.Cause(ctx), errShutdown) || backup.CodeOf(err).Transient()
+}
+
+// trackFrozen looks at changed block tracking without beginning it anew: that
+// takes a snapshot of its own.
+func (b *backupJob) trackFrozen(ctx context.Context) (err error) {
+	if b.tracking, err = b.session.TrackChanges(ctx, b.vm.MOID); err != nil {
+		return fmt.Errorf("changed block tracking: %w", err)
+	}
+	return nil
+}
+
+// longWait is after how long a snapshot that waited for its turn is worth a message.
+const longWait = 4 * time.Hour
+
+// takeFrozen takes the snapshot that was made for the job. Where somebody has
+// removed that, a new one is made, and the image says that it is apart.
+func (b *backupJob) takeFrozen(ctx context.Context) error {
+	f := b.note.Frozen
+	b.begin(ctx, "taking up the snapshot")
+	if waited := b.Now().Sub(f.At); waited > longWait {
+		b.say("The snapshot waited %s for its turn to be read, and grew meanwhile.", waited.Truncate(time.Minute))
+	}
+	d := backup.SnapshotDraft{MOID: b.vm.MOID, Name: f.Name, Description: frozenText, Quiesce: b.app() && b.machine.PowerState == backup.PoweredOn}
+	s, err := b.createSnapshot(ctx, d)
+	if err != nil {
+		return fmt.Errorf("create snapshot: %w", err)
+	}
+	b.snap, b.image.Consistency = s, f.Consistency
+	if s.CreatedAt.Equal(f.At) {
+		return nil
+	}
+	b.image.Consistency = backup.ConsistencyCrash
+	if s.Quiesced {
+		b.image.Consistency = backup.ConsistencyApp
+	}
+	if b.spec.Consistency == backup.ConsistencyAppRequired && !s.Quiesced {
+		return backup.Errorf(backup.PreflightFailed, "consistency", "The snapshot of VM %q that was made with its group is gone, and the guest could not be quiesced for another.", b.vm.Name)
+	}
+	b.apart = fmt.Sprintf("The snapshot that was made together with those of the group is gone. This image is of %s, apart from the others.", s.CreatedAt.UTC().Format("2006-01-02 15:04:05 UTC"))
+	b.say("%s", b.apart)
+	return nil
+}
+
+const frozenText = "Made by kura for one backup of a consistent group; it is removed when that ends."
+
+// app says whether the guest is to take part.
+func (b *backupJob) app() bool {
+	return b.spec.Consistency == backup.ConsistencyApp || b.spec.Consistency == backup.ConsistencyAppRequired
 }

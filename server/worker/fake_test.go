@@ -138,6 +138,7 @@ type fakeVM struct {
 	bootedAt   time.Time
 	noTools    bool              // no Tools run in the guest
 	takenWhile backup.PowerState // the power state at its last snapshot
+	taken      map[string]backup.Snapshot
 }
 
 func (f *fakeVSphere) Connect(ctx context.Context, v backup.VCenter) (backup.VSphereSession, error) {
@@ -205,6 +206,9 @@ func (f *fakeVSphere) CreateSnapshot(ctx context.Context, d backup.SnapshotDraft
 	if err != nil {
 		return backup.Snapshot{}, err
 	}
+	if s, ok := vm.taken[d.Name]; ok && vm.snapshots[d.Name] != nil {
+		return s, nil
+	}
 	s := backup.Snapshot{MOID: d.MOID, Ref: "ref of " + d.Name, Name: d.Name, CreatedAt: f.now(), Quiesced: d.Quiesce && vm.PowerState == backup.PoweredOn && !vm.noTools}
 	vm.takenWhile = vm.PowerState
 	held := map[int32][]byte{}
@@ -215,6 +219,10 @@ func (f *fakeVSphere) CreateSnapshot(ctx context.Context, d backup.SnapshotDraft
 		}
 	}
 	vm.snapshots[d.Name] = held
+	if vm.taken == nil {
+		vm.taken = map[string]backup.Snapshot{}
+	}
+	vm.taken[d.Name] = s
 	f.cbt.seq++
 	return s, nil
 }

@@ -12,12 +12,15 @@ import (
 // alive tells whether a job's attempt holds a live lease. It asks the queue at
 // its first call, which a sweep makes after it has listed what is in the
 // vcenter: a job that began after that listing cannot be in it. A live job's
-// earlier attempts are dead.
+// earlier attempts are dead, but for the one that names the snapshot which was
+// made for it together with those of its group.
 func (w *Worker) alive(ctx context.Context) func(job string, attempt int) bool {
 	live := sync.OnceValues(func() (map[string]int, error) { return w.Store.Live(ctx) })
+	kept := sync.OnceValues(func() (map[string]int, error) { return w.Store.Kept(ctx) })
 	return func(job string, attempt int) bool {
 		l, err := live()
-		return err != nil || l[job] == attempt // in doubt nothing is removed
+		k, kerr := kept()
+		return err != nil || kerr != nil || l[job] == attempt || k[job] == attempt // in doubt nothing is removed
 	}
 }
 

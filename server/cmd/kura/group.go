@@ -114,6 +114,9 @@ func groupRecord(g api.BackupGroup) (r record) {
 		r.add("at most at once", strconv.Itoa(g.MaxParallel))
 	}
 	r.add("consistent", yes(g.Consistent))
+	if g.Consistent {
+		r.add("on member failure", string(g.OnMemberFailure))
+	}
 	for _, k := range keys(g.Labels) {
 		r.add("label", k+"="+g.Labels[k])
 	}
