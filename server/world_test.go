@@ -117,22 +117,28 @@ func (w *world) until(what string, done func() bool) {
 // vcenter adds the lab as a vcenter and waits for its inventory.
 func (w *world) vcenter(name string) api.VCenter {
 	w.Helper()
-	return w.vcenterOver(name, "")
+	return w.vcenterWith(api.VCenter{Name: name})
 }
 
 // vcenterOver is vcenter with a transport of its own.
 func (w *world) vcenterOver(name string, transport api.Transport) api.VCenter {
 	w.Helper()
-	r, err := w.api.CreateVCenterWithResponse(w.ctx, nil, api.VCenter{Name: name, Endpoint: w.lab.Endpoint(), Username: w.lab.User(),
-		Password: w.lab.Password(), Thumbprint: w.lab.Thumbprint(), SlotCapacity: 100, Transport: transport})
+	return w.vcenterWith(api.VCenter{Name: name, Transport: transport})
+}
+
+// vcenterWith is vcenter with settings.
+func (w *world) vcenterWith(v api.VCenter) api.VCenter {
+	w.Helper()
+	v.Endpoint, v.Username, v.Password, v.Thumbprint, v.SlotCapacity = w.lab.Endpoint(), w.lab.User(), w.lab.Password(), w.lab.Thumbprint(), 100
+	r, err := w.api.CreateVCenterWithResponse(w.ctx, nil, v)
 	w.ok(r, err)
-	v := *r.JSON201
-	w.until("the inventory of "+name, func() bool {
+	v = *r.JSON201
+	w.until("the inventory of "+v.Name, func() bool {
 		g, err := w.api.GetVCenterWithResponse(w.ctx, v.ID)
 		w.ok(g, err)
 		v = *g.JSON200
 		if v.SyncState == api.SyncStateFailed {
-			w.Fatalf("sync of %s: %s", name, v.SyncError)
+			w.Fatalf("sync of %s: %s", v.Name, v.SyncError)
 		}
 		return v.SyncState == api.SyncStateReady
 	})
