@@ -62,6 +62,11 @@ type MachineTx interface {
 	// MarkGone marks as gone the VMs of the vcenter that are not among moids
 	// (keep = true) or that are (keep = false).
 	MarkGone(ctx context.Context, vcenterID string, moids []string, keep bool) error
+	// RebindMachine makes the VM with that id the one that another vcenter shows:
+	// it gets the other's place, and what the other has; that one is no more.
+	RebindMachine(ctx context.Context, id string, to VirtualMachine) error
+	// ImagesByVM counts the images that are not expired of each of the vcenter's VMs.
+	ImagesByVM(ctx context.Context, vcenterID string) (map[string]int, error)
 }
 
 // MachineFilter chooses VMs; zero fields choose nothing away.
