@@ -17,6 +17,8 @@ type doctorCmd struct {
 	Window           time.Duration `as:"8h" help:"Into which the backups of a night should fit; default 8h."`
 	Rate             int64         `as:"BYTES" help:"Bytes per second of one VM to reckon with, instead of what its backups were measured at."`
 	SkipRepositories bool          `help:"Write nothing to the repositories; their speed is not measured then."`
+	Prove            string        `as:"VM" help:"Make the whole round trip on this VM instead: two backups, a restore as a new VM, the comparison of what came back. What that makes is removed at its end. The vcenter, if given, is where to look for the name."`
+	InPlace          bool          `help:"With --prove: restore the VM in place as well, which powers it off and overwrites it."`
 	RoleFile         string        `as:"FILE" help:"Write the least-privilege role for vSphere to FILE and end: as JSON if its name ends in .json, else as a script of govc; - is stdout. No server is asked."`
 }
 
@@ -27,7 +29,7 @@ const doctorPatience = 15 * time.Minute
 // Help is shown below the command's first line.
 func (*doctorCmd) Help() string {
 	return "Looks at the way to a vcenter, privileges, clocks, hosts, datastores and VMs, at the repositories, and predicts the night. The exit status is 1 when an error is found.\n\n" +
-		examples("kura doctor", "kura doctor tokyo --window 6h", "kura doctor --role-file kura-role.sh && sh kura-role.sh")
+		examples("kura doctor", "kura doctor tokyo --window 6h", "kura doctor --role-file kura-role.sh && sh kura-role.sh", "kura doctor --prove throw-away")
 }
 
 // Run looks the vcenters over.
@@ -36,6 +38,12 @@ func (d *doctorCmd) Run(ctx context.Context, s *session) error {
 		return s.writeRole(d.RoleFile)
 	}
 	s.timeout = doctorPatience
+	switch {
+	case d.Prove != "":
+		return s.prove(ctx, d.VCenter, d.Prove, d.InPlace)
+	case d.InPlace:
+		return usef("--in-place goes with --prove: the doctor himself changes nothing.")
+	}
 	c, err := s.server()
 	if err != nil {
 		return err

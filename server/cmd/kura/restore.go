@@ -13,6 +13,7 @@ type restoreCmd struct {
 	Create restoreCreate `cmd:"" help:"Restore an image: over its VM, as a new one, or one disk of it."`
 	List   restoreList   `cmd:"" help:"List restores, the newest first."`
 	Show   restoreShow   `cmd:"" help:"Show a restore."`
+	Delete restoreDelete `cmd:"" help:"Forget a restore, and if that is asked for delete the VM that it made."`
 }
 
 type restoreCreate struct {
