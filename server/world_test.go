@@ -120,12 +120,6 @@ func (w *world) vcenter(name string) api.VCenter {
 	return w.vcenterWith(api.VCenter{Name: name})
 }
 
-// vcenterOver is vcenter with a transport of its own.
-func (w *world) vcenterOver(name string, transport api.Transport) api.VCenter {
-	w.Helper()
-	return w.vcenterWith(api.VCenter{Name: name, Transport: transport})
-}
-
 // vcenterWith is vcenter with settings.
 func (w *world) vcenterWith(v api.VCenter) api.VCenter {
 	w.Helper()
