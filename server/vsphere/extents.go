@@ -14,6 +14,18 @@ import (
 // ahead is how many reads of a disk are under way at once.
 const ahead = 4
 
+// distant is a disk to which the way is long: more reads are under way at once.
+type distant interface {
+	ahead() int
+}
+
+func aheadOf(disk any) int {
+	if d, ok := disk.(distant); ok {
+		return d.ahead()
+	}
+	return ahead
+}
+
 // piece is a part of a disk that is being read.
 type piece struct {
 	off  int64
@@ -62,7 +74,7 @@ func (s *Session) sendAreas(ctx context.Context, r io.ReaderAt, d writeDisk, are
 
 // start begins a read; when enough are under way, it ends the oldest first.
 func (c *sending) start(ctx context.Context, off int64, n int) error {
-	if len(c.waiting) == ahead {
+	if len(c.waiting) == aheadOf(c.from) {
 		if err := c.land(ctx); err != nil {
 			return err
 		}

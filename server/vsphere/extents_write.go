@@ -53,7 +53,7 @@ func (s *Session) level(ctx context.Context, d writeDisk, disk device, image bac
 			off += n - burst
 			continue
 		}
-		if len(l.waiting) == ahead {
+		if len(l.waiting) == aheadOf(l.disk) {
 			if err := l.land(ctx); err != nil {
 				return l.done, err
 			}

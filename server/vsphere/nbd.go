@@ -112,7 +112,7 @@ func (n *nbdSource) ReadAreas(ctx context.Context, key int32, areas iter.Seq[bac
 	defer stop()
 	known := &allocation{conn: conn, blind: !conn.CanExtents()}
 	to := &sink{w: w}
-	read, err = n.s.sendAreas(ctx, conn, d.writeDisk, known.of(areas), to)
+	read, err = n.s.sendAreas(ctx, &nbdDevice{Conn: conn}, d.writeDisk, known.of(areas), to)
 	if err == nil && known.err != nil {
 		err = backup.Errorf(backup.Unavailable, "", "%q could not be read: %v.", d.Label, known.err).Because(known.err)
 	}
@@ -242,13 +242,20 @@ func (t *nbdTarget) disk(key int32) device {
 	return nil
 }
 
-// nbdDevice is a disk that is compared and written.
+// nbdDevice is a disk that is served.
 type nbdDevice struct {
 	*nbd.Conn
-	known allocation
+	known allocation // where it is compared and written
 }
 
-var _ barren = (*nbdDevice)(nil)
+var (
+	_ barren  = (*nbdDevice)(nil)
+	_ distant = (*nbdDevice)(nil)
+)
+
+// ahead implements [distant]: behind the server is a network. Over a link that
+// takes 5 ms for a request, four reads of a MiB are half as fast as eight.
+func (d *nbdDevice) ahead() int { return 8 }
 
 // WriteAt implements [io.WriterAt]. Zeroes are not sent, and may free space.
 func (d *nbdDevice) WriteAt(p []byte, off int64) (int, error) {

@@ -142,7 +142,7 @@ func readBySelf(b *testing.B, socket string) (seconds, cpu float64) {
 		b.Fatal(err)
 	}
 	known := &allocation{conn: conn}
-	_, err = s.sendAreas(b.Context(), conn, writeDisk{Label: "disk", Capacity: conn.Size()}, known.of(whole(conn.Size())), &nowhere{})
+	_, err = s.sendAreas(b.Context(), &nbdDevice{Conn: conn}, writeDisk{Label: "disk", Capacity: conn.Size()}, known.of(whole(conn.Size())), &nowhere{})
 	if err := errors.Join(err, known.err, conn.Close()); err != nil {
 		b.Fatal(err)
 	}
