@@ -21,6 +21,10 @@ import (
 // beside the annotation: both must agree before a sweep destroys anything.
 const markerKey = "kura.marker"
 
+// madeKey is the entry that names the job that made a whole VM: an attempt of
+// it that does not know so yet finds the VM by it.
+const madeKey = "kura.made"
+
 // streams is how many disks of one VM are sent at a time.
 const streams = 4
 
@@ -30,6 +34,10 @@ func (s *Session) ImportVM(ctx context.Context, r backup.ImportDraft, from backu
 	p, err := s.plan(ctx, r, from)
 	if err != nil {
 		return backup.RestoredVM{}, nil, s.problem(doing, err)
+	}
+	if p.made != nil {
+		done := backup.RestoredVM{MOID: p.made.Self.Value, InstanceUUID: p.made.Config.InstanceUuid, BIOSUUID: p.made.Config.Uuid, Name: r.NewVM.Name}
+		return done, s.begin(ctx, p.made.Self, r.NewVM), nil
 	}
 	vm, err := s.importVM(ctx, p.load(from, progress))
 	if err != nil {
@@ -50,7 +58,8 @@ type newVM struct {
 	config   *types.VirtualMachineConfigInfo
 	at       target
 	spec     types.VirtualMachineConfigSpec
-	policy   string // id of the storage policy; "" = the datastore's default
+	policy   string             // id of the storage policy; "" = the datastore's default
+	made     *mo.VirtualMachine // by an earlier attempt, whole; nil = it is still to be made
 	disks    []backup.ImageDisk
 	messages []string
 }
@@ -91,8 +100,8 @@ func (s *Session) plan(ctx context.Context, r backup.ImportDraft, from backup.Im
 	if p.at, err = t.place(w); err != nil {
 		return nil, err
 	}
-	if err := s.nameFree(ctx, p.at.folder, r.NewVM.Name); err != nil {
-		return nil, err
+	if p.made, err = s.nameFree(ctx, p.at.folder, r); err != nil || p.made != nil {
+		return p, err
 	}
 	return p, s.specify(ctx, p)
 }
@@ -125,15 +134,20 @@ func allocated(ctx context.Context, from backup.ImageReader, disks []backup.Imag
 	return sum, nil
 }
 
-func (s *Session) nameFree(ctx context.Context, folder ref, name string) error {
-	res, err := methods.FindChild(ctx, s.client, &types.FindChild{This: *s.client.ServiceContent.SearchIndex, Entity: folder, Name: escapeName(name)})
-	if err != nil {
-		return err
+// nameFree refuses a name that is taken, unless by the VM that an earlier
+// attempt of the same job has made.
+func (s *Session) nameFree(ctx context.Context, folder ref, r backup.ImportDraft) (made *mo.VirtualMachine, err error) {
+	res, err := methods.FindChild(ctx, s.client, &types.FindChild{This: *s.client.ServiceContent.SearchIndex, Entity: folder, Name: escapeName(r.NewVM.Name)})
+	if err != nil || res.Returnval == nil {
+		return nil, err
 	}
-	if res.Returnval != nil {
-		return backup.Errorf(backup.Conflict, "new_vm.name", "The folder already holds a VM named %q: give another name or folder.", name)
+	if m, ok := parseMarker(r.Marker); ok && res.Returnval.Type == "VirtualMachine" {
+		vm, err := s.vm(ctx, res.Returnval.Value, []string{"config"})
+		if err == nil && extra(vm.Config, madeKey) == m.job {
+			return &vm, nil
+		}
 	}
-	return nil
+	return nil, backup.Errorf(backup.Conflict, "new_vm.name", "The folder already holds a VM named %q: give another name or folder.", r.NewVM.Name)
 }
 
 // specify makes the new VM's specification of the old one's configuration.

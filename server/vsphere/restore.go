@@ -23,7 +23,8 @@ func (s *Session) complete(ctx context.Context, made ref, p *newVM, from backup.
 	if err != nil {
 		return backup.RestoredVM{}, err
 	}
-	spec := types.VirtualMachineConfigSpec{Annotation: p.config.Annotation, ExtraConfig: []types.BaseOptionValue{optionValue(markerKey, "")}}
+	m, _ := parseMarker(p.draft.Marker)
+	spec := types.VirtualMachineConfigSpec{Annotation: p.config.Annotation, ExtraConfig: []types.BaseOptionValue{optionValue(markerKey, ""), optionValue(madeKey, m.job)}}
 	if file, message := s.restoreNVRAM(ctx, vm, p.at.dcPath, p.machine, from); message != "" {
 		p.messages = append(p.messages, message)
 	} else if file != "" {
@@ -134,7 +135,7 @@ func (s *Session) begin(ctx context.Context, vm ref, r backup.RestoreNewVM) []st
 	case r.AsTemplate:
 		_, err = methods.MarkAsTemplate(ctx, s.client, &types.MarkAsTemplate{This: vm})
 	case r.PowerOn:
-		err = s.powerOn(ctx, vm)
+		err = s.powerOnAgain(ctx, vm)
 	}
 	if err == nil {
 		return nil
