@@ -37,6 +37,11 @@ func TestTheDoctorSaysWhatIsAmissAndPredictsTheNight(t *testing.T) {
 	h := newHouse(t, lab.Config{VMs: 3, DiskSize: 16 << 20})
 	h.kura(0, "vcenter", "create", "lab", h.lab.Endpoint(), "--username", h.lab.User(), "--thumbprint", h.lab.Thumbprint(), "--wait")
 	h.kura(0, "vm", "backup", "vm01", "--wait")
+	images := list[api.BackupImage](h, "image", "list", "--vm", "vm01")
+	h.kura(0, "image", "verify", images[0].ID, "--sha256", "--wait")
+	if sum, err := h.lab.DiskSHA256(h.Context(), "vm01", 2000); err != nil || !strings.Contains(h.kura(0, "image", "show", images[0].ID).out, sum) {
+		t.Errorf("the image does not tell the SHA-256 of its disk, %s (%v)", sum, err)
+	}
 	d, by := h.diagnose(0, "doctor", "lab")
 	for _, check := range []string{"vcenter.reachable", "vcenter.certificate", "vcenter.clock", "vcenter.identity", "vcenter.inventory", "vcenter.privileges",
 		"host.reachable", "datastore.space", "vm.count", "vm.transport", "sizing.night", "repository.space"} {
