@@ -134,6 +134,7 @@ type SurveyedVM struct {
 	Snapshots         []string
 	SnapshotDepth     int
 	Consolidation     bool  // its disks need consolidation
+	Attached          int   // disks of other VMs that hang on it for the transport hotadd
 	Allocated         int64 // bytes of its disks that hold something
 	Transport         Transport
 	TransportWhy      string // why that one; "" = it is the only one there is

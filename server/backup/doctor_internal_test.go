@@ -100,6 +100,7 @@ func TestTheDoctorFindsWhatIsAmiss(t *testing.T) {
 		"some disks unfit":            {func(_ *VCenter, s *Survey) { s.VMs[2].Disks = append(s.VMs[2].Disks, VMDisk{Unprotectable: "no"}) }, "vm.partial", FindingWarning, "vm2"},
 		"hardware that cannot track":  {func(_ *VCenter, s *Survey) { s.VMs[0].TrackingOn, s.VMs[0].Hardware = false, 4 }, "vm.tracking", FindingWarning, "cannot track"},
 		"snapshots keep tracking off": {func(_ *VCenter, s *Survey) { s.VMs[0].TrackingOn, s.VMs[0].SnapshotDepth = false, 1 }, "vm.tracking", FindingWarning, "not track changed blocks"},
+		"disks of others on it":       {func(_ *VCenter, s *Survey) { s.VMs[2].Attached = 2 }, "vm.attached", FindingWarning, "vm2"},
 		"twins":                       {func(_ *VCenter, s *Survey) { s.VMs[0].InstanceUUID = s.VMs[1].InstanceUUID }, "vm.twin", FindingWarning, "vm0 and vm1"},
 	} {
 		v, s := healthy()

@@ -44,6 +44,8 @@ func vmChecks(installation string, twins map[string]int) []vmCheck {
 			"Every backup of them reads and compares the whole disk.", fmt.Sprintf("Upgrade the virtual hardware to version %d or later.", minTrackingHardware)},
 		{"vm.tracking", FindingWarning, func(vm SurveyedVM) bool { return !vm.TrackingOn && canTrack(vm) && vm.SnapshotDepth > 0 }, "do not track changed blocks, and have snapshots",
 			"Tracking is switched on only while no snapshot stands: until then every backup reads and compares the whole disk.", "Remove the snapshots before the next backup."},
+		{"vm.attached", FindingWarning, func(vm SurveyedVM) bool { return vm.Attached > 0 }, "have disks of other VMs attached to them at the moment",
+			"vSphere deletes the disks of a VM that is deleted, whosever they are.", "Do not delete or move such a VM before its jobs have ended; a sweep detaches what is left."},
 		{"vm.twin", FindingWarning, func(vm SurveyedVM) bool { return twins[vm.InstanceUUID] > 1 }, "share their instance UUID with another VM",
 			"When the vcenter is rebuilt nobody can tell which is which.", "Give all but one of them a new instance UUID."},
 	}

@@ -116,6 +116,10 @@ func (s *Session) surveyVMs(ctx context.Context) ([]backup.SurveyedVM, error) {
 	for _, m := range list {
 		more[m.Self.Value] = m
 	}
+	attached, err := s.attachedDisks(ctx)
+	if err != nil {
+		return nil, err
+	}
 	out, choices := make([]backup.SurveyedVM, 0, len(shown.VMs)), map[string]choice{}
 	for _, vm := range shown.VMs {
 		m, there := more[vm.MOID]
@@ -129,7 +133,9 @@ func (s *Session) surveyVMs(ctx context.Context) ([]backup.SurveyedVM, error) {
 			c = s.choose(ctx, vm.MOID)
 			choices[key] = c
 		}
-		out = append(out, surveyed(vm, m, c))
+		one := surveyed(vm, m, c)
+		one.Attached = attached[vm.MOID]
+		out = append(out, one)
 	}
 	slices.SortFunc(out, func(a, b backup.SurveyedVM) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil

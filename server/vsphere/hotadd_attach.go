@@ -193,3 +193,20 @@ func (s *Session) detachOf(ctx context.Context, marker string) error {
 	}
 	return nil
 }
+
+// attachedDisks counts the disks of others on the proxies that are known, by moid.
+func (s *Session) attachedDisks(ctx context.Context) (map[string]int, error) {
+	counts := map[string]int{}
+	for _, proxy := range s.seen.list() {
+		var vm mo.VirtualMachine
+		err := s.read(ctx, proxy, []string{"config"}, &vm)
+		if _, gone := faultOf[*types.ManagedObjectNotFound](err); gone || (err == nil && vm.Config == nil) {
+			continue
+		}
+		if err != nil {
+			return nil, s.problem("read the VM "+proxy.Value, err)
+		}
+		counts[proxy.Value] = len(vm.Config.Hardware.Device) - len(ownDevices(vm.Config))
+	}
+	return counts, nil
+}

@@ -201,3 +201,17 @@ func TestTwoJobsAttachTheirDisksAtTheSameTime(t *testing.T) {
 	}
 	r.wantBare(own)
 }
+
+func TestTheDoctorSeesDisksOfOthersOnAVM(t *testing.T) {
+	r := withProxy(t, small())
+	src, err := r.open(r.snapshot("vm02", "j1"), backup.TransportHotAdd)
+	r.ok(err)
+	for _, want := range []int{len(r.vm("vm02").Disks), 0} {
+		for _, vm := range r.connector.Survey(t.Context(), vcenter(r.lab)).VMs {
+			if own := vm.Name == proxyVM; vm.Attached != want && own || vm.Attached != 0 && !own {
+				t.Errorf("%s has %d disks of others", vm.Name, vm.Attached)
+			}
+		}
+		r.ok(src.Close(t.Context()))
+	}
+}

@@ -38,11 +38,12 @@ func withProxy(t *testing.T, c lab.Config) *rig {
 	config.Now = func() time.Time { return now }
 	config.ProxyUUID, config.DeviceWait = uuid, 5*time.Second
 	config.Devices = opener(l)
-	s, err := connector(t, config).Connect(t.Context(), vcenter(l))
+	k := connector(t, config)
+	s, err := k.Connect(t.Context(), vcenter(l))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &rig{T: t, lab: l, session: s, now: &now}
+	return &rig{T: t, lab: l, session: s, now: &now, connector: k}
 }
 
 // opener is the guest of the proxy.

@@ -26,6 +26,8 @@ type rig struct {
 	lab     *lab.Lab
 	session backup.VSphereSession
 	now     *time.Time
+
+	connector *vsphere.Connector // where a test needs more than the session
 }
 
 func newLab(t *testing.T, c lab.Config) *lab.Lab {
