@@ -62,7 +62,7 @@ func (r *groupResource) Schema(ctx context.Context, _ resource.SchemaRequest, re
 				int64validator.Between(0, 100000)),
 			"max_parallel": numberAttribute(0, "Backups of one run at a time; 0 = as the vcenter's limits allow.",
 				int64validator.Between(0, 100000)),
-			"consistent":          switchAttribute(false, "The snapshots of all members are made together, before the first member is read. Such a group has at most 99 members, and `offline` backups do not go with it."),
+			"consistent": switchAttribute(false, "The snapshots of all members are made together, before the first member is read. Such a group has at most 99 members, and `offline` backups do not go with it."),
 			"on_member_failure": choiceAttribute("leave_out", "What becomes of a consistent group's run when a member's snapshot cannot be made: with `leave_out` that member fails and the others are backed up, with `fail` none is.",
 				string(api.MemberFailureLeaveOut), string(api.MemberFailureFail)),
 			"labels":              labelsAttribute(),

@@ -123,7 +123,8 @@ func tagMappingsAttribute() schema.Attribute {
 		}
 	}
 	return schema.SetNestedAttribute{
-		Optional: true, MarkdownDescription: "Labels for the images of machines that carry a vSphere tag, at most 10.",
+		Optional: true, MarkdownDescription: "Labels for the images of machines that carry a vSphere tag, at most 10. " +
+			"Where two of them give one label different values, the tag that is first by category and name holds, and the job says so. Labels of the group hold over these, those of the schedule over both.",
 		Validators: []validator.Set{setvalidator.SizeAtMost(10)},
 		NestedObject: schema.NestedAttributeObject{Attributes: map[string]schema.Attribute{
 			"category": part("Category of the vSphere tag.", 1),

@@ -1349,6 +1349,66 @@ type Progress struct {
 	Total int64 `json:"total"`
 }
 
+// RebindRequest defines model for RebindRequest.
+type RebindRequest struct {
+	// DryRun Change nothing and tell what would be done.
+	DryRun bool `json:"dry_run,omitempty,omitzero"`
+
+	// Map Which VM is which, where that cannot be told by itself.
+	Map []RebindPair `json:"map,omitempty,omitzero"`
+
+	// Selectors Groups that select from this vcenter select from the other one from now on.
+	Selectors bool `json:"selectors,omitempty,omitzero"`
+
+	// To Id of the vcenter in which the VMs are now.
+	To string `json:"to"`
+}
+
+// RebindPair defines model for RebindRequest.map.
+type RebindPair struct {
+	// MOID Managed object id in the other vcenter.
+	MOID             string `json:"moid"`
+	VirtualMachineID string `json:"virtual_machine_id"`
+}
+
+// RebindResult defines model for RebindResult.
+type RebindResult struct {
+	DryRun bool `json:"dry_run"`
+
+	// Groups Names of the groups that select from the other vcenter now.
+	Groups []string `json:"groups"`
+
+	// Left VMs that stay, those left out that were gone before and have no images.
+	Left  []ReboundMachine `json:"left"`
+	Moved []ReboundMachine `json:"moved"`
+
+	// Schedules Names of the schedules that are booked in the other vcenter.
+	Schedules []string `json:"schedules"`
+
+	// Selecting Names of the groups that still select from this one.
+	Selecting []string `json:"selecting"`
+
+	// WithdrawnJobs Backups that waited to be made in this vcenter.
+	WithdrawnJobs int `json:"withdrawn_jobs"`
+}
+
+// ReboundMachine defines model for ReboundMachine.
+type ReboundMachine struct {
+	// Images Images of it that are not expired.
+	Images int `json:"images"`
+
+	// Reason Why it stays where it is.
+	Reason       string `json:"reason,omitempty,omitzero"`
+	RecognizedBy string `json:"recognized_by,omitempty,omitzero"`
+
+	// ToMOID Managed object id in the other vcenter.
+	ToMOID string `json:"to_moid,omitempty,omitzero"`
+	ToName string `json:"to_name,omitempty,omitzero"`
+
+	// VirtualMachine A VM as it was when it was noted down.
+	VirtualMachine VirtualMachineRef `json:"virtual_machine"`
+}
+
 // Recommendation defines model for Recommendation.
 type Recommendation struct {
 	// Date one_time: YYYY-MM-DD
@@ -1728,7 +1788,9 @@ type Tag struct {
 	Name     string `json:"name"`
 }
 
-// TagMapping defines model for TagMapping.
+// TagMapping Puts a label on the images of the VMs that carry a vSphere tag, as they carry it when the job is made. Mappings have no order: where two of
+// them give one label different values, the tag that is first by category and name holds, and the job says so. Labels of
+// the group hold over these, those of the schedule over both.
 type TagMapping struct {
 	Category string `json:"category"`
 	Key      string `json:"key"`
@@ -2498,6 +2560,12 @@ type UpdateVCenterParams struct {
 	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
 }
 
+// RebindVCenterParams defines parameters for RebindVCenter.
+type RebindVCenterParams struct {
+	// IdempotencyKey Makes a repetition answer what the first one answered.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // SyncVCenterParams defines parameters for SyncVCenter.
 type SyncVCenterParams struct {
 	// IdempotencyKey Makes a repetition answer what the first one answered.
@@ -2592,6 +2660,9 @@ type UpdateVCenterJSONRequestBody = VCenter
 
 // DiagnoseVCenterJSONRequestBody defines body for DiagnoseVCenter for application/json ContentType.
 type DiagnoseVCenterJSONRequestBody = DiagnosisOptions
+
+// RebindVCenterJSONRequestBody defines body for RebindVCenter for application/json ContentType.
+type RebindVCenterJSONRequestBody = RebindRequest
 
 // BackupVirtualMachineJSONRequestBody defines body for BackupVirtualMachine for application/json ContentType.
 type BackupVirtualMachineJSONRequestBody = BackupOptions
@@ -3306,6 +3377,32 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/vcenters/{id}:diagnose (the `DiagnoseVCenter` operationId).
 	DiagnoseVCenter(ctx context.Context, id ID, body DiagnoseVCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RebindVCenterWithBody Give the VMs of this vcenter their places in another one
+	//
+	// For a vCenter that was rebuilt, or VMs that were moved to another one: add that as a vcenter, let it be
+	// synced, then re-bind. A VM is recognized by its instance UUID, else by BIOS UUID and name together; the
+	// map decides where neither does. It keeps its id, and with it images, schedules and listed memberships.
+	// What is doubtful, or still in this vcenter's inventory, stays and is named. Refused with `vm_busy` while a job runs on one of the
+	// VMs, and with `slot_full` when the other vcenter has no room for a schedule; backups that wait are withdrawn.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/vcenters/{id}:rebind (the `RebindVCenter` operationId).
+	RebindVCenterWithBody(ctx context.Context, id ID, params *RebindVCenterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RebindVCenter Give the VMs of this vcenter their places in another one
+	//
+	// For a vCenter that was rebuilt, or VMs that were moved to another one: add that as a vcenter, let it be
+	// synced, then re-bind. A VM is recognized by its instance UUID, else by BIOS UUID and name together; the
+	// map decides where neither does. It keeps its id, and with it images, schedules and listed memberships.
+	// What is doubtful, or still in this vcenter's inventory, stays and is named. Refused with `vm_busy` while a job runs on one of the
+	// VMs, and with `slot_full` when the other vcenter has no room for a schedule; backups that wait are withdrawn.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/vcenters/{id}:rebind (the `RebindVCenter` operationId).
+	RebindVCenter(ctx context.Context, id ID, params *RebindVCenterParams, body RebindVCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SyncVCenter Read the inventory now
 	//
@@ -4794,6 +4891,52 @@ func (c *Client) DiagnoseVCenterWithBody(ctx context.Context, id ID, contentType
 // Corresponds with POST /v1/vcenters/{id}:diagnose (the `DiagnoseVCenter` operationId).
 func (c *Client) DiagnoseVCenter(ctx context.Context, id ID, body DiagnoseVCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDiagnoseVCenterRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RebindVCenterWithBody Give the VMs of this vcenter their places in another one
+//
+// For a vCenter that was rebuilt, or VMs that were moved to another one: add that as a vcenter, let it be
+// synced, then re-bind. A VM is recognized by its instance UUID, else by BIOS UUID and name together; the
+// map decides where neither does. It keeps its id, and with it images, schedules and listed memberships.
+// What is doubtful, or still in this vcenter's inventory, stays and is named. Refused with `vm_busy` while a job runs on one of the
+// VMs, and with `slot_full` when the other vcenter has no room for a schedule; backups that wait are withdrawn.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/vcenters/{id}:rebind (the `RebindVCenter` operationId).
+func (c *Client) RebindVCenterWithBody(ctx context.Context, id ID, params *RebindVCenterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRebindVCenterRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RebindVCenter Give the VMs of this vcenter their places in another one
+//
+// For a vCenter that was rebuilt, or VMs that were moved to another one: add that as a vcenter, let it be
+// synced, then re-bind. A VM is recognized by its instance UUID, else by BIOS UUID and name together; the
+// map decides where neither does. It keeps its id, and with it images, schedules and listed memberships.
+// What is doubtful, or still in this vcenter's inventory, stays and is named. Refused with `vm_busy` while a job runs on one of the
+// VMs, and with `slot_full` when the other vcenter has no room for a schedule; backups that wait are withdrawn.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/vcenters/{id}:rebind (the `RebindVCenter` operationId).
+func (c *Client) RebindVCenter(ctx context.Context, id ID, params *RebindVCenterParams, body RebindVCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRebindVCenterRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -8281,6 +8424,66 @@ func NewDiagnoseVCenterRequestWithBody(server string, id ID, contentType string,
 	return req, nil
 }
 
+// NewRebindVCenterRequest calls the generic RebindVCenter builder with application/json body
+func NewRebindVCenterRequest(server string, id ID, params *RebindVCenterParams, body RebindVCenterJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRebindVCenterRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewRebindVCenterRequestWithBody constructs an http.Request for the RebindVCenter method, with any body, and a specified content type
+func NewRebindVCenterRequestWithBody(server string, id ID, params *RebindVCenterParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/vcenters/%s:rebind", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewSyncVCenterRequest constructs an http.Request for the SyncVCenter method
 func NewSyncVCenterRequest(server string, id ID, params *SyncVCenterParams) (*http.Request, error) {
 	var err error
@@ -9290,6 +9493,32 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/vcenters/{id}:diagnose (the `DiagnoseVCenter` operationId).
 	DiagnoseVCenterWithResponse(ctx context.Context, id ID, body DiagnoseVCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*DiagnoseVCenterResponse, error)
+
+	// RebindVCenterWithBodyWithResponse Give the VMs of this vcenter their places in another one
+	//
+	// For a vCenter that was rebuilt, or VMs that were moved to another one: add that as a vcenter, let it be
+	// synced, then re-bind. A VM is recognized by its instance UUID, else by BIOS UUID and name together; the
+	// map decides where neither does. It keeps its id, and with it images, schedules and listed memberships.
+	// What is doubtful, or still in this vcenter's inventory, stays and is named. Refused with `vm_busy` while a job runs on one of the
+	// VMs, and with `slot_full` when the other vcenter has no room for a schedule; backups that wait are withdrawn.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/vcenters/{id}:rebind (the `RebindVCenter` operationId).
+	RebindVCenterWithBodyWithResponse(ctx context.Context, id ID, params *RebindVCenterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RebindVCenterResponse, error)
+
+	// RebindVCenterWithResponse Give the VMs of this vcenter their places in another one
+	//
+	// For a vCenter that was rebuilt, or VMs that were moved to another one: add that as a vcenter, let it be
+	// synced, then re-bind. A VM is recognized by its instance UUID, else by BIOS UUID and name together; the
+	// map decides where neither does. It keeps its id, and with it images, schedules and listed memberships.
+	// What is doubtful, or still in this vcenter's inventory, stays and is named. Refused with `vm_busy` while a job runs on one of the
+	// VMs, and with `slot_full` when the other vcenter has no room for a schedule; backups that wait are withdrawn.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/vcenters/{id}:rebind (the `RebindVCenter` operationId).
+	RebindVCenterWithResponse(ctx context.Context, id ID, params *RebindVCenterParams, body RebindVCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*RebindVCenterResponse, error)
 
 	// SyncVCenterWithResponse Read the inventory now
 	//
@@ -12439,6 +12668,54 @@ func (r DiagnoseVCenterResponse) ContentType() string {
 	return ""
 }
 
+type RebindVCenterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RebindResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RebindVCenterResponse) GetJSON200() *RebindResult {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RebindVCenterResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RebindVCenterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RebindVCenterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RebindVCenterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RebindVCenterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // SyncVCenterResponse202Headers the declared response headers of an HTTP 202 response for SyncVCenter
 type SyncVCenterResponse202Headers struct {
 	Location string
@@ -13864,6 +14141,44 @@ func (c *ClientWithResponses) DiagnoseVCenterWithResponse(ctx context.Context, i
 		return nil, err
 	}
 	return ParseDiagnoseVCenterResponse(rsp)
+}
+
+// RebindVCenterWithBodyWithResponse Give the VMs of this vcenter their places in another one
+//
+// For a vCenter that was rebuilt, or VMs that were moved to another one: add that as a vcenter, let it be
+// synced, then re-bind. A VM is recognized by its instance UUID, else by BIOS UUID and name together; the
+// map decides where neither does. It keeps its id, and with it images, schedules and listed memberships.
+// What is doubtful, or still in this vcenter's inventory, stays and is named. Refused with `vm_busy` while a job runs on one of the
+// VMs, and with `slot_full` when the other vcenter has no room for a schedule; backups that wait are withdrawn.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/vcenters/{id}:rebind (the `RebindVCenter` operationId).
+func (c *ClientWithResponses) RebindVCenterWithBodyWithResponse(ctx context.Context, id ID, params *RebindVCenterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RebindVCenterResponse, error) {
+	rsp, err := c.RebindVCenterWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRebindVCenterResponse(rsp)
+}
+
+// RebindVCenterWithResponse Give the VMs of this vcenter their places in another one
+//
+// For a vCenter that was rebuilt, or VMs that were moved to another one: add that as a vcenter, let it be
+// synced, then re-bind. A VM is recognized by its instance UUID, else by BIOS UUID and name together; the
+// map decides where neither does. It keeps its id, and with it images, schedules and listed memberships.
+// What is doubtful, or still in this vcenter's inventory, stays and is named. Refused with `vm_busy` while a job runs on one of the
+// VMs, and with `slot_full` when the other vcenter has no room for a schedule; backups that wait are withdrawn.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/vcenters/{id}:rebind (the `RebindVCenter` operationId).
+func (c *ClientWithResponses) RebindVCenterWithResponse(ctx context.Context, id ID, params *RebindVCenterParams, body RebindVCenterJSONRequestBody, reqEditors ...RequestEditorFn) (*RebindVCenterResponse, error) {
+	rsp, err := c.RebindVCenter(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRebindVCenterResponse(rsp)
 }
 
 // SyncVCenterWithResponse Read the inventory now
@@ -16275,6 +16590,39 @@ func ParseDiagnoseVCenterResponse(rsp *http.Response) (*DiagnoseVCenterResponse,
 	return response, nil
 }
 
+// ParseRebindVCenterResponse parses an HTTP response from a RebindVCenterWithResponse call
+func ParseRebindVCenterResponse(rsp *http.Response) (*RebindVCenterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RebindVCenterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RebindResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseSyncVCenterResponse parses an HTTP response from a SyncVCenterWithResponse call
 func ParseSyncVCenterResponse(rsp *http.Response) (*SyncVCenterResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -16624,6 +16972,9 @@ type ServerInterface interface {
 	// DiagnoseVCenter Say what will not work, why it matters and what to do
 	// (POST /v1/vcenters/{id}:diagnose)
 	DiagnoseVCenter(w http.ResponseWriter, r *http.Request, id ID)
+	// RebindVCenter Give the VMs of this vcenter their places in another one
+	// (POST /v1/vcenters/{id}:rebind)
+	RebindVCenter(w http.ResponseWriter, r *http.Request, id ID, params RebindVCenterParams)
 	// SyncVCenter Read the inventory now
 	// (POST /v1/vcenters/{id}:sync)
 	SyncVCenter(w http.ResponseWriter, r *http.Request, id ID, params SyncVCenterParams)
@@ -19579,6 +19930,56 @@ func (siw *ServerInterfaceWrapper) DiagnoseVCenter(w http.ResponseWriter, r *htt
 	handler.ServeHTTP(w, r)
 }
 
+// RebindVCenter operation middleware
+func (siw *ServerInterfaceWrapper) RebindVCenter(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RebindVCenterParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RebindVCenter(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // SyncVCenter operation middleware
 func (siw *ServerInterfaceWrapper) SyncVCenter(w http.ResponseWriter, r *http.Request) {
 
@@ -19944,6 +20345,8 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	r.HandleFunc(options.BaseURL+"/v1/vcenters/{id}:sync", wrapper.SyncVCenter).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/vcenters/{id}:diagnose", wrapper.DiagnoseVCenter).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/v1/vcenters/{id}:rebind", wrapper.RebindVCenter).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/virtual-machines", wrapper.ListVirtualMachines).Methods(http.MethodGet)
 
@@ -22689,6 +23092,47 @@ func (response DiagnoseVCenterdefaultApplicationProblemPlusJSONResponse) VisitDi
 	return err
 }
 
+type RebindVCenterRequestObject struct {
+	ID     ID `json:"id"`
+	Params RebindVCenterParams
+	Body   *RebindVCenterJSONRequestBody
+}
+
+type RebindVCenterResponseObject interface {
+	VisitRebindVCenterResponse(w http.ResponseWriter) error
+}
+
+type RebindVCenter200JSONResponse RebindResult
+
+func (response RebindVCenter200JSONResponse) VisitRebindVCenterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RebindVCenterdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RebindVCenterdefaultApplicationProblemPlusJSONResponse) VisitRebindVCenterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type SyncVCenterRequestObject struct {
 	ID     ID `json:"id"`
 	Params SyncVCenterParams
@@ -23043,6 +23487,9 @@ type StrictServerInterface interface {
 	// DiagnoseVCenter Say what will not work, why it matters and what to do
 	// (POST /v1/vcenters/{id}:diagnose)
 	DiagnoseVCenter(ctx context.Context, request DiagnoseVCenterRequestObject) (DiagnoseVCenterResponseObject, error)
+	// RebindVCenter Give the VMs of this vcenter their places in another one
+	// (POST /v1/vcenters/{id}:rebind)
+	RebindVCenter(ctx context.Context, request RebindVCenterRequestObject) (RebindVCenterResponseObject, error)
 	// SyncVCenter Read the inventory now
 	// (POST /v1/vcenters/{id}:sync)
 	SyncVCenter(ctx context.Context, request SyncVCenterRequestObject) (SyncVCenterResponseObject, error)
@@ -24889,6 +25336,40 @@ func (sh *strictHandler) DiagnoseVCenter(w http.ResponseWriter, r *http.Request,
 	}
 }
 
+// RebindVCenter operation middleware
+func (sh *strictHandler) RebindVCenter(w http.ResponseWriter, r *http.Request, id ID, params RebindVCenterParams) {
+	var request RebindVCenterRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	var body RebindVCenterJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RebindVCenter(ctx, request.(RebindVCenterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RebindVCenter")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RebindVCenterResponseObject); ok {
+		if err := validResponse.VisitRebindVCenterResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // SyncVCenter operation middleware
 func (sh *strictHandler) SyncVCenter(w http.ResponseWriter, r *http.Request, id ID, params SyncVCenterParams) {
 	var request SyncVCenterRequestObject
@@ -25007,392 +25488,409 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L17d9u2ti/6VTB09xlp16ZlSX7EUUbHuY6TtmnrJMd207Oa5EgQCUmsKECLAK2oufnud2BOgAQlUCJt",
-	"Ocle+/SPxpL4wGNivudvfmqFYr4QnHElW/1PLfaRzhcJg7+f0XCWLX5KRbbQH29pkjH9R5gyqlg0oKrV",
-	"b/U6vdODbvegd3TTedLvdPqdzp+toBVHrX6r0/3l+Z+/Hv2vs/99fPPkbe/y9NnjVycX3avOs1bQ4nTO",
-	"Wv3WRCRRK2ilTLL0lkUDyageyVnQkixhoRKpfqWiE9nqv/vUCqliE5GuWv3WCIa39qTPH4LWbci4Yulg",
-	"+xjOW5+DVraIdkzl8+fALMTLOZ2w8kJMKZ+wQcQUC1UseKvfCkeqFbRCwWUsFeOhHmiYUjmFbxcxM9PQ",
-	"f6699qhz033c73X7nTO9guzjIk6ZdK/pHRx19TWdo363t3uV37aC1l9itGMd/oDVXwgZK1xXyULBowMZ",
-	"K9YKWlJRlUlYXoHLG8VyZjdjQcNYrVr907PH3SfHj08fH50GZlmiVv/J8dHj7tlxpxO0ZmzV6vc6+s+E",
-	"jljS6rd+pmlE9MNIF4ZAo1a/e9rtnHZ78BipRKqfctzpnZ4cdc+O9csZj/zr1nnSP+5UrlvnrLRuE03T",
-	"g900uv2KF7XW96eWmbI+U5+D1kLEXA1iPlAxkO3aNI76ve6f61sSsTHNEk1ZacZ3vO9HvWnhlEVZwnZc",
-	"eqEvjf/G0+7btUUqbmMZC66/L+1xne0C4klVxX7ZvSgTWP3TG7Ru41RlNBnMaTiNOZzI7Tc911vKpaI8",
-	"ZIMsg4tPOt2TJ6NuePB43GMHnejk+OCMHo0OuqNOeEqPxr2oq8lzLuDq2/nBca9gOSxdtD4XHOLaLHuZ",
-	"Sfh5QQ0eGtE4WSHRRFlKNYcZTEWWyla/q08CHSV6wVWaMU32Cs9GyhTjyI3efWpFdCUHYjxYMjZr9d+1",
-	"ZMYjump90Dtorhvoa1r9k1N9vvZzMjRhzenHQcQSurJjPnWXjfB4MlXJSq8l+6gGmq7LJ7Z70+nhWvwn",
-	"LMqWM7E2E5AduRTRJGjPGjxR01w2n1N4yotblq5IRFeEKgI/k3MZ08MbMVuJdito6TsHfwtNXq3il1bQ",
-	"yvgiFZrx620YGKbYGtM4adWRK0FrGfNILPMd1WT0PKYTLmQsSxRUtS76IeOYRzG3wnHKwpmmUjxC7UUa",
-	"38YJmzDZClpi9BcL9aK8A7INWks2QjqYs0gvxU/xLSNqyggNQ5FxRShJRaK/oopMqSSxapNZllISCS2X",
-	"ycGB/v1gHCeMLNNYMUkEZ2QZqylZ6pt+1RdzxiJJKI8IF2QuUqZXVTKmpeWN87aEhjNJ3uKZvsQj3b5W",
-	"VLH2BRyWa04XcioUYXrPllNmHmX5B0tTkep5TfVsXioSS3g5i4gSZE5nODtpHwPzogTVCKIZmmy3Pgeb",
-	"y3jLUs0Dy8O+vV7oEZDzNy/1i87anfZRu1MakJiBvJTx3zGf6I0crRSTgwVLByhjW/2zo7Oz086ZloqM",
-	"SjYI6cL8pkniGJjwnFGZAWvtBi04NsUlp8cdy4tPjk7PHneedHv6HisA8KY1RonEMhJiBvqWedTRqb5x",
-	"9xDL7y4Gh2yomk+uSZNu5/HR4+PuWQ/muH0K+Ojyi1VKuVyIVJ8NPg43xcFglyzQe2POYP7o3tlZp/PZ",
-	"Q1S1dcrPQesXMVo7v4rNFwq2wsv3jUTM+X7Gtv6+W9+YxXrnCg1Z82IzCr3TetukpBOghA+wMZOUSemn",
-	"0V7nyePuCexJBHyw2LqgxRR1SKh3FLSUUDQpaQufa6stNdUFTVJpxrk+VvobttBfMKo5IUFO/OB6xLoG",
-	"cOXIppKJwMJZeUrIw7vFfmoLTC8/WhCyV1c9MALQHI9xytgAdk9vxJOzk6Pjs7Ojo97ZLoK51CSlbZsB",
-	"MOJW/7jby0lIM3e5korNizkXklcsOYsGo9WuFdZ7MxBcazNjmkimvwmFZuMDOWVMeed5YuYpmVIo4j61",
-	"FlRNW/3W4S1ND5N4dKjF0aGjFny2eqhdiSdnj8+Oe8ePz4CD3bI0Hq+MmnDUwX2DG0qbhmcgZVal7fbO",
-	"zo6fdLpnZ2e4WwlTvj3t9bvH/aPHf/o3ML+m3jn+Jd+WfVghv4KitRzczvUEC+I9QGH3GSxwXDm8ZBQL",
-	"aXXk4173JOxE7KAzOu0ePB51Owe98OT04EnYYT3ajY7GxycVqjXcVq1a90qq9ePHpYNVjM3DGNzV7Jbs",
-	"CJmFIYh9YMZXGd/tvFhjsPtRgpsaYolQW0e1yflUGk8mLNVztpaHnvLbC+B8ZRm0iAdWj+m3jLZSk9Ew",
-	"HoHR2uq3pkotZP/w0KpGxl3UDsV853qce0jkOHpCO2GXHZyOO6OD4/HJ44Mn4+PuQW/cHZ+Ouuwx7Xbg",
-	"tlvG9QEfyBUP/ez05MwMN4nnMTqzjFJ+0jNOCxBrUyGVFmpwavCriCpquMBxfhDwp4UQiVbOc7pURv2H",
-	"7SocIF2tsax4OMh3idFotc1+cBUYmilR02rIJEvNUDTz+39vJeih7USENMHtL6nQZca2dqjHHUq3HOpj",
-	"TSALfaiOtTVqFglMiEh2W3V8QVp+tPqtd5HsfiAsXRyydNG+nUez1k6fkNbPxiKJgMAPn190Dm/nh4sU",
-	"nAS4iS0mP3Yb0eA9PACNaHDO5qAJnJ2cPXlydHzypLddNeZxiMsYL2B5u0967U671+529CrDQh3DQs1p",
-	"qOfX6Z90+ien/Se03xn1OyFwd7UUqbZbYI306i3EUutxhiLBgkmZFFkaMkPYuK56NQ8vOodX5kdpTJ2t",
-	"U2zkktWqZwLDMPK/vna2pCk3Fu4H0LSmjEYshQP+4oaCYRUxGabxwvhgtXmG1u4jSQzTC8hYpGT4cnxw",
-	"SVU4HbbBUwiE0+q33re671uwOv/KYsea0Wx1TsEBvVroC6VKNevVw/hNhBRf6Hu/VlSIGKMdvKSSzGkE",
-	"5mr9V3wOWgua0jlTZrZoBkfnY8Pcy289V0SkhOofiZrGkmjO0wbCbfVb/8pYuio2Jmf78Cx3FGORzmHb",
-	"NSs6AL9J4Jm9GcszNjbKU3kw+H39cYzwOXcZSJZK4VmOIbiVQvh1qHdCwa5MGMF3VY4In+eOZE4//sb4",
-	"RGueJ1o13hwExEhePgfLwfPMXJ+oeGpXK+mbT3UeCHpv/rw42kpI60+exzz/7H1PxOYLAR7KX9lqcykv",
-	"6YxJQknKFkzF+ktCuVyyFKlbL+w4TqUC7w/+wqJ8ffG4FoN33nagX1cx8t7JSY2Rj+E0+4/gUHOHfOuR",
-	"IRAq4VNIk4SlZMbFEv1aw38MSSwJ5avqgRveUTXi02PfEH/T2sjmAF8qNpd6bBSJkioyF1JVUSXoNKUX",
-	"59ZfF8XCx3iezeFTB9bNfMyHFHPFtK6ox/QKHro+pNc8WeFScaZHxj7SUMFXsSR6HFWDg38qt/F09zZe",
-	"Zbz68BjXQbOjYz3x1Y91NfNmz/5d0gn7MRXzzSX8WWSpJONUzAvWR7TwSUXGIxaRSCw5UQKWeSqy9Ckx",
-	"+wjfjNgkBt3eEq1R9clccDUlMSe/31xU7YJ+610YKEwHGNiz1XYGNiof1v9I2bjVb/0/h0UE+RB/lYel",
-	"h+ZvuYnn7E/BPbT38vzVOdBYn2jjHNzFMGkZkOU0DqeEgjgREkjz95uLgNBECqJYkuililNn9ZT1Dfvm",
-	"Uijkjc4xTkBU7floTeAVW54t/BvOxbJyiOIuG2nMvmqSd3SuBhQftD4eTMSBeUbxkg1LY8uLNz2zTY7c",
-	"ZxR2TKpnIoq9uQmh4IpxhZbuIolRNTv8S6J+lmt6n76FtIPPdU+RO8l8GQqZn8cdXwMtymYLUY5L0sXC",
-	"E0l73HCodiDbBusGSZuMdrEaKAGbsSVbYSMUCAkLRRz1C0dJvfFOX7jSF6Ss8Bw03JLrwjPk25M84ngn",
-	"GqoMn9Qa4Ma7/UO8Mq7i6yljqtH4ao+k/IqqYbgO/vprZBzp8qigBzEe2+wax7dNw5BJOZixFVIW47f9",
-	"8z+uB+cXFy+urwe/vvjn4OXzVtAaZeFMLwR6h2XZQSeP1vwhiQhnhtBaRx37xVxEYOyI+SKJKQ8ZhOfY",
-	"OP5o/EqHMLgwZWpQjMsZ1PWLi6sXN87YGrA1ZyV3LfUFJKU0W3BfvGDO1SGnEuIF+gSVAgHd4zsM3Yys",
-	"agJ5UKHeuCWKzsEioWHZZVc3BODejH4fMR5b29B8wc0A9ZiLYEDjV22JI+RuqMGcLhb5LqRCPzSWItHW",
-	"vl60JtSCa+lfacfXXZ9Caju013y+CyrlUqQRnJw01fbkVKSSkRFViqUrIhXVr/B6h9U0m48WKb72yY/9",
-	"s9P+807/rNs/O+sfX/QfP++fnvSfnPd7P/ZfnPfPO/2Lk/7Jub6me9I/P+o/+7F//GO/+6zfe9bvPOuf",
-	"9fq9i/7zbv/kef/0Ql/zrNP/sdPvnPc7Z1vzVrY7kOtui11437ZgNGkhuNxQ1ozfqOHJyI1d/5jspWsK",
-	"053VrE1fAgh8ra57nI++R5vLDuGaNWfhtuvz65ysMhjY61//ey3ZZlLdl6CcazeMdncta3MxrLfhK5GQ",
-	"Hd4DU9G3u3zgpPV7HiBPbCI4a7cwd+c8DNni4SjtFzFqsD54tXdR/hKjtfW4G4m8ScUoYfMt013gFf/p",
-	"tctAkQR5N86SBPJSFI0Ta8g46ZREcFIEk8hUJJEk3Q4RY/1/sMDbkNLIEtCYC6MI80Xmc8YjasyUd58w",
-	"48UY7kXGiqRzphW71rpZdaTNqs8fcmfCDk3HzSk47jzRElVBsOgmnjM9X003ZsrGY5GlvK9lat8sWL9Y",
-	"ltobbnfDs+nnJGXjTNIEAj1kTOMkS5FsHb30QdlkSXW/q76/ScqFRR9A+qjIFImVJFbhAn8gJG+CSQKO",
-	"c/27VfW/OFstpvRgLPXfbamNo/+BuetVxpssV8Yr1ynjmCG8pJKY/CNcMViOv8RI7oX7Gj36YY9toazf",
-	"Sb3fXB1jLvlJ6IufRjPYBzuK/0WWbzP557dYqiarAl4AxeaYbFF7shvv9EsvCHSKMTHhAGLT0QMikohJ",
-	"hVHktrPMPlc/jSKIQdPkTSoWLFUQETBpJQvnK8fFrUq7ba5dG16SkDmbj1gqH+U1AhLCTnMaMaLEhKmp",
-	"3rM81GPD3nibVgdSRqM2uc7CKaFoAEHhhAnukidP7CsCYLNiPE5izkwJgiSRIFwoMhGWz7QL3WIkRMIo",
-	"14fEzdmriA7pgbyGfFt0AG3EdCKWMPBBmyKWPJGlvEabLy+tWjl20+kde97EPoZJFrHBZhBIOuTWMGsB",
-	"It4v8dZuB2Le5gqapqD7uUGrFziE9XCV1M+JgefuXK+8gm/rSfgNr8LhDRY0pUnCktLCdtYJ75nZfDGG",
-	"wLuWO1CXonfyKemQH2zOgmEajyTBDEdCkwRjiKXofyn+39mM/1uvVuMVF3yA1Dswmueu1biEq380F3/e",
-	"jLZtW5ZrfYmt0bExOTISYibzVZlTviJQmATHzJytO6yIG/OjSfJ6DPbFtrld2zu0QQG0pp96IGfx4kAs",
-	"kD8dgJORpeY0rZUb3/XkfsVz5DlAJeffOyStD/lDMOmmVXZlgYBAr7DDq/Px53/U9j+tjfmzKSkM88yw",
-	"zVi5O2Z8YfWg87rvNeGyUfxdl3YwdPA8vxFilOVUHNS5Ibs2gMO/pCs8DJo+4BtMF/q8VmxeewzOTZvv",
-	"/8Mqvimj4ZRF5j2L2OpNJQ8KJ0JLxsK0iBkcwlo7Cat7IRYr3z5C1FeM/fldEK7ARYG0i1gSSvQdRIyf",
-	"ap4wpysyYsa345OBmLz8qcFAn8dy5htoUZZeL12jXKa+kco5kowr8gPh7Jal4BOp9cwiLP1p88cpeFU+",
-	"bew0aDWEgjuGzBhbaH4aQGqffjsQYh6yJpKupF8r0c8fZFzFifctHB6UUKnwTYxHsk3MTJfTOGF6y2JJ",
-	"9HPIDwSehLsLihUUH0b11wK8SxVJblA7qsVKzCeJJSRNPnLGIjIWaTPq/RkyQDaJomIjbLHOp/trGXo5",
-	"wb800JfRlHnJCVafJok15YHuyZRGuB0jxjiylZiDQ6v+IicCitsqdv2VGIloRULKCaibsMNF9m29V5hK",
-	"Re9yrUEp+JgEJL/bdDqYeP1Xp6WI/9rcTD7k5k2m0tEz3FIxkO93C8Wwk+Ku4cq1wqhPm0IEkgpBiD11",
-	"znCacZOkaPPk6q2H9YbWGSBeasrx6IQNtpPK7+a0M46+J7xJUytLxuj2ZJIoYQkpTzzGsws15n1Nv9Rx",
-	"cKEVZRJ/9fttLiFmAYHeCLlB9ZfAzfFa38EtiXKQbhA3lBCestT6VvgVG28qOpGn2DVYSwssCMqRautH",
-	"LaeFsvYRbCpFVspa6i6dqpzh7VC+9qcxoi730Bqjk0t1F28F6nG1tbegBRGGnR6OK83iATtBTWM+8Uvx",
-	"phJoF48kIiVxlAv6H5APmxRYo5jtTEBdz5jbFOo5iw+nIg6ZxGofwRnQ6xAtRtCmiFG8AqMFABPhUtEk",
-	"oVjaoK1qaZwvuR15enJydLrdjFwjkrVBV1OLmxC5lVzKk35h0vNNtv7QKn9DcC0NN83E4dM8pd/eky9Q",
-	"QIbACfUfS8Zmyco8BpKwkxXUS5XJlS4WyarIoxwoMWAfY6liPhmYzLRaDqW7k32eE7pBDxvmCCqS2pgh",
-	"nC0LjQ9xuIgST/FHwUPWJsAlrPMBaSQFVWJlfDEr/XVtJVFbNzc0nTBVNriPPAbPPlx7Jt21piX4HC5v",
-	"5Mb4cs7D3ESrOZdYzi6AAzSc0Bq8klteE1TXeEBcTAtMYDemToG8vSTKVExJRstsRE9yW3GOA+v0aR3g",
-	"YW05G0zPl/W8fmZ+BcsvV6nAHynFnGE9RiL4hNU3i16YF17l7ysTfm+T8l3bdadAeCCnrdYRd8tRn1kj",
-	"7aoVwYGVkTR+ObuBjuW89XST5JawA6a6U78OM68JJX+JETg6pIqTBKmx7AA9PdsqthqQUYH1U/c8Xpo7",
-	"npvz5XE1vUSN3xQUaqH004ubofWGW5PpKaHWU8A44QI0GKyrNa9oe1hj/ZmhlGswMXNDIy5zR797CR/t",
-	"rkLBSvr6U3zNoV6r2RTrqYNPYcv1cmDNpakYfVgl8UesymOGY4uydfwF9MMclW6jWBqQuLT1ijrI2BEs",
-	"wB3a1TvsPt3JdtoRvNBX4uba25CfNIh/6Lv+wJsaUUgOvVfhIwTvRKAXYynSaNvUi613cp0rCwvXqCsP",
-	"pq3R1qlPC8l4Dpbm3cC3l5KMVkYBUDb3FWJSk1QsOajShYpgawHBBccFSYWY91FkGNpEJ2WcsPzaRzIv",
-	"BrXRYq2ZjlgilsQmmtejEy9w4Y5yTveW53DHg0WzaikABSjEJ1/oAgRili7SWLKnEFOPOUliqcpxCQ8P",
-	"8Q43V1LQNKp/Sv7A6xsdkDIs5DZNVJtDLMxUfMuITISSRNwyl8g0XaJusK4V7NJDfWG9oLlJe4FIio3c",
-	"IHFU4ck1zyRKkJE29AGu1jnWWl/A3yzWxk4ygriVrDIg7RuNJbjUCpZ5emDfrwUaaoHAwEG+aLk2EbWV",
-	"5TcJ5ZxFRQ70rqCs40punF5d3tf8MTW38opJky9V3jN3OPVOxvrANvTCc3DPLkWWRGTEAgdVFJMTUyB1",
-	"+DmcCiExD9blC9XHvLyaVWviPG338uzPRenSwYN6Ke2LLsUta3hG85NRe26ll61TOPAi+7Hm9vhnth5a",
-	"h2IvzePe5cjsECdrGafpBw9TuNBmYFF46BEvEV0l8WSqiKS3ADkpMDhRFPnTPIKLpkqbDCd0MQQpT6DS",
-	"6j0HFQBu1QIKfGfIaCK6Coo03EQohDaAPLIi6wxhrNR7bo3CNhmqZRyyYV+fHBFqOiHwzdrTYulitqAe",
-	"rJai/Z6Dzx+Xa0IX2nDVt/tXqey2WwPfoYvFkPwri5kMGb5tkjGpUBGiSSJBi9FrNgRE7CGeb0pMuC94",
-	"z/UzBnbnh5DtLmHSjEYBGZrcuSGR00y5rwCIDa1sqSl7z20mX3lyFoUbq97dF7WClnlyxaxzV16zE3Mv",
-	"w8gjynbYjDs95sZbLharwOKVfD3LaMNz7kSIaugcz3OHZwMOBlZPBJBk64vzz3/+858Hl5cHz5872gVV",
-	"6Bxe24tOeSs6PmAOz4BXr8d/ANZAwZ8M5gA4I/APlTGJfy1ZxO3fapql5s9xGptCF6qy1CAWbNBCCVR8",
-	"zYffIBxZII3XZPk/4g0+OVZAYte0NvH6ZoZmrWi1GWQRr75ThHeNgEsRVQif5uHSfBW9hOwBY2gQEfpZ",
-	"LDVHTYSYtYlWmdl8oVZFAFzMQIRQzPAoU8Im7PO25Mwrk1ShVe63l/qlKQtnggMXR5YBqlqsZG6ualaW",
-	"e+sIVQFBHh2nZM6imPJSFD7m6vS4tdOhMos16y7iPLu9t3+ksWK5B9EIbfcRT82g5IJpnR6lcz5uNWXc",
-	"79Fdx8JwBgKwGJuOTyXymAGggzwqFktOQbMdIy/dXJWcuXaOz3alt3o5UBEoaUZjBT9MEpufiEBMgM1E",
-	"lYKEQZJQhfGCMpnZZPDCM+/LW90NGuYqkHD1Ru4V/yIvqlpbA1pwCdWRBY9PGWI0aK6gF8rLr1+kqUgv",
-	"zJ0e7XMWQ+mAWwxoSwGJvg09QzSKWBQYyZ0yzbNAkbBDAW7JaYLIpjQBXpVxmmkKV3EI1UhAeqM4ipjW",
-	"nrhQg7HIeIRpH+MkDg1vKzAPTEEk4h8kQsJD2MeQsUgWgAgAV5FJ1rIpZK2gdTsfTBCV63Y+GGVyhX8V",
-	"aMeLlI1B7Yb8cxat9+CAEQ7kAhfY8uCMQw6rucB+GzEes6iUjbJ2pfNDROd0AlcrIQaJVv/0BVSxAWTi",
-	"m6HQWxoncLd3V0F5iiqSicvZoPUEclUWmfJqfH9MV5DvZO2NiSArphwFJ9bfMdmukYo0sJGMHQaoJ99o",
-	"YFxJzoR9ktBdrX2Y1qXV3+UBqDacN+Oa98vZcHGnMAcDP0M8Sn8BCZ4RtdkY+jr9sbhmk8WWnrHO+FBI",
-	"HHV3RaGdWG13m3Wu6T7+V8bMzwaUpQynVXOLCqW49P7HzV9vF61eTsKmqdQsqLOxJ83cwzBtCCc2UW+b",
-	"5xpZbdxTx8Bs1NtbApBgdIqqp9o+HCEIQwGdbIFzQgie+3ystu+Qz+yV1tp8eykDMhVSyYAUSONatm2m",
-	"8WCeOB2JTG13568rBbbVkXeuSpBI4FPLlXcOa4X2P5UrBbKxfffM2Q1bBDoZVTDyOUAO+dj1Gm1YYKbc",
-	"BIFZbCGR63ywa04d6IUz7ENaiFGf7dTzzHn0kmsBsxTprE2GxoeKTin9nQzIKFNwib4+EXwS4A0sScAo",
-	"sD8ZQ8VqLGJWuGT119CZxydqfxZJdGUKBnaJ2v0UXuyoreBYH1OqsKhTRFFTD8hhuz5tTZ/3UO2IhcI5",
-	"hPCk3RSVv9BMvHiLj6qKAp/N5eY2E4/ni+TiE6CBCCkuCsN6M2bXbj13dhF/AwU4VbGrUCxWjyQRS07i",
-	"qG8ZmJ19Es8YoXyFZVRllczYnzmibZNqkm2lE3eqbSjYmD2TSxorPI56iviX6eO4oKmKwb4o9GejuH/Y",
-	"RWElD6B561ba2oeOuKUSrbaCmD/jCjFmHsRL/AD+4G3JMQGhmE9Ntd4KtO/kZW24h12fqTRpa05ioanp",
-	"aOgivrtilC9o5XZBTd+mWpSD922k66wUk163zKZy+JBFouDum9pIuGHiMZZ3obfNKCSfnZa83snk+611",
-	"OKNkRfF4zNIiNoCbh+mNT7HSxsSh9A9BkSyt2dXfLBU1V2iGHQfcK4963itNjxhv2VzTMrhioTbL4JoU",
-	"iNHKJVV0xrgTWoHGKjXXRE5p7+S0MmqznIoEi9lsKAYFxYyLJd9k3GWv9fXP5/rZxnm6gKRgalBAPAxf",
-	"pNVUo2w03im5mqRsSUarWhNdO6szllcEaXlS+IpgmfPBVJ5jMM7lvY1yGw31+C6b+2h28d0/cCvpSm6N",
-	"wgUFm31AxulfVqhubVjJtIcqhrwzTKUoNFslZuiR3/nEmknjrjq98+Li7OyuZagofcylJVY8x3eqd966",
-	"e3tTjvyFzs2Uo2tb5FohVH0gC1F1cetXkFilNrY+bR/CIo9KWZk1HusXJjf3ESMV3PuPar7dJ7YZKYsM",
-	"RhHmolJtsRucB1zY6ZqkrMnl3dXLWbvd5t1M/nrDBNlibiDHjrxOAtOkdz0ebjr1bmwDeJ+kIGOaBqXW",
-	"LFpqmGCT6/txdUDKQ5YMDOokc221ZqBOm9VRmV/TeSWUhaxrXG9/ByQLcMTUVmx/ESOIcDWL5leYuFt9",
-	"HwgIunM0v+rLQItUbDBalSO4ZR5FpmJJ5lk41WzarvB6UU7N01nuyfzJd0XepPlTAyen28x5B9AoXlf0",
-	"fq1ayG2YBiUAgvo4AqzGxkDzd7yBLSrYGIrLSOijaDrq7K1of7P+vh6Feyrx7+zZBy8bELJdN2eHg5xh",
-	"rZGTQzslzuJjq/l53DSBTQx6a2AtD1ZvdTit+6T1DdvdhvZgOpw+77xjyLWFLVdbpiCVgRcqSRhEpbHD",
-	"g3FMmTgzmBWKJmKSQQZoytjfrEo67ENrAvTmB0vjzY+Is0b/yliGkrXoj573Q84dcFYo4d/GEIRsGy34",
-	"vSvyW55I4TcENvMqPJiDZZcTY0Sxj8oma5JMArqdWHIi0oilT8mMrWSOkTn8YWiMH/e9TsGOWRnnqLX6",
-	"rTldvMMhfChGckn1mePQ+KSZaROlq0Ga8arueSxJTMtPk7hONJFFPme/T2XfqJf0dBszpaBa3ry9lI/y",
-	"lCElxEwbRVqMBbZIAt0hEWbXDstlzsPAKRUxCfXoybMepdHK8dat5YvhW/0DBFy+Ur6XXzOCqmKpXIlb",
-	"R3BCtljDm2Q2mYD2NfDVepdxStfXKXd0rMy2TuktI+NYYdGHEu3daq9dr43hb67ClsF+8NLMfMTSqnz1",
-	"c8jP0+OfUqnpgcGIc3hSkZKEjZU3qFLpRIsx6MeFisMmmFwhzaRnjIiXKslQUVvd1p+IJBpCBGgYKxwi",
-	"5hubJsxDr6QP81Ww/PAvEaOloR+xydg0r9CXHtxSaIoCzZdxRX+xd+LH3+D+h4Dl2UTkMdOwCwY5pLu2",
-	"fh/iqkRKHrkFftaiEtlDGUXxI/hUU8qdcEDDYNqepGQZhdRNCWkljN6ygchUK9gRHaWkwBLGCWJBJtaj",
-	"UwM9+kjmyMEkpJxD5QZWo5Fh/jKoAqE5bDAWNtgCDaxIw9pOGs6gf2SbDPVFwz7hYG1KNyruzkFf5RXe",
-	"l059+/2zlRpkJ5GhnIpU4Uc5hAwzK4xKTwM/wzeZzNQsm8id7s6aKH3tJV76FROJNk7M6zDM0pQZ5WjN",
-	"JrAYGVtjV04F1WfIG/UlIAAVwPNMXRQUTlLETdHqWVgZhU6VP25vwCRsdPKR6cD7t8EQqOlJLZWb5S/7",
-	"sHWl9sF+nXW/u5PVwjY0VGt3FMLcoerFHS483jfa9drXZgwKScjuNvKQvlsDTOCKkVDT/nrZMN4bR+W7",
-	"TCnvJiOqWZe+l0LYexzdN2LJ0g2jEHD4xHgMqqVcgIvPKyecVkBrBR8/XpAnxyePfZk3DZ0Etj3QhhZo",
-	"zrws2YMBgfaE0udjdWuTvAlYgBLMF5kiVBFEEwH2sqAKYDZA4wuItPonlve3S1m5fpDP9W5EfuaWZ8QP",
-	"+2gVhpRrKkM0CZJCDSkXy4CMnPYHNcvGr0pj8Kc7Fn2OKmMAaPg9kiQRE9MPH0MDcK8J5W7JBNoUt6ZP",
-	"0sb+xh8R0sPtdV/hzdyl7cGv9k1OaqOhrcA6mJwV8HIfx1W6uxyqhpUZeTFImiSMMEWrHdDnTlVxEe2v",
-	"8VQlFE0qBmZSeBo9cZ29Y90GviXYXDzf2q+R78YO+CWShTHqk5Js8mDgVemNnsVZOzb3z15ff6LbqOyT",
-	"t88BGLgYSNDMIQYHD6DgxAq7jDGJYEB+T0qdUEd5xW3UY1shLCAJ9p1icahM377yd0Qh+hay6As3e9F3",
-	"ztm63VS87rB2W9HpP7U88MrdjRbXDVQ3OmGDlIXxIs773Lh7+CYbJXFI6ISRGVuR74Z0wrrtdnv4Pcnr",
-	"D0EO6FeTWBLGw3S1UBt4XLmgGKZmtIPSq4dPc0+tk6WfMhrZooHt2lPQWqaxYkW6hT5I7KOqkYfx2bsz",
-	"biplk+SVKQtngzyouTtRRV9/32QXE3T3unyHsjck3xnT8/uADP+WKjoYU6mYVENwkXHBWYVHbC+9gvI2",
-	"Wb7kBExBM64JkhcaVjzWsZXhbIGwqMzvMEDgkIIqxmRYLPawDLKxRXjtQMRqHISumUEUioxvI14P97Z8",
-	"YxwnTK6kYnPNOY70/8ZqATgAo4je+t2YRcjDcaHdsdPPkldkXt2sYz4oC7cFh1ezFPQk71ykope2Z+tL",
-	"KO62BwSi8FIORdlortly46cmcFGFmNExeFeVk/YxHz2FgeCJr3DBljmPoUCJRlpg06TcaKRUY2Y4JnDZ",
-	"7e5Te63hyEsqySS+ZZwUnFUatE8wIErnIHcP3u2ku63za4T5TPrhjkDfHzZFNYm1tTVaQQVzmxRU3geL",
-	"rE3kUZ/Y3uwBGWXhjKmALFI2jj8GJGWTWPCA0DBkUg5mbDWIo8D0qRwU3+qvgJUOIDcwICEdhHr8Y6hq",
-	"DohKJPluqJdg+H0AjQEGcxEx8t1wolcewoLDgAw1V05i+PQ90B1cqtXDNtEHsg8FawFZiFQFxlrVE9FD",
-	"jm+pYjga4EwDqG1rEzzBfZKlCd6ij2hApkotBvZIrI+4TX5lK5m3swFi0OYq47f9V+eXL4bkOwAIgnwk",
-	"dK7++vvV+eDqxZvX1y9vXl/9c4Bi4vyP68Hwe/hTL37/zfnNz0ObSIny/anrgZ6xhSKS0YRhW1B7vODt",
-	"//jHP3zx2F7HI4zdJhBNMCbhrt/0Tb4eRUhWRWtSQuUMTmSp5QNq1YUOy2ya8CabynPmqqTSG3DJ+6TR",
-	"XSSPbQyxqkgOfkHDaQFVDh1aMPVb73HMiRQYadV3P83xUo86pRTho9OTXf7xHWCKlBO9vVSJ1OJSSKZZ",
-	"vQFlQ6Y1Z9HqPuCKfsRBq5JbvvRhq6ZXBEEbtV3YoXtVa1xPNRUsDUvWAkQ5uZqciOpk/Hoo6xVqF7Ku",
-	"/jo+IcBGcVESnXTGsNZBcIMCxoUB88ZwE2dOhuDdEcatBrMGUIkxMPS5PrWQMEZC3Xld7qLUNIIwdsT+",
-	"3VfkQUTpua1eYfNckD6FeImWgY5o0MwZGhbItVWvw63XmFJtVnIvz3VxivcRSnH7YD9Y/pUBeblnVDXm",
-	"AwCF0XyGs+Xgdm7CqVEsZ8MqpCaTAud3TO6WO6DasH3VaNzPuLxDS4j6OoTZI+zb1yTh+D5ZzXfGob9D",
-	"iUpD085SW+MVfMnfwH2NFrEoTt45p3rJzrsAmvEANZ7cK7Z8e9kU6d6oind4XWRedmc6qZF1vdvWy0M4",
-	"tSncJGRvjLwSIGAL19yKJ7wHGN+t2L0uV2jGvd9kCpQpLB51cRMgX6dN1tk7VuwAzLo2Bw1vd7+Fikcv",
-	"kI+BQanHF+c1ArHr0GSaDMrj89bibjcfNuZSKxm4HvD7Vm62PY8OASpgVbaQgGVrzajg9S1LwWEkDXhN",
-	"UQuLtACdSWikSWBzYxdiydKBGI93oxXCl+QHQvN6o7eXaAyOM+nPKw7s83n9x0P4CW5j0JXe/1xJx0zt",
-	"bNJ1jVdVKHmw6PvR8PBsPLh6h7KhGX1cmv5PnC3J28s2+cPYiMZTB61mLVw8gq6QcwyK53wjTDKpWKq1",
-	"wqnQVifwjZSZ07YQwsczqBwoNl8keThvZ/c1fE1N1YsqirU09a9vwMHGIonqPlqvSb0r79x1Ry1FOhvM",
-	"6WLRwI7b7WreMOpsNbMmF3hniTIsRCl3ap5Np4NMsloFETtYgoeBmEb9gzhiXOUgGNs4ya+MLcjvv798",
-	"jqmsl+cXhEYRFJLKKp+4Q8r1ttK6ERciiRF2fLeYKdV+7YpA1oP3rWxy76h3mxklsZCDLKuqYwQw95BV",
-	"XzEXFT/Uw2KE29ffEzijCrZNy4AYIGKs9IeFTJ6W5l1l1IOh03xRPxs6y9lmHnO6gnKKNjnn7zkCFiex",
-	"NABJK8IzTJJOxZx0NdGjowSIrAPOXswqB3j3df3JwII3yP1wGoE1uMttrtXgtqKbTO2b1nY1f7Ht+pg/",
-	"tJjK1h19k4pxnJSSBTWBRDTVFDFhnKXUn1J+JXxJXsPbmC1ZOgRvtWyTIZZzDBEjGPC7gry8SO8h9KKG",
-	"hHr4/J4XTk39M+ZjSqeNgrG77CvwIfidfp/1VA/fc01akXA73pZ6AOBI9RlYKyvU39nH+KeeefKV7lK/",
-	"3bzWemuH/+p+89W5ZN6+SHcoaTR1Nj6AE6g8wt+d+hAZ8xDDN2nGrQ+a3HVUOytX2FhVDy4vL/oaQ9uG",
-	"0razY3wi/NHkG9vrwwb38uZJxhs8YongE0mUaND/fQG+8cr0xIu1Epk+GTG1ZCaujdE3W+cC5UF5c47S",
-	"EESGCMzm/SgBateNX2U8rxtXaTyZoEa545Ybc6W3/No+pqjA3lFSfZXxvZg4GX9I88YuVP3q4QJjI68j",
-	"3lIx7CyrK16K9kpzyrMK6XKdm5q+mn+JkWnQma3tHWP3MxOF62PepEjnLEU8FtAVesfYUDF4zylkVeb4",
-	"Sgg7uikl/pXFUDcOujggjFd0hrlHN6U7OXL31AEMm/5vawN2zRIWKuMLr28CX0BTLqhRtp0ijC6ulTe2",
-	"JFolhDyXNONtcp4kRLMVeLzTehtDWvMMsl+TqMgxpHwVAJqbeYHT1BFuDKdCMt4mN8YcljZFCEOd5R0o",
-	"LM/1eiJTbmryOmylwOHzi87h7fxwkYqoTc7Blr+9XkxZykwBu75eBoQSmVA51X9oSoMPBKAUFyzVoyUy",
-	"nnAEJ7Jtf2wg+X/0xgH5Hyehvv5/9E68OU1ea2CQsgn76CniYJMsoQDUaALeecu6FVf0o17GnwT57upF",
-	"7/uAzKmCFCfKVwZkjheGKJV2vkROselPn/wf4O7/QVQM6T5KGCgz/S3jUUC++5/x9ySecIB2Dqlk9eaU",
-	"Ms3t4lu22wy9zkYHuJlQEF/T8ty+6XY/qCFLYDv4kjZ5IwS0pdIThow/+9rd01K0QTOdGzrxtE1bFw3b",
-	"rd0aAfImrW38zCK9ZR4oEbqIB7cs9SdZXNK/9JHgEZnHXKTEXJjjNIaCq5SGStuIiEBVvo5GkT5q9jd4",
-	"muY3kDCVMjrzZsa6aYyVwDe5IRsWpu92r+SaqVx6yKKwtmo9xFpnpsVthZpn87KhlLK+Nudsxw6/urkw",
-	"KO3i5gKaQfom7FtJL/k4FbEVyUgE7Fo8iQlF8DdAUITWFm0ylLN4MQS5ISEbJuNuubT+teUU9XpFed6d",
-	"ah1LYZGyKAY8VivTUH/Qn8C/8fYSQdPGIJpMnlap3zCBliGybgemMv8OZ4JbNA+tz2jZZwWixQFBWRin",
-	"pH55EGANDkK62FJ6ZLOG4FrwzpB5LKsaFPlQO4rm8Zvdk5fQPSilimGmL1WledjJ+YtfoHlSQzyQbdCt",
-	"RpuAx9aF2jMaVMX00AHG6ShhkZO2BYm+bai/yl/ozt+oN/5Zr4W7PHv2GwKLNKwrROq/Ekuvy2qjyVXT",
-	"WrG1J/iIz1NB5tCPu9g5gGCZBDyL4+U2+Uw3vbW233fFcfhZQHNN2+Os2FJ9o+3TaYsca9DPHesNce0q",
-	"R/mjSInEfL9cXTO4FHNxy0zs8qklwBQLOASe8Xuf62eAHuQe36eEJZKZXnFV0UvkKlWdV237onFFi46m",
-	"bvINOM978g48uoVgQD/oHZiIJ/zaiMGplHK5EKnaqVnmF1ZG5bfrByZV10QYivcGfqzPHWd7jS84oEj5",
-	"6njPcl5M6BFdmDWtLf+ADH/+ud/pDMtNbDq9fqcDDg6lWKpv+j/fvet0P7zrHDz58P/13nUOjj583+90",
-	"/qNVt/IGxvMH8LrGXRw1a6FzfWg38LkWsdZ4AHRmWNQpDovYsge2mqZJbFoR1C7HBIu5yS2fvXtS5O97",
-	"VVdwAkLgosjKz1OqnfIvk+4AVT8YEfCoT4lxc1cwV98IqMECloQzFtWt0DY9wBr57bHL3aAKAjpJjCwp",
-	"RmN6TeqdxZsNPrRtQFkXfxwK4H2zF+4K1+VQHhZU5a9d4xLusq2tR2A2z+6UM+zild5Dv+Jh7sNcC0Sh",
-	"h9J23NaEptIVwW+f5kn7UJsDvkPIxDWG/0CueFjUdVjbYcGwhRaystW2fiZBSxvsDQsRqGITU6/asEel",
-	"J8dh923rmJz29VsiwTd0con5EF9ubiYpreFdCpe/4V0Qw66RV1C9dPq9gWllgE/zrmM8Z1AM3qDtCAIF",
-	"GNukGglgnDJWdbOyGCRYPpgjkfifpI2TAV7g8dmIVAsl/VTAKkNEEzWl3NZppiwwkTTEQbEzGxbJcXJO",
-	"k0RbQK9MO95YkigViwWL+vkRVUIg5DIEJ4zws2sAiIayuugSavOrcNrZfKGXHXEV9MpqdRWa84M/IUdN",
-	"pADiCbOFih/2r4wmWslD34MVsBVJc9Y0qAKJWU7FD6agZzkV4OWWRuRThfWS3DRkqucpNLT1M/q0fd23",
-	"dwJo5ahZng5v9YVPJn0r75BiQTk1EDSLUZeag2TYYhbIvrznZQredgx/zt3/vsCMvzDdbKvXCKm0NSow",
-	"QCxsWSLUo91oH74IjtHBq4Eq7FT3EZfMuVfj4CS6CAd/e2FybozXY5jv9HB/cN7bOrQXYwq2xEtvxIzx",
-	"r9AI5eH61O189R1TJ1N2K+6LiJGKGn5yYXzjBiXE6y4OQcQQyXgkn2I3C+OSxWpmi2AQsbrIBZrj3GNu",
-	"fusZ5ltJdns5tUC/D5dPcOM6HKzKTDMlNHsah62gNRWKRsCtRn6d+Xe3nffzWM7k1l6t4AbH4D5s4pqL",
-	"y80uyZE1EB4MogDeEUhve+5xKuZNk7RGOzPl4WU/6YufYc96u43rqpZUJNPXoif3KfaLgngZhEoMQccp",
-	"wqbX1hTg/S8Vm/uoQgl/XxFo7J8reoRhtMPtiGLlVr3FyqHJdo70Opujjs5jOWVR/XvWSBg2EybobJVd",
-	"sgLFLH+Pj9hLW1fCFL6d+8GEcQNBn01QjyLP17ZRq0MKAiFiTH6/uXAJFx7r5M7AwEtt6iEHNE/8rKZu",
-	"2HBPF2jAxdwBx7PZbknrhL6GS3WdKTxq1lBtEo+qgNt/ip/phXOcjpY5aH3FJP4Qmc3nLIJcoWLQsk4G",
-	"Wlm3+Cl+Bp66qravr21f6yDXFYMCc73YNge+RYwBwaWP0mi0IlPKI0hNgl/w7nZ1C+CKdUGHogknmerx",
-	"mtuDi+NRWNFPhcYBA7I1GSJUQfRAud30YFw132hVDq+ekzc7nAL6PMeuuXNR0RrXoYQddI3zfIT0EmAo",
-	"F6lZ8JAFZCqWkDxkOi+AQQRTfkqkKc9gH5VtG1gzhFA1pryfOCB+NNswSW/9SB7a3l04fQXdUzIqIhdR",
-	"HEF4BTocIMYSljQEpNN+ohXNWBuFTPOr+lmbVdYmID1pU1ukyAOx1SxNoTxqze4ENETDFWv3GcI3D8Co",
-	"rzLAc/XfhaHOGy7XfdU22Jgv23CtLCI3yeDtZZH0HCtpUxMqepRs1PXKVpnfuDzZd+ZKxB6sCZq1lSsI",
-	"uFLoaonuQUTRQnvYBxaHozSnGM8vVB+4rVJjTqQ+0TQhIPfbZGgXDajACOE8dg/nwaaJx6m7Zt+EHP02",
-	"xeK/jVT6v5Lk25Ak3w6T/bY4o3F0NUWO3ZaUmaczPzVBsnUcNbniYS1/SRnMzgOq9uJyLWG2CgxpL+40",
-	"gy+4OY6pUgvZPzycCqne9RciVR/Kwzrp9nbjq9REcFmv91yrpr3finsCmXdfMMxXbND9EGnxN7ytEabK",
-	"Hf2N1VCir0wgHUsPCbVy+0HwQktRrpJToNsJqoJ5WiBZh0kOtNXtdDqdnbAbKx42gCmGy/MKqpoAjHl8",
-	"3YP5ArHOUnn8WvYhNAzMmzmY1AZhzeI8GpmmK70xxnen6KR+pKuIRq+lxnvcWdNsPlqk3oN//fP5Qe/k",
-	"1I7NcohHkpRgQ2NOpuwjdg4RGVTR6cuda7RmaTAhCZ1QfcjJsMz+AD0QSy6kYvNHktBMTUUaa6a8GyR7",
-	"M4Ji/U6/31xsOJ5enr86h+Bhjr3npioCOKCNpq4sfCBfL8o49dYu3Cm7LFtE9+bfFjP1DtH9apzLl6WI",
-	"gBiT4ZvX1zcGc+PN7ze2SczSOJ+1RLTkgmK7qA2aFqmhU5FE4J4wkfLca8rZcj0qvn/szFzSOYu2RXn4",
-	"reDzDTrwWPjnNAMtWyu5a7jxhkTrJrwbet7gmB3okA/CqCJVK2eXHW9rjiKcYF5x0nNY7klvF7+FB8Bw",
-	"LfZI/qRex3nS8dmuJ/0lRvigEj5K/rTjNUmw63G2+h0eWZQ0WdnT6Gmft9HH/WNQVk99uChUud1iUxiO",
-	"cJFJLwKWH+nS2LwXb36XJbibhh27c9Kst4alGSKwoaflSK2KRq/bdCI4G2zr/bnZjbO+o2zidCSqBPWp",
-	"i2ywGzWlQhNeQ+TEGJbjC3skMWVwIkSUq931Jjhnc5PndvcmQDaJfdPwnlNOJyyyCNeAf27kzu384LjX",
-	"LB2Fx+Fd6e7Vy4sNsiufilcvL2QBPVSrdt/pXta0TNPfpYox3ii6dJeSzA1N08Hf2kwHy9wQ9yBlVPqM",
-	"7z+mK8KFU1wW573DIDZEFaFJ4ghabUaElAeOp2tMpJgjTqHcZ1v8bWjhK+hahPXNxkWkvyh6oZrJWzcM",
-	"6FNQE2KUqu1a0PaWiFErKOf1rIMdmQoFox65dOnsmmXH5nSUuLohEGcNChrbLYws2mTdhM8mHMOWlVZl",
-	"z+4SaJDyb6AbN1Xu2jQbu31vi/61O7tsYr4sjqCU3Qfz2r20e9FNyprDl1JRNCPdHPmiiQpRPqwv38hm",
-	"Gz+noV86IBrd7qni7unHFDftnvgVG1e0Ky+Cf8tyt3EWkchUtfoSNb88qtp23LS1xmRNO7Ku3CZ0tXvP",
-	"QSM1t4nartZped+09ULN0oOC0oCqZutMtehllEqV13FoApzGAC42FlkKDx7HY/hXa1zetJU/cpy0Zut3",
-	"zy5+hUPpcdOu0Rvtb52xbK4dFtZkaaxW13ogxlJhNEUNHkYHegR+lT9gqtSi9fkzUPrYk6/1a5ZSMmNs",
-	"IbEE7uDtpeOHe3u5pCnLPW+m9I/Yktk2uZnG0jReeg/ZFhaIIcd1wu4rKbpSIwdqzeDh0mQmTU+o9/w9",
-	"/wd5AYgvIU0SKHKShBKcFIFePQYpleInYhDcxiJJxFJigBRguUTCnr7nxIR4AastFhz7uWLBD+hA+jpJ",
-	"Mh6xlAw/HsDHYVuP4zUsvelyA8720Qq6AQekd0rCKdXTZNaPI0Wq9AV5arytTddjmNMZINO9gpfrB4Ic",
-	"k32SCDEDzSxbmLY8/1OP8AccAmRRw/VXP16Qo6OjJwGR8d/mO3COtMnvHEdX0Db8auB/YQ2cn0zxabJy",
-	"SwYNTrG+DaFXIhJz299VwlDOEXIR3V+SDOGsgPcrIBlPmJROqBItowV0ZRs6IlHPipBz+AVhHSHRjS1Z",
-	"ijF2dH8NwYUzNO9F55nWK6xJYwehL31xQyfDtvHApQyA63EMWNGJt8Aq4Pq+HB9cUhVOh3q8UCsshcn5",
-	"HRMuRiJaobppYm36su/gi+Nu73sY0/BlxOYLoRgPVwe/stWQCE6odQjODbBvyhZMASuyIA8WWspMAMZk",
-	"I5IYvsF8JRNwIDc202TGVjh6C2ACo3QwnotzA9/QBNEXTK9m8p3tzfy9eQwZhiJiQ33u9FkVHCk+UzKO",
-	"GBke3naHQQGjhEetT4aHU0YTNf17GJDhIRS44Z9iwThdxO0VnSdDWOvh4ZypNA7l0KZSK/ZREVQ19Nl4",
-	"k4o5U1OWSQTTSuKQcQny1Cgpl29+O+i1O5p5pokTe1sul+25+DtOEtoW6eTw8s1vh71259DpKwxcreXg",
-	"l7S67Q7UK+FAW/3WUbvTPsJyXgQSObztHqIxdYBYk/rLCbbazNnHy6jVb+mDgJBZP+GFgHpG50xzg8qA",
-	"SXHJoWYDrc/BzuvA3VrnwgtUODECIxeCS5QPvU4H2xdxZRp/0sUiiUOYy+FfRkfPa5xzCfjug6lKmtN6",
-	"2GGwEKBhg6jZwESB5IaxAfEMiEgiB3Si3MfI97J8Uoe2+zgIxGw+p+mq1W/pN5uHWwOs/65V3k0IMgJ7",
-	"b4DsCb4J6aEBDDM7k29MBA4P+ZWtzN4Bw30molX1SthLYlZafOMNcfe+u3s5nQdcYOB8D7txiXFUm35c",
-	"ZzvyXXCW/nOweSYPP8XRZ1RiEuZLFHieg8Fa0PQrZJGG+8d8kEk2JMtpnDAn0KVFn+CmvKO81fiq8lav",
-	"rfTx7qX6SXC2h7XF+TVc3RI9e1nahKmtE+w0IqXXv+5hpj8x1XCaDc50s5P6HE7nIqsCUXWrbguSAnJy",
-	"K18pZ8vA4DUYT11aIk6I9o2zBFH7yzuEcdF7MZwx6D0PwWm+AnkgWO5DsplDg0Ht6AHrmSPLXIoFdv9B",
-	"8z3udAj2AAWHPKD7Gr3fkAIkqmOCSSlKAmm3VvNE9yfj2NpDq3RzGrFN2lhTSC7MuDcIZC0bUeu8Oc52",
-	"nkcEK2CDGwYZLdbX/ytjReV/vwV12wMASUsz3nL1hV3dA75p1edTC3xhvU7v9KDbO+h0bzrd/slZv9P5",
-	"E/yOmVZSNbUZ13t/IpIoT81r9S3M9QZQjnVCtTrdX57/+evR/zr738c3T972Lk+fPX51ctG96jwvVpel",
-	"2mr/YFDo0gxjFGZU3YOjzk33cb/TgVHV1tVcmOndypohjb3pZ8syzDc0y2Xjb4rJV/MCc4YreYHTdVEb",
-	"PNqOWxjMlK1n9dI89y4sddO/vRfOCptVSsBC9mMYHNYnLaHHq14oki0IF8tvevv65m39T3cU/V4bYPRN",
-	"aP+vgQSlRyr3dlPAVcbPw5At9qP4PzPkYE50A7LYLZiLhP4dNvlLm2bdbEPKhwnCmP7CmEcS0+ByjJFy",
-	"N68qcbmOmmbRGHLGvRNOZucUgBLNyHdcarG+6119lfF6F7pB4E/eFkYpiaOqJSrVqXoXxpftuPkmlWaM",
-	"/GA8XYAZvoiZbJPXasrSZSy11hiKBTjQNN2wPNffdgsXaTyJOXrRJtAWWaRGRy8GOayaB76viUbUoCvu",
-	"J78yho0a6yoCcEau8Z46lGV8A+djTMyqe/0zKE/y0AKonibKYPqD672gI5YUWNrDGVv9APhIQ23FL+CR",
-	"iOcOWO8jpwIv1+PetVTM0h9AJ/vg3x4bQi6WKo/7rCfyO1h/7/7PDx/+84f2P/7Dm9CTh4F6nc0UhH8j",
-	"Px8Qzm7V0ZbXccdCgugJkPMg5ghJuDfVMi+tWZM15vu7qSA++bPT/1T2NiGE3dDU6dnPCGk3NOZdnGh+",
-	"BIEQDMPFyiS+eBxW1PYxwgQa4GLY42iX5+qlaU7x1T1XnNg+GXU2q4HrqmKGDU5GOffXP017qXsgcKZN",
-	"j5HvCN3kzR735UFrttwP7UIDB9TGofkdoq9Yl2cg4ImBhSdD02AM0+uflo+KnZ2J3zIaTtHlgt+if4Xx",
-	"SBIpBGcpBmhjiQeMGhPXJnZa190j6YxDQTTP9H0xaXbYxfccQDctyrxUskDfNO83sExkItAdGAn9DCk2",
-	"TyoiX67TcckeqM/cy631Wv2j09PPjTSDFxZoFUm0SFMwRT3/94RZ4eOcMIC5AeSb5qytUtQcGl2yyu3w",
-	"kpvK1FwtjbXcFZxBUZU+EE+xsh3r1Q1UH4iYlJER0wSpzRbQcKEOF/FK/Y4LWNULq97uy98Gc4x8Dq5e",
-	"t985+7NVBjjLXXNHXXCCHfW7PX3Ndt/a21bRar76qj/KcDl9k5J0IGNI+7T90FsTISJ0ODQ4VhdisarS",
-	"nTRZGjtlny4cfCSU0H9bgiAvj9kwC0xGBFVukXaO6Q4kumIA0CAZVwFhPExXC2V1LgsnP2MrzaJBQ8qp",
-	"XoIBKh26JzSBPAZMplBZyln0lOSolrEsQO8haYKPkzhUpl0p5hL5NC/92jI337d7qIk4qKTnDUnRbU7R",
-	"VziueqKihkvqFzHao0tKj7Bg0UrkGTQlZ0OdE1HXRYV8GyBat3qrYAF/hsu+vDWXv3wbP4I5lJM1nhJq",
-	"epB3O502ee2cE4AFKTwqqAshkkrKAKg/2mMogao1FfBb5mu/w1rokUKyMZY/FMoiKLTOMgUwP1aCWSnp",
-	"pBJCi+eWqm1/5ByuBjbOQTXHvMyMK30XmTL9OrgTvyQxR+i5TT6mn/Tt8DEsKmidZ1GcQ4usGE2J1ggg",
-	"yRag8zWfeXzQOYbYXadxlCw/G/VYWrfZLFx8ilKQsdfvdWyQ0Vwz0gS/iBcsiRF4dqvu8iaHFtl+3Qss",
-	"of4aa+nnMftgC9BbviEvuANHP/yk/xnscAIVFugU6hTcs4u2o2ac2M8KcoUt+wRD0ThEDcoPaL6rwKaQ",
-	"zmOeKSafurXomh14rUrDUIpNuK+g8arhnbOSGq7ZS+7nrkuPeYPjnWvX1zLFGtZUkWIUBEaB8G+1CVQv",
-	"y5Xhuz4ahVzzEQMIeXtM9mY+mhcbn8ZdPGLNhZQNICwoFFQYn7ih6tY6u9sWh9mBpODWG+lV9kRonePV",
-	"v2VpPF7dO0K7VrULKdGjFcJuaEU/IBGz9gLlEYA+0dQ1HgCcQ2bzwLboypsnGmABaEHXJtdMSTKEYaP1",
-	"OgSxjtnfhQ9oGFH9bzQszjVCq+mliRwVKrdPoN29xyzZPN+4Zlvl87p3mkbOEAQPGWJPQMttlqA+4mCd",
-	"IDYZd8m+IhtoSnsnp42ygMokcv3zuX5AjSCIV6f4ulYGrGtuZUDhQVMZVD8G0UfuF1U6hXKUs5xyHUli",
-	"MjdQdDkVtlIB0rAhAag6wN9WbWISyqwX1DECgk6n43cVvcBB5tH4fTmL/CKoa9OhTnZ7gl6gI0fbu62X",
-	"1sR3avkNFN9a43DTDsWtV/WG9E3qVn1TzF2obdaYjanBYE3XRlAa9ptF7+AwbSooDxphK3VB2ZHkcZ1f",
-	"+1C1Fw2SKWqkjpiUBEgzsD0+BcfSbR87Ndf8+2RVNg002w3eHWvOyeaBykqkQ2prxF/8dN/ikm1B5CIr",
-	"HDhy3r6GYht8TBDm2KBI68xKCDJmy/c870gkA/Mo9jFkLJJunyVTPR2CVDBdMwE7gq9IImiE1VnVxS/X",
-	"Bd7818qAy4dwjxIY+4y9V8FYGoG9g86vWBBLVQOC2m2p5nc2r5DZmjbgbO/Xr3kpreUkvmXFWoJkrr+g",
-	"DdIKqleg05S49lgX47R52D9Tukd1THXRyt0Zxf3rVrZwiK+ziXn1yhb2APVCD8cjDkUYZmnKeLhD43rt",
-	"XLfDvrxOhO3bNmKTuICnjRFK/KlF+iMWx8ej+5jeK4W2UAeXqSoxEjzcfjWq22kGe7fHChOn38GaDxgc",
-	"rP/ZedLvdJoYEcUebTMhtCYhA8yFKSI6ANuQZzPnBIn9M0znjL2GpOeQBQOkAlbWN8bL6h6atkFG89rg",
-	"8QVNtI6WYu39ycnxyfeBwTiP5wuRQtZxSmQ20reNAIEYvUHslnFFFix9z/Ui2Z4WQQH+b5oAAhU5cSQw",
-	"YUENHIvU1BkimP17rrnK20tpWkdS4DAQQsK32cxDSX5/+TxAmHnbGg2nYezg9xxw4gG5lsipWALsA0J6",
-	"vtIvS2Im0acEUA62Es5wgqGew9CnU7KPelH+y/CaDT8jV9K6Rarzwit50dHp6b6ZkWIf1aHdvhInaj17",
-	"8dPLV/23F+e/vXj1/Pzqffqev31xdf3y9at+r93RH99cvX7+8nn/4PDw1yyl9v8vXunfXrx6Xr63NKX1",
-	"tfJnuphhPc0xJhiu4FY2ZHkGhJmjWIKJvA/edLOVLRFo75qv5LfPpPppxvfsSL8xWZC2we2IrWSpoRsi",
-	"wHtCUBl/CDvx69Y5XWXcpQ9vmdMe1LQ+hCJgJ72b8kyIWe6UNbBIpi6vqCwvQGIIJDLlUQhw8S5wfp4E",
-	"Jv1qjwF0x9g95Nzgdm93zl7ABucaAYB0xQDslTdN3P6AZ6UaWsLjyVQlK0+u05lp/gSlCPqJPdC57uin",
-	"uoCt2ne6rEX2smsBOGsIc2bxwgyG27uj7occkq5F03Aa3/oyvE5769M+0tPedGbvqlQuoXy+a70SWKLO",
-	"yY9slGY0XQXkfJHGSUB+yTgLyLU+fPORQQF7JW7hQx9x5SF7hQvo83XUbbc+3GcXrpjUZ9sjel4654Ma",
-	"drAX+cGSBKMoCPSlRRSkluu/HUaBL8eo/f7lSBUXmYtbVs1ESgAWTp8lyA+exLcMw+62hMVJI4adW1Lu",
-	"YlwUqiP8GlJuc+wNMFfMoXe16axEzpME7raIByLF9gLkPAeyKgDb8nUcrUBVhUfa6KS2VKE1XMzJMJ98",
-	"u9suqN2DqqHX5r4RhX3mODkxkBqs8isxyiPDKOvAGVQM0Lx4yUaNOXRTVvVCa8t35CeX+ug8BFMvXAF3",
-	"2LXdZHGffQ1KY6oNWPGFtnLfcaSbEmQPoheugCVxsQwsc4GeyXkPYzzc7f25AW3eZmkg2Gv+/lrlX2K0",
-	"3b/3i75gg+n5DNhZzKPaNca/iNGv+vqtNcusyeMM6vv26Oq/MpaZ3B5rm2wLtNJQoaK01zirNyLcqHZ+",
-	"XxX5TSu3/ytEiH8Ro91hYU325QLkvXkx/8IDY48mfLyXyqafkMftqqJRv4jRlytu1S/73GRDqnjrX2K0",
-	"t1JW/bD9rPt9XC75Zh2iz6rSBXwN2VcH0H0BL22TFzSckuFfYjQ0jteQpikg9pJfxEiz/V+uX7/qO4iw",
-	"VL3n2BYUMIVYmjeTyl2+udPsLzGymTqQIGxcaSpldP6eMx5JLImaz/WrkxidzemKdE8IFgZJ4wlGRz3n",
-	"LITEW5rEt8zntcVn/yJG6AFt1fNKwtQP8N6yZxJ+6euJvOcRVbRPPn1+z+/iYjQrvgfa+xGgpb858uuH",
-	"lIfYjWGPjr5zK0ANLeFLEoSsM42SXcGaJ5AAbp0WkJAe956jNz5WkiXjckEdJK2ZdEOJFUJYtK3XkQxx",
-	"7YZkTlfvOb7eIK3JgAztgsLvZnQWE0F6c1XgEi/z/OJpoudyhmRElCBSicV2cqonPNzK36163pV74X9n",
-	"yOJ8IVa71Yi1uuqHSDBLy/tiCaL09X7zy2x3yqHtijokFPoNOhW3BmwysIDhKeWRmJMZW2HtCTpfLBAP",
-	"my/UCtteYnsfbwGtUlTbLxbB31RiQlFckiA8v1hyYDqozIMfm5aLCRWdMQ5MpF2RmHbllnZ++aQ05/V3",
-	"Skgr7t9zMppIzRYgOP1m+esWktvOd3Ymnd3kVREpm8RSmWYMgC7PI6JEFk4dmI3Yai4irY/hHOR9K1JQ",
-	"0U0IG0x5kyrNGeD5Bw70TpxngNtwMQwIaBZAoSFyUZUkt43UNlcAvJZ2kFledhdSRRMxySDSuGRJAuIw",
-	"TonWgEBS9teblhv4YHuiMB4fFMEde7AttEnKQgGanpwyptYX1MIU4YoU/e/nUM8LP1YG0EU6YWqQAzBt",
-	"aGmF2fzhK6YQ/gjDvB/dVycKlqigeX5ZcfseEwSbTvTrIP/8YWQEAMHqIwF6YZu8gua3TKmYT+QQDqJK",
-	"YxYVYQjjpcMG+P0ioukcEhBOSWxg4vDQQ9wgPxwL0F2fusAOUEy5xIIsScYi0zdxqRiN2nkzEmj/qw/G",
-	"YA5tNKAHMHyO6EoOTZYNZuHgBC2onc3h0QLuac7vrKjEs6b/yrj5G2IdbYLGpLTAGJqJQ+s+d0cJTfTZ",
-	"/W54cABXDL9HpEp9kvtGwsMXsTSZSEok0PlcXxEQJUQV7vh9ROp90jcdWYjwyp+/gQOWJ28+gBDtI4Ed",
-	"uP3q92reGT0OQC1tiliygsm4IgKqAeVT/ACxQXPyQCai7IqgDvLKGIMgcieCCOjQhEahNiDh2nHgiBWi",
-	"liI/hBJOoVwTcIHbnWjGxVKSkVBTPMMA6FW01TbhQJaMfWkM+opi/9/YZd1/FspXYPTxbZkKzRlfFJPc",
-	"E1HOacwVjfedVbRWqIgoP/luErWMQz3BiK7a5Hqh7Q2sw4aAdMyJVGwhi5CzdUsYbwHQCpoY0nBPqwxO",
-	"s1T1rcvskSSm/FxiDWzB/VNm0TiKEkAlYBQ5OP/9Snjtyj6ozVLfmI7SFaD52yhnTVx5PQnGKQ8hWvoN",
-	"wP78mDKG+2bLXLCXXLCWrHXPc5GyURYn0UGuwe/5gFwBtKfCps7xmMkiTaPo0bfOOZGrz2luPh8gh+eR",
-	"1+R+ZNAQk1hCPm2e32EPC3SX6zsdIhIhTYqkNlBGVCJ6HCZNxgqyNwwKUI6MJ8mRSQQGiDxbW89omsRM",
-	"GosM8RrRCvEYPK5LAD2Ga6cXlBv3zWs2oDErXYbJV5jhfq9DbMjgIqeC+x7hjQjnJU1nd5uZtikNBEGV",
-	"DbdIM86a2m5f/EiDr8yVdo9yW3qtUObehxoVoQPQffatgEGBPVVercdJzlQinJGZWMSULFIxSem86McH",
-	"Ke5OS01Nr/Yk9ssWjvFlkBlbyRzm1HpV/pgKOHBorZj24eBvw6hQRXmgXZ9rWJ47KfXuA+6dS6PYR9Xq",
-	"tw70f5DZTs5/ekFevLq4+uebmxfPyY8vf3sBP77n7Xb7PYe/X7x6Xn1Zq4EruTSVivwS/WMA5iAlko73",
-	"Uk/zRxortqG27+8UKDpjUPK/X/q/NI7AWJb9vpBlY1mwll3QkhS5/Fikc5YSseQsBRpFRQzhXLhQcWhR",
-	"kzR5A9bFX2LkYFvEuQkOhkomoSZEfwfyjS08CI56/q9vWbpvxewr2ww3WJXs8Jw1XIeGZGO63m+PO+Wt",
-	"8Zut33+NWBJMrk4gCVfhgXJS0mKRi500X+03ePQzQ/+bpwtubAUaPO8RArHqU5jDtyJ6S5/Q99xaazmg",
-	"/RgP/4yBtoVdopzIsczCkLGIWcc9tup9z6HlsEFQnFKuL8AECGHbfRRw+tjNdsZWgTGV9dOxGLMa58Bs",
-	"8VeKJeG77wU72CjzJ39j0yNQJf3M/ga43qnZ2DYgxdHI9NT6TeDQq95lLj3MrzMvu9fBuYb6SVqM0IyO",
-	"xGr3MdoRk8d7dsbFLiA7AVtnG5+ZEW4Zl21yk8fFcigiTe7m8UXnbes/pnLGIi0vq+NVFbTsw4gwIITL",
-	"AgZJuTFhUDtjOZOB9Q2inB2LdCKUYnw9zHQ7H5hDPywGzvTTY0kWAppeo6+waH9ROOZtdx443ctUgPbz",
-	"9hKimsasfXuJACgQIXY4EWDtPDIFA1VWEC7QwN4yuJ3fA83subva0dvL1rcS/bLbfyfq3hYBq0VXN2iK",
-	"5BUiOfPXVA182BCLk0pAucW51He951h0DNJASotgS0u8v1SFUnRQR0avZQ/mOuCr3YgMCgGgDuQ4BXms",
-	"Cbvq1l0nO5AR76elfBO8vL3HKGVNgvwSqXX21bvqLq+Rju5TePme28pLJHS/PgUeNUunqvQW00RTpO95",
-	"ifC1ADFwsD6FxtTHfYP6TENN3a09vJ13ujax0MZZcwkFVQZ6JTdwNrrdP586YSiaV7dZTVTFc9akFtFM",
-	"rm4RIrCj9p7KkSHpI2UH4ySeTFWJcvZ3uOw5yfgOi09f0JS8mrUkdOH57l9ccpVxp7jk38EszXgNkzTj",
-	"0nEqsjh9yKqJFIkiJ0X98d5kuLNq4gpaU38peZvxJrI245VyNuN7lLGZww7XalfusQv3kbTovN62b5jv",
-	"cm/cWLqIB7cslbi03XYH1LvC77ij4PC8VMoYTkVswLJMheS7btALjoLj4CQ4DR4HZx+CokT/3VE3OO0F",
-	"T46Cbu846J6cBN2z06DXfRz0jvWFgjNTDfmuGxx1g6PT0w9Ba8nYDO5+HHSPg1436J0FRyfBcS84fhKc",
-	"nH747A7I9EhDdscjiiF/rLBcE3dH/c7xn62gVVqMdqe+p9tsSJWLG37di18b1fYiwhFLm60ZTgsseDCZ",
-	"aZKIpUvOhq7uxVb0+gEKTGVhj54wYDxjFXue1RLPGfkbEmtKCFuQDgMY2wjOZNSL9/xv9D6lNIoSJiEr",
-	"5vebC3woJsCMsyRh6XrqTN7KAx/4noO2EtEVyn5JbwHJZhYvpPVxY+jQ8aYBjpU0KRaxfM9NcBG+aJOf",
-	"YWJ5iBGSZ22sEa/0qZf6l5t8+WqVlN6GUPX4gNjz23oSO9M0GFKqAJAiIsVgdRlJirwem32H+wC6YsQm",
-	"GQ9KgDh6pfNuOA8MP7UxjTxL0kwlyBG7CzwubeAWM3vsQemqGLQSexjyy/NX5xCvL4agV8+Qw6PKel39",
-	"/MHfglf2zj49btghWpUqwHFPIS3SAmNUDWU5FY3rhtdNATY3mRSgk+3ADwOMpQosw9OzZvhhX0F7/dSy",
-	"sMOIvThOGWv1e0FLc5cB4ofki5ejHDvfNQXH8KIgIPJu/wxghmrBMAYtbcTrWwL/FPRfO+dgOFrFG4+8",
-	"b+zoQRYU32+dy5ge3ojZSlOewzq3qjC1Rbxl3bstByOiymLuAUAic/lKLWfIz2ycboAoF5L7fgqAmLEd",
-	"Bu4NXvLvGNCEqe2mAFykNetRsY/qgYrklF3xfLPxi229cbzOu5dKwjghoXMqlhxzp0DLBC9zkYgGRTWg",
-	"ZnlDnTZ3gGB1wVikblOmAmgzTJmqKlWD1b4PsNp6O4zHlqPkvbqKNK+ikZheMC2a8Dw0o40v2xXNmUad",
-	"qW7nhT/XWIzA5hPNspQOrGnf4N87LeemgQH0XdjtelDt/aHSK0N3dU9TiTXujGq+tOlttr7FxFiKQya4",
-	"L6/sVsycE/GVgmVXMIw7rNF9HCIZdj+rMDjzTo9Fv0bHUBwJNcUU21RkGArI1JKmkYsYrPWO99xkACKp",
-	"51W1kD0I5g78rTc1FtwkEgMnxLR74Oh90jt+z1Eww+M7nX63A8Zh78RpSunk0i6oVMVrMA2Oa5H8nhsr",
-	"SbNSmBuLyJxRDhkeZdSAiUnVWEmb7EpDuEU/UJvAzLXKYgyUQ+FXm/wILa3zuoC5PgN5Xjh2Acu4es/z",
-	"iE55FpvwTHJKsaRZz0o/Tlss5GbK3nM7KmjlB4UKWF+Flhk3TeT1F90jNSXgLnKq2lz70WdiT5j6Xd6l",
-	"Eyfc9aO2N2voH3Dxjah9KXjjn63qPzqesz/huN5bwwET2siMztHBUVkeIKQa9NGMqFb/HWMEIQcHo5XS",
-	"rz7rnBx1To+0HaXPkiOJ1ptfBq1JPBoAsbX6R6cd2+XQfPPEfJZgeC1ScRvLWPDiTce9J8dPTh/3nuhb",
-	"U0bzH7qdx0ePj7tnveOghU4c2ep32k/OHp94LIfNyZrEBfO0k6PTs8edJ90emC1NJturmuxpZ32y3ZMv",
-	"NduNTaiarTaZRPV0lFAUQFOql8SZ8ZON7dXDfZgZV2xe65byWE6x39vaoDulwa4PtVOMtOMd6dr4Ou6w",
-	"1kfUqR/YQAZVoddgo2HrYLS1VEUZQ7wXNednsYQmaXkrM5O0CFleBlwg/tt6VeMUE5kcYY8C+V52JM40",
-	"lLeVcv1CzOf0QDLNHrXou6VJxiR2DDjunnW+x6pJAGrSYhO7MSpWqgVg7znQdJuc23JfQO6XC723WMyJ",
-	"AWel5R6K37FI51lCUSiZ5GnK33OqjaZULKasGqP/v5n8QRx93MUCqMoKliCOAr3qQc6xir8GiQhpEhgO",
-	"G9hzHJhOfs5ZDfJTHGwc06A4ooF7JANzVoMST7gbHr+io4QFoM1MGY2shoUIZJr89oWyj30ltV0MrwRq",
-	"dAh1zyfQ+Iy2+3JMfOC/NySSWYTdfh+7pA/k5sl3rKCD/Kv9prHf5PQtVzzMWzvzW8ahLMImCyLq2VMy",
-	"1JcNIK1kiMXxecZuLEmk1fUKH49Z26+Sb2XffScgInPz/lCIzqOo8OTu3uLqA73TA7ENMAhYtwwcc05b",
-	"vvOigjRWVenTxVZ+RffEXEDZ/12WsTqBt3Jmndp0skfwmtpz+zJN7Xaip5nsO4D6zP0UVVgqd+YH9wFS",
-	"qWYEX3iDc/CUfbGBfhTTCRdy37X3RVqL0ajBcylJAl1XnGA1ZkcgZgWWLswZlVnK1sp7Y5Yr2kSM/mKh",
-	"yn1VKRxqiREHbIpE5pSvoGUX5qJC3SQl85hn6KvDsvVXZcQ0O6RY2pYKbXJjOnlNWTgjY3SFxbLQ8Xik",
-	"1ci+G7wARy1haSpSrLrH4oscyY8LIrNwal8HlTNuzg7AD0Hdik8s2g1zeU5Dcn6Oj4jla9gueb+E4kZJ",
-	"fvmrG6T6ufd4FXC7CwEuutyfWnVNVwbQJE4SMLKXIp0FZDldYT2PUoCMYmtllSCRuP+h1NrSvQ/kGtbw",
-	"iod71aW+Lp7BlTa0yjpnGZukYuVrmj6IQH9gGivsMIFKcPXNLaFG0PW52VQ+Ba81m8nZXUjTdIUs5fZ6",
-	"gcyHToIcRm0YUsUmIl31tcY2bJMrtgAtNQBwFAtLiujakH6Vm0d2BfsTkUR6bb1pRnRSsqKNRVXKNDrp",
-	"9kqJaEeeRLQ5/fgSb+118p9pmtKVLx/oPJGiWAPILANgvBKVVGUHxTxMsogNJuvJUc3zkvK9EGOTdynF",
-	"nKGgCSnXTGTEILgBYM9VI8r4IhWKhWDqf6ut7HdoPqWToU3UvShBaOvis8m8OHb50V8/vfdzg6w9bWfS",
-	"fHnWXy5/fu299eXrxo1eIbu24PvLsF978P438j6hZe/u980L9yuh8aEb1PPl3R7Y+6daN/ziHSP1gEi2",
-	"2KSVdZm/nV68bX70i1iYpZCV+O5Ta8SoJqD+uw8QC8Mn+6ybEgBLgaBoK6hMwn/gu9UKZcajhYi5cnLF",
-	"Dc9HqVvO8pYVTys0IOOGs9e7j1hfmc1Hac0iItLgVa6zV+dZppkSOoI8DwL4Sq0RT6HvgykyR8eRNn9K",
-	"kq/8zCJH1T/VkRAz8HxvpjZawBphcsecJMd2OQEakxw9crvonqyf7LSTwm5IAK44pdzdGqgA8qkAjCxi",
-	"FoLTV1sM4KoXnJG3l87dUE60ebfWHWwvLQi9UfSLAMVxtblsJk7pSZFGv9wiU7Dq7sBtLaN3/7SdasDB",
-	"UpZD/OS3Ohg3vnT6quBhThQJTScFCjEm/4VTmk5iPnFehDEM3wCF6V+RJO7eYobR5w+f//8AAAD//w==",
+	"7L17d9u2ti/6VTB09xlZ3ZtWJPkRRxkd5zqPrqatkxzbTc9acY4EkZDEmgK0CNCKmpvvfgfmBEiQAiXS",
+	"lpPsvU//aGSJDzwm5nv+5udOKBZLwRlXsjP83GGf6GKZMPj8nIY32fLvqciW+s9bmmRMfwhTRhWLRlR1",
+	"hp1Bb3By0O8fDA6vek+Hvd6w1/tnJ+jEUWfY6fV/efnPXw//1+n/Prp6+n5wfvL8yZvjF/2L3vNO0OF0",
+	"wTrDzkwkUSfopEyy9JZFI8moHslp0JEsYaESqX6lojPZGX743AmpYjORrjvDzgSGV3nSl49B5zZkXLF0",
+	"tH0MZ50vQSdbRjum8uVLYBbi9YLOWHkh5pTP2ChiioUqFrwz7IQT1Qk6oeAylorxUA80TKmcw7fLmJlp",
+	"6I+V1x72rvpPhoP+sHeqV5B9WsYpk+41g4PDvr6mdzjsD3av8vtO0PlTTHaswx+w+kshY4XrKlkoeHQg",
+	"Y8U6QUcqqjIJyytweaNY3tjNWNIwVuvO8OT0Sf/p0ZOTJ4cngVmWqDN8enT4pH961OsFnRu27gwHPf0x",
+	"oROWdIadn2kaEf0w0och0Kgz7J/0eyf9ATxGKpHqpxz1BifHh/3TI/1yxiP/uvWeDo96tevWOy2t20zT",
+	"9Gg3jW6/4lWj9f17x0xZn6kvQWcpYq5GMR+pGMi2Mo3D4aD/z+qWRGxKs0RTVprxHe/7SW9aOGdRlrAd",
+	"l77Ql8Z/4Wn37doyFbexjAXX35f2uMl2AfGkqma/7F6UCaz56Q06t3GqMpqMFjScxxxO5PabXuot5VJR",
+	"HrJRlsHFx73+8dNJPzx4Mh2wg150fHRwSg8nB/1JLzyhh9NB1NfkuRBw9e3i4GhQsByWLjtfCg5xaZa9",
+	"zCT8vKABD41onKyRaKIspZrDjOYiS2Vn2NcngU4SveAqzZgme4VnI2WKceRGHz53IrqWIzEdrRi76Qw/",
+	"dGTGI7rufNQ7aK4b6Ws6w+MTfb72czI0YS3op1HEErq2Yz5xl43weDZXyVqvJfukRpquyye2f9Ub4Fr8",
+	"ByzKljNRmQnIjlyKaBK0Zw2eqGkuWywoPOXVLUvXJKJrQhWBn8mZjOnjK3GzFt1O0NF3jv4Smrw6xS+d",
+	"oJPxZSo049fbMDJMsTOlcdJpIleCzirmkVjlO6rJ6GVMZ1zIWJYoqG5d9EOmMY9iboXjnIU3mkrxCHWX",
+	"aXwbJ2zGZCfoiMmfLNSL8gHINuis2ATpYMEivRR/j28ZUXNGaBiKjCtCSSoS/RVVZE4liVWX3GQpJZHQ",
+	"cpkcHOjfD6ZxwsgqjRWTRHBGVrGak5W+6Vd9MWcskoTyiHBBFiJlelUlY1paXjlvS2h4I8l7PNPneKS7",
+	"l4oq1n0Bh+WS06WcC0WY3rPVnJlHWf7B0lSkel5zPZvXisQSXs4iogRZ0BucnbSPgXlRgmoE0QxNdjtf",
+	"gs1lvGWp5oHlYd9eLvUIyNm71/pFp91e97DbKw1I3IC8lPFfMZ/pjZysFZOjJUtHKGM7w9PD09OT3qmW",
+	"ioxKNgrp0vymSeIImPCCUZkBa+0HHTg2xSUnRz3Li48PT06f9J72B/oeKwDwpgqjRGKZCHED+pZ51OGJ",
+	"vnH3EMvvLgaHbKieT1akSb/35PDJUf90AHPcPgV8dPnFKqVcLkWqzwafhpviYLRLFui9MWcwf/Tg9LTX",
+	"++IhqsY65Zeg84uYVM6vYoulgq3w8n0jEXO+n7Gtv+/WN25ivXOFhqx5sRmF3mm9bVLSGVDCR9iYWcqk",
+	"9NPooPf0Sf8Y9iQCPlhsXdBhijokNDgMOkoompS0hS+N1ZaG6oImqTTjXB8r/Q1b6i8Y1ZyQICd+cD2i",
+	"qgFcOLKpZCKw8KY8JeTh/WI/tQWmlx8tCDloqh4YAWiOxzRlbAS7pzfi6enx4dHp6eHh4HQXwZxrktK2",
+	"zQgYcWd41B/kJKSZu1xLxRbFnAvJK1acRaPJetcK670ZCa61mSlNJNPfhEKz8ZGcM6a88zw285RMKRRx",
+	"nztLquadYefxLU0fJ/HksRZHjx214IvVQ+1KPD19cno0OHpyChzslqXxdG3UhMMe7hvcUNo0PAMpsypt",
+	"f3B6evS01z89PcXdSpjy7elg2D8aHj75p38D82uaneNf8m3ZhxXyKyhaq9HtQk+wIN4DFHZfwALHlcNL",
+	"JrGQVkc+GvSPw17EDnqTk/7Bk0m/dzAIj08OnoY9NqD96HB6dFyjWsNt9ar1oKRaP3lSOljF2DyMwV3N",
+	"fsmOkFkYgtgHZnyR8d3OiwqD3Y8S3NYQS4TaOqpNzqfSeDZjqZ6ztTz0lN+/AM5XlkHLeGT1mGHHaCsN",
+	"GQ3jERitnWFnrtRSDh8/tqqRcRd1Q7HYuR5nHhI5ip7SXthnByfT3uTgaHr85ODp9Kh/MJj2pyeTPntC",
+	"+z247ZZxfcBHcs1DPzs9PjXDTeJFjM4so5QfD4zTAsTaXEilhRqcGvwqoooaLnCUHwT8aSlEopXznC6V",
+	"Uf9huwoHSF9rLGsejvJdYjRab7MfXAWGZko0tBoyyVIzFM38/t9bCXpoNxEhTXD7Syp0mbFVDvW0R+mW",
+	"Q32kCWSpD9WRtkbNIoEJEcl+p4kvSMuPzrDzIZL9j4Sly8csXXZvF9FNZ6dPSOtnU5FEQOCPX77oPb5d",
+	"PF6m4CTATeww+anfigbv4QFoRYMLtgBN4PT49OnTw6Pjp4PtqjGPQ1zGeAnL23866Pa6g26/p1cZFuoI",
+	"FmpBQz2/3vC4Nzw+GT6lw95k2AuBu6uVSLXdAmukV28pVlqPMxQJFkzKpMjSkBnCxnXVq/n4Re/xhflR",
+	"GlNn6xRbuWS16pnAMIz8b66drWjKjYX7ETStOaMRS+GAv7qiYFhFTIZpvDQ+WG2eobX7SBLD9AIyFSkZ",
+	"v54enFMVzsdd8BQC4XSGnetO/7oDq/OvLHasGc1WFxQc0OulvlCqVLNePYzfREjxhb73a0WFiCnawSsq",
+	"yYJGYK42f8WXoLOkKV0wZWaLZnB0NjXMvfzWM0VESqj+kah5LInmPF0g3M6w86+MpetiY3K2D89yRzEV",
+	"6QK2XbOiA/CbBJ7Zm7E8Z1OjPJUHg983H8cEn3OXgWSpFJ7lGINbKYRfx3onFOzKjBF8V+2I8HnuSBb0",
+	"02+Mz7TmeaxV481BQIzk9UuwHDzPzPWJmqf2tZK++VTngaD35s+Lo62EVH3yIub53973RGyxFOCh/JWt",
+	"N5fynN4wSShJ2ZKpWH9JKJcrliJ164WdxqlU4P3BX1iUry8e12LwztsO9OtqRj44Pm4w8imcZv8RHGvu",
+	"kG89MgRCJfwV0iRhKbnhYoV+rfG/j0ksCeXr+oEb3lE34pMj3xB/09rI5gBfK7aQemwUiZIqshBS1VEl",
+	"6DSlF+fWXx/Fwqd4kS3grx6sm/kzH1LMFdO6oh7TG3hodUhvebLGpeJMj4x9oqGCr2JJ9DjqBgf/1G7j",
+	"ye5tvMh4/eExroN2R8d64usf62rm7Z79u6Qz9lMqFptL+LPIUkmmqVgUrI9o4ZOKjEcsIpFYcaIELPNc",
+	"ZOkzYvYRvpmwWQy6vSVao+qTheBqTmJOfr96UbcL+q13YaAwHWBgz9fbGdikfFj/LWXTzrDz/zwuIsiP",
+	"8Vf5uPTQ/C1X8YL9U3AP7b0+e3MGNDYk2jgHdzFMWgZkNY/DOaEgToQE0vz96kVAaCIFUSxJ9FLFqbN6",
+	"yvqGfXMpFPJW5xgnIOr2fFIReMWWZ0v/hnOxqh2iuMtGGrOvnuQdnasFxQedTwczcWCeUbxkw9LY8uJN",
+	"z2ybI/cFhR2T6rmIYm9uQii4YlyhpbtMYlTNHv8pUT/LNb3P30PawZemp8idZL4MhczP445vgRZlu4Uo",
+	"xyXpcumJpD1pOVQ7kG2DdYOkbUa7XI+UgM3Ykq2wEQqEhIUijvqVo6TeeKcvXOkLUtZ4DlpuyWXhGfLt",
+	"SR5xvBMN1YZPGg1w493+IV4YV/HlnDHVanyNR1J+Rd0wXAd/8zUyjnR5WNCDmE5tdo3j26ZhyKQc3bA1",
+	"Uhbjt8OzPy5HZy9evLq8HP366h+j1y87QWeShTd6IdA7LMsOOnlY8YckIrwxhNY57NkvFiICY0cslklM",
+	"ecggPMem8SfjV3oMgwtTpkbFuJxBXb56cfHqyhlbC7bmrOSupX4BSSntFtwXL1hw9ZhTCfECfYJKgYD+",
+	"0R2GbkZWN4E8qNBs3BJF52iZ0LDssmsaAnBvRr+PmE6tbWi+4GaAesxFMKD1q7bEEXI31GhBl8t8F1Kh",
+	"HxpLkWhrXy9aG2rBtfSvtOPrbk4hjR3aFZ/vkkq5EmkEJydNtT05F6lkZEKVYumaSEX1K7zeYTXPFpNl",
+	"iq99+tPw9GT4sjc87Q9PT4dHL4ZPXg5PjodPz4aDn4avzoZnveGL4+Hxmb6mfzw8Oxw+/2l49NOw/3w4",
+	"eD7sPR+eDoaDF8OX/eHxy+HJC33N897wp96wdzbsnW7NW9nuQG66LXbhfduC0aSl4HJDWTN+o5YnIzd2",
+	"/WOyl1YUpjurWZu+BBD4Wl33OB99jzaXPYZrKs7Cbdfn1zlZZTCwt7/+91qyzaS6r0E5l24Y7e5a1uZi",
+	"WG/DNyIhO7wHpqLvd/nASev3PECe2Exw1u1g7s5ZGLLlw1HaL2LSYn3wau+i/CkmlfW4G4m8S8UkYYst",
+	"013iFf/htctAkQR5N82SBPJSFI0Ta8g46ZREcFIEk8hcJJEk/R4RU/1/sMC7kNLIEtCYC6MI80UWC8Yj",
+	"asyUD58x48UY7kXGiqQLphW7TtWsOtRm1ZePuTNhh6bj5hQc9Z5qiaogWHQVL5ier6YbM2XjschSPtQy",
+	"dWgWbFgsS+MNt7vh2fQzkrJpJmkCgR4ypXGSpUi2jl76oGyypLrfVd/fJOXCog8gfVRkisRKEqtwgT8Q",
+	"kjfBJAHHuf7dqvpfna0WU3owlvpfbamNo/+BuetFxtssV8Zr1ynjmCG8opKY/CNcMViOP8VE7oX7Gj36",
+	"YY9toazfSb3fXB1jLvlJ6KufRjPYBzuK/0mWbzP557dYqjarAl4AxRaYbNF4shvv9EsvCHSKKTHhAGLT",
+	"0QMikohJhVHkrrPMPlc/jSKIQdPkXSqWLFUQETBpJUvnK8fFrUq7ba6tDC9JyIItJiyVj/IaAQlhpwWN",
+	"GFFixtRc71ke6rFhb7xNqwMpo1GXXGbhnFA0gKBwwgR3ydOn9hUBsFkxnSYxZ6YEQZJIEC4UmQnLZ7qF",
+	"bjERImGU60Pi5uzVRIf0QN5Cvi06gDZiOhFLGPigTRFLnshSXqPNl5dWrRy76Q2OPG9in8Iki9hoMwgk",
+	"HXJrmbUAEe/XeGu/BzFvcwVNU9D93KDVKxxCNVwl9XNi4Lk71yuv4Nt6En7Dq3B4oyVNaZKwpLSwvSrh",
+	"PTebL6YQeNdyB+pS9E4+Iz3yo81ZMEzjkSSY4UhokmAMsRT9L8X/e5vxf+vVar3igo+QekdG89y1Gudw",
+	"9U/m4i+b0bZty3KpL7E1OjYmRyZC3Mh8VRaUrwkUJsExM2frDivixvxokrydgn2xbW6X9g5tUACt6ace",
+	"yJt4eSCWyJ8OwMnIUnOaKuXGdz253/AceQ5Qyfn3AUnrY/4QTLrplF1ZICDQK+zw6nz8+YfG/qfKmL+Y",
+	"ksIwzwzbjJW7Y8YX1g86r/uuCJeN4u+mtIOhg5f5jRCjLKfioM4N2bUBHP4VXeNh0PQB32C60JdKsXnj",
+	"MTg3bb7/D6v4poyGcxaZ9yxjqzeVPCicCC0ZC9MiZnAIG+0krO4LsVz79hGivmLqz++CcAUuCqRdxJJQ",
+	"ou8gYvpM84QFXZMJM74dnwzE5OXPLQb6MpY3voEWZenN0jXKZeobqZwTybgiPxLOblkKPpFGzyzC0p83",
+	"f5yDV+Xzxk6DVkMouGPIDWNLzU8DSO3TbwdCzEPWRNK19Gsl+vmjjKs48b6Fw4MSKhW+ifFIdomZ6Woe",
+	"J0xvWSyJfg75kcCTcHdBsYLiw6j5WoB3qSbJDWpHtViJ+SyxhKTJR96wiExF2o56f4YMkE2iqNkIW6zz",
+	"+f5ahl5O8C+N9GU0ZV5ygtWnSWJNeaB7MqcRbseEMY5sJebg0Gq+yImA4raaXX8jJiJak5ByAuom7HCR",
+	"fdvsFaZS0btcFSgFH5OA5HebTgcTb/7qtBTxr8zN5ENu3mQqHT3DLRUD+X63UAw7Ke4SrqwURn3eFCKQ",
+	"VAhC7JlzhtOMmyRFmyfXbD2sN7TJAPFSU45HZ2y0nVR+N6edcfQ94U2aWlkyRbcnk0QJS0h54jGeXagx",
+	"H2r6pY6DC60ok/ir329zCTELCPRGyA1qvgRujld1B7ckykG6QdxSQnjKUptb4RdsuqnoRJ5i16CSFlgQ",
+	"lCPVqkctp4Wy9hFsKkVWylrqLp2qnOHtUL72pzGiLvfQGqOTS3UXbwXqcY21t6ADEYadHo4LzeIBO0HN",
+	"Yz7zS/G2EmgXjyQiJXGUC/ofkQ+bFFijmO1MQK1mzG0K9ZzFh3MRh0xitY/gDOh1jBYjaFPEKF6B0QKA",
+	"iXCpaJJQLG3QVrU0zpfcjjw5Pj482W5GVoikMuh6anETIreSS3nSr0x6vsnWH1vlbwyupfGmmTh+lqf0",
+	"23vyBQrIGDih/rBi7CZZm8dAEnayhnqpMrnS5TJZF3mUIyVG7FMsVcxnI5OZ1sihdHeyz3NCN+hhwxxB",
+	"RVIbM4SzVaHxIQ4XUeIZ/ih4yLoEuIR1PiCNpKBKrI0vZq2/bqwkauvmiqYzpsoG96HH4NmHa8+kuza0",
+	"BF/C5a3cGF/PeZibaA3nEsubF8ABWk6oAq/kltcE9TUeEBfTAhPYjalTIO/PiTIVU5LRMhvRk9xWnOPA",
+	"On2uAjxUlrPF9HxZz9Uz8ytYfrlKBf5IKRYM6zESwWesuVn0yrzwIn9fmfAHm5Tv2q47BcIDOW21jrhb",
+	"jvrMGmlXrQgOrI2k8cvZDXQs560nmyS3gh0w1Z36dZh5TSj5U0zA0SFVnCRIjWUH6MnpVrHVgowKrJ+m",
+	"5/Hc3PHSnC+Pq+k1avymoFALpb+/uhpbb7g1mZ4Raj0FjBMuQIPBulrziq6HNTafGUq5FhMzN7TiMnf0",
+	"u5fw0e4qFKykbz7FtxzqtdpNsZk6+Ay2XC8H1lyaitGHVRJ/wqo8Zji2KFvHX0E/zFHpNoqlAYlLW6+o",
+	"g0wdwQLcoVu/w+7TnWynHcELfSVurr0N+UmL+Ie+6w+8qRWF5NB7NT5C8E4EejFWIo22Tb3YeifXubaw",
+	"sEJdeTCtQlsnPi0k4zlYmncD359LMlkbBUDZ3FeISc1SseKgShcqgq0FBBccFyQVYjFEkWFoE52UccLy",
+	"ax/JvBjURou1ZjphiVgRm2jejE68wIU7yjndW17CHQ8WzWqkABSgEJ99oQsQiFm6TGPJnkFMPeYkiaUq",
+	"xyU8PMQ73FxJQdOo+Sn5A69vdUDKsJDbNFFtDrEwU/EtIzIRShJxy1wi03SJukFVK9ilh/rCekF7k/YF",
+	"Iim2coPEUY0n1zyTKEEm2tAHuFrnWGt9AX+zWBs7yQjiVrLOgLRvNJbgSitY5umBfb8WaKgFAgMH+aLl",
+	"2kw0VpbfJZRzFhU50LuCso4ruXV6dXlf88c03MoLJk2+VHnP3OE0OxnVgW3ohWfgnl2JLInIhAUOqigm",
+	"J6ZA6vBzOBdCYh6syxfqj3l5NevWxHna7uXZn4vSpYMH9VLaF52LW9byjOYno/HcSi+rUjjwIvtnw+3x",
+	"z6waWodiL83jPuTI7BAn6xin6UcPU3ihzcCi8NAjXiK6TuLZXBFJbwFyUmBwoijyp3kEF02VLhnP6HIM",
+	"Up5ApdU1BxUAbtUCCnxnyGgiug6KNNxEKIQ2gDyyIusMYazUNbdGYZeM1SoO2XioT44INZ0Q+KbytFi6",
+	"mC2oB6uV6F5z8Pnjcs3oUhuu+nb/KpXddhXwHbpcjsm/spjJkOHbZhmTChUhmiQStBi9ZmNAxB7j+abE",
+	"hPuCa66fMbI7P4ZsdwmTZjQKyNjkzo2JnGfKfQVAbGhlS83ZNbeZfOXJWRRurHp3X9QJOubJNbPOXXnt",
+	"Tsy9DCOPKNthM+70mBtvuViuA4tX8u0sow3PuRMhaqBzvMwdni04GFg9EUCSVRfnH//4xz8Ozs8PXr50",
+	"tAuq0Dlc2YteeSt6PmAOz4DXb6d/ANZAwZ8M5gA4I/CDypjETysWcftZzbPUfJymsSl0oSpLDWLBBi2U",
+	"QMUrPvwW4cgCabwhy/8Jb/DJsQISu6G1ide3MzQbRavNIIt49Z0ivBUCLkVUIXyah0vzVfQSsgeMoUVE",
+	"6Gex0hw1EeKmS7TKzBZLtS4C4OIGRAjFDI8yJWzCPm9LzrwwSRVa5X5/rl+asvBGcODiyDJAVYuVzM1V",
+	"zcpybx2hKiDIo+OULFgUU16KwsdcnRx1djpUbmLNuos4z27v7R9prFjuQTRC233EMzMouWRap0fpnI9b",
+	"zRn3e3SrWBjOQAAWY9PxqUQeMwB0kEfFYsk5aLZT5KWbq5Iz197R6a70Vi8HKgIl7Wis4IdJYvMTEYgJ",
+	"sJmoUpAwSBKqMF5QJjObDF545n15q7tBw1wFEq7eyL3iX+VFdWtrQAvOoTqy4PEpQ4wGzRX0Qnn59as0",
+	"FekLc6dH+7yJoXTALQa0pYBE34aeIRpFLAqM5E6Z5lmgSNihALfkNEFkU5oAr8o4zTSFqziEaiQgvUkc",
+	"RUxrT1yo0VRkPMK0j2kSh4a3FZgHpiAS8Q8SIeEh7FPIWCQLQASAq8gk69gUsk7QuV2MZojKdbsYTTK5",
+	"xk8F2vEyZVNQuyH/nEXVHhwwwpFc4gJbHpxxyGE1F9hvI8ZjFpWyUSpXOj9EdEFncLUSYpRo9U9fQBUb",
+	"QSa+GQq9pXECd3t3FZSnqCaZuJwN2kwg12WRKa/G98d8DflO1t6YCbJmylFwYv0dk90GqUgjG8nYYYB6",
+	"8o1GxpXkTNgnCd3V2odpXVr9XR6AesN5M655v5wNF3cKczDwb4hH6S8gwTOiNhtDX6f/LK7ZZLGlZ1QZ",
+	"HwqJw/6uKLQTq+1vs8413cf/ypj52YCylOG0Gm5RoRSX3v+k/evtojXLSdg0ldoFdTb2pJ17GKYN4cQ2",
+	"6m37XCOrjXvqGJiNentLABKMTlH1TNuHEwRhKKCTLXBOCMFzn4/V9h3ymb3SWpvvz2VA5kIqGZACaVzL",
+	"ts00HswTpxORqe3u/KpSYFsdeeeqBIkEPrVceeewVmj/U7tSIBu7d8+c3bBFoJNRDSNfAOSQj11XaMMC",
+	"M+UmCMxiC4lc5oOtOHWgF854CGkhRn22U88z59FLrgXMSqQ3XTI2PlR0SunvZEAmmYJL9PWJ4LMAb2BJ",
+	"AkaB/ckYKlZjETeFS1Z/DZ15fKL2Z5FEF6ZgYJeo3U/hxY7aCo71MaUKiyZFFA31gBy26/PW9HkP1U5Y",
+	"KJxDCE/aTVH5C83Ei7f4qKoo8Nlcbm4z8Xi+SC4+ARqIkOKiMKx3w+zaVXNnl/F3UIBTF7sKxXL9SBKx",
+	"4iSOhpaB2dkn8Q0jlK+xjKqskhn7M0e0bVNNsq104k61DQUbs2dyRWOFx1FPET+ZPo5LmqoY7ItCfzaK",
+	"+8ddFFbyAJq3bqWtfeiIWyrRGiuI+TMuEGPmQbzED+AP3pYcExCK+dRU661A+05e1oZ72PWZSpO25iQW",
+	"mpqOli7iuytG+YLWbhfU9G2qRTl430a6zlox6XXLbCqHD1kkCu6+uY2EGyYeY3kXetuMQvLFacnrnUy+",
+	"31qHM0pWFE+nLC1iA7h5mN74DCttTBxK/xAUydKaXf3FUtFwhW6w44B75eHAe6XpEeMtm2tbBlcs1GYZ",
+	"XJsCMVq7pIreMO6EVqCxSsM1kXM6OD6pjdqs5iLBYjYbikFBccPFim8y7rLX+vLnM/1s4zxdQlIwNSgg",
+	"HoYv0nqqUTYa75RczVK2IpN1o4lWzuoNyyuCtDwpfEWwzPlgas8xGOfy3ka5jYZ6fJftfTS7+O4fuJV0",
+	"LbdG4YKCzT4g4/QvK1S3tqxk2kMVQ94ZplYUmq0SN+iR3/nEhknjrjq98+Li7OyuZagpfcylJVY8x3eq",
+	"d966e3tTjvyFzu2Uo0tb5FojVH0gC1F9ces3kFilNrY+bR/CIo9KWZkNHusXJlf3ESM13PuPer49JLYZ",
+	"KYsMRhHmolJtsRucB1zYeUVSNuTy7urlrN1u824mf7lhgmwxN5BjR14ngWnSW42Hm069G9sA3icpyJSm",
+	"Qak1i5YaJtjk+n5cHZDykCUjgzrJXFutHajTZnVU5td03ghlIeta19vfAckCHDGNFdtfxAQiXO2i+TUm",
+	"7lbfBwKC7hzNr/oy0CIVG03W5QhumUeRuViRRRbONZu2K1wtyml4Oss9mT/7rsibNH9u4eR0mznvABrF",
+	"64rer3ULuQ3ToARA0BxHgDXYGGj+jjewZQ0bQ3EZCX0UTUedvRXtb9bfN6NwTyX+nT374GUDQrbr5uxw",
+	"kDOsCjk5tFPiLD62mp/HTRPYxKC3BtbyYPVWh1PVJ61v2O42tAfT4fR55x1Drh1sudoxBakMvFBJwiAq",
+	"jR0ejGPKxJnBrFA0EbMMMkBTxv5iddJhH1oToDc/WBpvfkScNfpXxjKUrEV/9Lwfcu6As0IJPxtDELJt",
+	"tOD3rshveSKF3xDYzKvwYA6WXU6MEcU+KZusSTIJ6HZixYlII5Y+IzdsLXOMzPGPY2P8uO91CnbMyjhH",
+	"rTPsLOjyAw7hYzGSc6rPHIfGJ+1Mmyhdj9KM13XPY0liWn6axHWiiSzyOft9KvtGvaSn25gpBdXy5v25",
+	"fJSnDCkhbrRRpMVYYIsk0B0SYXbtuFzmPA6cUhGTUI+ePOtRmqwdb10lXwzf6h8g4PKV8r38mhFUFUvl",
+	"StwmghOyxVreJLPZDLSvka/Wu4xTWl2n3NGxNts6p7eMTGOFRR9KdHervXa9Noa/uQpbBvvRSzOLCUvr",
+	"8tXPID9Pj39OpaYHBiPO4UlFShI2Vd6gSq0TLcagHxcqDttgcoU0k54xIl6qJGNFbXXbcCaSaAwRoHGs",
+	"cIiYb2yaMI+9kj7MV8Hywz9FjJaGfsQmY9O8Ql96cEuhKQo0X8YV/cXeiX/+Bvc/BCzPJiKPmYZdMMgh",
+	"3bX1+xBXJVLyyC3wsxaVyB7KKIofwaeaUu6EA1oG0/YkJcsopG5KSCdh9JaNRKY6wY7oKCUFljBOEAsy",
+	"sR6dGujRRzJHDiYh5RwqN7AajYzzl0EVCM1hg7GwwRZoYEUa1nbS8Ab6R3bJWF80HhIO1qZ0o+LuHPRV",
+	"XuF97tS33z9bqUV2EhnLuUgV/inHkGFmhVHpaeBn+C6TmdplE7nT3VkTpa89x0u/YSLRxol5G4ZZmjKj",
+	"HFVsAouRsTV25VRQfYG8UV8CAlABPM/URUHhJEXcFK2ehbVR6FT54/YGTMJGJx+ZDrx/GQyBhp7UUrlZ",
+	"/rKPW1dqH+zXWfe7O1ktbENLtXZHIcwdql7c4cLjfaOt1r62Y1BIQna3kYcM3RpgAldMhJoPq2XDeG8c",
+	"le8ypbybjKhhXfpeCmHvcXTfiRVLN4xCwOET0ymolnIJLj6vnHBaAVUKPn56QZ4eHT/xZd60dBLY9kAb",
+	"WqA587JkDwYE2hNKn4/VrU3yJmABSjBfZopQRRBNBNjLkiqA2QCNLyDS6p9Y3t8tZeX6QT6r3Yj8zC3P",
+	"iB8P0SoMKddUhmgSJIUaUi5WAZk47Q8alo1flMbgT3cs+hzVxgDQ8HskSSJmph8+hgbgXhPK3ZIJtClu",
+	"TZ+kjf2NPyGkh9vrvsabuUvbg1/tm5zURkNbgXUwOSvg5T6Oq3R3OVQDKzPyYpC0SRhhitY7oM+cquIi",
+	"2t/gqUoomtQMzKTwtHpilb1j3Qa+JdhcPN/aX7BJzKO7pUmVnDDbir1QB8mrvUDJ3nTRRGWA8BJKl9fv",
+	"HIdzbVbHEh0oRUEsdfV+JfTjXRdKfq5bzHUhfMf3nHIK6BNY2xfn4BMYobNJ2S0TxcrO8PO3Xj94DURL",
+	"8+dudI3fYRBjpimsw8ctvj77eCSsdzROmyFpmEYODUoHod2ACTbjbTYwG0u75JUf7IZoEwq+4mJFRE0F",
+	"oQ/K8nVkEx3sC2JeQXjBEPaqdVZglaeKrefUD/zhnMTN+YCdvCvxf1a7qBVitnNsHgkDl48XrAnfpug6",
+	"MHWL4GASmQFgANflTO+ZgfPTjAOcflwYoL8WYnoiMh4ZavcNcyFuMSi8p+eVwDm2rHwF3gZcDjkSmZeX",
+	"NF963ElTb9J09xHBsHqwDHNu/u5VrOZRSld89KeY+MK41mGOxQuxAgBYazPg5IsD3cC3aw+B3UpDee5O",
+	"5IfBXZqNodacP3e/N01MB2q3xDhyFM9YlVNdTFZEty4LRQpeW3UCxYVu0mGtejzj8V95+tbmnonRfQXb",
+	"NhFzJazwUqKuWPGreHLN7vg3tqS/b7JWr0lucRyHpGSce0CA6xxnHu2wcoDuX75XfaLbqfWzt9ETMGDM",
+	"pNBMKIYIF8AAxgrbrDKJaIh+um2S61FecZv2sQ0JBKCUhw5aDkDzbF/5O8Iwfg9lhEWeQdF419m63VRc",
+	"jdi7vXj1R20Qex0P+jG3LF1fzllraB06Y6OUhfEyzhv9uXv4LpskcUjojJEbtiZ/G9MZ63e73fEPJAdg",
+	"AHGoX611esbDdL1UG4CkuaU8Ts1oR6VXj5/loWqnTDFlNLJVk9vdR0FnlcaKFfmm+iCxT6pBIuoX7864",
+	"tSRtsnfnLLwZ5VlduzN19fX3zfY1WYfemPdYDsbkb0Y3/yEg47+kig6mVCom1RhihFxwVhMS3EuzxLxP",
+	"qC87E8Whic2QHGmh5rGOggxnC6zl2gRX0wkFanDElIyLxR6XUca2WO87IEFbZ+E1TKEORca3Ea+He1u+",
+	"MY0TJtdSsYXmHIf6f1O1BCCkSURv/XHcIufDiSHesdXhiteknl9VQa+UxRuFw6tZCobSdy6Sbffq3fpS",
+	"GxvbBAvbEGhbJJZGY7V4K89M5kYdZFjPAH5uMdE3mY+ewkjwxFe5aXFeplChTSNwryS1jpScYwKX3R4/",
+	"ttcajryiksziW8YL+yyWxlgAD2rpHOTx0buddNvlumGek6m/2JHp9IdVl5OYyYBM1gDh0iUFlQ/BJd0l",
+	"8nBIGI/g3AVkkoU3TAVkmbJp/CkgKZvFggeEhiGTcnTD1qM4Ckyj7lHxrf4KWOkIiiMCEtJRqMc/BViX",
+	"gKhEkr+N9RKMfwigM9JoISJG/jae6ZWHvKhxQMaaKycx/PUD0B1cqtXDLtEHcggV+wFZilQFxl2vJ6KH",
+	"HN9SxXA0wJlGUNzfJXiChyRLE7xFH9GAzJVajuyRqI64S35la5n38wNioJKMGb8dvjk7fzUmfwOEREjI",
+	"xujyr79fnI0uXr17e/n66u3FP0YoJs7+uByNf4CPevGH786ufh7n9jDI92duCP6GLRWRjCYM+6Lb4wVv",
+	"//d//3dfQtqg5xHGbhesNiDbcNdv+iZfk0Ykq6I3O6HyBk5kqecVatWFDstsndQmm8qLBuqk0jvISfBJ",
+	"o7tIHtsZa11THfWKhvOiVwu0qMPaN73HMSdSYKqZvvtZDhh/2CvVSB2eHO9KENiBJk050dtLlUgtMJdk",
+	"mtUbVFpkWgsWre+DLu2HXLYqueVLH7dqekUWWKu+Uzt0r3qN65mmgpVhyVqAKKdYhZcdnZuSenebmRq1",
+	"C1nXsOrBAtxMLkqik96w3I2EBS1cmG4m6FbInXwewdVirFaDqcQfMBiAQednFhPP6zZ54D4SrXo4OGL/",
+	"7ivyIKL0zJbvskUuSJ9BwoiWgY5o0Mw591a5q96EW1eYUmNWcq/QfXGK95FL4lh/D5eAblDu7plWFvMR",
+	"oOJpPsPZanS7MPlkUSxvxnVQlaYGwB+Z3S13QLVh+ypSvZ9xeYeeWM11CLNH2Li4TcXVfcq67tyI5w41",
+	"ui1NO0ttrVfwNX8H97VaxAKdZeecmlV77epQgQeo9eTesNX787atfoyqeIfXReZld6aTBmVnu229PIel",
+	"MYWbirSNkdciJG3hmlsbKuyhj8HW5gUuV2jHvd9lCpQpRM9wgaMgYblLquwdS5ahz4w2Bw1vd78FyAcv",
+	"kqHBgWvGFxcNMtGq2KyaDMrj84KRbDcfNubSqBrq/mkVDfMmIraNBCxba0cFb29ZCg4jadIQCjAQpAVo",
+	"zUYjTQKbG7sUK5aOxHS6O+cCviQ/EpoXXGPiDbaEjvzeJvN83vzxEH6C21hExHTqf66kU6Z2dim9xKtq",
+	"lDxY9P1oeHg2Hly9Q9nQjj7OTQNMzlbk/XmX/GFsROOpg177NrKLqHPkDLMCc74RJplULNVa4VxoqxP4",
+	"RsrMaVsK4eMZVI4UWyyTPJy3s/0svqah6kUVxQh08+tbcLCpSKKmj9Zr0uzKO7cdVCuR3owWdLlsYcft",
+	"djVvGHUWzkWTC7yzRBkWo507oC+m1VMmWaOK0B0swcNAUgbewFEcMa5yFLBtnORXxpbk999fv8RanvOz",
+	"F4RGESBpyDqfuEPKzbbSuhGXIomx78puMVMqft8VgWzW3wAu2MIxIuQXFbMtFnKUZXVADtDNJmT1V9h8",
+	"kVr63s7m4PbqewJnVMG2aRkUJ4TMl/6wkElU17yrDPs0drpP62dDa13bzWxB15Ba1iVn/Jpjx4YklgYh",
+	"ck14hlViqViQviZ6dJQAkfXA2YtlddDfpqo/mb4oLXI/nE6oLe5yu4u2uK1op9f4psqu5i+2ba/zhxZT",
+	"2bqj71IxjZNStYQmkIimmiJmjLOU+mvqLoQvy318G7MVS8fgrZZdMsZ61jE2SQAA0yCvr9Z7mGZc2jQ4",
+	"yqNrXjg19c9YkCKdPlLG7rKvwIfgd/p91lM9vuaatCLhtvwvNUHCkeozUMFV0N/Zx/innnnyle4CYNMe",
+	"bMZtE90UEd+fBmhyO7yNIe+A6WAKjX0Ib1B6jb87BbIy5iGGb9KMWx80ueuodpbuenNh7eDy+upvMbRt",
+	"MLX2MNTCzyTCH02+ss3OKsmueWrOhCWCzyRRonlFslyCb7y2PuNFpUZ4SCZMrZiJa2P0zRb6Qn103p2s",
+	"NASRYQsK836UAI2Bcy4yngPnqDSezVCj3HHLlbnSiz9jH1NA0OzAlLnI+F5MnIw/pHljF6o5fEoBMpYD",
+	"qWyBTHGW1RUvRX/JBeVZjXS5zE1NH+iRxMg06MzW9o6x/auJwg0xb1KkC5YiIB3oCoMj7CgdXHMKWZU5",
+	"wCTirm9KiX9lMQDngC4OLVZqWuPdo53knRy5e2qBCgS+tQ/qpakQaWkCv4CupADSYltlGV1cK29sRbRK",
+	"CHkuaca75CxJiGYr8HgnJR9DWosMsl+TqMgxpHwdAJyteYFbI6JvDOdCMt4lV8YcljZFCEOd5R0oLM9q",
+	"QbXB2zB5HbZU8vHLF73Ht4vHy1REXXIGtvzt5XLOUmYQfPT1MiCUyITKuf6gKQ3+IIAlvWSpHi2R8Ywj",
+	"OqPte2gDyf9jMA3I/zgO9fX/Y3DszWnyWgOjlM3YJ08VK5tlCQWkahPwznv2rrmin/Qy/l2Qv128GvwQ",
+	"kAVVkOJE+dokvPPCEKXSzpfIOXY9HJL/A9z934iKId1HCYPlqr9lPArI3/5n/AOJZxx6W4RUsmZzSpnm",
+	"dvEt222GXmaTA9xMQARqaHlu33S7H9SQJbAdfEmXvBMC+nLqCUPGn33t7mkp2qKb4BWdefrGVkXDdmu3",
+	"RY1ak95+fmaR3jIPlhpdxqNblvqTLM7pn/pI8IgsYi5SYi7MgapDwVVKQ6VtRKyDKF9Ho0gfNfsbPE3z",
+	"G0iYShm98WbGummMtch/uSEbFqbvdq9kxVQuPWRZWFuNHmKtM9Pjv0bNs3nZgCXRXJtztmOHX91cGJR2",
+	"cXMBzSB9E/atpJd8HEiQmmQkAnYtnsSEIvotQEhDb68uGcubeDkGuSEhGybjLl6M/rXjoJp4RXnenrMK",
+	"JrVMWRQDIL2Vaag/6L/Av/H+HFFjpyCaTJ6WI5oeSQI902TTFpRl/h3eCG7hzLQ+o2WfFYgWCA1lYZyS",
+	"5vXRALY8CulyS+21zRqCa8E7QxaxrOvQ6IMtQyg0f0XiCsoQU6oYZvpSVZqHnZy/+AW6R7YERNuGXW+0",
+	"CXhsU6xho0FFWwouGaeThEVO2hYk+nahAD1/oTt/o974Z10Jd3n27DdEVmsJrIDUfyFW/uLCapfPtsXy",
+	"lSf4iM9TQu/Qj7vYOYJymQQ8i+PlNvlMN721UAlafxx+FtBd3DZ5LbZU32gblVuUhwb0c0fABVy72lH+",
+	"JFIiMd8vV9dMgf5C3DITu3xmCTDFAg6BZ/ze5/o51P67x/cZYYlkplluXfQSuUpd63nbv3Fa06OsrZt8",
+	"A8/8nrwDj24hGNAPegcm4gm/tmJwKqVcLkWqdmqW+YW1Ufnt+oFJ1TURhuK9gR/sfMfZrvAFBxUyXx3v",
+	"Wc6LCT2iC7OmteUfkPHPPw97vXG5i19vMOz1wMGhFEv1Tf/nbx96/Y8fegdPP/5/gw+9g8OPPwx7vX/r",
+	"NK28gfH8AbyudRtrzVroQh/aDYDSZaw1HkDdGxd1iuMituzp20HTJDYgI43LMcFibnPLF++eFPn7XtUV",
+	"nIAQuCiy8vOUaqf8y6Q7QNUPRgQ86lNi3Nw1zNU3AmqaIUjCGYuaQtSYJqit/PbY5ndU1wMjSYwsKUZj",
+	"mm3rncWbTYMM24G7aQMWAJjxzV64K9yUQ3lYUJ2/tsIl3GWrrEdgNs/ulDPs4pXeQ7/mYe7DrASi0ENp",
+	"oPWA0FS6JvjtszxpH2pzwHcImbjG8B/JNQ+Lug5rOywZ9hBFVrbe1tAt6GiDvWUhAlVsZupVWzbp9uQ4",
+	"7L6tCkpuX78lEnxFZ+eYD3GXtDlKID2MCCe9we2AahGE0nRNaK6wKDoLTAu1tfkxVsgCbXfEWBq8OzM4",
+	"maOVAJD20AIUrQQR02uu5mwBBiIIahwTdk9hXJk4Nna5UHSWe5cxfjHRY8CFwnIKumDgmZRBHtvQQ5J0",
+	"LYkUXYLA4fa9JsIErTC18q+vl8zCsFSDNXDFRKi5L7x9D3IxeX4t71JI0S3vguVskKpRT436vYFpj4VP",
+	"85JmvGBQX9+ilR1iL5hVrwdXmKaM1d1sQa9MRWaObud/kt7QEV7gcYOJVMt5/VQHjEbNKbelrykLTHAS",
+	"sfXszMZFvqFc0CTRRuUbA/oVSxKlYrlk0TDnekoIbOMB8R5ZHCa9BoCSLevrWAHuoK73D1ss9bIjVAWi",
+	"r4D8ogm4aHIkbgrA8DBbKKJi/8qoZgwmodLqLDV5iPUIPwg8uJqLH02N1Gou8HgaLYoqLEHlpslnM+er",
+	"oa2fMUzgA/zZCcqaI7F6ugY3l+eZ9K28Q4oF5TRA7ilGXWo4By8xZF/e8zIFbzuGP+cRFV+sy1/rb7bV",
+	"a9fVmm81sCoWCjcR6tFuABVfUMyYNfXYH3aq+wj15tyrdbwXva6jv7zQi1fGkTTOd3q8vxYx9ZEBd0zB",
+	"lhD0lbhh/Bs013u43sc7X33HbNSU3Yr7goykokHoQZhwgwFe8XrgQxAxRDIeyWfYIc14ubFA3IJCRKwp",
+	"GITmOPeYm98hAfOtJbu9nFqg34dL0bhyfTjWCqGZEpo9TcNO0JkLRSPgVhO/GfI7X6ZCsVDRSQL1LnJr",
+	"/3+ILGC+BGxixWvoJuzkYCUIOQuBFe8IbHZTJeSeikXbvLfJzuIDeBkAVT6Hjci3sapqSUUyfS2q9c+w",
+	"BymEICH6ZAg6TtGCaKwpwPtfK7bwUYUP4PKNUNCyJs0VPcJ4Dnppiz6s3Gq2WDnc7c6RXmYL1NF5LOcs",
+	"an5PhYRhM2GCzlbZJSuQcfP3+Ii9tHWlPhW3C3+DCtxA0GcT1KPIy8o2UsClNbbV71cvXMKFxzrpSDDw",
+	"TlDuvo7oXYhIVkvdsOGbdgdire9AONps4al1Ql8Tz6b+KR61a9I7iyd1zYD+Hj/XC+f4cS1z0PqKyaUi",
+	"MlssWGHPOhChu5xEZd3i7/FzcH4W4tS7Yu/Pg1xXDIo+PsW2OYg4YgqgOEOURpM1mVMeQbYX/IJ3+9MD",
+	"oIaxZl3QR2sidKYgv+H27ACsLABYlU26oQoCMsrt0AzjavhGq3J49Zwcy3IOHY04g6z7RRkQwhss2UHX",
+	"OM9HSC8BRseRmgUPWUDmYgX5WKabFxhEMOVnRJqKF/ZJ2VbUDaMydWP6w5pcAKLSbsMkvfWDo2h7d+n0",
+	"qnZPyaQIBkVxBBErcEkhbBVWiQSk132qFc1YG4VM86vmibB11iaAZ2lTW6TIA8F3NqUpVJxV7E4AmDRc",
+	"sXHvSnzzCIz6OgM8V//d1iawu21etQ2J5+s28S2LyE0yeH9e5JHHygee6/a92yiVlp0yv3F5su/MlYg9",
+	"qAiaysoVBFwrdLVE94DMaKE9HgKLw1GaU4znFwo63Pb7MSdSn2iaEJD7XTK2iwZUYIRw7ueF82Az7+MS",
+	"tu13IUe/T7H4X0Yq/V9J8n1Iku+HyX5fnNE4utqC8W7Lc80zxJ+ZuGMVmk6uedjIX1LGB/Tg1L06r+Qg",
+	"1+FL7cWdZiAbN8cxV2oph48fz4VUH4ZLkaqP5WEd9we7IWsaguJUS2grBcr3W3FPbPjuC4YpoC06aiMt",
+	"/oa3tYKpuaO/sR6d9Y3JTcBqTkKt3H4QCNZSlKvkFOj3grpgnhZI1mGSY5eZ9ic7kEzWPGyB/AyX50Vp",
+	"DTEt85QFD4wOxDpLiAOVhE6MJdsGYc0D6M0jXUWAv1Jt4HFnzbPFZJl6D/7lz2cHg+MTOzbLIR5JUkJi",
+	"jTmZs0/YjU5kCns1MPcarVkamE1CZ1QfcjIusz8AZMQqFqnY4pEkNFNzkcaaKe/GHd+MoFi/0+9XLzYc",
+	"T6/P3pxB8DCHM3SzPwFv0UZT1xaRkVfrXE685SB3StjLltG9+beFob1DdL8eOvR1KSIgpmT87u3llYEx",
+	"eff7lW08uDLO5xtoDYTkgmK7KLeaF9m2kDmxKCLludeUs1U1Kr5/ONJc0jmLtkV5+K3g8y26OlpE7TQD",
+	"LVsruRUofkOiTWsIDD1vcMwe+ZFkHIRRTfZbzi573nZvRTjBvOJ44LDc48EufgsPgOFaOJf8SYOe86Sj",
+	"011P+lNM8EElyJn8aUcVSbDrcRZQAB5ZVIlZ2dPqaV+20cf9Y1BWT324KFS58UtbZJNwmUkvqJgfPNTY",
+	"vC/e/S5LCEKtoOAc0my2hqUZIlakp4tLoyJRr9t0Jjgbbesnv9nhvbmjbOZ0uazFSWoKFrEbiKZGE66A",
+	"nGIMy/GFPZKYhTkTIsrV7mYTXLCFyXO7e2NJf7slbXgvqi2XCrlzuzg4GrRLR+FxeFe6e/P6xQbZlU/F",
+	"m9cvZIHm1AgOwemI27by1d/5lDHeKrp0lyrXDU3TgTTbTAfL3BD3aFsHLy6cer0470cLsSGqCE0SR9Bq",
+	"MyKkPHA8XVMixQKhH+X+8mi2A7CvoREUlowbF5H+ouizaSZv3TCgT0GZjVGq2nSP8+VBlfJ6qvhRpujD",
+	"qEcuXTq7ZtmxOR0lrm4IxFmDgsZ2CyML4Nk04bMNx7CVunXZs7sEGlRRGDTMTZW7Mc3Gbk/VCcVKAF/I",
+	"strMCvJlcQSl7D6Y1+6l3YtuUtYcvpaKohnp5siXbVSI8mF9/U622/gFDf3SAQH+dk8Vd08/prhp98Qv",
+	"2NRX/vT+3An+rYzGsYJ4r2IRiUyhsC9R8+sD1W2Hoqv0emvb5X/t9vVr3M4PetO5fel2daPLW9FVa19L",
+	"DwpKA6qbrTPVoj1UKlVeGqMJcB4DXttUZCk8eBpP4V+tcXnTVv7Ioefard89GyMWDqUnYDRZ79LG6ct4",
+	"/K+MmZ99ENOlsWyuHdYqZWms1pd6IMZSYTRFDR5GB3oEfpU/YK7UsvPlC1D61JOv9WuWUnLD2FJiVeHB",
+	"+3PHD/f+fEVTlnveTDUlsVXIXXI1j6XpZXUN2RYW2yKHysKGNim6UiMHvc5ADNPkRpo2W9f8mv87eQUg",
+	"OiFNEqgbk4QSnBSB9kcGfJbiX8SA4k1FkoiVxAApIJ2JhD275sSEeAH+LhYcXFiYO486kL5OkoxHLCXj",
+	"Twfw57irx/EWlt40DgJn+2RNxnE0DsjghIRzqqfJrB9HihSKafLUeFvur8ewoDcA9oe9cvUDQY7JIUmE",
+	"uAHNLFuaTkf/U4/wRxwCZFHD9Rc/vSCHh4dPAyLjv8x34Bzpkt85jq6gbfjVICrDGjg/mXreZO1WYRro",
+	"Z30botlAm1ZbtAZDOUMUS3R/STKGswLer4BkPGFSOqFKtIyW0Ohu7IhEPStCzuAXRMqERDe2YinG2NH9",
+	"NQYXzti8F51nWq+wJo0dhL701RWdjbvGA5cy6AWAY8AiWbwFVgHX9/X04JyqcD7W44XyaylMzu+UcDER",
+	"0RrVTRNr05f9Db446g9+gDGNX0dssRSK8XB98Ctbj4nghFqH4MJgJadsyRSwIoubYdG6zARgTDYiieEb",
+	"zFcyAQdyZTNNbtgaR28xYWCUDmx2cW7gG5ogoMW7VEwStiB/0+Tz9Oj4yQ/mMWQcioiN9bnTZ1VwpPhM",
+	"yThiZPz4tj8OCmQqPGpDMn48ZzRR87/GARk/hppB/CiWjNNl3F3TRTKGtR4/XjCVxqEc21RqxT4pgqqG",
+	"PhvvUrFgas4yibVgSRwyLkGe2n717347GHR7mnmmiRN7W61W3YX4K04S2hXp7PH5u98eD7q9x+j4VlD/",
+	"rLlax4GE6fS7PahXwoF2hp3Dbq97iBXSiM3y+Lb/GI2pg6LR+Qy7l+bs43XUGXb0QUAUsr/bJtBLmtIF",
+	"09ygNmBSXPJYs4HOl2DndeBubXLhC1Q4MQIjl4JLlA+DXg87QnFleqnS5TKJQ5jL4z+Njp6XjecS8MNH",
+	"U5W0oM3g2GAhQMMGUbMBMwPJDVODixoQkUQOjke5NZTvZfmkHhuKRoGYLRY0XXeGHf1mknfkRgv9Q6e8",
+	"mxBkBPbeAiwVfBPSQwMYZnYm35oIHB7yK1ubvQOG+1xE6/qVsJfErLT4xhvi7n1/93I6D3iBgfM97MY5",
+	"xlFt+nGT7ch3wVn6L8HmmXz8OY6+oBKTMF+iwMscX9fi0F8gizTcP+ajTLIxWc3jxG2Zr0Wf4Ka8o7zV",
+	"+KryVldW+mj3Uv1doMF4z7XF+bVc3RI9e1najKmtE+y1IqW3v+5hpn9nquU0W5zpdif1JZzOZVaHS+tW",
+	"3RYkBeTkVr5SzlaBgcAwnrq0RJwQ7ZtmCTZCKO8QxkXvxXCmoPc8BKf5BuSB+MMPyWYeG1hvRw+oZo6s",
+	"cikW2P0Hzfeo1yPYVhUc8gCYbPR+QwpY8M/yVMrcUT2nMtc80f3JOHZLyVEBNmijopC8MOPeIJBKNqLW",
+	"eXPo8jyPCFbABjcM2Fysr/9XxgowhWEH6rZHgDuXZrzj6gu7GjJ816rP5w74wga9wclBf3DQ61/1+sPj",
+	"02Gv90/wO2ZaSdXUZlzvw5lIojw1rzO0yOEb2EPWCdXp9X95+c9fD//X6f8+unr6fnB+8vzJm+MX/Yve",
+	"y2J1Waqt9o8G2C/NMEZhRtU/OOxd9Z8Mez0YVWNdzUXu3q2sGdLYm362KiOnQ/9hNv2umHw9LzBnuJYX",
+	"OI0stcGj7bilgaHZelbPzXPvwlI3/dt74aywWaUELGQ/hsFhfdIK2ubqhSLZknCx+q63b2jeNvx8R9Hv",
+	"tQEm34X2/xZIUHqk8mA3BVxk/CwM2XI/iv9zQw7mRLcgi92CuUjo32GTv7Zp1u02pHyYIIzpL4x5JDEN",
+	"LscYKTdIqxOXVSA6i8aQM+6dcDI7pwCUaEa+41ILn97s6ouMN7vQDQJ/9naFSkkc1S1RqU7VuzC+bMfN",
+	"N6k0Y+RH4+kCGPZlzGSXvFVzlq5iqbXGUCzBgabphuW5/rYBu0jjWczRizaDTtMiNTp6Mchx3TzwfW00",
+	"ohaNhj/7lTHsfdlUEYAzcon3NKEs4xs4m2JiVtPrn0N5kocWQPU0UQbTcl3vBZ2wpIAnH9+w9Y+AjzTW",
+	"VvwSHokQ+QCfP3Eq8HI97kNHxSz9EXSyj/7tsSHkYqnyuE81kd+BT/zwf378+B8/dv/937wJPXkYaNDb",
+	"TEH4L+TnA8LZrTra8jruWEgQPQFyHsUcUR73plrmpTUVWWO+v5sK4pM/O/1PZW8TogKOTZ2e/RtRAsfG",
+	"vIsTzY8gEIJhuFiZxBePw4ra1lCYQANcDNtG7fJcvTb9Pr6554oT23qkyWa1cF3VzLDFySjn/vqnaS91",
+	"DwTOtO0x8h2hq7x/5r48aO2W+6FdaOCA2jg0v0P0FevyDKo+MUj7ZGx6tmF6/bPyUbGzM/FbRsM5ulzw",
+	"W/SvMB5JIoXgLMUAbWygDakxcW1ip3XdPZLOOBRE80wrHZNmh42RzwDH1AL3SyULQFPzfgPLRGYC3YGR",
+	"0M+QYvOkIpholY5L9kBz5l7uVtgZHp6cfGmlGbyy2LVIokWaginq+b8nzAof54QBzA0g37RnbbWi5rHR",
+	"JevcDq+5qUzN1dJYy13BGRRV6QPxDCvbsV7dQPWBiEkZmTBNkNpsAQ0X6nARAtbvuIBVfWHV233522CO",
+	"kc/BNegPe6f/7JQBznLX3GEfnGCHw/5AX7Pdt/a+U3Tvr7/qjzJcztCkJB3IGNI+bYv5zkyICB0OLY7V",
+	"C7Fc1+lOmiyNnbJPFw4+Ekrovy9BkJfHbJgFJiOCKrdIO4fJBxJdMwBokIyrgDAepuulsjqXRei/YWvN",
+	"okFDyqleggEqHbonNIE8BkymUFnKWfSM5KiWsSz6CEDSBJ8mcahMB1jMJfJpXvq1ZW6+b/dQG3FQS88b",
+	"kqLfnqIvcFzNREUDl9QvYrJHl5QeYcGilcgzaErOhiYnoqmLCvk2QLRu9VbBAv4Ml319ay5/+TZ+ZFCg",
+	"3WSNZ4Satu79Xq9L3jrnBGBBCo8K6kKIpJIy6H0Q7TGUQFVFBfye+drvsBZ6pJBsjOUPhbIICq2zTAHM",
+	"j5VgVko6qYTQ4pmlattyOoergY1zgOIxLzPjSt9F5ky/Du7EL0nMEXpuk4/pJ30/fAyLCjpnWRTn0CJr",
+	"RlOiNQJIsoVuBJrPPDnoHUHsrtc6SpafjWYsrd9uFi4+RSnIOBgOejbIaK6ZaIJfxkuWxAg8u1V3eZdD",
+	"i2y/7hWWUH+LtfTzmH2wBWjX35IX3IGjP/6s/xntcAIVFugc6hTcs4u2o2ac2CIMcoUt+wRD0ThEDcoP",
+	"aL7rwKaQLmKeKSafubXoFpp/4/QahlJswn0FjVcN752W1HDNXnI/d1N6zHtG71y7oZYp1rCmihSjIDAK",
+	"hH9rTKB6WS4M3/XRKOSaTxhAyNtjsjfz0bzY+DTu4hFrL6RsAGFJoaDC+MQNVXeq7G5bHGYHkoJbb6RX",
+	"2ROhdY7X8Jal8XR97whtpWoXUqIna4Td0Ip+QCJm7QXKIwB9oqlrPAA4h8wWge16lvejNMAC0NWvSy6Z",
+	"kmQMw0brdQxiHbO/Cx/QOKL632hcnGuEVtNLEzkqVG6fpBmXPrNk83zjmm2Vz1XvNI2cIQgeMsSegE4f",
+	"LEF9xME6QWwy7pJ9TTbQnA6OT1plAZVJ5PLnM/2ABkEQr07xba0MWNfcyoDCg7YyqHkMYojcL6p1CuUo",
+	"ZznlOpLEZG6g6HIqbKUCpGFDAlB1gL+tu8QklFkvqGMEBL1ez+8qeoWDzKPx+3IW+UVQ36ZDHe/2BL1C",
+	"R462dzuvrYnv1PIbKL5KL3bTDsWtV/WG9E3qVnNTzF2obdaYjanBYE0jTFAa9ptF7+AwbSooDxphK3VB",
+	"2ZHkcZlf+1C1Fy2SKRqkjpiUBEgzsG1TBcfSbR87Ndf818mqbBtothu8O9ack80DlZVIh9QqxF/8dN/i",
+	"km1B5CIrHDhy3r4G1tzUP1OODYq0zqyEIFO2uuZ5RyIZmEexTyFjkXT7LJnq6RCkgmlECtgRfE0SQSOs",
+	"zqovfrks8Oa/VQZcPoR7lMDYZ+y9Cibvfab3DprpYkEsVS0Iarelmt/ZvkJma9qAs73fvualtJbQ7y5f",
+	"S5DMzRe0RVpB/Qr02hLXHutinDYP+2dK96iOqS9auTujuH/dyhYO8W02Ma9e2cIeoF7o4XjEYxGGWZoy",
+	"Hu7QuN461+2wLy8TYfu2TdgsLuBpY4QSf2aR/ojF8fHoPqb3SqEtNMFlqkuMBA+3X43q99rB3u2xwsTp",
+	"d1DxAYOD9T96T4e9XhsjotijbSaE1iRkgLkwRUQHYBvybOacILF/humcsdeQ9AKyYIBUwMr6znhZ00PT",
+	"NchoXhs8fkETraOlWHt/fHx0/ENgMM7jxVKkkHWcEplN9G0TQCBGbxC7ZVyRJUuvuV4k29MiKMD/TRNA",
+	"oCInjgQmLKiBU5GaOkMEs7/mmqu8P5emdSQFDgMhJHybzTyU5PfXLwOEmbet0XAaxg6+5oATD8i1RM7F",
+	"CmAfENLzDXSfjZlEnxJAOdhKOMMJxnoOY59OyT7pRflPw2s2/IxcSesWqc8Lr+VFhycn+2ZGin1Sj+32",
+	"lThR5/mrv79+M3z/4uy3V29enl1cp9f8/auLy9dv3wwH3Z7+893F25evXw4PHj/+NUup/f+rN/q3V29e",
+	"lu8tTam6Vv5MFzOsZznGBMMV3MqGLM+AMHMUSzCR98GbrrayJQLtXfOV/P6Z1DDN+J4d6VcmC9I2uJ2w",
+	"tSw1dEMEeE8IKuMPYSd+2zqni4y79OEtc9qDmjaEUATspHdTngtxkztlDSySqcsrKssLkBgCiUx5FAJc",
+	"vEucnyeBSb/aYwDdMXYPOTe43dudsy9gg3ONAEC6YgD2ypsmbn/A81INLeHxbK6StSfX6dQ0f4JSBP3E",
+	"Aehcd/RTvYCt2ne6rEX2smsBOGsIc2bxwgyG24fD/scckq5D03Ae3/oyvE4G1Wkf6mlvOrN3VSqXUD4/",
+	"dN4ILFHn5Cc2STOargNytkzjJCC/ZJwF5FIfvsXEoIC9EbfwxxBx5W13+4iuyWG/2/l4n124YFKfbY/o",
+	"ee2cD2rYwV7kB0sSjKIg0JcWUZBarj87jAJfjlH7/cuROi6yELesnomUACycPkuQHzyLbxmG3W0Ji5NG",
+	"DDu3otzFuChUR/g1pNzm2BtgrphD72rTWYmcJQncbREPRIrtBchZDmRVALbl6zhZg6oKj7TRSW2pQmu4",
+	"mJNxPvluv1tQuwdVQ6/NfSMK+8xxcmIgDVjlN2KUh4ZRNoEzqBmgefGKTVpz6Las6pXWlu/IT8710XkI",
+	"pl64Au6wa7vJ4j77GpTG1Biw4itt5b7jSFclyB5EL1wDS+JiFVjmAj2T8x7GeLi7+3MD2rzN0kCw1/z9",
+	"tco/xWS7f+8XfcEG0/MZsDcxjxrXGP8iJr/q67fWLLM2jzOo79ujq//KWGZye6xtsi3QSkOFitJe46ze",
+	"iHCr2vl9VeS3rdz+zxAh/kVMdoeFNdmXC5D35sX8Ew+MPZrw571UNv2EPG5XF436RUy+XnGrftmXNhtS",
+	"x1v/FJO9lbLqh+1n3e/jcsk36zH6rGpdwJeQfXUA3Rfw0i55RcM5Gf8pJmPjeA1pmgJiL/lFTDTb/+Xy",
+	"7ZuhgwhL1TXHtqCAKcTSvJlU7vLNnWZ/ionN1IEEYeNKUymji2vOeCSxJGqx0K9OYnQ2p2vSPyZYGCSN",
+	"Jxgd9ZyzEBJvaRLfMp/XFp/9i5igB7TTzCsJUz/Ae8ueSfhlqCdyzSOq6JB8/nLN7+JiNCu+B9r7CaCl",
+	"vzvyG4aUh9iNYY+OvjMrQA0t4UsShKwzjZJdwZonkABunRaQkB53zdEbHyvJkmm5oA6S1ky6ocQKISza",
+	"1utIxrh2Y7Kg62uOrzdIazIgY7ug8LsZncVEkN5cFbjEyzy/eprombxBMiJKEKnEcjs5NRMebuXvVj3v",
+	"wr3wvzNkcb4Q691qRKWu+iESzNLyvliCKH293/wy251ybLuijgmFfoNOxa0BmwwsYHhKeSQW5IatsfYE",
+	"nS8WiIctlmqNbS+xvY+3gFYpqu0Xi+BvKjGhKC5JEJ5frDgwHVTmwY9Ny8WEit4wDkykW5OYduGWdn79",
+	"pDTn9XdKSCvu33MymkjNFiA4/Wb56xaS2853diadXeVVESmbxVKZZgyALs8jokQWzh2YjdhqLiJtjuEc",
+	"5H0rUlDRTQgbTHmTKs0Z4PkHDvROnGeA23AxDAhoFkChIXJRlyS3jdQ2VwC8lnaQWV52F1JFEzHLINK4",
+	"YkkC4jBOidaAQFIOq03LDXywPVEYjw+K4I492BbaJGWhAE1PzhlT1QW1MEW4IkX/+wXU88KPtQF0kc6Y",
+	"GuUATBtaWmE2f/yGKYQ/wTDvR/f1iYIlKmifX1bcvscEwbYT/TbIP38YGQFAsPpIgF7YJW+g+S1TKuYz",
+	"OYaDqNKYRUUYwnjpsAH+sIhoOocEhFMSG5g4PPQQN8gPxxJ012cusAMUU66wIEuSqcj0TVwqRqNu3owE",
+	"2v/qgzFaQBsN6AEMf0d0LccmywazcHCCFtTO5vBoAfcs53dWVOJZ058ybj5DrKNL0JiUFhhDM3Fo3efu",
+	"KKGJPrt/Gx8cwBXjHxCpUp/koZHw8EUsTSaSEgl0PtdXBEQJUYc7fh+Rep/0TUcWIrzyl+/ggOXJmw8g",
+	"RIdIYAduv/q9mndGjwNQS5silqxhMq6IgGpA+Qz/gNigOXkgE1F2RVAHeWGMQRC5M0EEdGhCo1AbkHDt",
+	"NHDEClErkR9CCadQVgRc4HYnuuFiJclEqDmeYQD0Ktpqm3AgS6a+NAZ9RbH/7+yy7j8L5Rsw+vi2TIXm",
+	"jC+LSe6JKBc05orG+84qqhQqIspPvptEreJQTzCi6y65XGp7A+uwISAdcyIVW8oi5GzdEsZbALSCJoY0",
+	"3NMqg/MsVUPrMnskiSk/l1gDW3D/lFk0jqIEUAkYRQ7Of78SXruyD2qzNDemo3QNaP42ytkQV15PgnHK",
+	"Q4iWfgewPz+ljOG+2TIX7CUXVJK17nkuUjbJ4iQ6yDX4PR+QC4D2VNjUOZ4yWaRpFD36qpwTufqC5ubz",
+	"AXJ4HnlN7kcGDTGJJeTT5vkd9rBAd7mh0yEiEdKkSGoDZUIlosdh0mSsIHvDoADlyHiSHJpEYIDIs7X1",
+	"jKZJzKSxyBCvEa0Qj8HjugTQY1g5vaDcuG+u2IDGrHQZJl9jhvu9DrEhgxc5Fdz3CG9EOM9penO3mWmb",
+	"0kAQ1NlwyzTjrK3t9tWPNPjKXGn3KLelK4Uy9z7UqAgdgO6zbwUMCuyp8mo9TnKmEuENuRHLmJJlKmYp",
+	"XRT9+CDF3WmpqenVnsRh2cIxvgxyw9Yyhzm1XpU/5gIOHForpn04+NswKlRTHmjX5xKW505KvfuAe+fS",
+	"KPZJdYadA/0fZLaTs7+/Iq/evLj4x7urVy/JT69/ewU/XvNut3vN4fOrNy/rL+u0cCWXplKTX6J/DMAc",
+	"pETS6V7qaf5IY8U21Pb9nQJFbxiU/O+X/s+NIzCWZb8vZNlYFqxlF7QkRS4/FemCpUSsOEuBRlERQzgX",
+	"LlQcWtQkTd6AdfGnmDjYFnFugoOhkkmoCdHfgXxjSw+Co57/21uW7lsx+8Y2wxVWJTs8p4Lr0JJsTNf7",
+	"7XGnvDV+u/X7zxFLgsk1CSThKjxQTkpaLHKxk+ar/QaPfmbof/N0wY2tQIPnPUIgVn0Kc/hWRG8ZEnrN",
+	"rbWWA9pP8fDfMNC2sEuUEzmWWRgyFjHruMdWvdccWg4bBMU55foCTIAQtt1HAaeP3Wxv2DowprJ+OhZj",
+	"1uMcmC3+RrEkfPe9YAdbZf7kb2x7BOqkn9nfANc7NRvbBaQ4GpmeWr8JHHrdu8ylj/PrzMvudXAuoX6S",
+	"FiM0oyOx2n2MdsTk8Z6dcbEXkJ2ArbONz8wIt4zLLrnK42I5FJEmd/P4ovO29R9TecMiLS/r41U1tOzD",
+	"iDAghKsCBkm5MWFQO2N5IwPrG0Q5OxXpTCjFeDXMdLsYmUM/LgbO9NNjSZYCml6jr7Bof1E45m13Hjjd",
+	"q1SA9vP+HKKaxqx9f44AKBAhdjgRYO08MgUDdVYQLtDI3jK6XdwDzeylu9rR+/PO9xL9stt/J+reFgFr",
+	"RFdXaIrkFSI589dUDXzYEIuTSkC5xbnUd11zLDoGaSClRbClJd5fqkIpOqgjo9eyB3Md8NVuRAaFAFAH",
+	"cpyCPCrCrr511/EOZMT7aSnfBS/v7jFK2ZAgv0ZqnX31rrrLS6Sj+xReXnNbeYmE7tenwKNm6VSV3mKa",
+	"aIr0mpcIXwsQAwfrU2hMfdx3qM+01NTd2sPbRa9vEwttnDWXUFBloFdyA2ej3//nMycMRfPqNquJqnjB",
+	"2tQimsk1LUIEdtTdUzkyJH2k7GCaxLO5KlHO/g6XPScZ32Hx6Qvakle7loQuPN/9i0suMu4Ul/xXMEsz",
+	"3sAkzbh0nIosTh+yaiJFoshJUf95bzLcWTVxAa2pv5a8zXgbWZvxWjmb8T3K2Mxhh5XalXvswn0kLTqv",
+	"t+0b5rvcGzeWLuPRLUslLm2/2wP1rvA77ig4PCuVMoZzERuwLFMh+aEfDILD4Cg4Dk6CJ8Hpx6Ao0f9w",
+	"2A9OBsHTw6A/OAr6x8dB//QkGPSfBIMjfaHgzFRDfugHh/3g8OTkY9BZMXYDdz8J+kfBoB8MToPD4+Bo",
+	"EBw9DY5PPn5xB2R6pCG74xHFkD9WWFbE3eGwd/TPTtApLUa319zTbTakzsUNv+7Fr41qexHhiKXN1gzn",
+	"BRY8mMw0ScTKJWdDV/diK3r9AAWmtrBHTxgwnrGKPc9qiReM/AWJNSWELUiHAYxtBGcy6sU1/wu9TymN",
+	"ooRJyIr5/eoFPhQTYKZZkrC0mjqTt/LAB15z0FYiukbZL+ktINncxEtpfdwYOnS8aYBjJU2KRSyvuQku",
+	"whdd8jNMLA8xQvKsjTXilT71Uv9ylS9fo5LS2xCqHh8Qe35bT2JnmgZDShUAUkSkGKwuI0mRt1Oz73Af",
+	"QFdM2CzjQQkQR6903g3ngeGnNqaRZ0maqQQ5YneBx6UN3GJmTzwoXTWDVmIPQ3599uYM4vXFEPTqGXJ4",
+	"VFuvq58/+kvw2t7ZJ0ctO0SrUgU47imkRVpgjLqhrOaidd1w1RRgC5NJATrZDvwwwFiqwTI8OW2HH/YN",
+	"tNfPHQs7jNiL05SxznAQdDR3GSF+SL54Ocqx811bcAwvCgIi7w5PAWaoEQxj0NFGvL4l8E9Bf9o5B8PR",
+	"at546H1jTw+yoPhh50zG9PGVuFlrynNY51YVprGIt6x7t+VgRFRZzD0ASGQuX6nlDPmZjdMNEOVCct9P",
+	"ARA3bIeBe4WX/FcMaMLUdlMALlLFelTsk3qgIjllVzzfbPxiW28cr/PutZIwTkjonIsVx9wp0DLBy1wk",
+	"okFRDahZ3lCnzR0gWF0wFanblKkA2gxTpupK1WC17wOsVm2H8cRylLxXV5HmVTQS0wumRROeh3a08XW7",
+	"ojnTaDLV7bzw5waLEdh8opsspSNr2rf4907LuWlgAH0XdrseVHd/qPTK0F3T01RijTujmq9teputbzEx",
+	"luKQCe7LK7sVN86J+EbBsgsYxh3W6D4OkQy7n9UYnHmnx6Jfo2MoToSaY4ptKjIMBWRqRdPIRQzWesc1",
+	"NxmASOp5VS1kD4K5A5/1psaCm0Ri4ISYdg8cfUgGR9ccBTM8vtcb9ntgHA6OnaaUTi7tkkpVvAbT4LgW",
+	"ydfcWEmalcLcWEQWjHLI8CijBsxMqsZa2mRXGsIt+oHaBGauVRZjoBwKv7rkJ2hpndcFLPQZyPPCsQtY",
+	"xtU1zyM65VlswjPJOcWSZj0r/ThtsZCrObvmdlTQyg8KFbC+Ci0zbprI6y/6h2pOwF3kVLW59qPPxJ4x",
+	"9bu8SydOuOsnbW820D/g4ivR+FLwxj9fN390vGD/hON6bw0HTGgjM3qHB4dleYCQatBHM6Ja/XeMEYQc",
+	"HE3WSr/6tHd82Ds51HaUPkuOJKo2vww6s3gyAmLrDA9PerbLofnmqflbguG1TMVtLGPBizcdDZ4ePT15",
+	"Mniqb00ZzX/o954cPjnqnw6Ogg46cWRn2Os+PX1y7LEcNidrEhfM044PT06f9J72B2C2tJnsoG6yJ73q",
+	"ZPvHX2u2G5tQN1ttMon66SihKICm1C+JM+OnG9urh/swM67ZvM4t5bGcY7+3yqB7pcFWh9orRtrzjrQy",
+	"vp47rOqIes0DG8igavQabDRsHYy2lqooY4j3oub8LFbQJC1vZWaSFiHLy4ALxH9Zr2qcYiKTI+xRIN/L",
+	"jsSZhvK2Vq6/EIsFPZBMs0ct+m5pkjGJHQOO+qe9H7BqEoCatNjEboyKlWoB2DUHmu6SM1vuC8j9cqn3",
+	"Fos5MeCstNxD8TsV6SJLKAolkzxN+TWn2mhKxXLO6jH6/5vJH8TRx10sgKqsYAniKNCrHuQcq/g0SkRI",
+	"k8Bw2MCe48B08nPOapCf4mDjmAbFEQ3cIxmYsxqUeMLd8PgVnSQsAG1mzmhkNSxEINPkty+Ufewrqe1i",
+	"eCVQo0Ooez6Bxme03Zdj4gP/vSGRzCLs9vvYJX0gN0++YwUd5F/tN439KqdvueZh3tqZ3zIOZRE2WRBR",
+	"z56Rsb5sBGklYyyOzzN2Y0kira7X+HjM2n6TfCv77jsBEZmb94dCdBZFhSd39xbXH+idHohtgEHAumXg",
+	"mHPa8l0UFaSxqkufLrbyG7onFgLK/u+yjPUJvLUz6zWmkz2C1zSe29dparcTPc1k3wHUZ+6nqMNSuTM/",
+	"uA+QSj0j+MobnIOn7IsNDKOYzriQ+669L9JajEYNnktJEui64gSrMTsCMSuwdGHBqMxSVinvjVmuaBMx",
+	"+ZOFKvdVpXCoJUYcsCkSWVC+hpZdmIsKdZOULGKeoa8Oy9bflBHT7JBiaVsqdMmV6eQ1Z+ENmaIrLJaF",
+	"jscjrUYO3eAFOGoJS1ORYtU9Fl/kSH5cEJmFc/s6qJxxc3YAfgjqVnxi0W6Yy3NakvNLfEQs38J2yfsl",
+	"FLdK8stf3SLVz73Hq4DbXQhw0eX+1KpLujaAJnGSgJG9EulNQFbzNdbzKAXIKLZWVgkSifsfypRNYr5v",
+	"9KKfwHa9RbJxy6EmWZwooML8wIDFr08VAFzZCiHB2ZDQKDJHWhZ8KCAJg7M4Yddc63osCrAsJGUHei7a",
+	"vsZSpZSFYsbjvyw6lyll5iEjv0P7PJZIQCV6/vrtJXyFQUUwzsWM6ZE8Q8t9QZckYmEcQbt1PWTOYhhp",
+	"JJjsktdua744ciqjtN5pOsI7bQMMjge40RcTlsp5vJTda25x1iKRTdQ0S2CtsNLMhj/z1JtCCQ4sTC8H",
+	"jqEnEHmKuiaZXFvlCuFtIbNYcCdx7Zq/P5duYZfT1TrHr8Y9sjzMdH5LhVjY2nkz0We5Kz+PMoALST85",
+	"SumK+5wXSJEPp4zfEWQn6EiWsFAJPQ78AtyXtUHMyzboBHrKFzjOB+ljUpkKqtaaP8xEEmmWkbCpwnQd",
+	"44k8BZ8jPMnyFqLEzVocDOyO23LD0Ba7QNZTpVUI2Llbo71XnaCzEHDN7eLg6LDUqwTrsIA/lIZ32Me8",
+	"HTzfGDkonW5wIY+K5/Z7vSf4XZFudJfRviyPdlDKX8LRuvlPpaymj5aIYj7TZn/QyU/CCNt/9FrTTF35",
+	"yh+W60ZwuLXsBySgdK1PfZBXKHX3BXCGJaImy7bgU8ZvW7SVclj8/cWXFgD3Fl4VqPw1D/fKfb4tHM8F",
+	"o1HFZVKG1qpZ+YaeOzw+B+b47PDglbqttHfkteq8knv9ysfirdaSc+UjpGm6NuR6uUTdmc6CHAV0HFLF",
+	"ZiJdD/UZH2uZugQnSwDYXhZVG5tDQPZwznPtCg4th/VmydJZyQlsHIKlRNnj/qCUR33oyaNe0E+v8dZB",
+	"L/+Zpild+9JZzxIpijWAxGjAdS1RSV1ya8zDJIvYaFbN7W2fVpvvhZiasgEpFgztpJByrQNPGKgQ0Kug",
+	"bkQZX6ZCsRA81fvuELQvp/AOw710Mn6LpdqLDY+uWnw2WRTHLj/61dN7Py9+5Wk7a77Ks/565V+V9zY3",
+	"Dzdu9NqIlQXfX4FY5cH738j7ZEZ5d39oXrhfCY0P3aCer++1x9Z19a6Nr97wWA+IZMtNWqnK/O304u1S",
+	"p1/EwiyFpPoPnzsTRjUBDT98hFQOfLLPOVfCDysAgG0BsKlXC3y3WqHMeLQUMVdOqZPh+Sh1y0VKsuZp",
+	"hQZkokj2evcR1ZXZfJTWLCIiDdxylb06zzK9AI2xtfkgQF/WlvYc2hYZjBSMe2g7viT5ys8sTAz/VCdC",
+	"3EDgdjMz3+KtCZP67OTod8v1O5ij75HbRfN//eSyWwNcCpM1wHw4z4MCVp8KwMgyZiG4H1YivQEPgrZY",
+	"3p87d4NxtHm31h1sK0jwI1F066MhqDaXzViPngofDCstMwWr7g7cluJ79y9lObZlynKEuvxWB6LNVw1W",
+	"l/uSE0VC01kBoo+56+GcprOYz5wXYQjeN0Bh2i8libu3mCD75eOX/z8AAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

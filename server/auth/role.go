@@ -12,6 +12,7 @@ var operations = map[string][]Role{
 	"createVCenter": operators,
 	"updateVCenter": operators,
 	"deleteVCenter": operators,
+	"rebindVCenter": operators,
 	"syncVCenter":   {Backup, Restorer, Operator},
 
 	"diagnoseVCenter": operators, // it shows what the account may, and writes to repositories

@@ -29,6 +29,8 @@ type VCenters interface {
 	UpdateVCenter(ctx context.Context, v backup.VCenter) (backup.VCenter, error)
 	DeleteVCenter(ctx context.Context, id string) error
 	SyncVCenter(ctx context.Context, id string) (backup.Job, error)
+	// RebindVCenter gives the VMs of a vcenter their places in another one.
+	RebindVCenter(ctx context.Context, r backup.Rebinding) (backup.RebindResult, error)
 	// Diagnose looks a vcenter over and changes nothing.
 	Diagnose(ctx context.Context, id string, o backup.DoctorOptions) (backup.Diagnosis, error)
 }

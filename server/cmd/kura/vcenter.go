@@ -16,6 +16,7 @@ type vcenterCmd struct {
 	Show   vcenterShow   `cmd:"" help:"Show a vcenter."`
 	Create vcenterCreate `cmd:"" help:"Add a vcenter; its password comes from a file or stdin."`
 	Sync   vcenterSync   `cmd:"" help:"Read the inventory now."`
+	Rebind vcenterRebind `cmd:"" help:"Give the VMs of a vcenter that was rebuilt, or that moved, their places in another vcenter."`
 	Delete vcenterDelete `cmd:"" help:"Remove a vcenter. Refused while groups, schedules or images name it."`
 }
 
