@@ -27,8 +27,24 @@ type house struct {
 	ended   chan error
 }
 
-// openHouse starts both below dir and waits until the server answers.
-func openHouse(ctx context.Context, dir string, lc lab.Config, sc server.Config) (h *house, err error) {
+// proxyVM is the VM of the lab in which the server runs, where it runs in one.
+const proxyVM = "kura"
+
+// inside lets the server run in a VM of the lab, to which disks are attached.
+func (h *house) inside(ctx context.Context, sc *server.Config) (err error) {
+	if _, err := h.lab.AddVM(ctx, lab.VMSpec{Name: proxyVM}); err != nil {
+		return err
+	}
+	sc.ProxyUUID, err = h.lab.MakeProxy(proxyVM)
+	sc.OpenDevice = func(ctx context.Context, uuid string, writable bool) (server.Device, error) {
+		return h.lab.OpenDevice(ctx, proxyVM, uuid, writable)
+	}
+	return err
+}
+
+// openHouse starts both below dir and waits until the server answers; inhabited,
+// it runs in a VM of the lab.
+func openHouse(ctx context.Context, dir string, lc lab.Config, sc server.Config, inhabited bool) (h *house, err error) {
 	h = &house{dir: dir}
 	defer func() {
 		if err != nil {
@@ -41,6 +57,11 @@ func openHouse(ctx context.Context, dir string, lc lab.Config, sc server.Config)
 	}
 	if h.lab, err = lab.New(lc); err != nil {
 		return h, fmt.Errorf("start the lab: %w", err)
+	}
+	if inhabited {
+		if err := h.inside(ctx, &sc); err != nil {
+			return h, fmt.Errorf("move the server into the lab: %w", err)
+		}
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -53,7 +53,7 @@ func (c *tourCmd) Run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() { _ = logs.Close() }() // it goes with its folder
 	started := time.Now()
-	h, err := openHouse(ctx, dir, lab.Config{VMs: 6}, server.Config{Listen: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(logs, nil)), Poll: 200 * time.Millisecond})
+	h, err := openHouse(ctx, dir, lab.Config{VMs: 6}, server.Config{Listen: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(logs, nil)), Poll: 200 * time.Millisecond}, false)
 	if err != nil {
 		return err
 	}

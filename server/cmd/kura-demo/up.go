@@ -22,6 +22,7 @@ type upCmd struct {
 	Dir       string `help:"Folder for everything; default a temporary one that is removed at the end."`
 	VMs       int    `name:"vms" default:"12" help:"How many VMs the lab has."`
 	ReadyFile string `help:"File that is written when all is up: JSON with endpoint, token, control and vcenter."`
+	HotAdd    bool   `help:"Run the server in one more VM of the lab, kura, so that disks are attached to that rather than exported."`
 	Empty     bool   `help:"Add no vcenter, group and schedule."`
 }
 
@@ -35,7 +36,7 @@ func (c *upCmd) Run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer remove()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	h, err := openHouse(ctx, dir, lab.Config{VMs: c.VMs}, server.Config{Listen: c.Listen, Log: log})
+	h, err := openHouse(ctx, dir, lab.Config{VMs: c.VMs}, server.Config{Listen: c.Listen, Log: log}, c.HotAdd)
 	if err != nil {
 		return err
 	}
