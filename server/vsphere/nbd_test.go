@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,10 +153,10 @@ func TestNBDReadsTheDiskAtTheSnapshotsInstantAndNoHole(t *testing.T) {
 }
 
 func TestNBDReadsNoMoreThanTheAreasAndOfThemNoHole(t *testing.T) {
-	r := withNBD(t, lab.Config{VMs: 1, DiskSize: 64 << 20}, "", "")
+	r := withNBD(t, lab.Config{VMs: 1, DiskSize: 16 << 20}, "", "")
 	base := r.take("vm01", "j0")
 	const key = 2000
-	changed := []backup.Extent{{Off: 64 << 10, N: 64 << 10}, {Off: 7 << 20, N: 3 << 20}, {Off: 64<<20 - 512, N: 512}}
+	changed := []backup.Extent{{Off: 64 << 10, N: 64 << 10}, {Off: 7 << 20, N: 3 << 20}, {Off: 16<<20 - 512, N: 512}}
 	for i, e := range changed {
 		r.ok(r.lab.GuestWriteRandom("vm01", key, e.Off, e.N, uint64(i)))
 	}
@@ -180,11 +181,11 @@ func TestNBDReadsNoMoreThanTheAreasAndOfThemNoHole(t *testing.T) {
 
 // seed:N4
 func TestARestoreInPlaceOverNBDWritesOnlyWhatDiffersAndReadsNoHole(t *testing.T) {
-	r := withNBD(t, lab.Config{VMs: 1, DiskSize: 64 << 20}, "", "")
+	r := withNBD(t, lab.Config{VMs: 1, DiskSize: 16 << 20}, "", "")
 	img := r.take("vm01", "b1")
 	const key = 2000
 	zero, hole, used := make([]byte, 128<<10), int64(0), int64(0)
-	for off := int64(0); off < 64<<20; off += 1 << 20 {
+	for off := int64(0); off < 16<<20; off += 1 << 20 {
 		if bytes.Equal(img.disks[key][off:off+int64(len(zero))], zero) {
 			hole = off // the image has nothing there
 		} else {
@@ -204,10 +205,10 @@ func TestARestoreInPlaceOverNBDWritesOnlyWhatDiffersAndReadsNoHole(t *testing.T)
 	if written := r.requested("Write"); written != 2<<16 {
 		t.Errorf("wrote %d bytes, want the two units of 64 KiB that differ and are not zero in the image", written)
 	}
-	if read := r.requested("Read"); read == 0 || read > 48<<20 {
-		t.Errorf("read %d bytes to compare a disk of 64 MiB with holes", read)
+	if read := r.requested("Read"); read == 0 || read > 14<<20 {
+		t.Errorf("read %d bytes to compare a disk of 16 MiB with holes", read)
 	}
-	if !strings.Contains(strings.Join(messages, " "), "Over nbd, 67108864 bytes were compared") {
+	if !strings.Contains(strings.Join(messages, " "), "Over nbd, 16777216 bytes were compared") {
 		t.Errorf("messages = %q", messages)
 	}
 	if said := r.said("calls"); !strings.Contains(said, "KURA_WRITABLE=1") || !strings.Contains(said, "KURA_SNAPSHOT_MOREF=\n") {
@@ -281,6 +282,31 @@ func TestAnErrorOfTheServedDiskNamesItAndThePlace(t *testing.T) {
 	}
 	r.ok(src.Close(t.Context()))
 	r.wantNoneLeft(1)
+}
+
+func TestAProgramThatDiesIsAnErrorWorthAnotherTryWithANewOne(t *testing.T) {
+	r := withNBD(t, small(), "", "")
+	snap := r.snapshot("vm01", "j1")
+	want := r.spread(snap)
+	src, err := r.open(snap, backup.TransportNBD)
+	r.ok(err)
+	r.await("calls", "pid=")
+	pid, err := strconv.Atoi(regexp.MustCompile(`pid=(\d+)`).FindStringSubmatch(r.said("calls"))[1])
+	r.ok(err)
+	r.ok(syscall.Kill(pid, syscall.SIGKILL))
+	d := snap.Disks[0]
+	c := &canvas{b: make([]byte, d.Capacity)}
+	if _, err := src.ReadDisk(t.Context(), d.Key, c); !backup.CodeOf(err).Transient() || backup.AsError(err) == nil {
+		t.Errorf("error = %v, want one that is worth another try", err)
+	}
+	c.next = 0
+	_, err = src.ReadDisk(t.Context(), d.Key, c)
+	r.ok(err)
+	r.ok(src.Close(t.Context()))
+	if sum(c.b) != sum(want.disks[d.Key]) {
+		t.Error("the second try read other bytes")
+	}
+	r.wantNoneLeft(2)
 }
 
 func TestADiskOfWhichExtentsCannotBeToldIsReadWhole(t *testing.T) {
