@@ -108,7 +108,7 @@ func (c *check) size(w swap) {
 	if w.old == nil {
 		return
 	}
-	if now := capacityOf(w.old); now > w.image.Capacity {
+	if now := capacity(w.old); now > w.image.Capacity {
 		c.warn("%s has grown from %d to %d bytes since the image; it will be as small as it was, and what lies behind is lost.", label(w.old), w.image.Capacity, now)
 	}
 }
@@ -123,13 +123,6 @@ func (c *check) encrypted(then *types.VirtualMachineConfigInfo, policy string) {
 func isTPM(d types.BaseVirtualDevice) bool {
 	_, ok := d.(*types.VirtualTPM)
 	return ok
-}
-
-func capacityOf(d *types.VirtualDisk) int64 {
-	if d.CapacityInBytes > 0 {
-		return d.CapacityInBytes
-	}
-	return d.CapacityInKB * 1024
 }
 
 // memory looks whether the VM can start where it will be: refused when it is

@@ -148,20 +148,30 @@ func emptyDrive(d types.BaseVirtualDevice) types.BaseVirtualDevice {
 	return d
 }
 
-// thinDisk is the disk as it is made anew: same place on the same controller, thin, on the given datastore.
-func thinDisk(d *types.VirtualDisk, capacity int64, datastore string) *types.VirtualDisk {
+// newDisk is the disk as it is made anew: same place on the same controller, thin or thick as it was, on the given datastore.
+func newDisk(d *types.VirtualDisk, capacity int64, datastore string) *types.VirtualDisk {
 	mode := string(types.VirtualDiskModePersistent)
+	thin, scrub := types.NewBool(true), (*bool)(nil)
+	if thick(d) {
+		thin, scrub = types.NewBool(false), d.Backing.(*types.VirtualDiskFlatVer2BackingInfo).EagerlyScrub
+	}
 	return &types.VirtualDisk{
 		VirtualDevice: types.VirtualDevice{
 			Key: d.Key, ControllerKey: d.ControllerKey, UnitNumber: d.UnitNumber,
 			DeviceInfo: &types.Description{Label: label(d)},
 			Backing: &types.VirtualDiskFlatVer2BackingInfo{
 				VirtualDeviceFileBackingInfo: types.VirtualDeviceFileBackingInfo{FileName: "[" + datastore + "]"},
-				DiskMode:                     mode, ThinProvisioned: types.NewBool(true),
+				DiskMode:                     mode, ThinProvisioned: thin, EagerlyScrub: scrub,
 			},
 		},
 		CapacityInKB: capacity / 1024, CapacityInBytes: capacity, Shares: d.Shares, StorageIOAllocation: d.StorageIOAllocation,
 	}
+}
+
+// thick says whether all of the disk's space is taken from the start.
+func thick(d *types.VirtualDisk) bool {
+	b, ok := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo)
+	return ok && b.ThinProvisioned != nil && !*b.ThinProvisioned
 }
 
 // newCard is the network card on its new network. Without keep it gets a MAC of its own.
@@ -173,8 +183,7 @@ func newCard(d types.BaseVirtualDevice, backing types.BaseVirtualDeviceBackingIn
 		card.MacAddress = ""
 		card.AddressType = string(types.VirtualEthernetCardMacTypeGenerated)
 	}
-	if card.Connectable != nil {
-		card.Connectable.Connected = card.Connectable.StartConnected
+	if card.Connectable != nil { // its connect states stay as they were
 		card.Connectable.Status = ""
 	}
 	return d

@@ -71,9 +71,14 @@ func (s *Session) plan(ctx context.Context, r backup.ImportDraft, from backup.Im
 		return nil, err
 	}
 	p := &newVM{draft: r, machine: machine, config: config, disks: present(from.Manifest().Image.Disks)}
-	need, err := allocated(ctx, from, p.disks)
-	if err != nil {
-		return nil, err
+	var need int64
+	for _, d := range p.disks {
+		old, _ := find(config.Hardware.Device, d.Key)
+		n, err := footprint(ctx, from, d, old)
+		if err != nil {
+			return nil, err
+		}
+		need += n
 	}
 	if r.NewVM.PowerOn {
 		need += int64(config.Hardware.MemoryMB) << 20 // its swap file
@@ -111,25 +116,26 @@ func present(all []backup.ImageDisk) []backup.ImageDisk {
 	return slices.DeleteFunc(slices.Clone(all), func(d backup.ImageDisk) bool { return d.SkippedReason != "" })
 }
 
-// allocated is how many bytes the disks will take when they are thin.
-func allocated(ctx context.Context, from backup.ImageReader, disks []backup.ImageDisk) (int64, error) {
-	var sum int64
-	for _, d := range disks {
-		r, err := from.Disk(ctx, d.Key)
-		if err != nil {
-			return 0, fmt.Errorf("open %q of the image: %w", d.Label, err)
+// footprint is how many bytes the disk will take: all of them when it is
+// thick, else those that hold data.
+func footprint(ctx context.Context, from backup.ImageReader, d backup.ImageDisk, as *types.VirtualDisk) (sum int64, err error) {
+	if as != nil && thick(as) {
+		return d.Capacity, nil
+	}
+	r, err := from.Disk(ctx, d.Key)
+	if err != nil {
+		return 0, fmt.Errorf("open %q of the image: %w", d.Label, err)
+	}
+	for off := int64(0); ; {
+		start, n := r.Next(off)
+		if n == 0 {
+			break
 		}
-		for off := int64(0); ; {
-			start, n := r.Next(off)
-			if n == 0 {
-				break
-			}
-			sum += n
-			off = start + n
-		}
-		if err := r.Close(); err != nil {
-			return 0, fmt.Errorf("close %q of the image: %w", d.Label, err)
-		}
+		sum += n
+		off = start + n
+	}
+	if err := r.Close(); err != nil {
+		return 0, fmt.Errorf("close %q of the image: %w", d.Label, err)
 	}
 	return sum, nil
 }
@@ -171,7 +177,7 @@ func (s *Session) specify(ctx context.Context, p *newVM) error {
 		if !ok {
 			return backup.Errorf(backup.RepositoryDamaged, "", "The image holds a disk %d that its VM did not have.", d.Key)
 		}
-		disks[d.Key] = thinDisk(old, d.Capacity, p.at.store.Summary.Name)
+		disks[d.Key] = newDisk(old, d.Capacity, p.at.store.Summary.Name)
 	}
 	nics := map[int32]types.BaseVirtualDevice{}
 	for _, d := range c.Hardware.Device {

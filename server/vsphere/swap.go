@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/vmware/govmomi/vim25/mo"
@@ -112,7 +114,7 @@ func (o *overwrite) diskSpec() (types.VirtualMachineConfigSpec, error) {
 				spec.DeviceChange = append(spec.DeviceChange, add(c, ""))
 			}
 		}
-		disk := thinDisk(d, w.image.Capacity, storeOf(w.final))
+		disk := newDisk(d, w.image.Capacity, storeOf(w.final))
 		b := disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo)
 		b.FileName = w.final
 		if old, ok := d.Backing.(*types.VirtualDiskFlatVer2BackingInfo); ok && old.DiskMode != "" {
@@ -173,8 +175,29 @@ func (o *overwrite) hardwareSpec(ctx context.Context) types.VirtualMachineConfig
 			spec.ExtraConfig = append(spec.ExtraConfig, optionValue(k, ""))
 		}
 	}
+	if then := o.saved.BootOptions; then != nil && o.vm.Config.BootOptions != nil && !reflect.DeepEqual(then.BootOrder, o.vm.Config.BootOptions.BootOrder) {
+		spec.BootOptions = then // it names devices by keys, which stay
+	}
+	o.compareControllers()
 	spec.DeviceChange = o.cards(ctx)
 	return spec
+}
+
+// compareControllers tells of disks that now hang on a controller of another
+// kind than in the image, whose guest may lack the driver for it.
+func (o *overwrite) compareControllers() {
+	told := map[int32]bool{}
+	for _, w := range o.swaps {
+		if w.old == nil || w.saved == nil || told[w.old.ControllerKey] {
+			continue
+		}
+		now, then := kindOf(o.vm.Config.Hardware.Device, w.old), kindOf(o.saved.Hardware.Device, w.saved)
+		if now != then && now != "" && then != "" {
+			told[w.old.ControllerKey] = true
+			o.messages = append(o.messages, fmt.Sprintf("%q stays on a %s; in the image it hangs on a %s, and the image's guest may lack the driver.",
+				w.image.Label, strings.TrimPrefix(now, "*types."), strings.TrimPrefix(then, "*types.")))
+		}
+	}
 }
 
 // differing keeps the fields of want that have another value in have.
@@ -228,7 +251,7 @@ func (o *overwrite) cards(ctx context.Context) []types.BaseVirtualDeviceConfigSp
 	return changes
 }
 
-// sameCard compares MAC and network; a port's number and cookie are vSphere's own.
+// sameCard compares MAC, network and what connects it (seed N84); a port's number and cookie are vSphere's own.
 func sameCard(a, b *types.VirtualEthernetCard) bool {
 	net := func(c *types.VirtualEthernetCard) any {
 		switch v := c.Backing.(type) {
@@ -241,7 +264,13 @@ func sameCard(a, b *types.VirtualEthernetCard) bool {
 		}
 		return c.Backing
 	}
-	return a.MacAddress == b.MacAddress && reflect.DeepEqual(net(a), net(b))
+	connects := func(c *types.VirtualEthernetCard) [2]bool {
+		if c.Connectable == nil {
+			return [2]bool{}
+		}
+		return [2]bool{c.Connectable.StartConnected, c.Connectable.AllowGuestControl}
+	}
+	return a.MacAddress == b.MacAddress && connects(a) == connects(b) && yes(a.WakeOnLanEnabled) == yes(b.WakeOnLanEnabled) && reflect.DeepEqual(net(a), net(b))
 }
 
 // network is the backing of the network of that name on the VM's host.
@@ -270,6 +299,7 @@ func (o *overwrite) settle(ctx context.Context) error {
 	if _, message := s.restoreNVRAM(ctx, o.vm, o.dcPath, o.machine, o.from); message != "" {
 		o.messages = append(o.messages, message)
 	}
+	o.messages = append(o.messages, o.tagsSince(ctx)...)
 	o.messages = append(o.messages, s.restoreAttributes(ctx, o.vm.Self, o.machine)...)
 	o.clear(ctx)
 	return o.start(ctx)
@@ -285,6 +315,21 @@ func (o *overwrite) start(ctx context.Context) error {
 			"The VM %q is restored, but it could not be powered on: %s", unescapeName(o.vm.Name), sentence(err.Error())).Because(err)
 	}
 	return nil
+}
+
+// tagsSince names the tags that came to the VM after the image: they decide
+// what groups it belongs to, so that it keeps them.
+func (o *overwrite) tagsSince(ctx context.Context) (messages []string) {
+	now, err := o.s.tags.of(ctx, o.vm.Self)
+	if err != nil {
+		return nil // restoring the image's tags tells of it
+	}
+	for _, t := range now {
+		if !slices.Contains(o.machine.Tags, t) {
+			messages = append(messages, fmt.Sprintf("The tag %s:%s came to the VM after the image and stays.", t.Category, t.Name))
+		}
+	}
+	return messages
 }
 
 // clear resets change tracking, which knows nothing of the new disks, and puts
