@@ -47,10 +47,14 @@ type Config struct {
 	AgeRecipient     string                  // public age key to which recovery sheets are encrypted where nobody is named; default none
 	Slots            int                     // jobs at the same time; default 8
 	Lease            time.Duration           // how long a dead server keeps its jobs; default 60 s
-	CopyRate         int64                   // bytes per second that one copy of an image reads at most; 0 = no limit
-	NBDCommand       string                  // program that serves one disk over NBD, as docs/dev/transports.md says; default none, so there is no transport nbd
-	CompareBudget    int64                   // bytes a day that are read to compare disks in full before they must be; 0 = no limit
-	Version          string                  // shown by GET /v1/server; default "dev"
+	// ShutdownTimeout is how long a guest may take to shut down for an offline
+	// backup before its power is cut; default 10 min. SnapshotTimeout is how long
+	// vSphere may take to make one snapshot; default 15 min.
+	ShutdownTimeout, SnapshotTimeout time.Duration
+	CopyRate                         int64  // bytes per second that one copy of an image reads at most; 0 = no limit
+	NBDCommand                       string // program that serves one disk over NBD, as docs/dev/transports.md says; default none, so there is no transport nbd
+	CompareBudget                    int64  // bytes a day that are read to compare disks in full before they must be; 0 = no limit
+	Version                          string // shown by GET /v1/server; default "dev"
 
 	// ProxyUUID is the BIOS UUID of the VM in which this server runs, to which disks
 	// can be attached (the transport hotadd); default what the machine says of itself.
@@ -124,6 +128,9 @@ func (c Config) Validate() error {
 	}
 	if c.CopyRate < 0 {
 		return backup.Errorf(backup.Invalid, "copy_rate", "copy_rate must be 0, for no limit, or more, got %d.", c.CopyRate)
+	}
+	if c.ShutdownTimeout < 0 || c.SnapshotTimeout < 0 {
+		return backup.Errorf(backup.Invalid, "shutdown_timeout", "shutdown_timeout and snapshot_timeout must be more than 0, got %s and %s.", c.ShutdownTimeout, c.SnapshotTimeout)
 	}
 	if c.CompareBudget < 0 {
 		return backup.Errorf(backup.Invalid, "compare_bytes_per_day", "compare_bytes_per_day must be 0, for no limit, or more, got %d.", c.CompareBudget)

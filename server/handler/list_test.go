@@ -82,7 +82,7 @@ func TestAGroupTellsItsMembersAsTheyAreNow(t *testing.T) {
 	want := api.BackupGroup{
 		Name: "gold", Description: "d", VirtualMachineIDs: []string{r.vms[1].ID}, ExcludeVirtualMachineIDs: []string{r.vms[3].ID},
 		Selector:      &api.Selector{VCenterID: r.vcenter.ID, Tags: []api.Tag{{Category: "backup", Name: "gold"}}, Folder: "/DC0/vm", Recursive: true, NameRegex: "^vm"},
-		ReservedSeats: 3, MaxParallel: 2, Labels: map[string]string{"a": "b"}, DeletionProtection: true,
+		ReservedSeats: 3, MaxParallel: 2, OnMemberFailure: api.MemberFailureLeaveOut, Labels: map[string]string{"a": "b"}, DeletionProtection: true,
 	}
 	made := into[api.BackupGroup](r, r.do(call{method: "POST", path: "/v1/backup-groups", role: auth.Backup, body: want}), 201)
 	read := into[api.BackupGroup](r, r.do(call{method: "GET", path: "/v1/backup-groups/" + made.ID, role: auth.Viewer}), 200)

@@ -202,7 +202,7 @@ func (b *backupJob) clear(ctx context.Context) error {
 			continue
 		}
 		b.begin(ctx, "removing the snapshot of an earlier attempt")
-		cctx, cancel := context.WithTimeout(ctx, patience)
+		cctx, cancel := context.WithTimeout(ctx, min(patience, b.SnapshotTime))
 		err := b.session.RemoveSnapshot(cctx, b.note.MOID, name)
 		cancel()
 		if ctx.Err() != nil {
@@ -350,6 +350,9 @@ const removeTime = 10 * time.Minute
 // removeSnapshot removes the job's snapshot, within cleanupTime when the job
 // was stopped. If it cannot, the sweep goes on trying, and the job says so.
 func (b *backupJob) removeSnapshot(ctx context.Context) {
+	if b.hung {
+		return // a removal would wait for that task; a sweep removes what comes of it
+	}
 	b.begin(ctx, "removing the snapshot")
 	rctx, cancel := b.outlive(ctx)
 	defer cancel()
@@ -359,11 +362,7 @@ func (b *backupJob) removeSnapshot(ctx context.Context) {
 		}
 	})
 	defer unhook()
-	limit := removeTime
-	if b.hung { // a task that hangs would be waited for first
-		limit = patience
-	}
-	rctx, release := context.WithTimeout(rctx, limit)
+	rctx, release := context.WithTimeout(rctx, removeTime)
 	defer release()
 	if err := b.session.RemoveSnapshot(rctx, b.vm.MOID, b.snapshotName()); err != nil {
 		b.log.WarnContext(rctx, "snapshot not removed", "error", err)

@@ -20,7 +20,8 @@ func (w *Worker) alive(ctx context.Context) func(job string, attempt int) bool {
 	return func(job string, attempt int) bool {
 		l, err := live()
 		k, kerr := kept()
-		return err != nil || kerr != nil || l[job] == attempt || k[job] == attempt // in doubt nothing is removed
+		n, isKept := k[job]
+		return err != nil || kerr != nil || l[job] == attempt || isKept && n == attempt // in doubt nothing is removed
 	}
 }
 

@@ -27,6 +27,8 @@ type serveCmd struct {
 	SlotCapacity     int           `setting:"" default:"10" help:"Seats of an hour of a vcenter that sets none."`
 	RecoverySheets   string        `setting:"" name:"recovery-age-recipient" as:"age1..." help:"Public age key to which recovery sheets of repositories are encrypted when the request names none."`
 	MaxJobs          int           `setting:"" default:"8" help:"Jobs that this server runs at the same time."`
+	ShutdownTimeout  time.Duration `setting:"" default:"10m" help:"How long a guest may take to shut down for an offline backup before its power is cut."`
+	SnapshotTimeout  time.Duration `setting:"" default:"15m" help:"How long vSphere may take to make one snapshot before the job gives up."`
 	CopyRate         int           `setting:"" default:"0" as:"MIB" help:"MiB per second that one copy of an image to another repository reads at most; 0 = no limit."`
 	NBDCommand       string        `setting:"" name:"nbd-command" as:"FILE" help:"Program that serves one disk over NBD, as docs/dev/transports.md says; it makes the transport nbd. Default: none."`
 	CompareBudget    int64         `setting:"" name:"compare-bytes-per-day" default:"0" as:"BYTES" help:"Bytes a day that disks of which backups read only the changes are read in full for, from the 28th day after the last time on; at the 35th it is done whatever this says. 0 = no limit."`
@@ -75,7 +77,7 @@ func thrift() {
 func (c *serveCmd) config(s *session) server.Config {
 	config := server.Config{
 		Listen: c.Listen, Data: c.Data, KeyFile: c.KeyFile, Database: c.Database, TLSCert: c.TLSCert, TLSKey: c.TLSKey,
-		Role: server.Role(c.Role), Reach: c.Reach, SlotCapacity: c.SlotCapacity, AgeRecipient: c.RecoverySheets, Slots: c.MaxJobs, Lease: c.Lease, CopyRate: int64(c.CopyRate) << 20, NBDCommand: c.NBDCommand, ProxyUUID: c.ProxyUUID, CompareBudget: c.CompareBudget,
+		Role: server.Role(c.Role), Reach: c.Reach, SlotCapacity: c.SlotCapacity, AgeRecipient: c.RecoverySheets, Slots: c.MaxJobs, Lease: c.Lease, ShutdownTimeout: c.ShutdownTimeout, SnapshotTimeout: c.SnapshotTimeout, CopyRate: int64(c.CopyRate) << 20, NBDCommand: c.NBDCommand, ProxyUUID: c.ProxyUUID, CompareBudget: c.CompareBudget,
 		Version: version, Log: c.log(s), RetentionProfile: "standard", LookupEnv: os.LookupEnv,
 	}
 	if c.RetentionProfile == "general" {
