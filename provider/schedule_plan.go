@@ -157,6 +157,7 @@ func surprises(warnings []string, diags *diag.Diagnostics) {
 		{"No run in", "monthly", "Some months have no run", "\nTo run in every month: monthly = { last_day = true }, or short_months = \"last_day\" beside days_of_month.", nil},
 		{"duration_hours", "duration_hours", "Backups take another time", "", nil},
 		{"only the server keeps the lock", "lock", "The storage does not enforce all of the lock", "", nil},
+		{"cannot be backed up", "unprotectable_disks", "Not all can be backed up", "", nil},
 		{"", "start_time", "Schedule may surprise", "", nil},
 	}
 	for _, w := range warnings {

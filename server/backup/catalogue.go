@@ -76,12 +76,12 @@ type Rebuild struct {
 
 	before   map[string]bool // ids that the catalogue knew before the images were read
 	vcenters map[string]string
-	machines map[[2]string]VirtualMachine // by vcenter's id and instance UUID
+	machines map[[2]string][]VirtualMachine // by vcenter's id and instance UUID
 }
 
 // BeginRebuild notes what the catalogue and the inventory know.
 func BeginRebuild(ctx context.Context, tx Tx, r RepositoryRecord, installation string) (*Rebuild, error) {
-	b := &Rebuild{Repository: r, Installation: installation, before: map[string]bool{}, vcenters: map[string]string{}, machines: map[[2]string]VirtualMachine{}}
+	b := &Rebuild{Repository: r, Installation: installation, before: map[string]bool{}, vcenters: map[string]string{}, machines: map[[2]string][]VirtualMachine{}}
 	err := eachImage(ctx, tx, r.ID, func(i Image) error {
 		b.before[i.ID] = i.Status != ImageExpired
 		return nil
@@ -108,7 +108,8 @@ func BeginRebuild(ctx context.Context, tx Tx, r RepositoryRecord, installation s
 		return nil, err
 	}
 	for _, vm := range vms {
-		b.machines[[2]string{vm.VCenterID, vm.InstanceUUID}] = vm
+		key := [2]string{vm.VCenterID, vm.InstanceUUID}
+		b.machines[key] = append(b.machines[key], vm)
 	}
 	return b, nil
 }
@@ -190,7 +191,24 @@ func (b *Rebuild) machine(m Manifest) (vcenterID, vmID string) {
 	if vcenterID == "" {
 		return "", ""
 	}
-	return vcenterID, b.machines[[2]string{vcenterID, m.Image.VMInstanceUUID}].ID
+	return vcenterID, imaged(m.Image, b.machines[[2]string{vcenterID, m.Image.VMInstanceUUID}])
+}
+
+// imaged is which of the VMs of one instance UUID the image is of, by id: two
+// are told apart by managed object id, then by name. "" = that cannot be told.
+func imaged(i Image, vms []VirtualMachine) string {
+	if len(vms) == 1 {
+		return vms[0].ID
+	}
+	for _, is := range []func(VirtualMachine) bool{
+		func(vm VirtualMachine) bool { return vm.MOID == i.VMMOID },
+		func(vm VirtualMachine) bool { return vm.Name == i.VMName },
+	} {
+		if n := slices.DeleteFunc(slices.Clone(vms), func(vm VirtualMachine) bool { return !is(vm) }); len(n) == 1 {
+			return n[0].ID
+		}
+	}
+	return ""
 }
 
 // bind gives a listed image the VM that has become known since.

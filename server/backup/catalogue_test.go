@@ -177,3 +177,20 @@ func TestAnImageOfNowhereIsRestoredWhereItIsSaid(t *testing.T) {
 		t.Error("no restore was started")
 	}
 }
+
+func TestAnImageOfOneOfTwoVMsOfOneUUIDIsListedWithThatOneOrWithNone(t *testing.T) {
+	h, _ := storehouse(t)
+	h.vcenter.InstanceUUID = "vcenter-uuid"
+	h.update(func(tx backup.Tx) error { return tx.UpdateVCenter(h.ctx, &h.vcenter) })
+	twins := []backup.VirtualMachine{{VCenterID: h.vcenter.ID, InstanceUUID: "u", MOID: "vm-9", Name: "first"}, {VCenterID: h.vcenter.ID, InstanceUUID: "u", MOID: "vm-10", Name: "second"}}
+	h.save(twins)
+	byMOID, byName, byNone := manifest("1", "vcenter-uuid", "u"), manifest("2", "vcenter-uuid", "u"), manifest("3", "vcenter-uuid", "u")
+	byName.Image.VMMOID, byName.Image.VMName = "vm-old", "second"
+	byNone.Image.VMMOID = "vm-old"
+	h.rebuild(h.repository, false, byMOID, byName, byNone)
+	for id, want := range map[string]string{"1": twins[0].ID, "2": twins[1].ID, "3": ""} {
+		if got := h.storedImage(id); got.VMID != want || got.VCenterID != h.vcenter.ID {
+			t.Errorf("image %s is listed as of VM %q, want %q", id, got.VMID, want)
+		}
+	}
+}

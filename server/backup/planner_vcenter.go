@@ -100,7 +100,7 @@ func (p *Planner) logIn(ctx context.Context, v *VCenter) error {
 	}
 	uuid, api := s.About()
 	if v.InstanceUUID != "" && v.InstanceUUID != uuid {
-		return Errorf(Conflict, "endpoint", "%s is another vCenter (%s) than the one whose images are kept here (%s). Add it as a vcenter of its own.", v.Endpoint, uuid, v.InstanceUUID)
+		return Errorf(Conflict, "endpoint", "%s is another vCenter (%s) than the one whose images are kept here (%s). Add it as a vcenter of its own; if this one was rebuilt, re-bind its VMs then: kura vcenter rebind.", v.Endpoint, uuid, v.InstanceUUID)
 	}
 	v.InstanceUUID, v.APIVersion = uuid, api
 	return nil

@@ -92,7 +92,7 @@ func (a *attempt) inventory(ctx context.Context, v *backup.VCenter) (backup.Inve
 	}
 	uuid, api := s.About()
 	if v.InstanceUUID != "" && v.InstanceUUID != uuid {
-		return backup.InventoryChange{}, backup.Errorf(backup.Conflict, "endpoint", "%s is another vCenter (%s) than the one whose images are kept here (%s). Add it as a vcenter of its own.", v.Endpoint, uuid, v.InstanceUUID)
+		return backup.InventoryChange{}, backup.Errorf(backup.Conflict, "endpoint", "%s is another vCenter (%s) than the one whose images are kept here (%s). Add it as a vcenter of its own; if this one was rebuilt, re-bind its VMs then: kura vcenter rebind.", v.Endpoint, uuid, v.InstanceUUID)
 	}
 	v.InstanceUUID, v.APIVersion = uuid, api
 	a.Worker.mu.Lock()
