@@ -229,15 +229,18 @@ func (n *nbdServer) stop() {
 	})
 }
 
+// terminate asks the program to end, then makes it. One that the kernel holds
+// on to, as with storage that hangs, is left to it.
 func (n *nbdServer) terminate() {
-	_ = endProcess(n.cmd, syscall.SIGTERM) // it may have ended
-	patience := time.NewTimer(n.grace)
-	defer patience.Stop()
-	select {
-	case <-n.exited:
-	case <-patience.C:
-		_ = endProcess(n.cmd, syscall.SIGKILL)
-		<-n.exited
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		_ = endProcess(n.cmd, sig) // it may have ended
+		patience := time.NewTimer(n.grace)
+		select {
+		case <-n.exited:
+			patience.Stop()
+			return
+		case <-patience.C:
+		}
 	}
 }
 
