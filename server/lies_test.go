@@ -59,6 +59,12 @@ func lies() []lie {
 			v.done(v.lab.SetTracking(v.vm, true))
 		}},
 		{name: "a snapshot of others that comes and stays", then: func(v *liar) { v.done(v.lab.Snapshot(v.vm, "standing")) }},
+		{name: "a restore in place, and no word of it", then: func(v *liar) {
+			r := v.restore(api.Restore{ImageID: v.steps[0].image, InPlace: &api.RestoreInPlace{PowerOff: true, Safety: api.SafetyNone}})
+			if r.Status != api.JobStateSucceeded {
+				v.Fatalf("%s: restore: %+v", v.name, r.Error)
+			}
+		}},
 		{name: "a disk extended past 128 GiB", disk: 120 << 30, then: func(v *liar) { v.done(v.lab.ExtendDisk(v.vm, 0, 130<<30)) }},
 	}
 }
