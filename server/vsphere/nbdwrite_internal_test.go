@@ -113,3 +113,33 @@ func TestWritingEndsWithItsContext(t *testing.T) {
 		t.Error("what was cut off was closed well")
 	}
 }
+
+// nothing is a disk of an image in which nothing was ever written.
+type nothing struct{ backup.DiskReader }
+
+func (nothing) Next(off int64) (start, n int64) { return off, 0 }
+
+func TestAHoleOf62TiBIsNeitherReadNorCompared(t *testing.T) {
+	s, _ := writableOverNBD(t, "null 62T")
+	d := writeDisk{Key: 2000, Label: "Hard disk 1", Capacity: 62 << 40}
+	w, err := overNBD{s}.write(t.Context(), writeDraft{MOID: "vm-1", Disks: []writeDisk{d}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	got, err := s.level(t.Context(), d, w.disk(2000), nothing{}, func(int64) {})
+	if err != nil || got.compared != d.Capacity || got.written != 0 {
+		t.Errorf("compared %d bytes and wrote %d, %v", got.compared, got.written, err)
+	}
+	served := w.disk(2000).(*nbdDevice)
+	read, err := s.sendAreas(t.Context(), served, d, served.known.of(whole(d.Capacity)), nil)
+	if err != nil || read != 0 {
+		t.Errorf("read %d bytes, %v", read, err)
+	}
+	if took := time.Since(began); took > 2*62*time.Second {
+		t.Errorf("it took %s, more than a second a TiB each", took)
+	}
+	if err := w.close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
