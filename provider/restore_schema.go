@@ -43,7 +43,7 @@ func (r *restoreResource) Schema(ctx context.Context, _ resource.SchemaRequest, 
 				Attributes: map[string]schema.Attribute{
 					"power_off": switchAttribute(false, "Power the machine off first; otherwise a running one is refused."),
 					"power_on":  switchAttribute(false, "Power it on afterwards."),
-					"safety": choiceAttribute("quick", "What is kept of the machine that is overwritten: its former disks for 24 hours (`quick`), a full backup made first (`image`), or nothing (`none`).",
+					"safety": choiceAttribute("quick", "What is kept of the machine that is overwritten: its former disks for 24 hours (`quick`), a full backup that is made first and kept for 31 days (`image`), or nothing (`none`).",
 						string(api.SafetyQuick), string(api.SafetyImage), string(api.SafetyNone)),
 				},
 			},
@@ -118,8 +118,8 @@ func newVMAttribute(replace []planmodifier.Object) schema.Attribute {
 			"vcenter_id":     opt("Id of another vcenter to restore to."),
 			"datacenter":     opt("Inventory path of the datacenter."),
 			"folder":         opt("Inventory path of the folder."),
-			"datastore":      opt("Name of the datastore."),
-			"storage_policy": opt("Name of the storage policy."),
+			"datastore":      opt("Name of the datastore, or of a datastore cluster, of which the freest is taken."),
+			"storage_policy": opt("Name of the storage policy, which the machine and its disks get."),
 			"cluster":        opt("Inventory path of the cluster. At most one of `cluster`, `host` and `resource_pool`.", among("host", "resource_pool")),
 			"host":           opt("Name of the ESXi host.", among("cluster", "resource_pool")),
 			"resource_pool":  opt("Inventory path of the resource pool.", among("cluster", "host")),
@@ -154,11 +154,11 @@ func restoreDiskAttribute(replace []planmodifier.Object) schema.Attribute {
 				Required: true, MarkdownDescription: "Id of the machine that gets the disk.", Validators: []validator.String{stringvalidator.LengthBetween(1, 128)},
 			},
 			"mode": schema.StringAttribute{
-				Required: true, MarkdownDescription: "`replace` the machine's disk of the same key, or `attach` as a new one.",
+				Required: true, MarkdownDescription: "`replace` the disk of the same key, else of the same label, of a machine that is off; or `attach` it as one more disk, also while the machine runs.",
 				Validators: []validator.String{stringvalidator.OneOf(string(api.DiskRestoreModeReplace), string(api.DiskRestoreModeAttach))},
 			},
 			"datastore": schema.StringAttribute{
-				Optional: true, MarkdownDescription: "Name of the datastore.", Validators: []validator.String{stringvalidator.UTF8LengthBetween(1, 1024)},
+				Optional: true, MarkdownDescription: "Name of the datastore, with `attach` only. By default where the machine lies.", Validators: []validator.String{stringvalidator.UTF8LengthBetween(1, 1024)},
 			},
 		},
 	}

@@ -21,7 +21,9 @@ type scout struct {
 	deaf  bool // it never answers
 }
 
-func (s *scout) Connect(context.Context, backup.VCenter) (backup.VSphereSession, error) { return s, nil }
+func (s *scout) Connect(context.Context, backup.VCenter) (backup.VSphereSession, error) {
+	return s, nil
+}
 
 func (s *scout) Image(context.Context, string) (backup.ImageReader, error) { return s, nil }
 

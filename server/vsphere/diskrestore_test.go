@@ -199,7 +199,6 @@ func TestADiskThatMustNotBePutIsRefusedUntouched(t *testing.T) {
 	r := setup(t, small())
 	img := r.take("vm02", "b1")
 	label := img.manifest.Image.Disks[1].Label
-	files := r.files("vm02")
 	refused := func(want backup.Code, says string, vm string, d backup.RestoreDisk) {
 		t.Helper()
 		_, err := r.putDisk(img, vm, "r1", d)
@@ -218,7 +217,7 @@ func TestADiskThatMustNotBePutIsRefusedUntouched(t *testing.T) {
 	refused(backup.PreflightFailed, "attach", "vm01", replace(label)) // it has one disk
 	_, err := r.session.CreateSnapshot(t.Context(), backup.SnapshotDraft{MOID: r.lab.Moid("vm02"), Name: "before the update"})
 	r.ok(err)
-	files = r.files("vm02")
+	files := r.files("vm02")
 	refused(backup.PreflightFailed, "before the update", "vm02", replace(label))
 	if now := r.files("vm02"); !slices.Equal(now, files) {
 		t.Errorf("the disks are %v, were %v", now, files)

@@ -20,3 +20,14 @@ resource "kura_restore" "rollback" {
 
   triggers = { incident = "4711" }
 }
+
+# One disk of the image beside the machine's own, to look for a file in it.
+resource "kura_restore" "lookup" {
+  image_id = data.kura_backup_image.newest.id
+
+  disk = {
+    source_disk_label  = "Hard disk 1"
+    virtual_machine_id = data.kura_backup_image.newest.image.virtual_machine.id
+    mode               = "attach"
+  }
+}
