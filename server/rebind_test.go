@@ -73,3 +73,28 @@ func TestAVCenterThatWasRebuiltIsReboundToItsImages(t *testing.T) {
 	}
 	w.noLeftovers()
 }
+
+// TestTwoVMsOfOneInstanceUUIDHaveImagesOfTheirOwn: a careless copy leaves two
+// VMs with one UUID. Each is backed up and restored as itself.
+func TestTwoVMsOfOneInstanceUUIDHaveImagesOfTheirOwn(t *testing.T) {
+	w := newWorld(t, lab.Config{VMs: 2, DiskSize: 8 << 20}, server.Config{})
+	giveUUID(t, w.lab, "vm02", w.machine("vm01").InstanceUUID)
+	v := w.vcenter("lab")
+	one, two := w.vm(v.ID, "vm01"), w.vm(v.ID, "vm02")
+	if one.ID == two.ID || one.InstanceUUID != two.InstanceUUID || len(one.Warnings) != 1 || len(two.Warnings) != 1 {
+		t.Fatalf("vm01 is %s with %q, vm02 is %s with %q, want two VMs that are warned of", one.ID, one.Warnings, two.ID, two.Warnings)
+	}
+	before := map[string]map[int32]string{"vm01": w.sums("vm01"), "vm02": w.sums("vm02")}
+	first, second := w.backup(one.ID), w.backup(two.ID)
+	for name, i := range map[string]api.BackupImage{"vm01": first, "vm02": second} {
+		if i.VirtualMachine.Name != name || i.VirtualMachine.MOID != w.machine(name).Moid {
+			t.Errorf("the image of %s is of %+v", name, i.VirtualMachine)
+		}
+		if got := w.restore(api.Restore{ImageID: i.ID, InPlace: &api.RestoreInPlace{PowerOff: true}}); got.Status != api.JobStateSucceeded {
+			t.Fatalf("restore of %s ended %s", name, got.Status)
+		}
+	}
+	for name, sums := range before {
+		w.same("disks of "+name, w.sums(name), sums)
+	}
+}

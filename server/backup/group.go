@@ -16,8 +16,8 @@ type Group struct {
 	VirtualMachineIDs  []string
 	Selector           *Selector // resolved anew at every run (seed W14, W26); nil = listed VMs only
 	ExcludeIDs         []string
-	ReservedSeats      int // seats that a selector group books; 0 = as many as it has members
-	MaxParallel        int // backups of one run at a time; 0 = as the vcenter's limits allow
+	ReservedSeats      int           // seats that a selector group books; 0 = as many as it has members
+	MaxParallel        int           // backups of one run at a time; 0 = as the vcenter's limits allow
 	Consistent         bool          // all members' snapshots are made together
 	OnMemberFailure    MemberFailure // of a consistent group; "" = MemberLeaveOut
 	Labels             map[string]string

@@ -55,7 +55,8 @@ func TestImagesSchedulesAndListsGoWithTheVMsToARebuiltVCenter(t *testing.T) {
 	image := h.addImage(vms[0], "")
 	single, listed := nightly("single", 2), nightly("listed", 3)
 	single.VMID, listed.GroupID = vms[0].ID, h.addGroup("listed", vms[:2]).ID
-	single, listed = h.add(single), h.add(listed)
+	single = h.add(single)
+	h.add(listed)
 	to, there := h.rebuilt(10, vms...)
 	of := h.addImage(there[1], "") // the new place has been backed up already
 	both := must(h.CreateGroup(h.ctx, backup.Group{Name: "both", VirtualMachineIDs: []string{vms[1].ID, there[1].ID, there[2].ID}}))(t)
