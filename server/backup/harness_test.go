@@ -196,7 +196,7 @@ func refused(t *testing.T, err error, code backup.Code, field string) *backup.Er
 // claim takes the next job, as a server would; nil = there is none.
 func (h *house) claim() *backup.Job {
 	h.Helper()
-	return must(h.db.Claim(h.ctx, backup.Claim{Owner: "server", Lease: time.Hour, Kinds: []backup.JobKind{backup.KindBackup, backup.KindRestore, backup.KindDelete}}))(h.T)
+	return must(h.db.Claim(h.ctx, backup.Claim{Owner: "server", Lease: time.Hour, Kinds: []backup.JobKind{backup.KindBackup, backup.KindFreeze, backup.KindRestore, backup.KindDelete}}))(h.T)
 }
 
 func (h *house) finish(j *backup.Job, e backup.Ending) {

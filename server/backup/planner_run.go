@@ -158,6 +158,9 @@ func jobsOf(ctx context.Context, tx Tx, s Schedule, inv inventories) (*jobBuilde
 
 func (r *runPlan) full() error {
 	for i := range r.jobs {
+		if r.jobs[i].Kind != KindBackup {
+			continue
+		}
 		var spec BackupSpec
 		if err := json.Unmarshal(r.jobs[i].Spec, &spec); err != nil {
 			return fmt.Errorf("spec of job %s: %w", r.jobs[i].ID, err)
