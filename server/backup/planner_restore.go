@@ -187,17 +187,18 @@ func (p *Planner) checkInPlace(ctx context.Context, tx Tx, r Restore, t *restore
 	if t.vm.PowerState == PoweredOn && !r.InPlace.PowerOff && !p.asks(*t) { // the vcenter knows better
 		return Errorf(VMRunning, "in_place.power_off", "VM %q is running. Power it off, or set power_off = true.", t.vm.Name)
 	}
-	return checkIdle(ctx, tx, "in_place", t.vm)
+	return checkIdle(ctx, tx, "in_place", t.vm, false)
 }
 
-// checkIdle refuses a VM on which a job runs; other kinds do not touch it.
-func checkIdle(ctx context.Context, tx Tx, field string, vm VirtualMachine) error {
+// checkIdle refuses a VM on which a job runs; other kinds do not touch it. With
+// joins, the restore of one disk is no reason: what is asked for waits for it.
+func checkIdle(ctx context.Context, tx Tx, field string, vm VirtualMachine, joins bool) error {
 	for _, kind := range []JobKind{KindBackup, KindRestore} {
 		active, _, err := tx.Jobs(ctx, JobFilter{Kind: kind, VMID: vm.ID, State: JobRunning, Page: Page{Limit: 1}})
 		if err != nil {
 			return err
 		}
-		if len(active) > 0 {
+		if len(active) > 0 && !(joins && oneDiskOnly(ctx, tx, active[0])) {
 			return Errorf(VMBusy, field, "VM %q has a running %s job (%s). Wait for it or cancel it.", vm.Name, kind, active[0].ID)
 		}
 	}

@@ -29,7 +29,17 @@ func (p *Planner) checkDisk(ctx context.Context, tx Tx, r Restore, t *restoreTar
 			return Errorf(VMRunning, "disk.mode", "VM %q is not powered off, and its disk cannot be replaced while it runs. Power it off, or use mode = \"attach\".", t.vm.Name)
 		}
 	}
-	return checkIdle(ctx, tx, "disk.virtual_machine_id", t.vm)
+	return checkIdle(ctx, tx, "disk.virtual_machine_id", t.vm, true)
+}
+
+// oneDiskOnly says whether the job puts back one disk: several of one VM may be
+// asked for at once, and go one after the other.
+func oneDiskOnly(ctx context.Context, tx Tx, j Job) bool {
+	if j.Kind != KindRestore {
+		return false
+	}
+	r, err := tx.Restore(ctx, j.RestoreID)
+	return err == nil && r.Disk != nil
 }
 
 // diskWarnings tell what the restore of one disk will do.

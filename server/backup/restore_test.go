@@ -73,8 +73,18 @@ func TestTheRestoreOfADiskIsCheckedAgainstTheInventory(t *testing.T) {
 		if j == nil || j.ID != r.JobID || j.VCenterID != c.vcenter || j.VMID != c.restore.Disk.VMID {
 			t.Fatalf("%s: claimed %+v, want a job of the VM that gets the disk", name, j)
 		}
-		_, err := h.CheckRestore(h.ctx, c.restore)
-		refused(t, err, backup.VMBusy, "disk.virtual_machine_id")
+		second := must(h.CreateRestore(h.ctx, c.restore))(t) // it waits for the first
+		if other := h.claim(); other != nil {
+			t.Errorf("%s: job %s runs beside the first one of its VM", name, other.ID)
+		}
+		_, err := h.CheckRestore(h.ctx, inPlace(image))
+		if c.restore.Disk.VMID == vm.ID {
+			refused(t, err, backup.VMBusy, "in_place")
+		}
+		h.finish(j, backup.Ending{State: backup.JobSucceeded})
+		if j = h.claim(); j == nil || j.ID != second.JobID {
+			t.Fatalf("%s: claimed %+v, want the second", name, j)
+		}
 		h.finish(j, backup.Ending{State: backup.JobSucceeded})
 	}
 }

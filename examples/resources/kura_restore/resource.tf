@@ -30,4 +30,6 @@ resource "kura_restore" "lookup" {
     virtual_machine_id = data.kura_backup_image.newest.image.virtual_machine.id
     mode               = "attach"
   }
+
+  depends_on = [kura_restore.rollback]
 }
