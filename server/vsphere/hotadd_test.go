@@ -36,14 +36,14 @@ func withProxy(t *testing.T, c lab.Config) *rig {
 	config := quick()
 	now := time.Now()
 	config.Now = func() time.Time { return now }
-	config.ProxyUUID, config.DeviceWait = uuid, 5*time.Second
-	config.Devices = opener(l)
+	tune := func(c *vsphere.Config) { c.ProxyUUID, c.DeviceWait, c.Devices = uuid, 5*time.Second, opener(l) }
+	tune(&config)
 	k := connector(t, config)
 	s, err := k.Connect(t.Context(), vcenter(l))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &rig{T: t, lab: l, session: s, now: &now, connector: k}
+	return &rig{T: t, lab: l, session: s, now: &now, connector: k, tune: tune}
 }
 
 // opener is the guest of the proxy.

@@ -27,7 +27,7 @@ import (
 // changing are the calls that change something in a vcenter.
 var changing = []string{
 	"ReconfigVM_Task", "ImportVApp", "HttpNfcLeaseComplete", "HttpNfcLeaseAbort", "SetVirtualDiskUuid", "MoveVirtualDisk_Task", "DeleteVirtualDisk_Task",
-	"MakeDirectory", "Destroy_Task", "PowerOffVM_Task", "PowerOnVM_Task", "MarkAsTemplate", "SetField",
+	"CreateSnapshot_Task", "RemoveSnapshot_Task", "RevertToSnapshot_Task", "MakeDirectory", "Destroy_Task", "PowerOffVM_Task", "PowerOnVM_Task", "MarkAsTemplate", "SetField",
 }
 
 // wire is the way from a server to the lab. At one of the changing calls it
@@ -103,6 +103,9 @@ func (r *rig) over(w *wire) backup.VSphereSession {
 	c.GiveUp = 100 * time.Millisecond
 	now := *r.now
 	c.Now = func() time.Time { return now }
+	if r.tune != nil {
+		r.tune(&c)
+	}
 	s, err := connector(r.T, c).Connect(r.Context(), v)
 	r.ok(err)
 	return s

@@ -27,7 +27,8 @@ type rig struct {
 	session backup.VSphereSession
 	now     *time.Time
 
-	connector *vsphere.Connector // where a test needs more than the session
+	connector *vsphere.Connector    // where a test needs more than the session
+	tune      func(*vsphere.Config) // of further sessions; nil = they are as any
 }
 
 func newLab(t *testing.T, c lab.Config) *lab.Lab {

@@ -1,0 +1,93 @@
+package vsphere_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/lab"
+)
+
+// overHotAdd restores "vm02" in place over hot-add.
+func overHotAdd(safety backup.Safety) func(ctx context.Context, r *rig, s backup.VSphereSession, img *image, job, attempt int) error {
+	return func(ctx context.Context, r *rig, s backup.VSphereSession, img *image, job, attempt int) error {
+		_, _, err := s.OverwriteVM(ctx, backup.OverwriteDraft{
+			Marker: fmt.Sprintf("kura:inst:job%d:%d", job, attempt), MOID: r.lab.Moid("vm02"), InPlace: backup.RestoreInPlace{PowerOff: true, Safety: safety},
+		}, img, func(int64) {})
+		return err
+	}
+}
+
+// hotStage is a lab with a VM that is tracked and was backed up.
+func hotStage(t *testing.T) (*rig, *image) {
+	t.Helper()
+	r := withProxy(t, lab.Config{VMs: 3, DiskSize: 2 << 20})
+	_, err := r.session.TrackChanges(t.Context(), r.lab.Moid("vm02"))
+	r.ok(err)
+	return r, r.take("vm02", "b1")
+}
+
+// TestAServerThatDiesAtAnyStepOfARestoreOverHotAddLeavesTheOldVMOrTheNewOne, and
+// nothing of other VMs on the proxy. What is kept for a day takes turns with nothing.
+func TestAServerThatDiesAtAnyStepOfARestoreOverHotAddLeavesTheOldVMOrTheNewOne(t *testing.T) {
+	t.Parallel()
+	r, img := hotStage(t)
+	own, _ := r.proxyState()
+	ends := map[string]int{}
+	for at := 1; ; at++ {
+		do := overHotAdd([]backup.Safety{backup.SafetyNone, backup.SafetyQuick}[at%2])
+		old := r.again("in place", at)
+		ctx, dead := context.WithCancel(t.Context())
+		w := &wire{at: at, dead: dead}
+		err := do(ctx, r, r.over(w), img, at, 1)
+		dead()
+		if !w.struck() {
+			r.ok(err)
+			break
+		}
+		r.swept()
+		stands := r.standsOverwritten(img, old)
+		if stands != "old" && stands != "new" {
+			t.Errorf("dead at step %d: %s", at, stands)
+		}
+		ends[stands]++
+		r.wantBare(own)
+		if err := do(t.Context(), r, r.session, img, at, 2); err != nil {
+			t.Errorf("dead at step %d, stands %s: the next attempt fails: %v", at, stands, err)
+		} else if stands := r.standsOverwritten(img, old); stands != "new" {
+			t.Errorf("dead at step %d: after the next attempt: %s", at, stands)
+		}
+		r.swept()
+	}
+	if _, written := r.lab.DeviceTraffic(); ends["old"] < 5 || ends["new"] < 2 || written == 0 {
+		t.Errorf("it ended %v times so, and %d bytes were written over hot-add", ends, written)
+	}
+}
+
+// TestALostAnswerAtAnyStepOfARestoreOverHotAddIsNoHalfRestore: the server lives,
+// but does not know whether what it asked for was done.
+func TestALostAnswerAtAnyStepOfARestoreOverHotAddIsNoHalfRestore(t *testing.T) {
+	t.Parallel()
+	r, img := hotStage(t)
+	own, _ := r.proxyState()
+	do := overHotAdd(backup.SafetyNone)
+	for at := 1; ; at++ {
+		old := r.again("in place", at)
+		w := &wire{at: at}
+		err := do(t.Context(), r, r.over(w), img, at, 1)
+		if !w.struck() {
+			r.ok(err)
+			return
+		}
+		r.swept()
+		stands := r.standsOverwritten(img, old)
+		if stands != "old" && stands != "new" || err == nil && stands != "new" {
+			t.Errorf("answer %d (%s) lost, err %v: %s", at, w.lost, err, stands)
+		}
+		r.wantBare(own)
+		if got := r.vm("vm02").Snapshots; len(got) > 0 {
+			t.Errorf("answer %d (%s) lost: snapshots %v are left", at, w.lost, got)
+		}
+	}
+}
