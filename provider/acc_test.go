@@ -236,11 +236,17 @@ func vmOf(t *testing.T, v api.VCenter, name string) string {
 // backup makes an image of a machine of the shared vcenter now.
 func backup(t *testing.T, name string) api.BackupImage {
 	t.Helper()
-	a, err := house.api.BackupVirtualMachineWithResponse(t.Context(), vmID(t, name), &api.BackupVirtualMachineParams{}, api.BackupOptions{RetentionDays: 31})
+	return backupOf(t, vmID(t, name))
+}
+
+// backupOf makes an image of the machine of that id now.
+func backupOf(t *testing.T, id string) api.BackupImage {
+	t.Helper()
+	a, err := house.api.BackupVirtualMachineWithResponse(t.Context(), id, &api.BackupVirtualMachineParams{}, api.BackupOptions{RetentionDays: 31})
 	ok(t, a, err)
 	job, err := house.api.FollowJob(t.Context(), a.JSON202.Jobs[0].ID, nil)
 	if err != nil || job.State != api.JobStateSucceeded {
-		t.Fatalf("backup of %s ended %s: %+v, %v", name, job.State, job.Error, err)
+		t.Fatalf("backup of %s ended %s: %+v, %v", id, job.State, job.Error, err)
 	}
 	i, err := house.api.GetBackupImageWithResponse(t.Context(), job.ImageID)
 	ok(t, i, err)

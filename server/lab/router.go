@@ -46,7 +46,7 @@ var routed = map[string][]string{
 	},
 	"FileManager": {"MoveDatastoreFile_Task", "DeleteDatastoreFile_Task"},
 	"Datastore":   {"RefreshDatastore"},
-	"SearchIndex": {"FindAllByUuid"},
+	"SearchIndex": {"FindAllByUuid", "FindByUuid"},
 
 	"AuthorizationManager": {"HasPrivilegeOnEntities"},
 	"ServiceInstance":      {"CurrentTime"},
@@ -58,6 +58,7 @@ func (l *Lab) handle(ctx *simulator.Context, m *simulator.Method) (mo.Reference,
 	if ctx.Session == nil {
 		return nil, nil
 	}
+	resolve(ctx, m)
 	if m.Name != "Login" {
 		l.sessions.note(ctx)
 	}
