@@ -36,7 +36,8 @@ func TestAServerThatDiesAtAnyStepOfARestoreOverHotAddLeavesTheOldVMOrTheNewOne(t
 	own, _ := r.proxyState()
 	ends := map[string]int{}
 	for at := 1; ; at++ {
-		do := overHotAdd([]backup.Safety{backup.SafetyNone, backup.SafetyQuick}[at%2])
+		safety := []backup.Safety{backup.SafetyNone, backup.SafetyQuick}[at%2]
+		do := overHotAdd(safety)
 		old := r.again("in place", at)
 		ctx, dead := context.WithCancel(t.Context())
 		w := &wire{at: at, dead: dead}
@@ -44,7 +45,10 @@ func TestAServerThatDiesAtAnyStepOfARestoreOverHotAddLeavesTheOldVMOrTheNewOne(t
 		dead()
 		if !w.struck() {
 			r.ok(err)
-			break
+			if safety == backup.SafetyNone { // which has the most steps
+				break
+			}
+			continue
 		}
 		r.swept()
 		stands := r.standsOverwritten(img, old)
@@ -60,7 +64,7 @@ func TestAServerThatDiesAtAnyStepOfARestoreOverHotAddLeavesTheOldVMOrTheNewOne(t
 		}
 		r.swept()
 	}
-	if _, written := r.lab.DeviceTraffic(); ends["old"] < 5 || ends["new"] < 2 || written == 0 {
+	if _, written := r.lab.DeviceTraffic(); ends["old"] < 5 || ends["new"] < 1 || written == 0 {
 		t.Errorf("it ended %v times so, and %d bytes were written over hot-add", ends, written)
 	}
 }
