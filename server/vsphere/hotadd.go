@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
@@ -24,6 +25,8 @@ func (h hotAdd) name() backup.Transport { return backup.TransportHotAdd }
 // seenProxies are the VMs on which kura has, or may have, attached disks: its
 // own, and those of other servers that a sweep has come across.
 type seenProxies struct {
+	own atomic.Bool // this server's own VM was looked for
+
 	mu  sync.Mutex // guards set
 	set map[ref]bool
 }

@@ -96,14 +96,10 @@ func (s *Session) attach(ctx context.Context, proxy ref, w writeDraft, mode type
 		a.UUIDs, a.Files = append(a.UUIDs, d.UUID), append(a.Files, d.File)
 	}
 	err := s.changeProxy(ctx, proxy, func(c *types.VirtualMachineConfigInfo) (spec types.VirtualMachineConfigSpec, err error) {
-		for _, d := range c.Hardware.Device {
-			if have, ok := d.(*types.VirtualDisk); ok {
-				if uuid, _ := backing(have); slices.ContainsFunc(a.UUIDs, func(u string) bool { return strings.EqualFold(u, uuid) }) {
-					return spec, noHotAdd("kura's VM has a disk with the same UUID %s already (%q, %s), so the guest could not tell them apart.", uuid, label(have), fileOf(have))
-				}
-			}
-		}
 		list, err := decodeAttached(extra(c, attachedKey))
+		if err == nil {
+			err = a.ambiguous(c.Hardware.Device, list)
+		}
 		if err != nil {
 			return spec, err
 		}
@@ -124,6 +120,27 @@ func (s *Session) attach(ctx context.Context, proxy ref, w writeDraft, mode type
 			return a, err
 		}
 	}
+}
+
+// ambiguous says whether the guest of a proxy could take another of its disks for one of these.
+func (a attachment) ambiguous(devices []types.BaseVirtualDevice, attached []attachment) error {
+	for _, d := range devices {
+		have, ok := d.(*types.VirtualDisk)
+		if !ok {
+			continue
+		}
+		uuid, _ := backing(have)
+		if !slices.ContainsFunc(a.UUIDs, func(u string) bool { return strings.EqualFold(u, uuid) }) {
+			continue
+		}
+		for _, other := range attached {
+			if other.ours(d) {
+				return backup.Errorf(backup.VMBusy, "transport", "The disk %s is attached to kura's VM for %s, which has not ended or has left it there; a sweep detaches it.", uuid, other.Marker)
+			}
+		}
+		return noHotAdd("kura's VM has a disk with the same UUID %s already (%q, %s), so the guest could not tell them apart.", uuid, label(have), fileOf(have))
+	}
+	return nil
 }
 
 // attachSpec attaches disks by the files that they have. There is no file
@@ -186,9 +203,53 @@ func (s *Session) detach(ctx context.Context, proxy ref, gone func(attachment) b
 // detachOf detaches, from all proxies that are known, what carries the marker:
 // a snapshot must not be removed from under a disk that is attached.
 func (s *Session) detachOf(ctx context.Context, marker string) error {
+	if err := s.knowOwn(ctx); err != nil {
+		return err
+	}
 	for _, proxy := range s.seen.list() {
 		if err := s.detach(ctx, proxy, func(a attachment) bool { return a.Marker == marker }); err != nil {
 			return fmt.Errorf("detach what %s had attached to %s: %w", marker, proxy.Value, err)
+		}
+	}
+	return nil
+}
+
+// knowOwn makes sure that this server's own VM is among the proxies that are
+// known: it may have attached disks before it was started anew.
+func (s *Session) knowOwn(ctx context.Context) error {
+	if s.config.ProxyUUID == "" || s.seen.own.Load() {
+		return nil
+	}
+	list, err := s.proxies(ctx)
+	if err != nil {
+		return err
+	}
+	for _, proxy := range list {
+		s.seen.add(proxy)
+	}
+	s.seen.own.Store(true)
+	return nil
+}
+
+// detachFrom detaches, from whatever VM, the disks of one VM that this
+// installation has attached there. It looks at all VMs, for when a server that
+// died on another proxy keeps a snapshot from being consolidated.
+func (s *Session) detachFrom(ctx context.Context, installation, moid string) error {
+	vms, err := s.suspects(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range vms {
+		if v.attached == "" {
+			continue
+		}
+		s.seen.add(v.self)
+		err := s.detach(ctx, v.self, func(a attachment) bool {
+			m, ok := parseMarker(a.Marker)
+			return ok && m.installation == installation && a.VM == moid
+		})
+		if err != nil {
+			return fmt.Errorf("detach disks of %s from %s: %w", moid, v.self.Value, err)
 		}
 	}
 	return nil

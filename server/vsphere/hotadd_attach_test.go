@@ -105,6 +105,40 @@ func TestRemovingASnapshotDetachesItsDisksFirst(t *testing.T) {
 	}
 }
 
+func TestAServerElsewhereRemovesTheSnapshotOfOneThatDiedWhileItRead(t *testing.T) {
+	r := withProxy(t, small())
+	own, _ := r.proxyState()
+	for _, where := range []string{"in another VM", "in the same VM, started anew"} {
+		snap := r.snapshot("vm02", "j1")
+		_, err := r.open(snap, backup.TransportHotAdd) // never closed
+		r.ok(err)
+		c := quick()
+		if where != "in another VM" {
+			r.tune(&c)
+		}
+		s, err := connector(t, c).Connect(t.Context(), vcenter(r.lab)) // it has not swept yet
+		r.ok(err)
+		r.ok(s.RemoveSnapshot(t.Context(), snap.MOID, snap.Name))
+		r.wantBare(own)
+		if vm, err := s.Machine(t.Context(), snap.MOID); err != nil || vm.ConsolidationNeeded || len(vm.SnapshotNames) > 0 {
+			t.Errorf("%s: consolidation needed: %v, snapshots %v, %v", where, vm.ConsolidationNeeded, vm.SnapshotNames, err)
+		}
+	}
+}
+
+func TestADiskThatIsAttachedForAnotherJobIsWorthAnotherTry(t *testing.T) {
+	r := withProxy(t, small())
+	first, second := r.snapshot("vm01", "j1"), r.snapshot("vm01", "j2")
+	src, err := r.open(first, backup.TransportHotAdd)
+	r.ok(err)
+	_, err = r.open(second, backup.TransportHotAdd)
+	wantCode(t, err, backup.VMBusy)
+	r.ok(src.Close(t.Context()))
+	src, err = r.open(second, backup.TransportHotAdd)
+	r.ok(err)
+	r.ok(src.Close(t.Context()))
+}
+
 func TestASweepLeavesWhatOthersAttachedToTheProxy(t *testing.T) {
 	r := withProxy(t, small())
 	own, _ := r.proxyState()

@@ -194,6 +194,15 @@ func (s *Session) removeSnapshots(ctx context.Context, moid, name string, patien
 			return err
 		}
 	}
+	var vm mo.VirtualMachine
+	if err := s.read(ctx, vmRef(moid), []string{"runtime.consolidationNeeded"}, &vm); err != nil || !yes(vm.Runtime.ConsolidationNeeded) {
+		return err
+	}
+	if m, ok := parseMarker(name); ok {
+		if err := s.detachFrom(ctx, m.installation, moid); err != nil {
+			return err
+		}
+	}
 	return s.consolidate(ctx, moid, patience)
 }
 
