@@ -141,7 +141,7 @@ func (p *Planner) UpdateVCenter(ctx context.Context, v VCenter) (VCenter, error)
 		if err := tx.UpdateVCenter(ctx, &c); err != nil {
 			return err
 		}
-		if access {
+		if access || v.Transport != old.Transport { // what can be protected depends on both
 			if _, err := syncJob(ctx, tx, c); err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package backup_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -58,5 +59,33 @@ func TestAScheduleThatWasStoredStillWarnsOfWhatItCannotProtect(t *testing.T) {
 	h.save(vms)
 	if w := must(h.ScheduleWarnings(h.ctx, s))(t); len(w) != 1 || !strings.Contains(w[0], `"vm01" (it is a template)`) {
 		t.Errorf("warnings = %q, want the VM that became a template", w)
+	}
+}
+
+func TestAnotherTransportHasTheInventoryReadAnew(t *testing.T) {
+	h := newHouse(t, 10)
+	syncs := func() int {
+		t.Helper()
+		return len(read(h, func(tx backup.Tx) ([]backup.Job, error) {
+			all, _, err := tx.Jobs(h.ctx, backup.JobFilter{Kind: backup.KindSync, VCenterID: h.vcenter.ID, Active: true})
+			return all, err
+		}))
+	}
+	h.update(func(tx backup.Tx) error { // the first one, of the new vcenter, is over
+		jobs, _, err := tx.Jobs(h.ctx, backup.JobFilter{Kind: backup.KindSync})
+		if err != nil || len(jobs) != 1 {
+			return fmt.Errorf("%d syncs of a new vcenter: %w", len(jobs), err)
+		}
+		return tx.EndJob(h.ctx, jobs[0].ID, backup.Ending{State: backup.JobSucceeded})
+	})
+	h.vcenter.SlotCapacity++
+	h.vcenter = must(h.UpdateVCenter(h.ctx, h.vcenter))(t)
+	if n := syncs(); n != 0 {
+		t.Errorf("another capacity asks for %d syncs, want none", n)
+	}
+	h.vcenter.Transport = backup.TransportNFC
+	must(h.UpdateVCenter(h.ctx, h.vcenter))(t)
+	if n := syncs(); n != 1 {
+		t.Errorf("another transport asks for %d syncs, want one", n)
 	}
 }

@@ -87,11 +87,7 @@ func (m *matcher) byMap(vm VirtualMachine) (Rebound, bool) {
 		return Rebound{}, false
 	}
 	for _, n := range m.seen {
-		switch {
-		case n.MOID != moid:
-		case m.taken[n.ID]:
-			return Rebound{Reason: fmt.Sprintf("the map gives %s to two VMs", moid)}, true
-		default:
+		if n.MOID == moid {
 			return Rebound{To: n, By: "the map"}, true
 		}
 	}
@@ -167,7 +163,12 @@ func (r Rebinding) validate(from, to VCenter, known []VirtualMachine) error {
 	if to.SyncState != SyncReady {
 		return Errorf(Invalid, "to", "The inventory of vcenter %q is not known (%s): sync it first.", to.Name, to.SyncState)
 	}
+	of := map[string]bool{}
 	for id, moid := range r.Map {
+		if of[moid] {
+			return Errorf(Invalid, "map", "The map gives %s to two VMs.", moid)
+		}
+		of[moid] = true
 		if !slices.ContainsFunc(known, func(vm VirtualMachine) bool { return vm.ID == id }) {
 			return Errorf(Invalid, "map", "There is no VM with id %q in vcenter %q.", id, from.Name)
 		}
