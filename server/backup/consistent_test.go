@@ -91,6 +91,7 @@ func TestAFullRunOfAConsistentGroupKeepsWhatItsLeaderIsAsked(t *testing.T) {
 	}
 }
 
+// seed:A16
 func TestWhatCannotBeBackedUpTogetherIsRefused(t *testing.T) {
 	h := newHouse(t, 200)
 	vms := h.addVMs(h.vcenter.ID, 100)

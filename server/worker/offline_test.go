@@ -34,7 +34,7 @@ func (h *house) image() backup.Image {
 	return all[0]
 }
 
-// seed:N63 seed:N64
+// seed:N63 seed:N64 seed:K5 seed:K6 seed:K10 seed:A5
 func TestAnOfflineBackupShutsTheGuestDownForTheSnapshotOnly(t *testing.T) {
 	h := newHouse(t)
 	h.start()
