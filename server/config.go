@@ -51,10 +51,12 @@ type Config struct {
 	// backup before its power is cut; default 10 min. SnapshotTimeout is how long
 	// vSphere may take to make one snapshot; default 15 min.
 	ShutdownTimeout, SnapshotTimeout time.Duration
-	CopyRate                         int64  // bytes per second that one copy of an image reads at most; 0 = no limit
-	NBDCommand                       string // program that serves one disk over NBD, as docs/dev/transports.md says; default none, so there is no transport nbd
-	CompareBudget                    int64  // bytes a day that are read to compare disks in full before they must be; 0 = no limit
-	Version                          string // shown by GET /v1/server; default "dev"
+	DatastoreMinFree                 int64         // bytes below which a backup gives a datastore up, at most a twentieth of it; 0 = 10 GiB, below 0 = never
+	MaxLatency                       time.Duration // of a datastore, above which reading pauses and no backup begins; 0 = none
+	CopyRate                         int64         // bytes per second that one copy of an image reads at most; 0 = no limit
+	NBDCommand                       string        // program that serves one disk over NBD, as docs/dev/transports.md says; default none, so there is no transport nbd
+	CompareBudget                    int64         // bytes a day that are read to compare disks in full before they must be; 0 = no limit
+	Version                          string        // shown by GET /v1/server; default "dev"
 
 	// ProxyUUID is the BIOS UUID of the VM in which this server runs, to which disks
 	// can be attached (the transport hotadd); default what the machine says of itself.
@@ -125,6 +127,9 @@ func (c Config) Validate() error {
 	}
 	if c.ProxyUUID != "" && uuid.Validate(c.ProxyUUID) != nil {
 		return backup.Errorf(backup.Invalid, "proxy_uuid", "proxy_uuid is the BIOS UUID of a VM, such as 4206652a-1097-f5cb-5c3c-7fcb6b3d3b00, got %q.", c.ProxyUUID)
+	}
+	if c.MaxLatency < 0 {
+		return backup.Errorf(backup.Invalid, "max_datastore_latency", "max_datastore_latency must be 0, for none, or more, got %s.", c.MaxLatency)
 	}
 	if c.CopyRate < 0 {
 		return backup.Errorf(backup.Invalid, "copy_rate", "copy_rate must be 0, for no limit, or more, got %d.", c.CopyRate)

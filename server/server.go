@@ -100,6 +100,7 @@ func (s *Server) newWorker() *worker.Worker {
 		Store: s.db, Planner: s.planner, VSphere: s.vsphere, Repositories: s.repositories, Log: c.Log,
 		Installation: s.installation, Owner: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), backup.NewID(time.Now())),
 		Reach: c.Reach, Now: c.Now, Slots: c.Slots, Lease: c.Lease, CopyRate: c.CopyRate, CompareBudget: c.CompareBudget, OnDistrust: s.tracking.count,
+		Load:         backup.LoadLimits{MinFree: c.DatastoreMinFree, MaxLatency: c.MaxLatency},
 		ShutdownTime: c.ShutdownTimeout, SnapshotTime: c.SnapshotTimeout,
 		Poll: c.Poll, Dispatch: c.Dispatch, Sync: c.Sync, Sweep: c.Sweep, Backoff: c.Backoff,
 	})

@@ -197,6 +197,10 @@ type VSphereSession interface {
 	// transport that was asked for cannot be had here), [ErrNoAreas].
 	ReadDisks(ctx context.Context, s Snapshot, r ReadDraft) (DiskSource, error)
 
+	// DatastoreLoad tells how datastores stand now, by name; latency as that host
+	// sees it, if it is named. One that is not there is left out.
+	DatastoreLoad(ctx context.Context, host string, datastores []string) (map[string]DatastoreLoad, error)
+
 	// ImportVM makes a new VM of an image and waits. The VM carries r.Marker
 	// in its annotation until it is whole, so that a sweep can tell. progress
 	// is called with the bytes sent so far. The messages tell what could not be

@@ -87,6 +87,7 @@ func Faults() []FaultKind {
 		{Name: "device_write_fail", Help: "a write to an attached disk fails, after so many that go well", at: atPlace},
 		{Name: "device_fail", Help: "a read of an attached disk fails, after so many that go well", at: atPlace},
 		{Name: "privilege_missing", Help: "the account lacks the privilege named by method (on vm), until it is cleared; calls are not refused for it", at: atPlace},
+		{Name: "datastore_slow", Help: "the datastore named by vm, or each, answers in delay as hosts see it, until it is cleared", at: atPlace},
 		{Name: "clock_skew", Help: "the vCenter's clock, or that of the host named by vm, is ahead by delay, until it is cleared", at: atPlace},
 		{Name: "lease_expire", Help: "a lease times out after so many bytes", at: atPlace},
 	}

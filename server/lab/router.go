@@ -50,6 +50,7 @@ var routed = map[string][]string{
 
 	"AuthorizationManager": {"HasPrivilegeOnEntities"},
 	"ServiceInstance":      {"CurrentTime"},
+	"PerformanceManager":   {"QueryPerf"},
 	"HostDateTimeSystem":   {"QueryDateTime"},
 }
 

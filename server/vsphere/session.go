@@ -37,6 +37,7 @@ type Session struct {
 	wanted atomic.Value // backup.Transport: as the vcenter is set
 
 	inventory inventory
+	loads     loads
 	seen      seenProxies
 
 	stop context.CancelFunc // ends keepAlive

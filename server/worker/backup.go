@@ -29,6 +29,9 @@ type backupJob struct {
 	image    backup.Image
 	apart    string // why the image is not of the instant of its group; "" = it is
 	hung     bool   // vSphere may still be making the snapshot
+
+	gate   gate          // through which the reading goes
+	waited time.Duration // for slow datastores, before the snapshot
 }
 
 // backup makes one image of one VM.
@@ -55,6 +58,9 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 		return gone(err)
 	}
 	if err := b.check(); err != nil {
+		return ending{}, err
+	}
+	if err := b.quiet(ctx); err != nil {
 		return ending{}, err
 	}
 	if err := b.intend(ctx); err != nil {
@@ -263,7 +269,7 @@ func (b *backupJob) write(ctx context.Context, started time.Time) error {
 		w.Abort(actx)
 	}()
 	b.image = b.newImage(started)
-	if err := b.read(ctx, w, keys); err != nil {
+	if err := b.guarded(ctx, func(ctx context.Context) error { return b.read(ctx, w, keys) }); err != nil {
 		return err
 	}
 	b.begin(ctx, "committing")

@@ -89,7 +89,7 @@ func (b *backupJob) check() error {
 
 // keeps says whether the snapshot stays for the job's next attempt.
 func (b *backupJob) keeps(ctx context.Context, err error) bool {
-	if err == nil || b.note.Frozen == nil || errors.Is(context.Cause(ctx), errCancelled) {
+	if err == nil || b.note.Frozen == nil || errors.Is(context.Cause(ctx), errCancelled) || errors.Is(err, errFull) {
 		return false
 	}
 	return errors.Is(context.Cause(ctx), errShutdown) || backup.CodeOf(err).Transient()

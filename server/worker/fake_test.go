@@ -126,6 +126,7 @@ type fakeVSphere struct {
 	vms   map[string]*fakeVM
 	made  int
 	cbt   fakeTracking
+	loads []backup.DatastoreLoad // of ds1, one for each look; the last stays
 }
 
 // fakeVM is a VM with its disks and what hangs on it.

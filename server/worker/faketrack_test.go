@@ -48,6 +48,18 @@ func (f *fakeVSphere) tracking(fn func(t *fakeTracking)) {
 	fn(&f.cbt)
 }
 
+func (f *fakeVSphere) DatastoreLoad(context.Context, string, []string) (map[string]backup.DatastoreLoad, error) {
+	f.vmsMu.Lock()
+	defer f.vmsMu.Unlock()
+	if len(f.loads) > 1 {
+		f.loads = f.loads[1:]
+	}
+	if len(f.loads) == 0 {
+		return nil, nil
+	}
+	return map[string]backup.DatastoreLoad{"ds1": f.loads[0]}, nil
+}
+
 func (f *fakeVSphere) TrackChanges(ctx context.Context, moid string) (backup.Tracking, error) {
 	if err := f.pass(ctx, "TrackChanges", moid); err != nil {
 		return backup.Tracking{}, err

@@ -66,6 +66,10 @@ type Config struct {
 	VerifyRate int64
 	// CopyRate is how many bytes per second one copy of an image reads at most; 0 = no limit.
 	CopyRate int64
+	// Load says when a backup leaves a datastore alone, LookEvery how often that
+	// is looked at; default 30 s.
+	Load      backup.LoadLimits
+	LookEvery time.Duration
 	// CopyCheckpoint is how much of a copy an attempt that is killed may have
 	// sent in vain; default 4 GiB.
 	CopyCheckpoint int64
@@ -93,6 +97,7 @@ func (c Config) defaulted() Config {
 	or(&c.SnapshotTime, 15*time.Minute)
 	or(&c.Upkeep, 10*time.Minute)
 	or(&c.Backoff, 15*time.Second)
+	or(&c.LookEvery, 30*time.Second)
 	if c.VerifyRate == 0 {
 		c.VerifyRate = 64 << 20
 	}

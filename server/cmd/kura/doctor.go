@@ -29,7 +29,7 @@ const doctorPatience = 15 * time.Minute
 // Help is shown below the command's first line.
 func (*doctorCmd) Help() string {
 	return "Looks at the way to a vcenter, privileges, clocks, hosts, datastores and VMs, at the repositories, and predicts the night. The exit status is 1 when an error is found.\n\n" +
-		examples("kura doctor", "kura doctor tokyo --window 6h", "kura doctor --role-file kura-role.sh && sh kura-role.sh", "kura doctor --prove throw-away")
+		examples("kura doctor", "kura doctor tokyo --window 6h", "kura doctor --role-file kura-role.sh", "kura doctor --prove throw-away")
 }
 
 // Run looks the vcenters over.

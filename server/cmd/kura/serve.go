@@ -30,6 +30,8 @@ type serveCmd struct {
 	ShutdownTimeout  time.Duration `setting:"" default:"10m" help:"How long a guest may take to shut down for an offline backup before its power is cut."`
 	SnapshotTimeout  time.Duration `setting:"" default:"15m" help:"How long vSphere may take to make one snapshot before the job gives up."`
 	CopyRate         int           `setting:"" default:"0" as:"MIB" help:"MiB per second that one copy of an image to another repository reads at most; 0 = no limit."`
+	DatastoreMinFree int           `setting:"" default:"10" as:"GIB" help:"GiB of a datastore, but never more than a twentieth of it, that backups leave free: one gives up, and removes its snapshot, before it is full and the VMs on it stop. 0 = no such limit."`
+	MaxLatency       time.Duration `setting:"" name:"max-datastore-latency" default:"0s" as:"DURATION" help:"Latency of a datastore, such as 30ms, above which reading pauses, for two minutes of a backup at most, and no backup begins; 0 = none."`
 	NBDCommand       string        `setting:"" name:"nbd-command" as:"FILE" help:"Program that serves one disk over NBD, as docs/dev/transports.md says; it makes the transport nbd. Default: none."`
 	CompareBudget    int64         `setting:"" name:"compare-bytes-per-day" default:"0" as:"BYTES" help:"Bytes a day that disks of which backups read only the changes are read in full for, from the 28th day after the last time on; at the 35th it is done whatever this says. 0 = no limit."`
 	ProxyUUID        string        `setting:"" name:"proxy-uuid" as:"UUID" help:"BIOS UUID of the VM in which this server runs: the transport hotadd attaches disks to it. Default: what the machine says of itself."`
@@ -74,10 +76,19 @@ func thrift() {
 	}
 }
 
+// minFree is the limit in bytes; below 0 where there is to be none.
+func (c *serveCmd) minFree() int64 {
+	if c.DatastoreMinFree <= 0 {
+		return -1
+	}
+	return int64(c.DatastoreMinFree) << 30
+}
+
 func (c *serveCmd) config(s *session) server.Config {
 	config := server.Config{
 		Listen: c.Listen, Data: c.Data, KeyFile: c.KeyFile, Database: c.Database, TLSCert: c.TLSCert, TLSKey: c.TLSKey,
 		Role: server.Role(c.Role), Reach: c.Reach, SlotCapacity: c.SlotCapacity, AgeRecipient: c.RecoverySheets, Slots: c.MaxJobs, Lease: c.Lease, ShutdownTimeout: c.ShutdownTimeout, SnapshotTimeout: c.SnapshotTimeout, CopyRate: int64(c.CopyRate) << 20, NBDCommand: c.NBDCommand, ProxyUUID: c.ProxyUUID, CompareBudget: c.CompareBudget,
+		DatastoreMinFree: c.minFree(), MaxLatency: c.MaxLatency,
 		Version: version, Log: c.log(s), RetentionProfile: "standard", LookupEnv: os.LookupEnv,
 	}
 	if c.RetentionProfile == "general" {
