@@ -95,3 +95,61 @@ func TestALostAnswerAtAnyStepOfARestoreOverHotAddIsNoHalfRestore(t *testing.T) {
 		}
 	}
 }
+
+// TestAServerThatDiesAtAnyStepOfABackupOverHotAddLeavesNothing that the next
+// sweep does not find, and the next attempt works.
+func TestAServerThatDiesAtAnyStepOfABackupOverHotAddLeavesNothing(t *testing.T) {
+	t.Parallel()
+	r := withProxy(t, lab.Config{VMs: 3, DiskSize: 2 << 20})
+	own, _ := r.proxyState()
+	want := r.sums("vm02")
+	read := func(ctx context.Context, s backup.VSphereSession, job, attempt int) error {
+		name := fmt.Sprintf("kura:inst:job%d:%d", job, attempt)
+		snap, err := s.CreateSnapshot(ctx, backup.SnapshotDraft{MOID: r.lab.Moid("vm02"), Name: name})
+		if err != nil {
+			return err
+		}
+		draft := backup.ReadDraft{Transport: backup.TransportHotAdd, Areas: true}
+		for _, d := range snap.Disks {
+			draft.Keys = append(draft.Keys, d.Key)
+		}
+		src, err := s.ReadDisks(ctx, snap, draft)
+		if err != nil {
+			return err
+		}
+		for _, d := range snap.Disks {
+			c := &canvas{b: make([]byte, d.Capacity)}
+			if _, err := src.ReadDisk(ctx, d.Key, c); err != nil {
+				return err
+			}
+			if sum(c.b) != want[d.Key] {
+				t.Errorf("step %d, attempt %d: %s differs", job, attempt, d.Label)
+			}
+		}
+		if err := src.Close(ctx); err != nil {
+			return err
+		}
+		return s.RemoveSnapshot(ctx, snap.MOID, name)
+	}
+	for at := 1; ; at++ {
+		ctx, dead := context.WithCancel(t.Context())
+		w := &wire{at: at, dead: dead}
+		err := read(ctx, r.over(w), at, 1)
+		dead()
+		if !w.struck() {
+			r.ok(err)
+			break
+		}
+		if at%2 == 0 { // else the next attempt comes before the sweep
+			r.swept()
+			r.wantBare(own)
+		} else {
+			r.ok(r.session.RemoveSnapshot(t.Context(), r.lab.Moid("vm02"), fmt.Sprintf("kura:inst:job%d:1", at)))
+		}
+		r.ok(read(t.Context(), r.session, at, 2))
+		r.wantBare(own)
+		if m := r.machine("vm02"); len(m.SnapshotNames) > 0 || m.ConsolidationNeeded {
+			t.Errorf("dead at step %d: snapshots %v are left", at, m.SnapshotNames)
+		}
+	}
+}
