@@ -9,12 +9,6 @@ import (
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
 
-// maxChain is how deep a snapshot chain may be: vSphere ends at 32.
-const maxChain = 30
-
-// spaceFactor of the disks and the memory must be free for the snapshot (seed N54).
-const spaceFactor = 0.20
-
 // preflight refuses what could not work or would hurt the VM.
 func (b *backupJob) preflight() error {
 	m := b.machine
@@ -30,8 +24,8 @@ func (b *backupJob) preflight() error {
 	if m.ConsolidationNeeded {
 		return backup.Errorf(backup.PreflightFailed, "", "The disks of VM %q need consolidation. Consolidate them in vSphere, then run the backup again.", m.Name)
 	}
-	if m.SnapshotDepth > maxChain {
-		return backup.Errorf(backup.PreflightFailed, "", "VM %q has a chain of %d snapshots; one more could stop it. Remove some first (at most %d).", m.Name, m.SnapshotDepth, maxChain)
+	if m.SnapshotDepth > backup.MaxSnapshotChain {
+		return backup.Errorf(backup.PreflightFailed, "", "VM %q has a chain of %d snapshots; one more could stop it. Remove some first (at most %d).", m.Name, m.SnapshotDepth, backup.MaxSnapshotChain)
 	}
 	foreign := slices.DeleteFunc(slices.Clone(m.SnapshotNames), func(n string) bool { return strings.HasPrefix(n, "kura:"+b.Installation+":") })
 	if len(foreign) > 0 {
@@ -90,29 +84,15 @@ func (b *backupJob) checkDisks() error {
 // checkSpace looks whether each datastore has room for what the guest may
 // write while the snapshot stands: that of all disks, chosen or not.
 func (b *backupJob) checkSpace() error {
-	need := map[string]int64{}
-	memory := b.machine.MemoryMiB << 20
-	for _, d := range b.machine.Disks {
-		if d.Unprotectable != "" {
-			continue // a snapshot leaves it alone
-		}
-		need[datastore(d.File)] += int64(float64(d.Capacity+memory) * spaceFactor)
-		memory = 0 // counted once, where the first disk lies
-	}
+	need := backup.SnapshotSpace(b.machine.VirtualMachine)
 	for _, ds := range slices.Sorted(maps.Keys(need)) {
 		n := need[ds]
 		if free, known := b.machine.FreeBytes[ds]; known && free < n {
 			return backup.Errorf(backup.NoSpace, "", "Datastore %q has %s free, and a snapshot of VM %q needs %s (%.0f %% of disks and memory). Free some space.",
-				ds, bytesText(free), b.machine.Name, bytesText(n), spaceFactor*100)
+				ds, bytesText(free), b.machine.Name, bytesText(n), backup.SnapshotSpaceFactor*100)
 		}
 	}
 	return nil
-}
-
-// datastore returns the name in "[name] folder/file.vmdk".
-func datastore(file string) string {
-	name, _, _ := strings.Cut(strings.TrimPrefix(file, "["), "]")
-	return name
 }
 
 func bytesText(n int64) string {
