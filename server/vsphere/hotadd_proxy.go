@@ -132,11 +132,22 @@ func (h hotAdd) reaches(ctx context.Context, proxy mo.VirtualMachine, moid strin
 		if !ok {
 			continue
 		}
+		if onIDE(disk, of.Config.Hardware.Device) {
+			return noHotAdd("%q hangs on an IDE controller, and vSphere hot-adds no such disks.", label(disk))
+		}
 		if at := b.GetVirtualDeviceFileBackingInfo(); at.Datastore != nil && !slices.Contains(host.Datastore, *at.Datastore) {
 			return noHotAdd("the host %s of kura's VM %q does not see the datastore %s, on which %q lies.", host.Name, unescapeName(proxy.Name), storeOf(at.FileName), label(disk))
 		}
 	}
 	return nil
+}
+
+// onIDE says whether a disk hangs on an IDE controller: its file has another
+// geometry than a SCSI disk's.
+func onIDE(disk *types.VirtualDisk, devices []types.BaseVirtualDevice) bool {
+	c, _ := findDevice(devices, disk.ControllerKey)
+	_, ide := c.(*types.VirtualIDEController)
+	return ide
 }
 
 // bay is where on a VM a disk can be attached.
