@@ -131,17 +131,18 @@ type Lab struct {
 
 	deviceRead, deviceWritten atomic.Int64
 
-	busy    sync.RWMutex // see alone
-	filing  sync.Mutex   // one file is moved, copied or deleted at a time
-	goldTag string
-	stuns   sync.Map // VM -> *sync.RWMutex
-	added   atomic.Int64
-	taskID  atomic.Int64
-	macs    atomic.Uint32
-	traffic atomic.Int64
-	work    sync.WaitGroup
-	closing chan struct{}
-	closed  sync.Once
+	busy     sync.RWMutex // see alone
+	filing   sync.Mutex   // one file is moved, copied or deleted at a time
+	goldTag  string
+	stuns    sync.Map // VM -> *sync.RWMutex
+	shutting sync.Map // by VM: its guest is shutting down
+	added    atomic.Int64
+	taskID   atomic.Int64
+	macs     atomic.Uint32
+	traffic  atomic.Int64
+	work     sync.WaitGroup
+	closing  chan struct{}
+	closed   sync.Once
 }
 
 // New starts a lab. Close ends it.

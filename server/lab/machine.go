@@ -178,6 +178,7 @@ func (l *Lab) powerJob(ctx *simulator.Context, vm ref, on bool) job {
 				l.activate(o)
 				return o.PowerOnVMTask(ctx, &types.PowerOnVM_Task{This: vm}).(*methods.PowerOnVM_TaskBody).Res.Returnval
 			}
+			l.shutting.Delete(vm)
 			return o.PowerOffVMTask(ctx, &types.PowerOffVM_Task{This: vm}).(*methods.PowerOffVM_TaskBody).Res.Returnval
 		})
 		if fault != nil {

@@ -20,8 +20,12 @@ func (l *Lab) shutDown(ctx *simulator.Context, vm ref) types.BaseMethodFault {
 	if !l.toolsRun(ctx, vm) {
 		return &types.ToolsUnavailable{}
 	}
+	if _, already := l.shutting.LoadOrStore(vm, true); already {
+		return nil // the guest does not begin anew
+	}
 	entry := l.journal.begin("ShutdownGuest", vm, v.Name)
 	if l.faults.take("guest_hangs", vm, v.Name, true) != nil {
+		l.shutting.Delete(vm)
 		l.journal.end(entry, nil)
 		return nil
 	}
@@ -31,7 +35,11 @@ func (l *Lab) shutDown(ctx *simulator.Context, vm ref) types.BaseMethodFault {
 		if slow != nil {
 			l.pause(slow.Delay)
 		}
-		_, fault := l.do(ctx, off) // it may have been powered off meanwhile
+		if _, still := l.shutting.Load(vm); !still { // its power was cut meanwhile
+			l.journal.end(entry, nil)
+			return
+		}
+		_, fault := l.do(ctx, off)
 		l.journal.end(entry, fault)
 	})
 	return nil
