@@ -119,41 +119,49 @@ func (t *tx) knownMachines(ctx context.Context, vms []backup.VirtualMachine) ([]
 	for _, vm := range vms {
 		of[vm.VCenterID] = append(of[vm.VCenterID], vm)
 	}
-	known := map[string]backup.VirtualMachine{} // by id: chunks may find one twice
+	known := map[string]backup.VirtualMachine{} // by id: one may be found twice
 	for vcenter, list := range of {
-		for part := range chunks(list, perStatement/4) {
-			var uuids, moids []string
-			for _, vm := range part {
-				uuids, moids = append(uuids, vm.InstanceUUID), append(moids, vm.MOID)
-			}
-			if err := t.identities(ctx, vcenter, uuids, moids, known); err != nil {
-				return nil, err
-			}
+		if err := t.identities(ctx, vcenter, list, known); err != nil {
+			return nil, err
 		}
 	}
 	return slices.SortedFunc(maps.Values(known), func(a, b backup.VirtualMachine) int { return strings.Compare(a.ID, b.ID) }), nil
 }
 
-// identities adds the vcenter's VMs of these instance UUIDs or managed object ids.
-func (t *tx) identities(ctx context.Context, vcenterID string, uuids, moids []string, known map[string]backup.VirtualMachine) error {
+// fewMachines is up to how many VMs are looked up one by one. For more, all of
+// the vcenter's are read at once.
+const fewMachines = perStatement / 4
+
+// identities adds those of the vcenter's VMs that these may be.
+func (t *tx) identities(ctx context.Context, vcenterID string, vms []backup.VirtualMachine, known map[string]backup.VirtualMachine) error {
+	if len(vms) > fewMachines {
+		return t.identify(ctx, vcenterID, "", nil, known)
+	}
+	var uuids, moids []string
+	for _, vm := range vms {
+		uuids, moids = append(uuids, vm.InstanceUUID), append(moids, vm.MOID)
+	}
+	if err := t.identify(ctx, vcenterID, "instance_uuid", uuids, known); err != nil {
+		return err
+	}
+	return t.identify(ctx, vcenterID, "moid", moids, known)
+}
+
+func (t *tx) identify(ctx context.Context, vcenterID, column string, values []string, known map[string]backup.VirtualMachine) error {
 	var vm backup.VirtualMachine
 	c := machineColumns(&vm).only("id", "vcenter_id", "instance_uuid", "bios_uuid", "moid", "name", "gone_at")
-	for column, values := range map[string][]string{"instance_uuid": uuids, "moid": moids} {
-		q := query{}
-		q.where("vcenter_id = ?", vcenterID)
+	q := query{}
+	q.where("vcenter_id = ?", vcenterID)
+	if column != "" {
 		q.in(column, values)
-		err := t.rows(ctx, "SELECT "+c.names("")+" FROM machine WHERE "+q.conditions(), q.args, func(scan func(...any) error) error {
-			if err := scan(c.dest()...); err != nil {
-				return err
-			}
-			known[vm.ID] = vm
-			return nil
-		})
-		if err != nil {
+	}
+	return t.rows(ctx, "SELECT "+c.names("")+" FROM machine WHERE "+q.conditions(), q.args, func(scan func(...any) error) error {
+		if err := scan(c.dest()...); err != nil {
 			return err
 		}
-	}
-	return nil
+		known[vm.ID] = vm
+		return nil
+	})
 }
 
 func (t *tx) saveMachines(ctx context.Context, part []backup.VirtualMachine) error {
