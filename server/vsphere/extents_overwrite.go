@@ -37,10 +37,8 @@ func (o *overwrite) choose(ctx context.Context) error {
 	switch t := o.s.transport(); t {
 	case backup.TransportNFC:
 	case backup.TransportAuto, "":
-		for _, d := range o.s.directs() {
-			if o.way == nil && why == "" && d.missing(ctx, o.draft.MOID) == nil {
-				o.way = d
-			}
+		if why == "" {
+			return o.chooseBest(ctx)
 		}
 	default:
 		d, err := o.s.named(ctx, t, o.draft.MOID)
@@ -56,8 +54,58 @@ func (o *overwrite) choose(ctx context.Context) error {
 	return nil
 }
 
+// chooseBest takes the first transport that can be had and is worth it.
+func (o *overwrite) chooseBest(ctx context.Context) error {
+	for _, d := range o.s.directs() {
+		if d.missing(ctx, o.draft.MOID) != nil {
+			continue
+		}
+		slow := false
+		if d.name() == backup.TransportHotAdd { // which reads what is zero, too
+			var err error
+			if slow, err = o.mostlyHoles(ctx); err != nil {
+				return err
+			}
+		}
+		if !slow {
+			o.way = d
+			return nil
+		}
+	}
+	return nil
+}
+
+// holesFrom is how many times its content a disk has to be as large for the
+// comparison of the whole over hot-add to take longer than to bring the content anew.
+const holesFrom = 20
+
+// sparseFloor is the size of disks from which that matters.
+const sparseFloor = 1 << 40
+
+// mostlyHoles says whether the image's disks hold little of what they could.
+func (o *overwrite) mostlyHoles(ctx context.Context) (bool, error) {
+	var capacity, held int64
+	for _, w := range o.swaps {
+		capacity += w.image.Capacity
+	}
+	if capacity < sparseFloor {
+		return false, nil
+	}
+	for _, w := range o.swaps {
+		n, err := footprint(ctx, o.from, w.image, nil)
+		if err != nil {
+			return false, err
+		}
+		held += n
+	}
+	return held < capacity/holesFrom, nil
+}
+
 // uneven says why the image cannot be written into the VM's disks; "" = it can.
 func (o *overwrite) uneven() string {
+	if len(o.swaps) == 0 {
+		return "the image and the VM have no disk in common"
+	}
 	if len(o.extras) > 0 {
 		return label(o.extras[0]) + " came to the VM after the image"
 	}
@@ -226,7 +274,7 @@ func (o *overwrite) takeBack(ctx context.Context, cause error) error {
 	if o.swapped(vm) {
 		return fmt.Errorf("the disks are restored, but what follows was not done: %w", cause)
 	}
-	if err := o.s.rollBack(ctx, o.vm.Self, o.record); err != nil {
+	if err := o.s.rollBack(ctx, o.vm.Self, o.record, o.s.config.GiveUp); err != nil {
 		o.s.log.WarnContext(ctx, "VM is left to the sweep", "vm", o.vm.Self.Value, "error", err)
 		return fmt.Errorf("the VM is off, and kura gives it its old disks as soon as it can: %w", cause)
 	}
@@ -235,8 +283,8 @@ func (o *overwrite) takeBack(ctx context.Context, cause error) error {
 
 // rollBack reverts a VM to the snapshot of a restore that did not end, and
 // strikes out all that it had left on the VM. It may be repeated after any end.
-func (s *Session) rollBack(ctx context.Context, vm ref, r replaced) error {
-	if err := s.detachOf(ctx, r.Marker); err != nil {
+func (s *Session) rollBack(ctx context.Context, vm ref, r replaced, patience time.Duration) error {
+	if err := s.detachOf(ctx, r.Marker, patience); err != nil {
 		return err
 	}
 	trees, err := s.snapshots(ctx, vm.Value, r.Snapshot)
@@ -252,15 +300,15 @@ func (s *Session) rollBack(ctx context.Context, vm ref, r replaced) error {
 			return fmt.Errorf("revert to the snapshot %s: %w", r.Snapshot, err)
 		}
 	}
-	if err := s.dropUndo(ctx, vm, r); err != nil || !r.WasOn {
+	if err := s.dropUndo(ctx, vm, r, patience); err != nil || !r.WasOn {
 		return err
 	}
 	return s.powerOnAgain(ctx, vm)
 }
 
 // dropUndo removes the snapshot of a restore in place and the record of it.
-func (s *Session) dropUndo(ctx context.Context, self ref, r replaced) error {
-	if err := s.removeSnapshots(ctx, self.Value, r.Snapshot, s.config.GiveUp); err != nil {
+func (s *Session) dropUndo(ctx context.Context, self ref, r replaced, patience time.Duration) error {
+	if err := s.removeSnapshots(ctx, self.Value, r.Snapshot, patience); err != nil {
 		return err
 	}
 	vm, err := s.vm(ctx, self.Value, []string{"config", "snapshot"})
@@ -312,7 +360,7 @@ func (o *overwrite) resumes() bool {
 // disks of a VM with snapshots can be neither swapped nor reverted one by one.
 func (o *overwrite) supersede(ctx context.Context) error {
 	for _, r := range o.superseded() {
-		if err := o.s.dropUndo(ctx, o.vm.Self, r); err != nil {
+		if err := o.s.dropUndo(ctx, o.vm.Self, r, o.s.config.GiveUp); err != nil {
 			return fmt.Errorf("remove the snapshot %s that an earlier restore has left: %w", r.Snapshot, err)
 		}
 	}
@@ -329,7 +377,7 @@ func (o *overwrite) settleLevelled(ctx context.Context) error {
 	o.messages = append(o.messages, s.restoreAttributes(ctx, o.vm.Self, o.machine)...)
 	if o.draft.InPlace.Safety == backup.SafetyQuick {
 		o.messages = append(o.messages, fmt.Sprintf("What the VM was is kept in its snapshot %s until %s; while that stands, its changes are not tracked.", o.record.Snapshot, o.record.Until.Format(time.RFC3339)))
-	} else if err := s.dropUndo(ctx, o.vm.Self, o.record); err != nil {
+	} else if err := s.dropUndo(ctx, o.vm.Self, o.record, s.config.GiveUp); err != nil {
 		o.messages = append(o.messages, fmt.Sprintf("The snapshot %s of what the VM was could not be removed yet; kura tries again.", o.record.Snapshot))
 		s.log.WarnContext(ctx, "snapshot of a restore is left to the sweep", "vm", o.vm.Self.Value, "error", err)
 	}

@@ -100,7 +100,7 @@ func (o *hotAddDisks) release(ctx context.Context) error {
 	for _, d := range o.disks {
 		errs = append(errs, d.dev.Close())
 	}
-	err := o.s.detach(ctx, o.proxy, func(a attachment) bool { return a.Marker == o.marker && a.VM == o.vm })
+	err := o.s.detach(ctx, o.proxy, o.s.config.GiveUp, func(a attachment) bool { return a.Marker == o.marker && a.VM == o.vm })
 	errs = append(errs, o.s.problem("detach disks of the VM "+o.vm+" from kura's own", err))
 	return errors.Join(errs...)
 }

@@ -66,9 +66,10 @@ func encodeAttached(list []attachment) (types.BaseOptionValue, error) {
 
 // changeProxy changes a proxy by what fn makes of it as it stands. Others may
 // change it as well, so fn is asked again when it was not as fn had seen it.
+// What blocks it is waited for as long as patience lasts.
 // The change is refused by vSphere, not merged, if the proxy has moved on.
-func (s *Session) changeProxy(ctx context.Context, proxy ref, fn func(*types.VirtualMachineConfigInfo) (types.VirtualMachineConfigSpec, error)) error {
-	return s.insist(ctx, s.config.GiveUp, func() error {
+func (s *Session) changeProxy(ctx context.Context, proxy ref, patience time.Duration, fn func(*types.VirtualMachineConfigInfo) (types.VirtualMachineConfigSpec, error)) error {
+	return s.insist(ctx, patience, func() error {
 		var vm mo.VirtualMachine
 		if err := s.read(ctx, proxy, []string{"config"}, &vm); err != nil {
 			return err
@@ -95,7 +96,7 @@ func (s *Session) attach(ctx context.Context, proxy ref, w writeDraft, mode type
 	for _, d := range w.Disks {
 		a.UUIDs, a.Files = append(a.UUIDs, d.UUID), append(a.Files, d.File)
 	}
-	err := s.changeProxy(ctx, proxy, func(c *types.VirtualMachineConfigInfo) (spec types.VirtualMachineConfigSpec, err error) {
+	err := s.changeProxy(ctx, proxy, s.config.GiveUp, func(c *types.VirtualMachineConfigInfo) (spec types.VirtualMachineConfigSpec, err error) {
 		list, err := decodeAttached(extra(c, attachedKey))
 		if err == nil {
 			err = a.ambiguous(c.Hardware.Device, list)
@@ -113,7 +114,7 @@ func (s *Session) attach(ctx context.Context, proxy ref, w writeDraft, mode type
 	s.seen.add(proxy)
 	began := time.Now()
 	for n := 0; ; n++ {
-		err = s.changeProxy(ctx, proxy, func(c *types.VirtualMachineConfigInfo) (types.VirtualMachineConfigSpec, error) {
+		err = s.changeProxy(ctx, proxy, s.config.GiveUp, func(c *types.VirtualMachineConfigInfo) (types.VirtualMachineConfigSpec, error) {
 			return attachSpec(c.Hardware.Device, w.Disks, mode)
 		})
 		if backup.CodeOf(err) != backup.Unavailable || !s.pause(ctx, n, began, s.config.GiveUp) {
@@ -171,8 +172,8 @@ func attachSpec(devices []types.BaseVirtualDevice, disks []writeDisk, mode types
 
 // detach takes an attachment off a proxy and then strikes it out. It never
 // deletes a file. What is not there is no error.
-func (s *Session) detach(ctx context.Context, proxy ref, gone func(attachment) bool) error {
-	err := s.changeProxy(ctx, proxy, func(c *types.VirtualMachineConfigInfo) (spec types.VirtualMachineConfigSpec, err error) {
+func (s *Session) detach(ctx context.Context, proxy ref, patience time.Duration, gone func(attachment) bool) error {
+	err := s.changeProxy(ctx, proxy, patience, func(c *types.VirtualMachineConfigInfo) (spec types.VirtualMachineConfigSpec, err error) {
 		list, err := decodeAttached(extra(c, attachedKey))
 		for _, a := range list {
 			for _, d := range c.Hardware.Device {
@@ -184,7 +185,7 @@ func (s *Session) detach(ctx context.Context, proxy ref, gone func(attachment) b
 		return spec, err
 	})
 	if err == nil {
-		err = s.changeProxy(ctx, proxy, func(c *types.VirtualMachineConfigInfo) (spec types.VirtualMachineConfigSpec, err error) {
+		err = s.changeProxy(ctx, proxy, patience, func(c *types.VirtualMachineConfigInfo) (spec types.VirtualMachineConfigSpec, err error) {
 			list, err := decodeAttached(extra(c, attachedKey))
 			if err != nil || !slices.ContainsFunc(list, gone) {
 				return spec, err
@@ -202,12 +203,12 @@ func (s *Session) detach(ctx context.Context, proxy ref, gone func(attachment) b
 
 // detachOf detaches, from all proxies that are known, what carries the marker:
 // a snapshot must not be removed from under a disk that is attached.
-func (s *Session) detachOf(ctx context.Context, marker string) error {
+func (s *Session) detachOf(ctx context.Context, marker string, patience time.Duration) error {
 	if err := s.knowOwn(ctx); err != nil {
 		return err
 	}
 	for _, proxy := range s.seen.list() {
-		if err := s.detach(ctx, proxy, func(a attachment) bool { return a.Marker == marker }); err != nil {
+		if err := s.detach(ctx, proxy, patience, func(a attachment) bool { return a.Marker == marker }); err != nil {
 			return fmt.Errorf("detach what %s had attached to %s: %w", marker, proxy.Value, err)
 		}
 	}
@@ -234,7 +235,7 @@ func (s *Session) knowOwn(ctx context.Context) error {
 // detachFrom detaches, from whatever VM, the disks of one VM that this
 // installation has attached there. It looks at all VMs, for when a server that
 // died on another proxy keeps a snapshot from being consolidated.
-func (s *Session) detachFrom(ctx context.Context, installation, moid string) error {
+func (s *Session) detachFrom(ctx context.Context, installation, moid string, patience time.Duration) error {
 	vms, err := s.suspects(ctx)
 	if err != nil {
 		return err
@@ -244,7 +245,7 @@ func (s *Session) detachFrom(ctx context.Context, installation, moid string) err
 			continue
 		}
 		s.seen.add(v.self)
-		err := s.detach(ctx, v.self, func(a attachment) bool {
+		err := s.detach(ctx, v.self, patience, func(a attachment) bool {
 			m, ok := parseMarker(a.Marker)
 			return ok && m.installation == installation && a.VM == moid
 		})

@@ -1,9 +1,13 @@
 package vsphere
 
 import (
+	"context"
+	"io"
 	"testing"
 
 	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
 
 func scsi(key, bus int32, sharing types.VirtualSCSISharing) types.BaseVirtualDevice {
@@ -68,6 +72,38 @@ func TestOnlyWhatKuraAttachedIsTakenForIts(t *testing.T) {
 	} {
 		if got := a.ours(c.disk); got != c.want {
 			t.Errorf("%s: ours() = %v", name, got)
+		}
+	}
+}
+
+// spotted is an image of disks of which the first bytes hold something.
+type spotted struct {
+	backup.ImageReader
+	held int64
+}
+
+func (s spotted) Disk(context.Context, int32) (backup.DiskReader, error) { return spottedDisk(s), nil }
+
+type spottedDisk spotted
+
+func (spottedDisk) Capacity() int64                   { return 0 }
+func (spottedDisk) ReadAt([]byte, int64) (int, error) { return 0, io.EOF }
+func (spottedDisk) Close() error                      { return nil }
+
+func (s spottedDisk) Next(off int64) (start, n int64) { return off, max(s.held-off, 0) }
+
+func TestADiskThatIsMostlyHolesIsNotReadToBeCompared(t *testing.T) {
+	for name, c := range map[string]struct {
+		capacity, held int64
+		want           bool
+	}{
+		"62 TiB with 1.5 GiB": {62 << 40, 3 << 29, true},
+		"2 TiB, half full":    {2 << 40, 1 << 40, false},
+		"small and empty":     {64 << 30, 0, false},
+	} {
+		o := &overwrite{from: spotted{held: c.held}, swaps: []swap{{image: backup.ImageDisk{Capacity: c.capacity}}}}
+		if got, err := o.mostlyHoles(t.Context()); got != c.want || err != nil {
+			t.Errorf("%s: mostlyHoles() = %v, %v", name, got, err)
 		}
 	}
 }

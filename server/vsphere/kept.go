@@ -113,10 +113,10 @@ func (s *Session) sweepUndo(ctx context.Context, b *broom, v suspect, r replaced
 		return
 	}
 	if r.Done {
-		b.note(fmt.Sprintf("snapshot %s of the VM %q (%s) before it was restored", r.Snapshot, v.name, v.self.Value), s.dropUndo(ctx, v.self, r))
+		b.note(fmt.Sprintf("snapshot %s of the VM %q (%s) before it was restored", r.Snapshot, v.name, v.self.Value), s.dropUndo(ctx, v.self, r, s.config.sweepPatience()))
 		return
 	}
-	b.note(fmt.Sprintf("what the failed restore %s wrote into the VM %q (%s)", r.Marker, v.name, v.self.Value), s.rollBack(ctx, v.self, r))
+	b.note(fmt.Sprintf("what the failed restore %s wrote into the VM %q (%s)", r.Marker, v.name, v.self.Value), s.rollBack(ctx, v.self, r, s.config.sweepPatience()))
 }
 
 // powerOnAgain starts a VM that a restore had powered off before it died.

@@ -170,7 +170,7 @@ func (s *Session) RemoveSnapshot(ctx context.Context, moid, name string) error {
 
 // removeWithin is RemoveSnapshot that waits for so long for what blocks it.
 func (s *Session) removeWithin(ctx context.Context, moid, name string, patience time.Duration) error {
-	err := s.detachOf(ctx, name)
+	err := s.detachOf(ctx, name, patience)
 	if err == nil {
 		err = s.removeSnapshots(ctx, moid, name, patience)
 	}
@@ -199,7 +199,7 @@ func (s *Session) removeSnapshots(ctx context.Context, moid, name string, patien
 		return err
 	}
 	if m, ok := parseMarker(name); ok {
-		if err := s.detachFrom(ctx, m.installation, moid); err != nil {
+		if err := s.detachFrom(ctx, m.installation, moid, patience); err != nil {
 			return err
 		}
 	}

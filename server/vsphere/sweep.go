@@ -154,7 +154,7 @@ func (s *Session) sweepAttached(ctx context.Context, b *broom, v suspect) {
 		if !b.dead(a.Marker) {
 			continue
 		}
-		err := s.detach(ctx, v.self, func(x attachment) bool { return x.Marker == a.Marker && x.VM == a.VM })
+		err := s.detach(ctx, v.self, s.config.sweepPatience(), func(x attachment) bool { return x.Marker == a.Marker && x.VM == a.VM })
 		if err != nil {
 			b.hold(a.Marker)
 		}
