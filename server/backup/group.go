@@ -37,28 +37,38 @@ type Selector struct {
 // Matches says whether vm is chosen. Templates and VMs that are gone never are.
 // The error is [Invalid] for a NameRegex that does not compile.
 func (s Selector) Matches(vm VirtualMachine) (bool, error) {
-	if vm.Gone() || vm.Template || vm.VCenterID != s.VCenterID {
-		return false, nil
-	}
-	for _, t := range s.Tags {
-		if !slices.Contains(vm.Tags, t) {
-			return false, nil
-		}
-	}
-	if s.Folder != "" && !inFolder(vm.Folder, s.Folder, s.Recursive) {
-		return false, nil
-	}
-	if s.ResourcePool != "" && !inFolder(vm.ResourcePool, s.ResourcePool, true) {
-		return false, nil
-	}
+	re, err := s.pattern()
+	return err == nil && s.matches(vm, re), err
+}
+
+// pattern is the NameRegex; nil = any name will do.
+func (s Selector) pattern() (*regexp.Regexp, error) {
 	if s.NameRegex == "" {
-		return true, nil
+		return nil, nil //nolint:nilnil // there is none
 	}
 	re, err := regexp.Compile(s.NameRegex)
 	if err != nil {
-		return false, Errorf(Invalid, "selector.name_regex", "%q is not a regular expression: %v.", s.NameRegex, err)
+		return nil, Errorf(Invalid, "selector.name_regex", "%q is not a regular expression: %v.", s.NameRegex, err)
 	}
-	return re.MatchString(vm.Name), nil
+	return re, nil
+}
+
+func (s Selector) matches(vm VirtualMachine, name *regexp.Regexp) bool {
+	if vm.Gone() || vm.Template || vm.VCenterID != s.VCenterID {
+		return false
+	}
+	for _, t := range s.Tags {
+		if !slices.Contains(vm.Tags, t) {
+			return false
+		}
+	}
+	switch {
+	case s.Folder != "" && !inFolder(vm.Folder, s.Folder, s.Recursive):
+		return false
+	case s.ResourcePool != "" && !inFolder(vm.ResourcePool, s.ResourcePool, true):
+		return false
+	}
+	return name == nil || name.MatchString(vm.Name)
 }
 
 // inFolder compares inventory paths. A slash, a backslash or a percent sign in
@@ -76,21 +86,30 @@ var lowerEscapes = strings.NewReplacer("%2F", "%2f", "%5C", "%5c")
 // they are gone: a run then says so) and those selected, less the excluded
 // ones, in the order of their ids.
 func (g Group) Members(inventory []VirtualMachine) ([]VirtualMachine, error) {
+	var name *regexp.Regexp
+	if g.Selector != nil {
+		var err error
+		if name, err = g.Selector.pattern(); err != nil {
+			return nil, err
+		}
+	}
+	listed, excluded := setOf(g.VirtualMachineIDs), setOf(g.ExcludeIDs)
 	var out []VirtualMachine
 	for _, vm := range inventory {
-		in := slices.Contains(g.VirtualMachineIDs, vm.ID)
-		if !in && g.Selector != nil {
-			var err error
-			if in, err = g.Selector.Matches(vm); err != nil {
-				return nil, err
-			}
-		}
-		if in && !slices.Contains(g.ExcludeIDs, vm.ID) {
+		if (listed[vm.ID] || g.Selector != nil && g.Selector.matches(vm, name)) && !excluded[vm.ID] {
 			out = append(out, vm)
 		}
 	}
 	slices.SortFunc(out, func(a, b VirtualMachine) int { return strings.Compare(a.ID, b.ID) })
 	return out, nil
+}
+
+func setOf(ids []string) map[string]bool {
+	set := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		set[id] = true
+	}
+	return set
 }
 
 // Validate returns an [Invalid] error for the first bad field.
