@@ -16,8 +16,8 @@ func mountOf(folder string) (host, path string) {
 		return "", ""
 	}
 	defer func() { _ = f.Close() }() // it was only read
-	if real, err := filepath.EvalSymlinks(folder); err == nil {
-		folder = real
+	if target, err := filepath.EvalSymlinks(folder); err == nil {
+		folder = target
 	}
 	longest := -1
 	for lines := bufio.NewScanner(f); lines.Scan(); {
