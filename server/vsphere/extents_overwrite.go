@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -193,20 +194,34 @@ func (o *overwrite) write(ctx context.Context, progress func(int64)) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, open.close(ctx)) }()
+	free, err := o.s.freeBytes(ctx, o.vm.Datastore)
+	if err != nil {
+		return err
+	}
 	var before, written int64
 	for i, x := range o.swaps {
 		image, err := o.from.Disk(ctx, x.image.Key)
 		if err != nil {
 			return err
 		}
-		got, err := o.s.level(ctx, w.Disks[i], open.disk(x.old.Key), image, func(n int64) { progress(before + n) })
+		got, err := o.s.level(ctx, w.Disks[i], open.disk(x.old.Key), image, roomOn(free, w.Disks[i].File), func(n int64) { progress(before + n) })
 		if err = errors.Join(err, image.Close()); err != nil {
 			return err
 		}
 		before, written = before+got.compared, written+got.written
+		free[storeOf(w.Disks[i].File)] -= got.written
 	}
 	o.messages = append(o.messages, fmt.Sprintf("Over %s, %d bytes were compared and the %d that differed were written.", o.way.name(), before, written))
 	return nil
+}
+
+// roomOn is how much may be written to a datastore: other VMs stop when it is full.
+func roomOn(free map[string]int64, file string) int64 {
+	n, known := free[storeOf(file)]
+	if !known {
+		return math.MaxInt64
+	}
+	return n - n/10
 }
 
 // finish puts the hardware back and strikes the warning out, in one call with

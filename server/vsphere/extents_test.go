@@ -240,3 +240,19 @@ func TestAnAttemptAfterOneThatMadeTheVMWholeKeepsWhatItWas(t *testing.T) {
 		t.Errorf("it wrote %d bytes, and the snapshots are %v, want that of the first attempt", after-before, r.vm("vm01").Snapshots)
 	}
 }
+
+func TestADatastoreIsNotFilledByWhatDiffers(t *testing.T) {
+	c := small()
+	c.DatastoreSize = 16 << 20
+	r := withProxy(t, c)
+	img := r.take("vm01", "b1")
+	r.scribble("vm01", 0, 9)
+	old := r.guestSum("vm01", 0)
+	_, err := r.level(img, "vm01", "r1", backup.SafetyNone)
+	if e := wantCode(t, err, backup.NoSpace); !strings.Contains(e.Message, "differs than the datastore") {
+		t.Errorf("message = %s", e.Message)
+	}
+	if v := r.vm("vm01"); r.guestSum("vm01", 0) != old || v.PowerState != "poweredOn" || len(v.Snapshots) != 0 {
+		t.Errorf("the VM is %s with snapshots %v, and has its old disk: %v", v.PowerState, v.Snapshots, r.guestSum("vm01", 0) == old)
+	}
+}

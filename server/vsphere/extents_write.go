@@ -28,6 +28,7 @@ type levelling struct {
 	disk     device
 	image    backup.DiskReader
 	target   writeDisk
+	room     int64 // bytes that may be written
 	progress func(compared int64)
 
 	waiting []comparison // in order
@@ -43,9 +44,10 @@ type comparison struct {
 }
 
 // level compares all of the disk with the image, piece by piece, with a few
-// reads under way. Where the image has nothing, the disk has to be zero.
-func (s *Session) level(ctx context.Context, d writeDisk, disk device, image backup.DiskReader, progress func(int64)) (levelled, error) {
-	l := &levelling{s: s, disk: disk, image: image, target: d, progress: progress}
+// reads under way. Where the image has nothing, the disk has to be zero. What is
+// written takes space, of which there is room.
+func (s *Session) level(ctx context.Context, d writeDisk, disk device, image backup.DiskReader, room int64, progress func(int64)) (levelled, error) {
+	l := &levelling{s: s, disk: disk, image: image, target: d, room: room, progress: progress}
 	for off := int64(0); off < d.Capacity; off += burst {
 		if n := l.skip(off); n > 0 {
 			l.done.compared += n
@@ -164,6 +166,10 @@ func (l *levelling) land(ctx context.Context) error {
 	}
 	for _, e := range differences(c.have, c.want) {
 		p := c.want[e.Off : e.Off+e.N]
+		if l.done.written+e.N > l.room {
+			return backup.Errorf(backup.NoSpace, "", "More of %q differs than the datastore %s has room for: %d bytes may be written. Free some, or restore to a new VM elsewhere.",
+				l.target.Label, storeOf(l.target.File), l.room)
+		}
 		if err := l.s.speed.WaitN(ctx, len(p)); err != nil {
 			return fmt.Errorf("write %q: %w", l.target.Label, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,7 +128,7 @@ func TestAHoleOf62TiBIsNeitherReadNorCompared(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	got, err := s.level(t.Context(), d, w.disk(2000), nothing{}, func(int64) {})
+	got, err := s.level(t.Context(), d, w.disk(2000), nothing{}, math.MaxInt64, func(int64) {})
 	if err != nil || got.compared != d.Capacity || got.written != 0 {
 		t.Errorf("compared %d bytes and wrote %d, %v", got.compared, got.written, err)
 	}
