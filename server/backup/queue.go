@@ -37,8 +37,8 @@ type Queue interface {
 	// Owing lists jobs in any state that owe something, see Job.Owes, and that no
 	// live lease belongs to.
 	Owing(ctx context.Context) ([]Job, error)
-	// Repaid notes that the job owes nothing any more, with a message, unless it
-	// was claimed since it was listed.
+	// Repaid notes that the job owes nothing any more, with a message unless that
+	// is "". It does nothing when the job was claimed since it was listed.
 	Repaid(ctx context.Context, j Job, message string) error
 	// Expire ends queued jobs whose deadline has passed as missed, and returns
 	// how many. While a backup runs that a job may share the image of, that job

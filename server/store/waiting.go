@@ -96,9 +96,13 @@ func (db *DB) Owing(ctx context.Context) ([]backup.Job, error) {
 // Repaid notes that a job owes nothing any more, unless a server has begun to
 // work on it since it was listed.
 func (db *DB) Repaid(ctx context.Context, j backup.Job, message string) error {
+	var said []string
+	if message != "" {
+		said = []string{message}
+	}
 	return db.retry(ctx, func(t *tx) error {
 		_, err := t.exec(ctx, "UPDATE job SET owes = FALSE, messages = messages || $2 WHERE id = $3 AND attempt = $4 AND "+idleSQL,
-			t.now, toLines([]string{message}), j.ID, j.Attempt)
+			t.now, toLines(said), j.ID, j.Attempt)
 		if err != nil {
 			return fmt.Errorf("debt of job %s: %w", j.ID, err)
 		}
