@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -191,6 +192,16 @@ func (le *lease) expire() {
 	case <-le.l.closing:
 	default:
 		le.l.work.Go(func() { le.end(le.l.context(), &types.Timedout{}) })
+	}
+}
+
+// ExpireLeases lets time pass for all leases: those that nobody keeps alive end.
+func (l *Lab) ExpireLeases() {
+	l.leases.mu.Lock()
+	live := slices.Collect(maps.Values(l.leases.live))
+	l.leases.mu.Unlock()
+	for _, le := range live {
+		le.expire()
 	}
 }
 
