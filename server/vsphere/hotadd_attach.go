@@ -96,7 +96,7 @@ func (s *Session) attach(ctx context.Context, proxy ref, w writeDraft, mode type
 	for _, d := range w.Disks {
 		a.UUIDs, a.Files = append(a.UUIDs, d.UUID), append(a.Files, d.File)
 	}
-	err := s.changeProxy(ctx, proxy, s.config.GiveUp, func(c *types.VirtualMachineConfigInfo) (spec types.VirtualMachineConfigSpec, err error) {
+	err := s.changeProxy(ctx, proxy, s.config.attachPatience(), func(c *types.VirtualMachineConfigInfo) (spec types.VirtualMachineConfigSpec, err error) {
 		list, err := decodeAttached(extra(c, attachedKey))
 		if err == nil {
 			err = a.ambiguous(c.Hardware.Device, list)
@@ -114,10 +114,10 @@ func (s *Session) attach(ctx context.Context, proxy ref, w writeDraft, mode type
 	s.seen.add(proxy)
 	began := time.Now()
 	for n := 0; ; n++ {
-		err = s.changeProxy(ctx, proxy, s.config.GiveUp, func(c *types.VirtualMachineConfigInfo) (types.VirtualMachineConfigSpec, error) {
+		err = s.changeProxy(ctx, proxy, s.config.attachPatience(), func(c *types.VirtualMachineConfigInfo) (types.VirtualMachineConfigSpec, error) {
 			return attachSpec(c.Hardware.Device, w.Disks, mode)
 		})
-		if backup.CodeOf(err) != backup.Unavailable || !s.pause(ctx, n, began, s.config.GiveUp) {
+		if backup.CodeOf(err) != backup.Unavailable || !s.pause(ctx, n, began, s.config.attachPatience()) {
 			return a, err
 		}
 	}

@@ -63,6 +63,10 @@ func (c Config) defaulted() Config {
 // others to look after, and comes again.
 func (c Config) sweepPatience() time.Duration { return c.GiveUp / 20 }
 
+// attachPatience is how long an attachment waits for what blocks it: there may
+// be another transport, and the job comes again.
+func (c Config) attachPatience() time.Duration { return c.GiveUp / 5 }
+
 // Connector connects to vcenters and keeps one session for each.
 type Connector struct {
 	config Config
