@@ -3,22 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/api"
-	"github.com/kura-backup/terraform-provider-kura/server/lab"
 )
-
-// proofHouse is a house with a vcenter.
-func proofHouse(t *testing.T) *house {
-	t.Helper()
-	h := newHouse(t, lab.Config{VMs: 2, DiskSize: 8 << 20})
-	h.kura(0, "vcenter", "create", "lab", h.lab.Endpoint(), "--username", h.lab.User(), "--thumbprint", h.lab.Thumbprint(), "--wait")
-	return h
-}
 
 // untouched fails the test unless the lab holds what it did before a proof.
 func (h *house) untouched() {
@@ -33,69 +23,71 @@ func (h *house) untouched() {
 	}
 }
 
-// TestAProofMakesTheWholeRoundTripAndLeavesNothing: seed:A32
-func TestAProofMakesTheWholeRoundTripAndLeavesNothing(t *testing.T) {
-	h := proofHouse(t)
-	stop, err := h.lab.KeepWriting("vm02", 5*time.Millisecond)
+// proof makes the whole round trip on a VM whose guest writes all the time.
+func (h *house) proof(vm string) {
+	h.Helper()
+	before := len(list[api.BackupImage](h, "image", "list", "--status", "good"))
+	stop, err := h.lab.KeepWriting(vm, 5*time.Millisecond)
 	if err != nil {
-		t.Fatal(err)
+		h.Fatal(err)
 	}
 	defer stop()
-	r := h.kura(0, "doctor", "lab", "--prove", "vm02", "--in-place", "-o", "json")
+	r := h.kura(0, "doctor", "lab", "--prove", vm, "--in-place", "-o", "json")
 	var p proof
 	if err := json.Unmarshal([]byte(r.out), &p); err != nil {
-		t.Fatal(err)
+		h.Fatal(err)
 	}
-	if !p.Proved || len(p.Left) > 0 || len(p.Steps) != 8 || p.VirtualMachine != "vm02" {
-		t.Fatalf("proof = %+v, want eight steps, all of them good", p)
+	if !p.Proved || len(p.Left) > 0 || len(p.Steps) != 8 || p.VirtualMachine != vm {
+		h.Fatalf("proof = %+v, want eight steps, all of them good", p)
 	}
 	for _, s := range p.Steps {
 		if s.Error != "" || s.Step != "cleared away" && s.Read == 0 {
-			t.Errorf("step = %+v, want one that went well and read something", s)
+			h.Errorf("step = %+v, want one that went well and read something", s)
 		}
 	}
 	h.untouched()
-	if images := list[api.BackupImage](h, "image", "list", "--status", "good"); len(images) > 0 {
-		t.Errorf("%d images were left", len(images))
+	if left := len(list[api.BackupImage](h, "image", "list", "--status", "good")); left != before {
+		h.Errorf("%d images are left, want the %d that there were", left, before)
 	}
 	if restores := list[api.Restore](h, "restore", "list"); len(restores) != 1 || restores[0].InPlace == nil {
-		t.Errorf("restores = %+v, want that in place alone", restores)
+		h.Fatalf("restores = %+v, want that in place alone", restores)
+	} else {
+		if r := h.kura(1, "restore", "delete", restores[0].ID, "--delete-vm"); !strings.Contains(r.errout, "Code: conflict") {
+			h.Errorf("the VM of a restore in place is not deleted with %s, want conflict", r.errout)
+		}
+		h.kura(0, "restore", "delete", restores[0].ID)
 	}
-	if m, err := h.lab.VM("vm02"); err != nil || strings.EqualFold(m.PowerState, "poweredOn") {
-		t.Errorf("vm02 is %s (%v), want it left off", m.PowerState, err)
+	if m, err := h.lab.VM(vm); err != nil || strings.EqualFold(m.PowerState, "poweredOn") {
+		h.Errorf("%s is %s (%v), want it left off", vm, m.PowerState, err)
+	}
+}
+
+// interruptedProof is one that is stopped after its first step: the image of that stays.
+func (h *house) interruptedProof(vm string) {
+	h.Helper()
+	ctx, cancel := context.WithCancel(h.Context())
+	var out, errout strings.Builder
+	s := &session{stdin: strings.NewReader(""), stdout: stopper{&out, cancel}, stderr: &errout, now: time.Now, poll: 10 * time.Millisecond}
+	if status := s.run(ctx, []string{"doctor", "--prove", vm}, func(name string) string { return h.env[name] }); status != 1 {
+		h.Errorf("status = %d, want 1", status)
+	}
+	if !strings.Contains(errout.String(), "Still there: image ") || !strings.Contains(out.String(), "full backup") {
+		h.Errorf("it printed\n%s%s\nwant what is left after the first step", out.String(), errout.String())
 	}
 }
 
 func TestAProofThatFailsSaysWhatIsLeftAndHowToRemoveIt(t *testing.T) {
-	h := proofHouse(t)
-	if err := h.lab.Arm(lab.Fault{Kind: "task_fail", Method: "Destroy_Task", Count: -1}); err != nil {
-		t.Fatal(err)
-	}
-	r := h.kura(1, "doctor", "--prove", "vm01")
-	for _, want := range []string{"full backup", "new VM compared", "cleared away", "FAILED"} {
-		if !strings.Contains(r.out, want) {
-			t.Errorf("it printed\n%s\nwant %q", r.out, want)
+	var out strings.Builder
+	p := &prover{s: &session{cli: &cli{}, stdout: &out, now: time.Now}, images: []string{"i1"}, restore: "r1", restored: &api.RestoredVM{Name: "copy", MOID: "vm-7"}}
+	var text strings.Builder
+	report(&text, p.report(t.Context(), hinted{errDiffers, "A hint."}))
+	for _, want := range []string{"what came back differs", "A hint. Still there: the VM copy (vm-7): kura restore delete r1 --delete-vm", "kura image delete i1"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("it said %s, want %q", text.String(), want)
 		}
 	}
-	_, command, found := strings.Cut(r.errout, "kura restore delete ")
-	if !found || !strings.Contains(r.errout, "kura image delete ") {
-		t.Fatalf("it said %s, want how to remove what is left", r.errout)
-	}
-	h.lab.ClearFaults()
-	h.kura(0, slices.Concat([]string{"restore", "delete"}, strings.Fields(strings.SplitN(command, ";", 2)[0]))...)
-	h.untouched()
-}
-
-func TestAProofThatIsInterruptedSaysSo(t *testing.T) {
-	h := proofHouse(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	var out, errout strings.Builder
-	s := &session{stdin: strings.NewReader(""), stdout: stopper{&out, cancel}, stderr: &errout, now: time.Now, poll: 10 * time.Millisecond}
-	if status := s.run(ctx, []string{"doctor", "--prove", "vm01"}, func(name string) string { return h.env[name] }); status != 1 {
-		t.Errorf("status = %d, want 1", status)
-	}
-	if !strings.Contains(errout.String(), "Still there: image ") || !strings.Contains(out.String(), "full backup") {
-		t.Errorf("it printed\n%s%s\nwant what is left after the first step", out.String(), errout.String())
+	if p.restored = nil; !strings.Contains(p.left()[0], "kura restore show r1") {
+		t.Errorf("left = %q, want where to look for a VM that a restore may have made", p.left())
 	}
 }
 
