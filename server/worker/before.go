@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -54,7 +55,7 @@ func (a *attempt) imageBefore(ctx context.Context, r restoreJob, session backup.
 	if b.machine, err = session.Machine(ctx, b.vm.MOID); err != nil {
 		return err
 	}
-	if err := r.refuse(b.machine); err != nil {
+	if err := r.refuse(b.machine, a.Installation); err != nil {
 		return err
 	}
 	if err := b.preflight(); err != nil {
@@ -83,12 +84,14 @@ func (a *attempt) imageBefore(ctx context.Context, r restoreJob, session backup.
 
 // refuse looks before the long read whether the VM may be overwritten at all,
 // and whether what would be overwritten can be kept.
-func (r restoreJob) refuse(m backup.Machine) error {
+func (r restoreJob) refuse(m backup.Machine, installation string) error {
 	if m.PowerState != backup.PoweredOff && !r.spec.InPlace.PowerOff {
 		return backup.Errorf(backup.VMRunning, "in_place.power_off", "VM %q is not powered off. Power it off, or set power_off = true.", m.Name)
 	}
-	if len(m.SnapshotNames) > 0 {
-		return backup.Errorf(backup.PreflightFailed, "", "VM %q has snapshots (first: %q), which a restore in place would destroy: remove them first, or restore to a new VM.", m.Name, m.SnapshotNames[0])
+	// What an earlier restore keeps of the VM is a snapshot of ours.
+	foreign := slices.DeleteFunc(slices.Clone(m.SnapshotNames), func(n string) bool { return strings.HasPrefix(n, "kura:"+installation+":") })
+	if len(foreign) > 0 {
+		return backup.Errorf(backup.PreflightFailed, "", "VM %q has snapshots (first: %q), which a restore in place would destroy: remove them first, or restore to a new VM.", m.Name, foreign[0])
 	}
 	for _, d := range m.Disks {
 		restored := func(i backup.ImageDisk) bool { return i.Key == d.Key && i.SkippedReason == "" }
