@@ -105,6 +105,7 @@ func TestAnImageThatCannotBeLockedIsListedWithAWarning(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newLockedHouse(t)
 			h.repository.fail("Lock", 100, unreachable)
+			h.repository.fail("LockAll", 100, unreachable) // the daily extension, which may come at once
 			defer h.start()()
 			id := h.ask(h.vm, func(s *backup.Schedule) { s.Lock = c.lock })
 			for failures := 1; c.lock && failures < 3; failures++ {
@@ -202,6 +203,7 @@ func TestALockedScheduleThatSharesAnImageHasItLocked(t *testing.T) {
 	h := newLockedHouse(t)
 	plain := h.keep("plain", everyDay, 7)
 	h.repository.fail("Lock", 1, unreachable)
+	h.repository.fail("LockAll", 100, unreachable) // the daily extension, which may come at once
 	stop := h.start(quick)
 	h.clock.pass(allDue)
 	h.backups(1)
