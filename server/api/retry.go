@@ -56,7 +56,7 @@ func again(r *http.Request, resp *http.Response, err error) bool {
 		return false
 	}
 	switch {
-	case r.Context().Err() != nil:
+	case err != nil && r.Context().Err() != nil:
 		return false
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return true

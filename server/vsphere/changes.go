@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/vmware/govmomi/property"
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
@@ -114,11 +113,9 @@ func (s *Session) doubts(ctx context.Context, vm mo.VirtualMachine, own ref) (fu
 			}
 		})
 	}
-	var others []mo.VirtualMachineSnapshot
-	if len(refs) > 0 {
-		if err := property.DefaultCollector(s.client).Retrieve(ctx, refs, []string{"config.hardware.device"}, &others); err != nil {
-			return nil, err
-		}
+	others, err := s.standing(ctx, refs)
+	if err != nil {
+		return nil, err
 	}
 	return func(disk *types.VirtualDisk) *backup.Doubt {
 		_, id := backing(disk)
@@ -131,4 +128,22 @@ func (s *Session) doubts(ctx context.Context, vm mo.VirtualMachine, own ref) (fu
 		}
 		return nil
 	}, nil
+}
+
+// standing reads the disks of snapshots. One that is removed meanwhile, as a
+// sweep may do with what a dead attempt left, is left out.
+func (s *Session) standing(ctx context.Context, refs []ref) ([]mo.VirtualMachineSnapshot, error) {
+	var all []mo.VirtualMachineSnapshot
+	for _, r := range refs {
+		var one mo.VirtualMachineSnapshot
+		err := s.read(ctx, r, []string{"config.hardware.device"}, &one)
+		if f, gone := faultOf[*types.ManagedObjectNotFound](err); gone && f.Obj == r {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
 }
