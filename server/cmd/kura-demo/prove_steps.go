@@ -144,6 +144,10 @@ func (p *prover) midway(ctx context.Context) error {
 }
 
 func (p *prover) killInBackup(ctx context.Context) (err error) {
+	// The same bytes once more, so that vSphere says the disk has changed: an idle one is not sent.
+	if err := p.lab.GuestWriteRandom(bigVM, 0, 0, 1<<20, 0); err != nil {
+		return err
+	}
 	if p.f.KillBackup, err = p.strike(ctx, "vm", "backup", bigVM); err != nil {
 		return err
 	}
