@@ -176,8 +176,8 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// sizeText writes bytes as people do.
-func sizeText(n int64) string {
+// SizeText writes a number of bytes as people do, in units of 1,024.
+func SizeText(n int64) string {
 	const units = "KMGTPE"
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)

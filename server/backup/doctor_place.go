@@ -107,7 +107,7 @@ func (f *findings) space(v VCenter, d SurveyedDatastore, needs []int64, blocked 
 	if len(blocked) > 0 {
 		slices.Sort(blocked)
 		f.add(Finding{Check: "datastore.space", Severity: FindingError, Objects: blocked,
-			Seen: fmt.Sprintf("Datastore %s has %s free of %s: too little for a snapshot of %s.", d.Name, sizeText(d.Free), sizeText(d.Capacity), named(blocked)),
+			Seen: fmt.Sprintf("Datastore %s has %s free of %s: too little for a snapshot of %s.", d.Name, SizeText(d.Free), SizeText(d.Capacity), named(blocked)),
 			Why:  fmt.Sprintf("While a snapshot stands, what the guest writes goes to it; %.0f %% of disks and memory must be free, so these backups are refused.", SnapshotSpaceFactor*100), Remedy: remedy})
 		return true
 	}
@@ -122,7 +122,7 @@ func (f *findings) space(v VCenter, d SurveyedDatastore, needs []int64, blocked 
 		return false
 	}
 	f.add(Finding{Check: "datastore.space", Severity: FindingWarning, Objects: []string{d.Name},
-		Seen:   fmt.Sprintf("Datastore %s has %s free; the %s that may stand there at once want up to %s.", d.Name, sizeText(d.Free), plural(at, "snapshot"), sizeText(sum)),
+		Seen:   fmt.Sprintf("Datastore %s has %s free; the %s that may stand there at once want up to %s.", d.Name, SizeText(d.Free), plural(at, "snapshot"), SizeText(sum)),
 		Why:    "Each backup alone passes, but together they may fill it, which stops every VM on it.",
 		Remedy: remedy + " Or let fewer backups run there at once: limits.jobs_per_datastore."})
 	return true

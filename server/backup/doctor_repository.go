@@ -53,10 +53,10 @@ func (f *findings) examineRepository(r RepositoryRecord, u Upkeep, g Gauged, pro
 	switch {
 	case g.Free < 0:
 	case r.StoredBytes > 0 && g.Free < r.StoredBytes/20:
-		f.add(Finding{Check: "repository.space", Severity: FindingWarning, Objects: of, Seen: fmt.Sprintf("Repository %s has %s free and holds %s.", r.Name, sizeText(g.Free), sizeText(r.StoredBytes)),
+		f.add(Finding{Check: "repository.space", Severity: FindingWarning, Objects: of, Seen: fmt.Sprintf("Repository %s has %s free and holds %s.", r.Name, SizeText(g.Free), SizeText(r.StoredBytes)),
 			Why: "A full storage fails every backup, and what is deleted comes back only with the collections of the days after.", Remedy: "Add space, or keep images for a shorter time."})
 	default:
-		f.ok("repository.space", "Repository %s has %s free.", r.Name, sizeText(g.Free))
+		f.ok("repository.space", "Repository %s has %s free.", r.Name, SizeText(g.Free))
 	}
 	if r.SheetAt.IsZero() {
 		f.add(Finding{Check: "repository.sheet", Severity: FindingWarning, Objects: of, Seen: fmt.Sprintf("No recovery sheet of repository %s was given out that is right now.", r.Name),
@@ -72,13 +72,13 @@ func (f *findings) examineRepository(r RepositoryRecord, u Upkeep, g Gauged, pro
 
 func (f *findings) speed(r RepositoryRecord, g Gauged) {
 	write, read := float64(g.Bytes)/max(g.Write.Seconds(), 1e-6), float64(g.Bytes)/max(g.Read.Seconds(), 1e-6)
-	seen := fmt.Sprintf("Repository %s takes %s/s and gives %s/s (%s written and read once).", r.Name, sizeText(int64(write)), sizeText(int64(read)), sizeText(g.Bytes))
+	seen := fmt.Sprintf("Repository %s takes %s/s and gives %s/s (%s written and read once).", r.Name, SizeText(int64(write)), SizeText(int64(read)), SizeText(g.Bytes))
 	if write >= slowRepository && read >= slowRepository {
 		f.ok("repository.speed", "%s", seen)
 		return
 	}
 	f.add(Finding{Check: "repository.speed", Severity: FindingWarning, Objects: []string{r.Name}, Seen: seen,
-		Why: fmt.Sprintf("Below %s/s it is the repository that first images and restores wait for.", sizeText(slowRepository)), Remedy: "See to the network and the storage between this server and the repository, or put a server beside it."})
+		Why: fmt.Sprintf("Below %s/s it is the repository that first images and restores wait for.", SizeText(slowRepository)), Remedy: "See to the network and the storage between this server and the repository, or put a server beside it."})
 }
 
 // because is what a user is told of an error.

@@ -282,11 +282,11 @@ func (f *findings) examineSizing(s Sizing) {
 	if s.Scheduled == 0 {
 		of = "all " + plural(len(s.Rows), "VM")
 	}
-	basis := fmt.Sprintf("%d of %d at rates that were measured, the others at %s/s", s.Measured, len(s.Rows), sizeText(s.Rate))
+	basis := fmt.Sprintf("%d of %d at rates that were measured, the others at %s/s", s.Measured, len(s.Rows), SizeText(s.Rate))
 	if s.Night > s.Window {
-		f.add(Finding{Check: "sizing.night", Severity: FindingWarning, Seen: fmt.Sprintf("One backup of %s reads %s and takes %s in all, more than the window of %s (%s).", of, sizeText(s.Read), roughly(s.Night), lasting(s.Window), basis),
+		f.add(Finding{Check: "sizing.night", Severity: FindingWarning, Seen: fmt.Sprintf("One backup of %s reads %s and takes %s in all, more than the window of %s (%s).", of, SizeText(s.Read), roughly(s.Night), lasting(s.Window), basis),
 			Why: "Within the vcenter's limits they do not fit into one night.", Remedy: "Spread the schedules over several nights, raise the limits of disks or jobs, add a server, or read over hotadd or nbd."})
 		return
 	}
-	f.ok("sizing.night", "One backup of %s reads %s and takes %s in all, within the window of %s (%s).", of, sizeText(s.Read), roughly(s.Night), lasting(s.Window), basis)
+	f.ok("sizing.night", "One backup of %s reads %s and takes %s in all, within the window of %s (%s).", of, SizeText(s.Read), roughly(s.Night), lasting(s.Window), basis)
 }

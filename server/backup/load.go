@@ -50,7 +50,7 @@ func (l LoadLimits) Full(name string, d DatastoreLoad) *Error {
 		return nil
 	}
 	return Errorf(NoSpace, "", "Datastore %q has %s free of %s, less than the %s that a backup leaves it: the backup was given up, and its snapshot removed, before the datastore is full and its VMs stop. Free some space.",
-		name, sizeText(d.Free), sizeText(d.Capacity), sizeText(need))
+		name, SizeText(d.Free), SizeText(d.Capacity), SizeText(need))
 }
 
 // Slow says whether a datastore answers too slowly.

@@ -62,7 +62,7 @@ func (a *attempt) tellCollected(ctx context.Context, r backup.RepositoryRecord, 
 	a.log.InfoContext(ctx, "repository collected", "repository", r.Name, "dry_run", spec.DryRun, "index_only", spec.IndexOnly, "images", c.Images, "marked", c.Marked,
 		"waiting", c.Waiting, "freed", c.Freed, "rewritten", c.Rewritten, "index_blobs", c.IndexBlobs, "abandoned", c.Abandoned)
 	if spec.DryRun {
-		a.say("%d images need %s; %s would be marked as needed by none, %s are marked and wait. Nothing was changed.", c.Images, bytesText(c.Live), bytesText(c.Marked), bytesText(c.Waiting))
+		a.say("%d images need %s; %s would be marked as needed by none, %s are marked and wait. Nothing was changed.", c.Images, backup.SizeText(c.Live), backup.SizeText(c.Marked), backup.SizeText(c.Waiting))
 		return
 	}
 	if spec.IndexOnly {
@@ -77,11 +77,11 @@ func (a *attempt) tellCollected(ctx context.Context, r backup.RepositoryRecord, 
 }
 
 func (a *attempt) tellFreed(c backup.Collected) {
-	a.say("%s were freed. %s are needed by %d images.", bytesText(c.Freed), bytesText(c.Live), c.Images)
+	a.say("%s were freed. %s are needed by %d images.", backup.SizeText(c.Freed), backup.SizeText(c.Live), c.Images)
 	if c.Locked > 0 {
-		a.say("%s were given up; the storage keeps them until their locks end, and then until the bucket's lifecycle rule takes older versions away.", bytesText(c.Locked))
+		a.say("%s were given up; the storage keeps them until their locks end, and then until the bucket's lifecycle rule takes older versions away.", backup.SizeText(c.Locked))
 	}
 	if rest := c.Marked + c.Waiting; rest > 0 {
-		a.say("%s more are needed by no image and come free with the collections after %s.", bytesText(rest), c.RestFrom.UTC().Format(time.DateTime+" UTC"))
+		a.say("%s more are needed by no image and come free with the collections after %s.", backup.SizeText(rest), c.RestFrom.UTC().Format(time.DateTime+" UTC"))
 	}
 }

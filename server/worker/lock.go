@@ -62,7 +62,7 @@ func (a *attempt) tellLocked(ctx context.Context, r backup.RepositoryRecord, l b
 		"calls", l.Calls, "seconds", l.Seconds, "until", l.Until, "unread", len(l.Unread), "missing", l.Missing)
 	took := time.Duration(l.Seconds * float64(time.Second)).Round(time.Millisecond)
 	a.say("What %d images need, %s in %d blobs, is locked until %s. It took %d requests and %s.",
-		len(l.Images), bytesText(l.Bytes), l.Blobs, l.Until.UTC().Format(time.DateTime+" UTC"), l.Calls, took)
+		len(l.Images), backup.SizeText(l.Bytes), l.Blobs, l.Until.UTC().Format(time.DateTime+" UTC"), l.Calls, took)
 	if l.Missing > 0 {
 		a.say("%d blobs are missing in the storage: verify the images.", l.Missing)
 	}

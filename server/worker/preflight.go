@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -89,20 +88,8 @@ func (b *backupJob) checkSpace() error {
 		n := need[ds]
 		if free, known := b.machine.FreeBytes[ds]; known && free < n {
 			return backup.Errorf(backup.NoSpace, "", "Datastore %q has %s free, and a snapshot of VM %q needs %s (%.0f %% of disks and memory). Free some space.",
-				ds, bytesText(free), b.machine.Name, bytesText(n), backup.SnapshotSpaceFactor*100)
+				ds, backup.SizeText(free), b.machine.Name, backup.SizeText(n), backup.SnapshotSpaceFactor*100)
 		}
 	}
 	return nil
-}
-
-func bytesText(n int64) string {
-	const units = "KMGTPE"
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, u := float64(n)/1024, 0
-	for v >= 1024 && u < len(units)-1 {
-		v, u = v/1024, u+1
-	}
-	return fmt.Sprintf("%.1f %ciB", v, units[u])
 }

@@ -34,7 +34,7 @@ func (a *attempt) verify(ctx context.Context) (ending, error) {
 		a.log.ErrorContext(ctx, "image is damaged", "image", image.ID, "files", v.Files)
 		e = ending{state: backup.JobFailed, code: backup.RepositoryDamaged, message: v.Message, imageID: image.ID}
 	} else {
-		a.say("%s were read; %d blocks are whole.", bytesText(v.Bytes), v.Blocks)
+		a.say("%s were read; %d blocks are whole.", backup.SizeText(v.Bytes), v.Blocks)
 	}
 	sums, err := a.hashes(ctx, repo, image, v)
 	if err != nil {
