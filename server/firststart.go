@@ -13,6 +13,7 @@ import (
 
 	"github.com/kura-backup/terraform-provider-kura/server/auth"
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 	"github.com/kura-backup/terraform-provider-kura/server/repository"
 )
 
@@ -105,6 +106,7 @@ func (s *Server) operatorToken(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
+	failpoint.Hit("start.token_written")
 	t := auth.Token{Name: "operator", Role: auth.Operator, Hash: auth.Hash(text.Reveal())}
 	err = s.db.InsertToken(ctx, &t)
 	if backup.CodeOf(err) == backup.Conflict { // another server made one meanwhile: ours opens nothing
@@ -135,10 +137,12 @@ func (s *Server) defaultRepository(ctx context.Context) error {
 	if err != nil || r.ID == "" || r.UniqueID != "" {
 		return err
 	}
+	failpoint.Hit("start.repository_intended")
 	unique, err := s.repositories.Create(ctx, r)
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("start.repository_made")
 	return s.db.Update(ctx, func(tx backup.Tx) error {
 		c, err := tx.Repository(ctx, r.ID)
 		if err != nil {

@@ -24,7 +24,7 @@ var arrows = map[string]string{
 	".":                    "provider",
 	"provider":             "server/api server/backup",
 	"provider/schemadump":  "provider",
-	"server":               "server/auth server/backup server/console server/handler server/notify server/repository server/store server/vsphere server/worker",
+	"server":               "server/auth server/backup server/console server/failpoint server/handler server/notify server/repository server/store server/vsphere server/worker",
 	"server/api":           "",
 	"server/auth":          "server/backup",
 	"server/backup":        "",

@@ -13,6 +13,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // maxKey is the longest Idempotency-Key that the contract allows.
@@ -44,7 +45,7 @@ func (h *handler) serveOnce(w http.ResponseWriter, r *http.Request, key string, 
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%s %s\n%s", r.Method, r.URL.Path, body)
+	fmt.Fprintf(sum, "%s %s\n%s", r.Method, r.URL.RequestURI(), body)
 	hash := hex.EncodeToString(sum.Sum(nil))
 
 	status, kept, found, err := h.Replies.IdempotentResponse(r.Context(), backup.DefaultProject, key, hash)
@@ -63,6 +64,7 @@ func (h *handler) serveOnce(w http.ResponseWriter, r *http.Request, key string, 
 	if c.status < 200 || c.status > 299 {
 		return
 	}
+	failpoint.Hit("idempotency.done")
 	kept, err = json.Marshal(reply{ETag: w.Header().Get("ETag"), Location: w.Header().Get("Location"), Body: c.body.Bytes()})
 	if err == nil {
 		err = h.Replies.SaveIdempotent(r.Context(), backup.DefaultProject, key, hash, c.status, kept)

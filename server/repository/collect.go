@@ -15,6 +15,7 @@ import (
 	"github.com/kopia/kopia/repo/manifest"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // scheduleBlob is where kopia notes when its maintenance ran; the stock program
@@ -108,6 +109,7 @@ func (c *collector) run(ctx context.Context) error {
 		return c.count(ctx)
 	}
 	*m = marker{} // gives its memory back
+	failpoint.Hit("collect.marked")
 	for _, step := range []func(context.Context) error{c.giveUp, c.sweepPacks, c.rewrite, c.gatherManifests, c.compact, c.count} {
 		if err := c.stillOwned(ctx); err != nil {
 			return err
@@ -115,6 +117,7 @@ func (c *collector) run(ctx context.Context) error {
 		if err := step(ctx); err != nil {
 			return err
 		}
+		failpoint.Hit("collect.step_done")
 	}
 	return nil
 }

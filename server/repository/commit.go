@@ -17,6 +17,7 @@ import (
 	"github.com/kopia/kopia/snapshot/snapshotfs"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // manifestPrefix puts vm.json into the packs of small things, which are read
@@ -42,6 +43,7 @@ func (i *imageWriter) Commit(ctx context.Context, m backup.Manifest) (backup.Ima
 	if err != nil {
 		return backup.Image{}, explain(ctx, i.r.store, "commit image", err)
 	}
+	failpoint.Hit("image.landed")
 	i.ended = true
 	for _, d := range i.disks {
 		d.cancel(nil)
@@ -133,6 +135,7 @@ func (i *imageWriter) commit(ctx context.Context, m *backup.Manifest, l layout) 
 	if err := i.r.manifests.drop(ctx, i.w, older); err != nil {
 		return "", fmt.Errorf("replace image: %w", err)
 	}
+	failpoint.Hit("image.landing")
 	return i.land(ctx, id)
 }
 

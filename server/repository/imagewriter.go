@@ -16,6 +16,7 @@ import (
 	"github.com/kopia/kopia/snapshot"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // checkpointBytes is how much new data is written between two flushes: kopia
@@ -69,6 +70,7 @@ func (r *repository) Begin(ctx context.Context, d backup.ImageDraft) (backup.Ima
 	if err != nil {
 		return nil, explain(ctx, r.store, "begin image", err)
 	}
+	failpoint.Hit("image.pinned")
 	_, w, err := r.repo.NewDirectWriter(ctx, repo.WriteSessionOptions{Purpose: "image"})
 	if err != nil {
 		(&imageWriter{r: r, draft: d, pin: pin}).unpin(ctx)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // fenced changes the job of a lease, and no other than the lease's holder can.
@@ -16,7 +17,12 @@ import (
 // from $1; returning may be "".
 func (t *tx) fenced(ctx context.Context, l backup.Lease, set string, args []any, returning string, dest ...any) error {
 	k := len(args)
-	text := "UPDATE job SET " + set + " WHERE id = $" + strconv.Itoa(k+1) + " AND owner = $" + strconv.Itoa(k+2) + " AND attempt = $" + strconv.Itoa(k+3) + " AND state = 'running'"
+	text := "UPDATE job SET " + set + " WHERE id = $" + strconv.Itoa(k+1)
+	fence := " AND owner = $" + strconv.Itoa(k+2) + " AND attempt = $" + strconv.Itoa(k+3) + " AND state = 'running'"
+	if failpoint.Without("fence") {
+		fence = " AND $" + strconv.Itoa(k+2) + " <> '' AND $" + strconv.Itoa(k+3) + " > 0"
+	}
+	text += fence
 	args = append(args, l.JobID, l.Owner, l.Attempt)
 	if returning == "" {
 		returning, dest = "id", []any{new(string)}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/pressly/goose/v3/lock"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 //go:embed migration/*.sql
@@ -34,10 +36,16 @@ func (db *DB) migrate(ctx context.Context, allowed bool) error {
 	case !allowed:
 		return backup.Errorf(backup.Invalid, "database", "The database has schema %d and this program needs %d. Start a server that may migrate it.", have, want)
 	}
-	if _, err := m.Up(ctx); err != nil {
-		return fmt.Errorf("migrate the database from schema %d to %d: %w", have, want, err)
+	for {
+		_, err := m.UpByOne(ctx)
+		if errors.Is(err, goose.ErrNoNextVersion) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("migrate the database from schema %d to %d: %w", have, want, err)
+		}
+		failpoint.Hit("migration.step")
 	}
-	return nil
 }
 
 // migrator knows the numbered files.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // tx is one transaction. It implements backup.Tx.
@@ -94,7 +95,25 @@ func (db *DB) within(ctx context.Context, pool *sql.DB, o *sql.TxOptions, lock i
 	if err := fn(t); err != nil {
 		return db.failed("", err)
 	}
-	return db.failed("commit transaction", s.Commit())
+	return db.failed("commit transaction", t.commit(lock))
+}
+
+// commit ends the transaction. Those that change seats are told apart from other
+// Updates, so that a test can break either.
+func (t *tx) commit(lock int64) error {
+	if lock != lockUpdate {
+		return t.sql.Commit()
+	}
+	if len(t.booked) > 0 {
+		failpoint.Hit("booking.committing")
+	}
+	failpoint.Hit("update.committing")
+	err := t.sql.Commit()
+	if len(t.booked) > 0 {
+		failpoint.Hit("booking.committed")
+	}
+	failpoint.Hit("update.committed")
+	return err
 }
 
 // noLock is the lock of a transaction that needs none.

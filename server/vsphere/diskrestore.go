@@ -12,6 +12,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // RestoreDisk implements [backup.VSphereSession]. It is a restore in place of
@@ -37,6 +38,7 @@ func (s *Session) RestoreDisk(ctx context.Context, r backup.DiskRestoreDraft, fr
 	if err := o.change(ctx); err != nil {
 		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))
 	}
+	failpoint.Hit("disk.changed")
 	err = o.settleDisk(ctx)
 	return o.result(), o.messages, s.problem(doing, err)
 }

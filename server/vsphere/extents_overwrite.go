@@ -14,6 +14,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // A restore in place by differing extents writes into the VM's own disks. What
@@ -137,6 +138,7 @@ func (o *overwrite) level(ctx context.Context, progress func(int64)) error {
 	if err != nil {
 		return o.takeBack(ctx, err)
 	}
+	failpoint.Hit("level.finished")
 	return o.settleLevelled(ctx)
 }
 
@@ -147,6 +149,7 @@ func (o *overwrite) expose(ctx context.Context) error {
 	if err := o.remember(ctx); err != nil {
 		return err
 	}
+	failpoint.Hit("level.intended")
 	if err := o.hold(ctx); err != nil {
 		return err
 	}
@@ -163,6 +166,7 @@ func (o *overwrite) expose(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("keep the VM as it is: %w", err)
 	}
+	failpoint.Hit("level.snapshot_made")
 	return o.s.reconfigure(ctx, o.vm.Self, types.VirtualMachineConfigSpec{Annotation: warningOf(o.draft.Marker) + "\n" + o.vm.Config.Annotation})
 }
 
@@ -208,6 +212,7 @@ func (o *overwrite) write(ctx context.Context, progress func(int64)) (err error)
 		if err = errors.Join(err, image.Close()); err != nil {
 			return err
 		}
+		failpoint.Hit("level.disk_written")
 		before, written = before+got.compared, written+got.written
 		free[storeOf(w.Disks[i].File)] -= got.written
 	}
@@ -248,14 +253,6 @@ func (o *overwrite) finish(ctx context.Context) error {
 	}
 	o.messages = append(o.messages, fmt.Sprintf("The disks are restored, but vSphere refused to put the hardware back as it was: %v.", err))
 	return nil
-}
-
-// annotation is a text as a specification has to say it: an empty one means "as it is".
-func annotation(text string) string {
-	if text == "" {
-		return " "
-	}
-	return text
 }
 
 // verifyLevelled makes sure that the VM still has the disks that were written.
@@ -396,5 +393,6 @@ func (o *overwrite) settleLevelled(ctx context.Context) error {
 		o.messages = append(o.messages, fmt.Sprintf("The snapshot %s of what the VM was could not be removed yet; kura tries again.", o.record.Snapshot))
 		s.log.WarnContext(ctx, "snapshot of a restore is left to the sweep", "vm", o.vm.Self.Value, "error", err)
 	}
+	failpoint.Hit("level.dropped")
 	return o.start(ctx)
 }

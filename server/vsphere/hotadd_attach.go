@@ -13,6 +13,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // attachedKey is the entry of a proxy VM's extra configuration in which kura
@@ -111,6 +112,7 @@ func (s *Session) attach(ctx context.Context, proxy ref, w writeDraft, mode type
 	if err != nil {
 		return attachment{}, fmt.Errorf("note on kura's VM what is going to be attached: %w", err)
 	}
+	failpoint.Hit("hotadd.intended")
 	s.seen.add(proxy)
 	began := time.Now()
 	for n := 0; ; n++ {
@@ -118,6 +120,7 @@ func (s *Session) attach(ctx context.Context, proxy ref, w writeDraft, mode type
 			return attachSpec(c.Hardware.Device, w.Disks, mode)
 		})
 		if backup.CodeOf(err) != backup.Unavailable || !s.pause(ctx, n, began, s.config.attachPatience()) {
+			failpoint.Hit("hotadd.attached")
 			return a, err
 		}
 	}
@@ -185,6 +188,7 @@ func (s *Session) detach(ctx context.Context, proxy ref, patience time.Duration,
 		return spec, err
 	})
 	if err == nil {
+		failpoint.Hit("hotadd.detached")
 		err = s.changeProxy(ctx, proxy, patience, func(c *types.VirtualMachineConfigInfo) (spec types.VirtualMachineConfigSpec, err error) {
 			list, err := decodeAttached(extra(c, attachedKey))
 			if err != nil || !slices.ContainsFunc(list, gone) {

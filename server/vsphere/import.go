@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // markerKey is the entry of the extra configuration that carries a marker
@@ -43,11 +44,13 @@ func (s *Session) ImportVM(ctx context.Context, r backup.ImportDraft, from backu
 	if err != nil {
 		return backup.RestoredVM{}, nil, s.problem(doing, err)
 	}
+	failpoint.Hit("import.filled")
 	done, err := s.complete(ctx, vm, p, from)
 	if err != nil {
 		s.discard(ctx, vm, r.Marker)
 		return backup.RestoredVM{}, nil, s.problem(doing, err)
 	}
+	failpoint.Hit("import.completed")
 	return done, append(p.messages, s.begin(ctx, vm, r.NewVM)...), nil
 }
 
@@ -250,7 +253,9 @@ func (s *Session) importVM(ctx context.Context, l load) (vm ref, err error) {
 		return ref{}, err
 	}
 	vm = lease.info.Entity
+	failpoint.Hit("import.made")
 	if err = s.send(ctx, lease, l); err == nil {
+		failpoint.Hit("import.sent")
 		err = lease.complete(ctx)
 	}
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // overwrite is a restore in place on its way. The image's disks come to a
@@ -82,6 +83,7 @@ func (s *Session) OverwriteVM(ctx context.Context, r backup.OverwriteDraft, from
 	if err := o.swap(ctx); err != nil {
 		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))
 	}
+	failpoint.Hit("swap.swapped")
 	err = o.settle(ctx)
 	return o.result(), o.messages, s.problem(doing, err)
 }

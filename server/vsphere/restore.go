@@ -54,6 +54,14 @@ func (s *Session) clearAnnotation(ctx context.Context, vm ref, was string) error
 	return s.reconfigure(ctx, vm, types.VirtualMachineConfigSpec{Annotation: " "})
 }
 
+// annotation is a text as a specification has to say it: an empty one means "as it is".
+func annotation(text string) string {
+	if text == "" {
+		return " "
+	}
+	return text
+}
+
 func (s *Session) reconfigure(ctx context.Context, vm ref, spec types.VirtualMachineConfigSpec) error {
 	return s.insist(ctx, s.config.GiveUp, func() error {
 		res, err := methods.ReconfigVM_Task(ctx, s.client, &types.ReconfigVM_Task{This: vm, Spec: spec})

@@ -14,6 +14,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // creating are the descriptions of the tasks that make snapshots.
@@ -51,6 +52,7 @@ func (s *Session) createSnapshot(ctx context.Context, d backup.SnapshotDraft) er
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("snapshot.asked")
 	_, err = s.finish(ctx, res.Returnval)
 	return err
 }
@@ -209,6 +211,7 @@ func (s *Session) removeSnapshots(ctx context.Context, moid, name string, patien
 func (s *Session) removeSnapshot(ctx context.Context, snapshot ref) error {
 	res, err := methods.RemoveSnapshot_Task(ctx, s.client, &types.RemoveSnapshot_Task{This: snapshot, Consolidate: types.NewBool(true)})
 	if err == nil {
+		failpoint.Hit("snapshot.removing")
 		_, err = s.finish(ctx, res.Returnval)
 	}
 	if f, ok := faultOf[*types.ManagedObjectNotFound](err); ok && f.Obj == snapshot {

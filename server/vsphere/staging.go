@@ -9,6 +9,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // bring makes the staging VM, fills its disks, and moves them into the VM's own folder.
@@ -42,6 +43,7 @@ func (o *overwrite) bring(ctx context.Context, progress func(int64)) error {
 	if err := o.remember(ctx); err != nil {
 		return err
 	}
+	failpoint.Hit("swap.released")
 	for i := range o.swaps {
 		w := &o.swaps[i]
 		if uuid := w.uuid(); uuid != "" {
@@ -57,6 +59,7 @@ func (o *overwrite) bring(ctx context.Context, progress func(int64)) error {
 		if err := o.s.moveDisk(ctx, o.dc, w.staged, w.final); err != nil {
 			return err
 		}
+		failpoint.Hit("swap.disk_moved")
 		w.staged = w.final
 	}
 	return nil
@@ -140,5 +143,6 @@ func (o *overwrite) release(ctx context.Context, spec types.VirtualMachineConfig
 	if err := o.remember(ctx); err != nil {
 		return err
 	}
+	failpoint.Hit("swap.intended")
 	return o.s.reconfigure(ctx, o.staging, change)
 }

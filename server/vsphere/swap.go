@@ -12,6 +12,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // swap powers the VM off and changes it in one call: disks, hardware, cards
@@ -67,9 +68,11 @@ func (o *overwrite) hold(ctx context.Context) error {
 			return err
 		}
 	}
+	failpoint.Hit("inplace.powering_off")
 	if err := o.s.powerOff(ctx, o.vm.Self); err != nil {
 		return fmt.Errorf("power off: %w", err)
 	}
+	failpoint.Hit("inplace.powered_off")
 	return nil
 }
 
@@ -302,6 +305,7 @@ func (o *overwrite) settle(ctx context.Context) error {
 	o.messages = append(o.messages, o.tagsSince(ctx)...)
 	o.messages = append(o.messages, s.restoreAttributes(ctx, o.vm.Self, o.machine)...)
 	o.clear(ctx)
+	failpoint.Hit("swap.cleared")
 	return o.start(ctx)
 }
 
@@ -314,6 +318,7 @@ func (o *overwrite) start(ctx context.Context) error {
 		return backup.Errorf(backup.PreflightFailed, "in_place.power_on",
 			"The VM %q is restored, but it could not be powered on: %s", unescapeName(o.vm.Name), sentence(err.Error())).Because(err)
 	}
+	failpoint.Hit("inplace.powered_on")
 	return nil
 }
 

@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // attempt is one try of a job by this server.
@@ -73,6 +75,7 @@ func (w *Worker) run(ctx context.Context, j *backup.Job, since time.Time) {
 	a.log = w.Log.With("job", j.ID, "kind", string(j.Kind), "vm", j.VMName, "attempt", j.Attempt)
 	a.done, a.total = j.Done, j.Total
 	a.log.InfoContext(ctx, "job started")
+	failpoint.Hit(string(j.Kind) + ".claimed")
 	// The job outlives ctx: it is stopped with a cause that says why.
 	jctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
@@ -267,6 +270,17 @@ func (a *attempt) say(format string, args ...any) {
 	}
 }
 
+// because says why, for a user: without the insides of what has no code.
+func because(err error) string {
+	switch e := backup.AsError(err); {
+	case e != nil:
+		return strings.TrimSuffix(e.Message, ".")
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		return "there was no time for it"
+	}
+	return "see the server's log"
+}
+
 func (a *attempt) progress(done int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -336,11 +350,13 @@ func (a *attempt) finish(ctx context.Context, e ending, err error) {
 	if err == nil {
 		also = e.also
 	}
+	failpoint.Hit(string(a.job.Kind) + ".ending")
 	if ferr := a.Store.Finish(ctx, a.lease, out, also); ferr != nil {
 		// Nothing was written: the lease runs out and the next attempt begins with the checkpoint.
 		a.log.ErrorContext(ctx, "job end not stored", "error", ferr)
 		return
 	}
+	failpoint.Hit(string(a.job.Kind) + ".ended")
 	a.log.InfoContext(ctx, "job ended", "state", string(out.State), "code", string(out.Code))
 }
 

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // backupJob is a backup under way.
@@ -66,6 +66,7 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 	if err := b.intend(ctx); err != nil {
 		return ending{}, err
 	}
+	failpoint.Hit("backup.intended")
 	err = b.make(ctx)
 	b.repay(ctx) // before a snapshot is removed, which may take long
 	// Whatever happened, the snapshot goes; when our lease is lost it is the
@@ -220,6 +221,7 @@ func (b *backupJob) clear(ctx context.Context) error {
 		}
 	}
 	b.note.Markers = left
+	failpoint.Hit("backup.cleared")
 	return nil
 }
 
@@ -231,6 +233,9 @@ func (b *backupJob) intend(ctx context.Context) error {
 	b.note.MOID = b.vm.MOID
 	if name := b.snapshotName(); !slices.Contains(b.note.Markers, name) {
 		b.note.Markers = append(b.note.Markers, name)
+	}
+	if failpoint.Without("intent") {
+		return nil
 	}
 	return b.remember(ctx)
 }
@@ -245,9 +250,11 @@ func (b *backupJob) make(ctx context.Context) error {
 	if err := track(ctx); err != nil {
 		return err
 	}
+	failpoint.Hit("backup.tracked")
 	if err := take(ctx); err != nil {
 		return err
 	}
+	failpoint.Hit("backup.snapshot_made")
 	err := b.write(ctx, started)
 	if b.baseLess(ctx, err) {
 		err = b.write(ctx, started)
@@ -285,12 +292,18 @@ func (b *backupJob) write(ctx context.Context, started time.Time) error {
 	if len(b.snap.Config) > 0 { // what the disks are of, should the VM have changed since it was checked
 		m.Machine = b.snap.Config
 	}
+	failpoint.Hit("backup.image_ready")
 	done, err := w.Commit(ctx, m)
 	if err != nil {
 		return fmt.Errorf("commit image: %w", errors.Join(err, errAtCommit))
 	}
+	failpoint.Hit("backup.image_committed")
 	b.image.Ref, b.image.Sizes = done.Ref, done.Sizes
-	return b.noteImage(ctx, &b.image)
+	if err := b.noteImage(ctx, &b.image); err != nil {
+		return err
+	}
+	failpoint.Hit("backup.image_noted")
+	return nil
 }
 
 // snapshot makes the vSphere snapshot, quiesced where that was asked for.
@@ -374,15 +387,5 @@ func (b *backupJob) removeSnapshot(ctx context.Context) {
 		b.log.WarnContext(rctx, "snapshot not removed", "error", err)
 		b.say(snapshotStays, because(err))
 	}
-}
-
-// because says why, for a user: without the insides of what has no code.
-func because(err error) string {
-	switch e := backup.AsError(err); {
-	case e != nil:
-		return strings.TrimSuffix(e.Message, ".")
-	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
-		return "there was no time for it"
-	}
-	return "see the server's log"
+	failpoint.Hit("backup.snapshot_removed")
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // before makes the image of a VM that a restore is about to overwrite, and
@@ -20,6 +21,7 @@ func (a *attempt) before(ctx context.Context, r restoreJob, session backup.VSphe
 	}
 	// Only what is noted for sure may be built upon: an attempt that did not know
 	// of the image would make it anew, of what the restore has put there.
+	failpoint.Hit("restore.before_made")
 	if err := a.remember(ctx); err != nil {
 		return err
 	}
@@ -33,6 +35,7 @@ func (a *attempt) before(ctx context.Context, r restoreJob, session backup.VSphe
 	if err != nil {
 		return fmt.Errorf("list image %s: %w", i.ID, err)
 	}
+	failpoint.Hit("restore.before_listed")
 	a.say("The VM as it was was backed up first: image %s, kept until %s.", i.ID, i.ExpiresAt.UTC().Format("2006-01-02"))
 	return nil
 }

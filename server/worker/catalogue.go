@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // listedAtOnce is how many images one transaction lists; missingNamed is how
@@ -72,6 +73,7 @@ func (a *attempt) list(ctx context.Context, r *backup.Rebuild, found []backup.Ma
 		if err != nil {
 			return err
 		}
+		failpoint.Hit("catalogue.part_listed")
 		commit()
 	}
 	return nil

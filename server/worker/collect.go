@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // collect frees what no image of a repository needs.
@@ -39,6 +40,7 @@ func (a *attempt) collect(ctx context.Context) (ending, error) {
 	if err != nil {
 		return ending{}, fmt.Errorf("collect repository %s: %w", record.Name, err)
 	}
+	failpoint.Hit("collect.collected")
 	a.tellCollected(ctx, record, spec, c)
 	if spec.DryRun {
 		return ending{state: backup.JobSucceeded}, nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // copyJob is a copy under way: an image read from one repository and written
@@ -115,6 +116,7 @@ func (c *copyJob) make(ctx context.Context) error {
 	if err := c.remember(ctx); err != nil { // a collection must know that the image is being written
 		return err
 	}
+	failpoint.Hit("copy.intended")
 	m := r.Manifest()
 	w, err := c.target.Begin(ctx, backup.ImageDraft{ImageID: c.note.ImageID, VCenterUUID: m.VCenterUUID, InstanceUUID: m.Image.VMInstanceUUID,
 		VMName: m.Image.VMName, PointInTime: c.source.PointInTime, BaseRef: c.base.Ref, Checkpoint: c.CopyCheckpoint})
@@ -151,8 +153,13 @@ func (c *copyJob) commit(ctx context.Context, w backup.ImageWriter, m backup.Man
 	if err != nil {
 		return fmt.Errorf("commit copy of image %s: %w", c.source.ID, err)
 	}
+	failpoint.Hit("copy.committed")
 	c.image = i
-	return c.noteImage(ctx, &c.image)
+	if err := c.noteImage(ctx, &c.image); err != nil {
+		return err
+	}
+	failpoint.Hit("copy.noted")
+	return nil
 }
 
 // disks copies the disks that the image holds.
@@ -216,6 +223,7 @@ func (c *copyJob) disk(ctx context.Context, w backup.ImageWriter, r backup.Image
 	if err != nil {
 		return d, err
 	}
+	failpoint.Hit("copy.disk_written")
 	out, out.Stored, out.Read = d, written.Stored, s.read
 	return out, nil
 }

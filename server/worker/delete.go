@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // delete takes an image out of its repository and then out of the catalogue.
@@ -21,9 +22,11 @@ func (a *attempt) delete(ctx context.Context) (ending, error) {
 	if err != nil {
 		return ending{}, err
 	}
+	failpoint.Hit("delete.deleting")
 	if err := repo.Delete(ctx, image.Ref); err != nil {
 		return ending{}, fmt.Errorf("delete image %s: %w", image.ID, err)
 	}
+	failpoint.Hit("delete.deleted")
 	ctx = context.WithoutCancel(ctx)
 	return ending{state: backup.JobSucceeded, also: func(tx backup.Tx) error { return tx.DeleteImage(ctx, image.ID) }}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // freezer makes the snapshots of a consistent run's members at once.
@@ -45,9 +46,11 @@ func (a *attempt) freeze(ctx context.Context) (ending, error) {
 	if err := f.intend(ctx); err != nil {
 		return ending{}, err
 	}
+	failpoint.Hit("freeze.intended")
 	f.each(func(m *member) error { return m.track(ctx) })
 	a.begin(ctx, "making the snapshots")
 	f.each(func(m *member) error { return m.snapshot(ctx) })
+	failpoint.Hit("freeze.snapshots_made")
 	err := ctx.Err()
 	if err == nil {
 		err = f.refuse(ctx)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // lockNotes is of how many images it is noted at a time that they are locked.
@@ -41,6 +42,7 @@ func (a *attempt) lock(ctx context.Context) (ending, error) {
 	if err != nil {
 		return ending{}, fmt.Errorf("lock repository %s: %w", record.Name, err)
 	}
+	failpoint.Hit("lock.extended")
 	for ids := range slices.Chunk(l.Images, lockNotes) {
 		if err := a.Store.Update(ctx, func(tx backup.Tx) error { return tx.SetStorageLock(ctx, ids, l.Until) }); err != nil {
 			return ending{}, err
@@ -152,6 +154,7 @@ func (s stored) lockStored(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("lock.image_locked")
 	s.image.StorageLockedUntil = l.Until
 	s.log.DebugContext(ctx, "image locked by the storage", "blobs", l.Blobs, "until", l.Until)
 	return nil

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // reading copies the disks of a snapshot into an image.
@@ -209,6 +210,7 @@ func (r *reading) closeDisk(ctx context.Context, dw backup.DiskWriter, p *diskPl
 		return err
 	}
 	r.enter(p, disk)
+	failpoint.Hit("backup.disk_read")
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // restoreJob is a restore under way.
@@ -78,6 +79,7 @@ func (a *attempt) restore(ctx context.Context) (ending, error) {
 	if err := a.remember(ctx); err != nil {
 		return ending{}, err
 	}
+	failpoint.Hit("restore.intended")
 	if r.spec.Before != nil {
 		if err := a.before(ctx, r, session); err != nil {
 			return ending{}, fmt.Errorf("back the VM up before it is overwritten: %w", err)
@@ -87,10 +89,12 @@ func (a *attempt) restore(ctx context.Context) (ending, error) {
 	if err != nil {
 		return ending{}, err
 	}
+	failpoint.Hit("restore.done")
 	a.note.Restored = &done
 	if err := a.remember(context.WithoutCancel(ctx)); err != nil {
 		a.log.WarnContext(ctx, "restored VM not noted", "error", err)
 	}
+	failpoint.Hit("restore.noted")
 	return a.restored(ctx, r.spec, done, reader.Manifest().Image), nil
 }
 

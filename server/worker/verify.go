@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // verify reads an image whole and notes what it has found.
@@ -22,6 +23,7 @@ func (a *attempt) verify(ctx context.Context) (ending, error) {
 	if err != nil {
 		return ending{}, err
 	}
+	failpoint.Hit("verify.reading")
 	v, err := repo.Verify(ctx, image.Ref, backup.Verification{Read: true, Rate: a.VerifyRate, Progress: a.progress})
 	if backup.CodeOf(err) == backup.NotFound {
 		v, err = backup.Verified{Message: "The image is not in its repository any more."}, nil
@@ -40,6 +42,7 @@ func (a *attempt) verify(ctx context.Context) (ending, error) {
 	if err != nil {
 		return ending{}, fmt.Errorf("hash image %s: %w", image.ID, err)
 	}
+	failpoint.Hit("verify.read")
 	e.also = func(tx backup.Tx) error {
 		i, err := tx.Image(ctx, image.ID)
 		if backup.CodeOf(err) == backup.NotFound || err == nil && i.Status == backup.ImageExpired {
