@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 	"github.com/kura-backup/terraform-provider-kura/server/repository/keytest"
 	"github.com/kura-backup/terraform-provider-kura/server/store/pgtest"
 )
@@ -37,6 +38,8 @@ type child struct {
 	DeviceSocket string // of serveDevices; "" = no hot-add
 	ProxyUUID    string
 	NBDCommand   string
+
+	Failpoints string // folder of the orders of package failpoint; "" = none
 }
 
 // TestMain makes the test binary a server where it is asked to be one, so that
@@ -91,6 +94,9 @@ type process struct {
 	cmd  *exec.Cmd
 	log  *os.File
 	url  string
+
+	ended chan struct{} // closed when the process is gone
+	how   error         // how it ended; set before that
 }
 
 // spawn starts a server process that is killed at the end of the test.
@@ -118,6 +124,15 @@ func spawn(t *testing.T, c child) *process {
 
 func (p *process) start() {
 	p.t.Helper()
+	p.launch()
+	if err := p.answers(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// launch starts the process and does not wait for it.
+func (p *process) launch() {
+	p.t.Helper()
 	conf, err := json.Marshal(p.conf)
 	if err != nil {
 		p.t.Fatal(err)
@@ -127,7 +142,7 @@ func (p *process) start() {
 		p.t.Fatal(err)
 	}
 	p.cmd = exec.Command(os.Args[0], "-test.run=^$")
-	p.cmd.Env = append(os.Environ(), childConfig+"="+string(conf))
+	p.cmd.Env = append(os.Environ(), childConfig+"="+string(conf), failpoint.Dir+"="+p.conf.Failpoints)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if p.conf.SmallMiB > 0 {
@@ -136,14 +151,28 @@ func (p *process) start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		b, err := os.ReadFile(urlFile)
+	p.ended = make(chan struct{})
+	go func(cmd *exec.Cmd, ended chan struct{}) {
+		p.how = cmd.Wait()
+		close(ended)
+	}(p.cmd, p.ended)
+}
+
+// answers waits until the process serves.
+func (p *process) answers() error {
+	for end := time.Now().Add(time.Minute); ; {
+		b, err := os.ReadFile(filepath.Join(p.conf.Data, "url"))
 		if err == nil {
 			p.url = strings.TrimSpace(string(b))
-			return
+			return nil
 		}
 		if time.Now().After(end) {
-			p.t.Fatal("the server did not start within a minute")
+			return errors.New("the server did not start within a minute")
+		}
+		select {
+		case <-p.ended:
+			return fmt.Errorf("the server ended before it served: %w", p.how)
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
@@ -151,7 +180,7 @@ func (p *process) start() {
 // kill is kill -9. A process that is dead already stays so.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
+	<-p.ended
 }
 
 // term asks the process to end and returns how long that took.
@@ -161,8 +190,8 @@ func (p *process) term() time.Duration {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		p.t.Fatal(err)
 	}
-	if err := p.cmd.Wait(); err != nil {
-		p.t.Errorf("the server ended with %v", err)
+	if <-p.ended; p.how != nil {
+		p.t.Errorf("the server ended with %v", p.how)
 	}
 	return time.Since(started)
 }
