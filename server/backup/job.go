@@ -62,8 +62,8 @@ type Job struct {
 	// WaitsFor is the job that must have ended well before this one begins; ""
 	// = none. When it ends otherwise, so does this one, for the same reason.
 	WaitsFor string
-	// KeptAttempt names the snapshot that another job made for this one: no sweep
-	// removes it while this job is not over. 0 = there is none.
+	// KeptAttempt names the snapshot that another job or an earlier attempt made
+	// for this one: no sweep removes it while this job is not over. 0 = there is none.
 	KeptAttempt int
 	// Owes says that the checkpoint names VMs which must be powered on, whatever
 	// becomes of the job.

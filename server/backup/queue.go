@@ -31,8 +31,8 @@ type Queue interface {
 	Finish(ctx context.Context, l Lease, e Ending, also func(Tx) error) error
 	// Live lists the leases that have not run out: job id -> attempt.
 	Live(ctx context.Context) (map[string]int, error)
-	// Kept lists the snapshots that were made for jobs which are not over: job id
-	// -> Job.KeptAttempt.
+	// Kept lists the snapshots that the next attempts of jobs are going to read:
+	// job id -> Job.KeptAttempt.
 	Kept(ctx context.Context) (map[string]int, error)
 	// Owing lists jobs in any state that owe something, see Job.Owes, and that no
 	// live lease belongs to.
@@ -66,6 +66,9 @@ type Progress struct {
 	Step       string
 	Checkpoint json.RawMessage // nil = as it was
 	Owes       bool            // goes with Checkpoint, see Job.Owes
+	// KeptAttempt names the snapshot that the job's next attempts read, see
+	// Job.KeptAttempt; 0 = as it was.
+	KeptAttempt int
 	Done       int64
 	Total      int64
 	Rate       int64

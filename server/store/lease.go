@@ -60,6 +60,10 @@ func (db *DB) Save(ctx context.Context, l backup.Lease, p backup.Progress) error
 			args = append(args, p.Owes)
 			set += ", owes = $" + strconv.Itoa(len(args))
 		}
+		if p.KeptAttempt > 0 {
+			args = append(args, p.KeptAttempt)
+			set += ", kept_attempt = $" + strconv.Itoa(len(args))
+		}
 		if p.Keys != nil {
 			args = append(args, asJSON{&p.Keys})
 			set += ", keys = $" + strconv.Itoa(len(args))

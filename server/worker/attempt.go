@@ -44,7 +44,7 @@ type checkpoint struct {
 	MOID    string   `json:"moid,omitempty"`
 	NoBase  bool     `json:"no_base,omitempty"`  // the image before could not be built upon
 	Markers []string `json:"markers,omitempty"`  // names of snapshots or staging VMs that this job may have made
-	Frozen  *frozen  `json:"frozen,omitempty"`   // the snapshot that was made together with those of its group
+	Frozen  *frozen  `json:"frozen,omitempty"`   // the snapshot that every attempt reads
 	PowerOn []debt   `json:"power_on,omitempty"` // what must be powered on, whatever happens
 
 	// What is done for good but perhaps not stored yet, so that no attempt does it twice.
@@ -309,6 +309,9 @@ func (a *attempt) remember(ctx context.Context) error {
 	a.mu.Lock()
 	p := backup.Progress{Step: a.step, Checkpoint: b, Owes: len(a.note.PowerOn) > 0, Done: a.done, Total: a.total, Rate: a.rate}
 	a.mu.Unlock()
+	if f := a.note.Frozen; f != nil && f.Own && f.Name == a.marker() {
+		p.KeptAttempt = a.job.Attempt
+	}
 	return a.Store.Save(ctx, a.lease, p)
 }
 

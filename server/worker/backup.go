@@ -50,6 +50,9 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 		return ending{}, err
 	}
 	if e, err := b.share(ctx); err != nil || e.imageID != "" {
+		if err == nil && b.note.Frozen != nil {
+			b.removeSnapshot(ctx)
+		}
 		return e, err
 	}
 	a.begin(ctx, "checking")
@@ -57,6 +60,7 @@ func (a *attempt) backup(ctx context.Context) (ending, error) {
 	if b.machine, err = b.session.Machine(ctx, b.vm.MOID); err != nil {
 		return gone(err)
 	}
+	b.retake()
 	if err := b.check(); err != nil {
 		return ending{}, err
 	}
@@ -139,6 +143,7 @@ func (b *backupJob) share(ctx context.Context) (ending, error) {
 // resume ends what an attempt left that committed its image and could not say
 // so: the snapshot goes, now or with the next sweep.
 func (b *backupJob) resume(ctx context.Context) {
+	b.note.Frozen = nil // nobody reads it any more
 	err := b.open(ctx)
 	if err == nil {
 		err = b.clear(ctx)
@@ -245,6 +250,7 @@ func (b *backupJob) make(ctx context.Context) error {
 	started := b.Now()
 	track, take := b.track, b.snapshot
 	if b.note.Frozen != nil {
+		b.repay(ctx) // an earlier attempt had no time for it
 		started, track, take = b.note.Frozen.At, b.trackFrozen, b.takeFrozen
 	}
 	if err := track(ctx); err != nil {

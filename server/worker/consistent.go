@@ -62,12 +62,14 @@ func (b *backupJob) fellBack(why *backup.Error) {
 	b.say("The guest could not be quiesced (%s), so the image is crash-consistent.", strings.TrimSuffix(why.Message, "."))
 }
 
-// frozen is a snapshot that a freeze job made for this one, together with those
-// of the other members. Every attempt reads that one.
+// frozen is a snapshot that every attempt reads: one that a freeze job made for
+// this one, together with those of the other members, or one that cost a
+// shutdown of the guest.
 type frozen struct {
 	Name        string             `json:"name"`
 	At          time.Time          `json:"at,omitzero"` // by the vcenter's clock; zero = it was going to be made
 	Consistency backup.Consistency `json:"consistency,omitempty"`
+	Own         bool               `json:"own,omitempty"` // an attempt of this job made it, while the VM was off
 }
 
 // snapshotName is the name of the snapshot that the job reads.
@@ -123,6 +125,10 @@ func (b *backupJob) takeFrozen(ctx context.Context) error {
 	b.snap, b.image.Consistency = s, f.Consistency
 	if s.CreatedAt.Equal(f.At) {
 		return nil
+	}
+	if f.Own {
+		b.note.Frozen = nil
+		return errors.Join(b.remember(ctx), backup.Errorf(backup.VMBusy, "consistency", "Somebody removed the snapshot of VM %q that was made while it was off.", b.vm.Name))
 	}
 	b.image.Consistency = backup.ConsistencyCrash
 	if s.Quiesced {

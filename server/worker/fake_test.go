@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -138,6 +139,7 @@ type fakeVM struct {
 
 	bootedAt   time.Time
 	noTools    bool              // no Tools run in the guest
+	lingers    bool              // its guest ends its Tools when asked, and is off only when a test says so
 	takenWhile backup.PowerState // the power state at its last snapshot
 	taken      map[string]backup.Snapshot
 }
@@ -194,7 +196,9 @@ func (f *fakeVSphere) Machine(ctx context.Context, moid string) (backup.Machine,
 	if err != nil {
 		return backup.Machine{}, err
 	}
-	return vm.Machine, nil
+	m := vm.Machine
+	m.SnapshotNames = slices.AppendSeq(slices.Clone(m.SnapshotNames), maps.Keys(vm.snapshots))
+	return m, nil
 }
 
 func (f *fakeVSphere) CreateSnapshot(ctx context.Context, d backup.SnapshotDraft) (backup.Snapshot, error) {
@@ -244,8 +248,18 @@ func (f *fakeVSphere) Power(ctx context.Context, moid string) (backup.Power, err
 
 // ShutDownGuest turns the VM off, unless it hangs: then it waits for its caller's patience.
 func (f *fakeVSphere) ShutDownGuest(ctx context.Context, moid string) error {
+	lingers := false
+	f.with(moid, func(vm *fakeVM) {
+		if vm != nil {
+			lingers, vm.noTools = vm.lingers, vm.noTools || vm.lingers
+		}
+	})
 	if err := f.pass(ctx, "ShutDownGuest", moid); err != nil {
 		return err
+	}
+	if lingers {
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	return f.turn(moid, false)
 }

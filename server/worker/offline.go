@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // debt is a VM that a job has shut down, or is about to: it must be on again,
@@ -58,18 +60,23 @@ func (d debt) repay(ctx context.Context, s backup.VSphereSession, now time.Time)
 }
 
 // offline takes the snapshot while the VM is off, and powers it on at once if
-// it was on.
+// it was on. That snapshot serves all attempts of the job, so that none but the
+// first shuts the guest down.
 func (b *backupJob) offline(ctx context.Context, d backup.SnapshotDraft) (backup.Snapshot, error) {
-	forced, err := b.shutDown(ctx)
+	octx, cancel := handingOver(ctx)
+	defer cancel()
+	forced, err := b.shutDown(octx)
 	if err != nil {
 		return backup.Snapshot{}, err
 	}
+	failpoint.Hit("offline.shut_down")
 	b.begin(ctx, "making the snapshot")
-	s, err := b.createSnapshot(ctx, d)
+	s, err := b.createSnapshot(octx, d)
 	if err != nil {
 		return s, err
 	}
-	p, err := b.session.Power(ctx, b.vm.MOID)
+	failpoint.Hit("offline.snapshot_made")
+	p, err := b.session.Power(octx, b.vm.MOID)
 	if err != nil {
 		return s, err
 	}
@@ -80,8 +87,42 @@ func (b *backupJob) offline(ctx context.Context, d backup.SnapshotDraft) (backup
 	if forced {
 		b.image.Consistency = backup.ConsistencyCrash
 	}
+	if len(b.note.PowerOn) > 0 {
+		b.note.Frozen = &frozen{Name: s.Name, At: s.CreatedAt, Consistency: b.image.Consistency, Own: true}
+		if err := b.remember(octx); err != nil {
+			return s, err
+		}
+		failpoint.Hit("offline.snapshot_noted")
+	}
 	b.repay(ctx)
 	return s, nil
+}
+
+// handTime is how long a server that is told to stop goes on with a guest that
+// is off: a snapshot that takes no longer need not cost a shutdown more. What is
+// left of cleanupTime then powers the VM on.
+const handTime = 3 * time.Second
+
+// handingOver returns a context that goes on for handTime after the server was
+// told to stop; whatever else stops the job ends it at once.
+func handingOver(ctx context.Context) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	unhook := context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), errShutdown) {
+			_ = pause(out, handTime) // out ends sooner when nobody needs it any more
+		}
+		cancel(context.Cause(ctx))
+	})
+	return out, func() { unhook(); cancel(nil) }
+}
+
+// retake lets go of the snapshot that an earlier attempt made while the VM was
+// off, where somebody has removed it since. Then the guest is shut down again.
+func (b *backupJob) retake() {
+	if f := b.note.Frozen; f != nil && f.Own && !slices.Contains(b.machine.SnapshotNames, f.Name) {
+		b.say("The snapshot that was made while the VM was off is gone, so the guest is shut down for another.")
+		b.note.Frozen = nil
+	}
 }
 
 // shutDown sees to it that the VM is off. forced says that its guest did not
@@ -98,15 +139,16 @@ func (b *backupJob) shutDown(ctx context.Context) (forced bool, err error) {
 	if p.State == backup.PoweredOff {
 		return len(b.note.PowerOn) > 0 && b.note.PowerOn[0].Forced, nil // an earlier attempt's work, or nobody's
 	}
-	if len(b.note.PowerOn) == 0 || !b.note.PowerOn[0].BootedAt.Equal(p.BootedAt) {
+	if !b.asked(p) {
 		b.note.PowerOn = []debt{{VCenterID: b.vcenter.ID, MOID: b.vm.MOID, Name: b.vm.Name, Since: b.Now(), BootedAt: p.BootedAt}}
 		if err := b.remember(ctx); err != nil {
 			return false, err
 		}
 	}
+	failpoint.Hit("offline.intended")
 	wctx, cancel := context.WithTimeout(ctx, b.ShutdownTime)
 	defer cancel()
-	err = b.session.ShutDownGuest(wctx, b.vm.MOID)
+	err = b.goDown(wctx)
 	switch {
 	case err == nil:
 		return false, nil
@@ -118,6 +160,28 @@ func (b *backupJob) shutDown(ctx context.Context) (forced bool, err error) {
 		return false, err
 	}
 	return true, b.cutPower(ctx)
+}
+
+// asked says whether an earlier attempt has asked this very guest to shut down.
+func (b *backupJob) asked(p backup.Power) bool {
+	return len(b.note.PowerOn) > 0 && b.note.PowerOn[0].BootedAt.Equal(p.BootedAt)
+}
+
+// goDown asks the guest to shut down and waits until the VM is off. A guest
+// whose Tools have ended is on its way: it is waited for, and not asked again.
+func (b *backupJob) goDown(ctx context.Context) error {
+	for {
+		p, err := b.session.Power(ctx, b.vm.MOID)
+		switch {
+		case err != nil || p.State != backup.PoweredOn:
+			return err
+		case p.Tools:
+			return b.session.ShutDownGuest(ctx, b.vm.MOID)
+		}
+		if err := pause(ctx, b.Poll); err != nil {
+			return err
+		}
+	}
 }
 
 // refused says that the guest was not asked to shut down. Where the answer got
@@ -135,7 +199,7 @@ func refused(err error) bool {
 func (b *backupJob) tools(ctx context.Context) (backup.Power, error) {
 	for began := b.Now(); ; {
 		p, err := b.session.Power(ctx, b.vm.MOID)
-		if err != nil || p.State != backup.PoweredOn || p.Tools {
+		if err != nil || p.State != backup.PoweredOn || p.Tools || b.asked(p) {
 			return p, err
 		}
 		if b.Now().Sub(p.BootedAt) > b.ShutdownTime || b.Now().Sub(began) > b.ShutdownTime {
@@ -170,23 +234,26 @@ func (b *backupJob) repay(ctx context.Context) {
 		return
 	}
 	b.begin(ctx, "powering on")
-	ctx, cancel := b.outlive(ctx)
+	rctx, cancel := b.outlive(ctx)
 	defer cancel()
-	ctx, release := context.WithTimeout(ctx, powerTime)
+	rctx, release := context.WithTimeout(rctx, powerTime)
 	defer release()
 	var how payment
-	err := retry(ctx, b.Poll, func() (err error) {
-		how, err = b.note.PowerOn[0].repay(ctx, b.session, b.Now())
+	err := retry(rctx, b.Poll, func() (err error) {
+		how, err = b.note.PowerOn[0].repay(rctx, b.session, b.Now())
 		return err
 	})
 	switch {
+	case err == nil && how == owed && errors.Is(context.Cause(ctx), errShutdown):
+		return // the next attempt waits for it
 	case err == nil && how == owed:
 		err = errShuttingDown // that may take minutes: the next attempt or a sweep sees to it
 	case err == nil:
-		err = b.settled(ctx)
+		failpoint.Hit("offline.powered_on")
+		err = b.settled(rctx)
 	}
 	if err != nil {
-		b.log.ErrorContext(ctx, "VM not powered on yet", "error", err)
+		b.log.ErrorContext(rctx, "VM not powered on yet", "error", err)
 		b.say("The VM could not be powered on yet (%s); the server keeps trying.", because(err))
 	}
 }
@@ -231,7 +298,24 @@ func (w *Worker) repayAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// takeUpTime is how long a server leaves a VM off whose job may be claimed any
+// moment: the job goes on with it, and needs no second shutdown.
+const takeUpTime = 20 * time.Second
+
+// takenUp says whether the job is about to go on: it was handed over, or waits
+// since before this server began, only a moment ago.
+func (w *Worker) takenUp(j backup.Job) bool {
+	moment := func(since time.Time) bool {
+		d := w.Now().Sub(since)
+		return d >= 0 && d < takeUpTime
+	}
+	return !j.State.Final() && (moment(w.began) || j.State == backup.JobQueued && moment(j.Due))
+}
+
 func (w *Worker) repayFor(ctx context.Context, j backup.Job) error {
+	if w.takenUp(j) {
+		return nil
+	}
 	var note checkpoint
 	if err := json.Unmarshal(j.Checkpoint, &note); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
@@ -267,5 +351,6 @@ func (w *Worker) repayFor(ctx context.Context, j backup.Job) error {
 			message = fmt.Sprintf("VM %q was powered on at %s.", d.Name, w.Now().UTC().Format("15:04:05 UTC"))
 		}
 	}
+	failpoint.Hit("sweep.powered_on")
 	return w.Store.Repaid(ctx, j, message)
 }

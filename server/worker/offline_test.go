@@ -198,6 +198,102 @@ func (h *house) mustBeOn(j backup.Job) {
 	}
 }
 
+// handedOver stops the worker at a point of an offline backup, does what is to
+// happen meanwhile, and returns the job as the next server has ended it.
+func (h *house) handedOver(at *hold, stop func(), id string, meanwhile func()) backup.Job {
+	h.Helper()
+	h.wait("the place", at.reached)
+	h.clock.pass(time.Minute) // a server that has only just begun leaves the VM to the job
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); stop() }()
+	meanwhile()
+	h.wait("the worker's end", stopped)
+	if j := h.job(id); j.State != backup.JobQueued {
+		h.Fatalf("after the stop the job is %s: %s", j.State, j.Error)
+	}
+	h.start(often, func(c *worker.Config) { c.Owner = "server-2" })
+	return h.ended(id)
+}
+
+// wantOneShutdown looks at the guest's troubles: it was asked once and started once.
+func (h *house) wantOneShutdown(j backup.Job) {
+	h.Helper()
+	want := []string{"ShutDownGuest " + h.vm.MOID, "SetPower " + h.vm.MOID + " on=true"}
+	if got := h.powered(); !slices.Equal(got, want) || j.State != backup.JobSucceeded || h.powerState() != backup.PoweredOn || j.Owes {
+		h.Errorf("job is %s (%s) with %q, owes = %t, VM is %s after %q; want one shutdown and one start", j.State, j.Error, j.Messages, j.Owes, h.powerState(), got)
+	}
+	if i := h.image(); i.Consistency != backup.ConsistencyOffline || len(h.vsphere.snapshotsOf(h.vm.MOID)) != 0 {
+		h.Errorf("the image is %s, snapshots %q; want offline and none", i.Consistency, h.vsphere.snapshotsOf(h.vm.MOID))
+	}
+}
+
+// Whenever a server is stopped, the guest is shut down once for the whole job.
+func TestAServerThatIsStoppedDoesNotCostASecondShutdown(t *testing.T) {
+	t.Run("while the snapshot is made", func(t *testing.T) {
+		h := newHouse(t)
+		at := h.vsphere.hold(t, "CreateSnapshot", 1)
+		stop := h.start()
+		id := h.ask(h.vm, offline)
+		h.wantOneShutdown(h.handedOver(at, stop, id, at.release))
+	})
+	t.Run("while the disks are read", func(t *testing.T) {
+		h := newHouse(t)
+		at := h.vsphere.hold(t, "ReadDisk", 1)
+		stop := h.start()
+		id := h.ask(h.vm, offline)
+		j := h.handedOver(at, stop, id, func() {})
+		h.wantOneShutdown(j)
+		if got := h.vsphere.called("CreateSnapshot"); len(got) != 2 || got[0] != got[1] {
+			t.Errorf("snapshots were asked for as %q, want the first again", got)
+		}
+	})
+	t.Run("while the guest goes down", func(t *testing.T) {
+		t.Parallel()
+		h := newHouse(t)
+		h.vsphere.with(h.vm.MOID, func(vm *fakeVM) { vm.lingers = true })
+		at := h.vsphere.hold(t, "ShutDownGuest", 1)
+		stop := h.start()
+		id := h.ask(h.vm, offline)
+		h.wait("ShutDownGuest", at.reached)
+		stop()
+		h.start(often, func(c *worker.Config) { c.Owner = "server-2" })
+		looks := len(h.vsphere.called("Power"))
+		h.until("the next attempt's patience", func() bool { return len(h.vsphere.called("Power")) > looks+3 })
+		h.vsphere.with(h.vm.MOID, func(vm *fakeVM) { vm.PowerState, vm.noTools = backup.PoweredOff, false })
+		h.wantOneShutdown(h.ended(id))
+	})
+}
+
+func TestATryThatFailsDoesNotCostASecondShutdown(t *testing.T) {
+	h := newHouse(t)
+	h.vsphere.fail("ReadDisk", 1, unreachable)
+	h.start()
+	id := h.ask(h.vm, offline)
+	h.waiting(id, 1)
+	if got := h.vsphere.snapshotsOf(h.vm.MOID); !slices.Equal(got, []string{marker(id, 1)}) {
+		t.Errorf("between the tries there are the snapshots %q, want the job's", got)
+	}
+	h.clock.pass(15 * time.Second)
+	h.wantOneShutdown(h.ended(id))
+}
+
+func TestASnapshotOfAVMThatWasOffIsMadeAnewWhenSomebodyRemovesIt(t *testing.T) {
+	h := newHouse(t)
+	h.vsphere.fail("ReadDisk", 1, unreachable)
+	h.start()
+	id := h.ask(h.vm, offline)
+	h.waiting(id, 1)
+	h.vsphere.with(h.vm.MOID, func(vm *fakeVM) { clear(vm.snapshots) })
+	h.clock.pass(15 * time.Second)
+	j := h.ended(id)
+	if i := h.image(); j.State != backup.JobSucceeded || i.Consistency != backup.ConsistencyOffline || len(h.vsphere.called("ShutDownGuest")) != 2 {
+		t.Errorf("job is %s (%s), image %s, %q", j.State, j.Error, i.Consistency, h.powered())
+	}
+	if h.powerState() != backup.PoweredOn || !slices.ContainsFunc(j.Messages, func(m string) bool { return strings.Contains(m, "is gone, so the guest is shut down for another") }) {
+		t.Errorf("the VM is %s, messages %q", h.powerState(), j.Messages)
+	}
+}
+
 func TestAVMThatCannotBePoweredOnIsTheSweepsWorkAfterTheJob(t *testing.T) {
 	h := newHouse(t)
 	power := h.vsphere.hold(t, "SetPower", -1)

@@ -117,6 +117,7 @@ func (c Config) defaulted() Config {
 type Worker struct {
 	Config
 	wake    chan struct{}
+	began   time.Time
 	renewed bool // when schedules are due is known to this process; only dispatch looks at it
 
 	mu       sync.Mutex
@@ -125,7 +126,8 @@ type Worker struct {
 
 // New returns a worker that does nothing until Run.
 func New(c Config) *Worker {
-	return &Worker{Config: c.defaulted(), wake: make(chan struct{}, 1), versions: map[string]string{}}
+	c = c.defaulted()
+	return &Worker{Config: c, began: c.Now(), wake: make(chan struct{}, 1), versions: map[string]string{}}
 }
 
 // Wake makes the worker look for jobs at once.
