@@ -52,7 +52,8 @@ type Config struct {
 	MaxAreas      int           // areas of one QueryChangedDiskAreas answer; default 2000
 	Logger        *slog.Logger  // default: none
 
-	CertificateDays int // for which its certificate is good; default 3650
+	CertificateDays int  // for which its certificate is good; default 3650
+	KeepSums        bool // of the disks in each snapshot, as FrozenSHA256 gives them
 }
 
 func (c Config) withDefaults() Config {
@@ -121,6 +122,7 @@ type Lab struct {
 	leases   leases
 	place    placement
 	policies policies
+	frozen   frozen
 
 	mu        sync.Mutex // guards snapshots and writers
 	snapshots map[ref]*snapshot
@@ -132,6 +134,7 @@ type Lab struct {
 	deviceRead, deviceWritten atomic.Int64
 
 	busy     sync.RWMutex // see alone
+	walking  sync.Mutex   // see still
 	filing   sync.Mutex   // one file is moved, copied or deleted at a time
 	goldTag  string
 	stuns    sync.Map // VM -> *sync.RWMutex

@@ -144,6 +144,7 @@ func (l *Lab) snapshotJob(ctx *simulator.Context, method string, q *types.Create
 			plain.QuiesceSpec = nil
 			q = &plain
 		}
+		defer l.lockCurrent(ctx, vm)()
 		result, fault := l.inner(ctx, func() ref {
 			return vm.CreateSnapshotExTask(ctx, q).(*methods.CreateSnapshotEx_TaskBody).Res.Returnval
 		})
@@ -151,10 +152,22 @@ func (l *Lab) snapshotJob(ctx *simulator.Context, method string, q *types.Create
 			return nil, fault
 		}
 		s := &snapshot{ref: result.(ref), vm: vm.Self, links: map[int32]*link{}, upTo: map[int32]int{}}
-		return s.ref, l.freeze(ctx, vm, s)
+		if fault := l.freeze(ctx, vm, s); fault != nil {
+			return s.ref, fault
+		}
+		return s.ref, l.keepSums(ctx, vm, s)
 	})
 	j.asked.quiesce = q.QuiesceSpec != nil
 	return j
+}
+
+// lockCurrent locks the snapshot on which the next one is going to hang: vcsim
+// changes it without its lock.
+func (l *Lab) lockCurrent(ctx *simulator.Context, vm *simulator.VirtualMachine) (unlock func()) {
+	if vm.Snapshot == nil || vm.Snapshot.CurrentSnapshot == nil {
+		return func() {}
+	}
+	return ctx.Map.AcquireLock(ctx, *vm.Snapshot.CurrentSnapshot)
 }
 
 // freeze makes the VM go on in deltas over what the snapshot shall keep.
