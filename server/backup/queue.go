@@ -69,11 +69,11 @@ type Progress struct {
 	// KeptAttempt names the snapshot that the job's next attempts read, see
 	// Job.KeptAttempt; 0 = as it was.
 	KeptAttempt int
-	Done       int64
-	Total      int64
-	Rate       int64
-	Messages   []string
-	Keys       []JobKey // nil = as they were
+	Done        int64
+	Total       int64
+	Rate        int64
+	Messages    []string
+	Keys        []JobKey // nil = as they were
 }
 
 // Ending is how an attempt ended.
