@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"math"
 	"slices"
 	"time"
 )
@@ -17,10 +18,22 @@ const (
 	dispatchJobs      = 500
 )
 
+// maxMissed is how far back occurrences are told as missed that nobody was up
+// for. A clock that is ten years ahead for a minute must not write the history
+// of ten years.
+const maxMissed = 100 * 24 * time.Hour
+
+// backStep is by how much a clock goes back before Dispatch minds.
+const backStep = time.Minute
+
 // RenewDue works out anew when each enabled schedule is next due: the rules of
 // the time zones come with the program, so they may be others than those that
-// the last one knew. A process calls it before its first Dispatch.
+// the last one knew. What was noted by a clock that was ahead is set right. A
+// process calls it before its first Dispatch.
 func (p *Planner) RenewDue(ctx context.Context) error {
+	if err := p.Store.Update(ctx, func(tx Tx) error { return freeSlots(ctx, tx) }); err != nil {
+		return err
+	}
 	for after := ""; ; {
 		err := p.Store.Update(ctx, func(tx Tx) (err error) {
 			after, err = tx.RenewDue(ctx, after)
@@ -37,6 +50,9 @@ func (p *Planner) RenewDue(ctx context.Context) error {
 // slot of a schedule gets one run. After a downtime every occurrence still
 // gets its run, so that what could not be made up for is told as missed.
 func (p *Planner) Dispatch(ctx context.Context) (int, error) {
+	if err := p.followClock(ctx); err != nil {
+		return 0, err
+	}
 	var due []string
 	err := p.Store.View(ctx, func(tx Tx) (err error) {
 		due, err = tx.DueSchedules(ctx, tx.Now())
@@ -64,6 +80,27 @@ func (p *Planner) Dispatch(ctx context.Context) (int, error) {
 		due = left
 	}
 	return made, errors.Join(append(errs, ctx.Err())...)
+}
+
+// followClock has the schedules follow a clock that has gone back since the last
+// Dispatch: else none would run before it is again where it was.
+func (p *Planner) followClock(ctx context.Context) error {
+	var now time.Time
+	err := p.Store.View(ctx, func(tx Tx) error {
+		now = tx.Now()
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if last := p.dispatched.Swap(now.UnixMilli()); now.UnixMilli() >= last-backStep.Milliseconds() {
+		return nil
+	}
+	if err := p.RenewDue(ctx); err != nil {
+		p.dispatched.Store(math.MaxInt64) // the next one tries again
+		return err
+	}
+	return nil
 }
 
 // dispatchSome makes runs in one transaction, as many as it may hold, and
@@ -104,6 +141,18 @@ func (p *Planner) dispatchEach(ctx context.Context, due []string) (made int, err
 	return made, errors.Join(errs...)
 }
 
+// freeSlots lets occurrences have their runs for which a clock that was ahead
+// has made some too early. What was made by less than a day too early stays, so
+// that a clock that goes back a little doubles nothing.
+func freeSlots(ctx context.Context, tx Tx) error {
+	last, err := tx.ClockLook(ctx)
+	if err != nil {
+		return err
+	}
+	at := maxTime(tx.Now(), last.at(tx.Now()).TrustedAt)
+	return tx.FreeSlots(ctx, at, at.Add(clockLeap))
+}
+
 // dispatcher makes the runs of one transaction.
 type dispatcher struct {
 	tx          Tx
@@ -130,6 +179,10 @@ func (d *dispatcher) occurrences(ctx context.Context, s Schedule, whole *bool) e
 	mark, err := d.tx.DueMark(ctx, s.ID)
 	if err != nil {
 		return err
+	}
+	mark = maxTime(mark, d.tx.Now().Add(-maxMissed))
+	if begun := s.CreatedAt.Add(-bookable); begun.Before(d.tx.Now()) { // else it was made by a clock that was ahead
+		mark = maxTime(mark, begun)
 	}
 	var b *jobBuilder
 	for o := range s.Recurrence.Between(mark, d.tx.Now()) {

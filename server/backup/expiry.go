@@ -20,9 +20,9 @@ const (
 
 // Expiry is what a pass over the images whose time is over has done.
 type Expiry struct {
-	Jobs      int       // that delete images
-	Kept      int       // images that stay for now
-	HeldUntil time.Time // nothing goes before, as the clock had leapt; zero = it had not
+	Jobs  int        // that delete images
+	Kept  int        // images that stay for now
+	Clock ClockState // nothing goes where it is not trusted
 }
 
 // Expired is an image whose time is over.
@@ -36,7 +36,7 @@ type Expired struct {
 func (p *Planner) Expire(ctx context.Context) (Expiry, error) {
 	var out Expiry
 	err := p.Store.Update(ctx, func(tx Tx) (err error) {
-		if out.HeldUntil, err = lookAtClock(ctx, tx); err != nil || !out.HeldUntil.IsZero() {
+		if out.Clock, err = lookAtClock(ctx, tx); err != nil || !out.Clock.Trusted {
 			return err
 		}
 		if err := tx.ForgetUsage(ctx, UsageKept(tx.Now())); err != nil {
@@ -45,7 +45,7 @@ func (p *Planner) Expire(ctx context.Context) (Expiry, error) {
 		out.Jobs, err = deleteAgain(ctx, tx)
 		return err
 	})
-	if err != nil || !out.HeldUntil.IsZero() {
+	if err != nil || !out.Clock.Trusted {
 		return out, err
 	}
 	for after := new(ImageEnd); after != nil && out.Jobs < endedPass; {
@@ -101,9 +101,9 @@ func (p *Planner) ExpiryPlan(ctx context.Context) (all []Expired, err error) {
 		if err != nil {
 			return err
 		}
-		if look = look.at(tx.Now()); look.held(tx.Now()) {
+		if clock := look.at(tx.Now()).state(tx.Now()); !clock.Trusted {
 			for i := range all {
-				all[i].Stays = fmt.Sprintf("The clock has leapt: nothing ends before %s.", look.HeldUntil.UTC().Format(time.DateTime))
+				all[i].Stays = "The clock has leapt: nothing ends " + clock.Until() + "."
 			}
 		}
 		return nil

@@ -133,31 +133,6 @@ func TestNothingGoesThatIsLockedOrRead(t *testing.T) { // seed:A33 seed:A40
 	h.wantListed("no longer locked")
 }
 
-func TestAClockThatLeapsOpensNoLocks(t *testing.T) {
-	h := newHouse(t, 10)
-	vm := h.addVMs(h.vcenter.ID, 1)[0]
-	must(h.Expire(h.ctx))(t)
-	i := h.addEnding(vm, 30*aDay, func(i *backup.Image) { i.LockedUntil = i.ExpiresAt })
-	was := h.clock.Now()
-	h.clock.set(was.AddDate(10, 0, 0))
-	if e := must(h.Expire(h.ctx))(t); e.Jobs != 0 || !e.HeldUntil.Equal(h.clock.Now().Add(aDay)) {
-		t.Errorf("Expire() after a leap of ten years = %+v, want nothing for a day", e)
-	}
-	if plan := must(h.ExpiryPlan(h.ctx))(t); len(plan) != 1 || !strings.Contains(plan[0].Stays, "leapt") {
-		t.Errorf("ExpiryPlan() = %+v, want the reason", plan)
-	}
-	_, err := h.DeleteImage(h.ctx, i.ID)
-	refused(t, err, backup.Locked, "")
-	h.clock.pass(12 * time.Hour)
-	must(h.Expire(h.ctx))(t)
-	h.wantListed("half a day later", i)
-	h.clock.set(was.Add(aDay / 2)) // the mistake was seen
-	h.days(3)
-	h.wantListed("with the right time", i)
-	h.days(40)
-	h.wantListed("at its end")
-}
-
 func TestADeletionThatFailedIsAskedForAgain(t *testing.T) {
 	h := newHouse(t, 10)
 	vm := h.addVMs(h.vcenter.ID, 1)[0]

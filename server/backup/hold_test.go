@@ -94,7 +94,10 @@ func TestAClockThatLeapsEndsNoHold(t *testing.T) {
 	must(h.Expire(h.ctx))(t)
 	h.wantListed("after a leap", i)
 	h.days(2)
-	h.wantListed("a day later")
+	h.wantListed("a day later", i)
+	must(h.ConfirmClock(h.ctx, h.clock.Now()))(t)
+	h.days(1)
+	h.wantListed("once the time is confirmed")
 }
 
 func TestAHoldMustEndInTheFutureAndSayNoMoreThanNeeded(t *testing.T) {

@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,7 +32,8 @@ type Planner struct {
 	Reach         []string      // labels of what this server reaches; nil = everything
 	PreflightTime time.Duration // how long repository and vcenter are asked; 0 = 20 s
 
-	seats seatBook
+	seats      seatBook
+	dispatched atomic.Int64 // Unix milliseconds of the last Dispatch; 0 = there was none
 }
 
 func (p *Planner) profile() RetentionProfile {

@@ -56,8 +56,8 @@ func deletion(ctx context.Context, tx Tx, i Image) (Job, error) {
 	return activeJob(ctx, tx, JobFilter{Kind: KindDelete, VMID: i.VMID}, i.ID)
 }
 
-// notLocked gives [Locked] while the image is locked or held, and for a day
-// after the clock has leapt: it may not open a lock before its time.
+// notLocked gives [Locked] while the image is locked or held, and while the
+// clock is not trusted: it may not open a lock before its time.
 func notLocked(ctx context.Context, tx Tx, i Image) error {
 	if i.Held(tx.Now()) && !i.HeldUntil.Before(i.LockedUntil) {
 		text, err := holdText(ctx, tx, i)
@@ -72,7 +72,9 @@ func notLocked(ctx context.Context, tx Tx, i Image) error {
 		if err != nil {
 			return err
 		}
-		until = look.at(tx.Now()).HeldUntil
+		if clock := look.at(tx.Now()).state(tx.Now()); !clock.Trusted {
+			return Errorf(Locked, "", "Image %s was locked until %s, and the clock has leapt since: nobody can delete it %s.", i.ID, instantText(until), clock.Until())
+		}
 	}
 	if tx.Now().Before(until) {
 		return Errorf(Locked, "", "Image %s is locked until %s: nobody can delete it before.", i.ID, instantText(until))

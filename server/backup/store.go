@@ -120,7 +120,8 @@ type ScheduleTx interface {
 	// instant that are no runs yet, the longest due first.
 	DueSchedules(ctx context.Context, upTo time.Time) ([]string, error)
 	// RenewDue works out anew when some of the enabled schedules after that id
-	// are next due. It returns the id to go on after, "" at the end.
+	// are next due. It returns the id to go on after, "" at the end. Marks, leases
+	// and dues that a clock which was ahead has put into the future come to now.
 	RenewDue(ctx context.Context, after string) (next string, err error)
 	// SaveSeats stores what a schedule books since its group has changed: the
 	// seats, s.Seats and s.UnbookedSeats. It leaves Meta.Version as it is.
@@ -163,6 +164,9 @@ type RunTx interface {
 	// InsertRun stores a run with its jobs. It returns false, and stores
 	// nothing, when the schedule has a run of that slot already.
 	InsertRun(ctx context.Context, r Run, jobs []Job) (bool, error)
+	// FreeSlots forgets runs of slots after the first instant that were found
+	// missed; others, of slots after the second one, give their slots up.
+	FreeSlots(ctx context.Context, missed, others time.Time) error
 	InsertJob(ctx context.Context, j Job) error
 	Job(ctx context.Context, id string) (Job, error)
 	Jobs(ctx context.Context, f JobFilter) ([]Job, string, error)

@@ -52,7 +52,7 @@ func (p *Planner) Collect(ctx context.Context, repositoryID string, dryRun bool)
 
 // PlanUpkeep asks for the collections, the extensions of locks and the readings
 // of images that are due, and returns how many. A repository that was never collected is due half a day
-// after it was seen.
+// after it was seen. While the clock is not trusted none is collected.
 func (p *Planner) PlanUpkeep(ctx context.Context) (jobs int, err error) {
 	err = p.Store.Update(ctx, func(tx Tx) error {
 		jobs = 0
@@ -60,13 +60,19 @@ func (p *Planner) PlanUpkeep(ctx context.Context) (jobs int, err error) {
 		if err != nil {
 			return err
 		}
+		held, err := clockHeld(ctx, tx)
+		if err != nil {
+			return err
+		}
 		for _, r := range all {
 			if r.ReadOnly || r.Foreign(p.Installation) {
 				continue
 			}
-			collections, err := planDueCollection(ctx, tx, r)
-			if err != nil {
-				return err
+			collections := 0
+			if !held {
+				if collections, err = planDueCollection(ctx, tx, r); err != nil {
+					return err
+				}
 			}
 			gatherings, err := planDueGathering(ctx, tx, r)
 			if err != nil {

@@ -53,9 +53,36 @@ func (t *tx) DueSchedules(ctx context.Context, upTo time.Time) ([]string, error)
 // renewBatch is how many schedules one RenewDue looks at.
 const renewBatch = 1000
 
+// A lease may end so long from now, and a queued job be due so long from now;
+// what lies further ahead was noted by a clock that was wrong.
+const (
+	leaseAhead = 2 * time.Hour
+	dueAhead   = 48 * time.Hour
+)
+
+// backToNow takes leases and dues back that would otherwise hold up their jobs
+// until the clock is again where it wrongly was.
+func (t *tx) backToNow(ctx context.Context) error {
+	if _, err := t.exec(ctx, "UPDATE job SET lease_until = $1 WHERE state = 'running' AND lease_until > $2", t.now, t.now.Add(leaseAhead)); err != nil {
+		return fmt.Errorf("leases that end too late: %w", err)
+	}
+	if _, err := t.exec(ctx, "UPDATE job SET due = $1 WHERE state = 'queued' AND due > $2", t.now, t.now.Add(dueAhead)); err != nil {
+		return fmt.Errorf("jobs that are due too late: %w", err)
+	}
+	return nil
+}
+
+// dueChange is what RenewDue has found wrong.
+type dueChange struct{ mark, next time.Time }
+
 func (t *tx) RenewDue(ctx context.Context, after string) (last string, err error) {
+	if after == "" {
+		if err := t.backToNow(ctx); err != nil {
+			return "", err
+		}
+	}
 	n := 0
-	wrong := map[string]time.Time{}
+	wrong := map[string]dueChange{}
 	known := calendars{}
 	err = t.rows(ctx, fmt.Sprintf("SELECT id, recurrence, due_mark, next_due FROM schedule WHERE project = $1 AND enabled AND id > $2 ORDER BY id LIMIT %d", renewBatch),
 		[]any{t.project, after}, func(scan func(...any) error) error {
@@ -66,16 +93,20 @@ func (t *tx) RenewDue(ctx context.Context, after string) (last string, err error
 			}
 			n++
 			r, err := known.parse(text)
-			if next := nextDue(r, mark); !next.Equal(stored) {
-				wrong[last] = next
+			to := dueChange{mark: mark}
+			if mark.After(t.now) {
+				to.mark = t.now
+			}
+			if to.next = nextDue(r, to.mark); !to.next.Equal(stored) || !to.mark.Equal(mark) {
+				wrong[last] = to
 			}
 			return err
 		})
 	if err != nil {
 		return "", fmt.Errorf("list of schedules: %w", err)
 	}
-	for id, next := range wrong {
-		if err := t.change(ctx, schedules, columns{{"next_due", millis{&next}}}, id); err != nil {
+	for id, to := range wrong {
+		if err := t.change(ctx, schedules, columns{{"due_mark", millis{&to.mark}}, {"next_due", millis{&to.next}}}, id); err != nil {
 			return "", err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -68,6 +69,25 @@ func (t *tx) InsertRun(ctx context.Context, r backup.Run, jobs []backup.Job) (bo
 		return false, nil
 	}
 	return true, t.insertJobs(ctx, jobs)
+}
+
+// FreeSlots sees to runs whose slots are still to come: a clock that was ahead
+// has made them.
+func (t *tx) FreeSlots(ctx context.Context, missed, others time.Time) error {
+	const early = "project = $1 AND created_at > $2 AND slot > $2 AND slot <> 0 AND schedule_id <> '' AND state "
+	for _, s := range []struct {
+		text  string
+		after time.Time
+	}{
+		{"DELETE FROM job WHERE run_id IN (SELECT id FROM run WHERE " + early + "= 'missed')", missed},
+		{"DELETE FROM run WHERE " + early + "= 'missed'", missed},
+		{"UPDATE run SET slot = 0 WHERE " + early + "<> 'missed'", others},
+	} {
+		if _, err := t.exec(ctx, s.text, t.project, s.after); err != nil {
+			return fmt.Errorf("runs of slots that are still to come: %w", err)
+		}
+	}
+	return nil
 }
 
 // settle makes the run's state follow from its jobs' and returns it. Only one

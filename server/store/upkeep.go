@@ -83,15 +83,15 @@ func (t *tx) SaveUpkeep(ctx context.Context, u backup.Upkeep) error {
 
 func (t *tx) ClockLook(ctx context.Context) (backup.ClockLook, error) {
 	var l backup.ClockLook
-	if _, err := t.row(ctx, "SELECT seen_at, held_until FROM clock_look WHERE project = $1", []any{t.project}, millis{&l.SeenAt}, millis{&l.HeldUntil}); err != nil {
+	if _, err := t.row(ctx, "SELECT seen_at, trusted_at, held_until FROM clock_look WHERE project = $1", []any{t.project}, millis{&l.SeenAt}, millis{&l.TrustedAt}, millis{&l.HeldUntil}); err != nil {
 		return l, fmt.Errorf("last look at the clock: %w", err)
 	}
 	return l, nil
 }
 
 func (t *tx) SaveClockLook(ctx context.Context, l backup.ClockLook) error {
-	if _, err := t.exec(ctx, `INSERT INTO clock_look (project, seen_at, held_until) VALUES ($1, $2, $3)
-		ON CONFLICT (project) DO UPDATE SET seen_at = excluded.seen_at, held_until = excluded.held_until`, t.project, l.SeenAt, l.HeldUntil); err != nil {
+	if _, err := t.exec(ctx, `INSERT INTO clock_look (project, seen_at, trusted_at, held_until) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (project) DO UPDATE SET seen_at = excluded.seen_at, trusted_at = excluded.trusted_at, held_until = excluded.held_until`, t.project, l.SeenAt, l.TrustedAt, l.HeldUntil); err != nil {
 		return fmt.Errorf("look at the clock: %w", err)
 	}
 	return nil

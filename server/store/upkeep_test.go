@@ -96,7 +96,7 @@ func TestUpkeepAndTheClockAreKept(t *testing.T) {
 		ctx, now := t.Context(), c.now()
 		r := backup.RepositoryRecord{Name: "default", Kind: "filesystem", Password: "p"}
 		want := backup.Upkeep{PlannedAt: now, CollectedAt: now.Add(time.Hour), VerifiedUpTo: now.Add(time.Minute), Collected: backup.Collected{Images: 3, Freed: 5, RestFrom: now.UTC()}}
-		look := backup.ClockLook{SeenAt: now, HeldUntil: now.Add(time.Hour)}
+		look := backup.ClockLook{SeenAt: now, TrustedAt: now.Add(-time.Hour), HeldUntil: now.Add(time.Hour)}
 		err := db.Update(ctx, func(tx backup.Tx) error {
 			if err := tx.InsertRepository(ctx, &r); err != nil {
 				return err

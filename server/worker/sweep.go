@@ -120,14 +120,14 @@ func (w *Worker) syncStale(ctx context.Context) error {
 		return err
 	}
 	for _, v := range vcenters {
-		if w.Now().Sub(v.SyncedAt) < w.Config.Sync {
+		if w.Now().Sub(v.SyncedAt).Abs() < w.Config.Sync { // one of the future is old: a clock was wrong
 			continue
 		}
 		last, err := w.lastSync(ctx, v)
 		if err != nil {
 			return err
 		}
-		if last.ID != "" && !last.State.Final() || denied(last) && w.Now().Sub(last.EndedAt) < w.Config.Sync {
+		if last.ID != "" && !last.State.Final() || denied(last) && w.Now().Sub(last.EndedAt).Abs() < w.Config.Sync {
 			continue
 		}
 		if _, err := w.Planner.SyncVCenter(ctx, v.ID); err != nil && backup.CodeOf(err) != backup.NotFound {

@@ -20,8 +20,8 @@ func (w *Worker) upkeep(ctx context.Context) error {
 }
 
 func (w *Worker) tellExpiry(ctx context.Context, e backup.Expiry) {
-	if !e.HeldUntil.IsZero() {
-		w.Log.WarnContext(ctx, "the clock has leapt: no image ends for now", "until", e.HeldUntil)
+	if warning := e.Clock.Warning(); warning != "" {
+		w.Log.WarnContext(ctx, "the clock has leapt: no image ends for now", "warning", warning, "now", e.Clock.Now, "expected", e.Clock.Expected)
 	}
 	if e.Jobs > 0 {
 		w.Log.InfoContext(ctx, "images expired", "count", e.Jobs, "kept", e.Kept)
