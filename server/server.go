@@ -37,6 +37,7 @@ type Server struct {
 	vsphere      *vsphere.Connector
 	repositories *repository.Repositories
 	planner      *backup.Planner
+	lineage      *backup.Lineage
 	worker       *worker.Worker // nil for the role api
 	tracking     *trackingMetrics
 	installation string
@@ -78,13 +79,30 @@ func New(ctx context.Context, c Config) (s *Server, err error) {
 	if err := s.firstStart(ctx); err != nil {
 		return nil, err
 	}
+	s.lineage = &backup.Lineage{Store: s.db, Marks: s.repositories, Installation: s.installation, Reach: c.Reach}
 	if c.Role != RoleAPI {
+		s.knowLineage(ctx)
 		s.worker = s.newWorker()
 	}
 	if err := s.listen(ctx); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// lineageTime is how long a start waits for repositories that do not answer.
+const lineageTime = 15 * time.Second
+
+// knowLineage finds out, before any job is begun, whether the database was put
+// back from a copy. What cannot be looked at now is looked at by the worker.
+func (s *Server) knowLineage(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lineageTime)
+	defer cancel()
+	if old, err := s.lineage.Check(ctx, true); err != nil {
+		s.log.WarnContext(ctx, "not known yet whether the database is old", "error", err)
+	} else if old != nil {
+		s.log.ErrorContext(ctx, "the database is old: nothing is begun, ended or removed", "message", old.Message())
+	}
 }
 
 func (s *Server) wake() {
@@ -103,6 +121,7 @@ func (s *Server) newWorker() *worker.Worker {
 		Load:         backup.LoadLimits{MinFree: c.DatastoreMinFree, MaxLatency: c.MaxLatency},
 		ShutdownTime: c.ShutdownTimeout, SnapshotTime: c.SnapshotTimeout,
 		Poll: c.Poll, Dispatch: c.Dispatch, Sync: c.Sync, Sweep: c.Sweep, Backoff: c.Backoff,
+		Lineage: s.lineage,
 	})
 }
 

@@ -701,6 +701,21 @@ func (e WeekOfMonth) Valid() bool {
 	}
 }
 
+// Adoption defines model for Adoption.
+type Adoption struct {
+	// EndedJobs Jobs that the database took for queued or running.
+	EndedJobs int `json:"ended_jobs"`
+
+	// Jobs Ids of the jobs that list what the repositories hold.
+	Jobs []string `json:"jobs"`
+
+	// Messages What an operator should look at.
+	Messages []string `json:"messages"`
+
+	// PassedOccurrences Occurrences of schedules that were due since and are not made up for.
+	PassedOccurrences int `json:"passed_occurrences"`
+}
+
 // BackupGroup defines model for BackupGroup.
 type BackupGroup struct {
 	// Consistent All members' snapshots are made together, before the first member is read. Such a group has at most 99 members, and offline backups do not go with it.
@@ -1297,6 +1312,20 @@ type OccurrenceList struct {
 	Items []Occurrence `json:"items"`
 }
 
+// OldDatabase defines model for OldDatabase.
+type OldDatabase struct {
+	FoundAt time.Time `json:"found_at"`
+
+	// Message What was found, and what to do.
+	Message string `json:"message"`
+
+	// Repository The repository that was written to with a newer database. Absent where the database itself says that it is a copy.
+	Repository string `json:"repository,omitempty,omitzero"`
+
+	// WrittenAt When that was, or when the copy was made.
+	WrittenAt time.Time `json:"written_at"`
+}
+
 // OneTime defines model for OneTime.
 type OneTime struct {
 	// Date YYYY-MM-DD
@@ -1687,6 +1716,9 @@ type Server struct {
 	// APIVersion Major and minor version of this contract. Another minor version adds, another major one may break.
 	APIVersion     string `json:"api_version"`
 	InstallationID string `json:"installation_id"`
+
+	// OldDatabase Why nothing is begun, ended or removed. Absent where the database is the newest of the installation.
+	OldDatabase *OldDatabase `json:"old_database,omitempty"`
 
 	// RetentionChoices The values of `retention_days` that each type of schedule may have. An
 	// empty list is any number from 1 to 65536, and 0 for never.
@@ -2483,6 +2515,12 @@ type ListRunsParams struct {
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
+// AdoptDatabaseParams defines parameters for AdoptDatabase.
+type AdoptDatabaseParams struct {
+	// IdempotencyKey Makes a repetition answer what the first one answered.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // ListTimeslotsParams defines parameters for ListTimeslots.
 type ListTimeslotsParams struct {
 	VCenterID string `form:"vcenter_id" json:"vcenter_id"`
@@ -3253,6 +3291,19 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/server (the `GetServer` operationId).
 	GetServer(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AdoptDatabase Let an old database go on
+	//
+	// A database that was put back from a copy is found by the marks that the
+	// installation leaves in its repositories: `old_database` of the server
+	// says so, and nothing is begun, ended or removed. This says that no other
+	// server of the installation runs any more. Jobs that the database took
+	// for queued or running are ended, images that it does not know are listed,
+	// those that are gone are marked as damaged, and no image ends within 30
+	// days from now. Refused with `conflict` where the database is not old.
+	//
+	// Corresponds with POST /v1/server:adopt-database (the `AdoptDatabase` operationId).
+	AdoptDatabase(ctx context.Context, params *AdoptDatabaseParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTimeslots List the coming hours of a vcenter with their seats
 	//
@@ -4611,6 +4662,29 @@ func (c *Client) GetRun(ctx context.Context, id ID, reqEditors ...RequestEditorF
 // Corresponds with GET /v1/server (the `GetServer` operationId).
 func (c *Client) GetServer(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetServerRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AdoptDatabase Let an old database go on
+//
+// A database that was put back from a copy is found by the marks that the
+// installation leaves in its repositories: `old_database` of the server
+// says so, and nothing is begun, ended or removed. This says that no other
+// server of the installation runs any more. Jobs that the database took
+// for queued or running are ended, images that it does not know are listed,
+// those that are gone are marked as damaged, and no image ends within 30
+// days from now. Refused with `conflict` where the database is not old.
+//
+// Corresponds with POST /v1/server:adopt-database (the `AdoptDatabase` operationId).
+func (c *Client) AdoptDatabase(ctx context.Context, params *AdoptDatabaseParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAdoptDatabaseRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -7765,6 +7839,46 @@ func NewGetServerRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewAdoptDatabaseRequest constructs an http.Request for the AdoptDatabase method
+func NewAdoptDatabaseRequest(server string, params *AdoptDatabaseParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/server:adopt-database")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewListTimeslotsRequest constructs an http.Request for the ListTimeslots method
 func NewListTimeslotsRequest(server string, params *ListTimeslotsParams) (*http.Request, error) {
 	var err error
@@ -9361,6 +9475,21 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/server (the `GetServer` operationId).
 	GetServerWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetServerResponse, error)
+
+	// AdoptDatabaseWithResponse Let an old database go on
+	//
+	// A database that was put back from a copy is found by the marks that the
+	// installation leaves in its repositories: `old_database` of the server
+	// says so, and nothing is begun, ended or removed. This says that no other
+	// server of the installation runs any more. Jobs that the database took
+	// for queued or running are ended, images that it does not know are listed,
+	// those that are gone are marked as damaged, and no image ends within 30
+	// days from now. Refused with `conflict` where the database is not old.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/server:adopt-database (the `AdoptDatabase` operationId).
+	AdoptDatabaseWithResponse(ctx context.Context, params *AdoptDatabaseParams, reqEditors ...RequestEditorFn) (*AdoptDatabaseResponse, error)
 
 	// ListTimeslotsWithResponse List the coming hours of a vcenter with their seats
 	//
@@ -12108,6 +12237,54 @@ func (r GetServerResponse) ContentType() string {
 	return ""
 }
 
+type AdoptDatabaseResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Adoption
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AdoptDatabaseResponse) GetJSON200() *Adoption {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AdoptDatabaseResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AdoptDatabaseResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AdoptDatabaseResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AdoptDatabaseResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AdoptDatabaseResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListTimeslotsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -13917,6 +14094,27 @@ func (c *ClientWithResponses) GetServerWithResponse(ctx context.Context, reqEdit
 		return nil, err
 	}
 	return ParseGetServerResponse(rsp)
+}
+
+// AdoptDatabaseWithResponse Let an old database go on
+//
+// A database that was put back from a copy is found by the marks that the
+// installation leaves in its repositories: `old_database` of the server
+// says so, and nothing is begun, ended or removed. This says that no other
+// server of the installation runs any more. Jobs that the database took
+// for queued or running are ended, images that it does not know are listed,
+// those that are gone are marked as damaged, and no image ends within 30
+// days from now. Refused with `conflict` where the database is not old.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/server:adopt-database (the `AdoptDatabase` operationId).
+func (c *ClientWithResponses) AdoptDatabaseWithResponse(ctx context.Context, params *AdoptDatabaseParams, reqEditors ...RequestEditorFn) (*AdoptDatabaseResponse, error) {
+	rsp, err := c.AdoptDatabase(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAdoptDatabaseResponse(rsp)
 }
 
 // ListTimeslotsWithResponse List the coming hours of a vcenter with their seats
@@ -16184,6 +16382,39 @@ func ParseGetServerResponse(rsp *http.Response) (*GetServerResponse, error) {
 	return response, nil
 }
 
+// ParseAdoptDatabaseResponse parses an HTTP response from a AdoptDatabaseWithResponse call
+func ParseAdoptDatabaseResponse(rsp *http.Response) (*AdoptDatabaseResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AdoptDatabaseResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Adoption
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListTimeslotsResponse parses an HTTP response from a ListTimeslotsWithResponse call
 func ParseListTimeslotsResponse(rsp *http.Response) (*ListTimeslotsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -16957,6 +17188,9 @@ type ServerInterface interface {
 	// GetServer What this server is and which retentions it allows
 	// (GET /v1/server)
 	GetServer(w http.ResponseWriter, r *http.Request)
+	// AdoptDatabase Let an old database go on
+	// (POST /v1/server:adopt-database)
+	AdoptDatabase(w http.ResponseWriter, r *http.Request, params AdoptDatabaseParams)
 	// ListTimeslots List the coming hours of a vcenter with their seats
 	// (GET /v1/timeslots)
 	ListTimeslots(w http.ResponseWriter, r *http.Request, params ListTimeslotsParams)
@@ -19382,6 +19616,47 @@ func (siw *ServerInterfaceWrapper) GetServer(w http.ResponseWriter, r *http.Requ
 	handler.ServeHTTP(w, r)
 }
 
+// AdoptDatabase operation middleware
+func (siw *ServerInterfaceWrapper) AdoptDatabase(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AdoptDatabaseParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AdoptDatabase(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListTimeslots operation middleware
 func (siw *ServerInterfaceWrapper) ListTimeslots(w http.ResponseWriter, r *http.Request) {
 
@@ -20352,6 +20627,8 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	}
 
 	r.HandleFunc(options.BaseURL+"/v1/server", wrapper.GetServer).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/server:adopt-database", wrapper.AdoptDatabase).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/vcenters", wrapper.ListVCenters).Methods(http.MethodGet)
 
@@ -22645,6 +22922,45 @@ func (response GetServerdefaultApplicationProblemPlusJSONResponse) VisitGetServe
 	return err
 }
 
+type AdoptDatabaseRequestObject struct {
+	Params AdoptDatabaseParams
+}
+
+type AdoptDatabaseResponseObject interface {
+	VisitAdoptDatabaseResponse(w http.ResponseWriter) error
+}
+
+type AdoptDatabase200JSONResponse Adoption
+
+func (response AdoptDatabase200JSONResponse) VisitAdoptDatabaseResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AdoptDatabasedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AdoptDatabasedefaultApplicationProblemPlusJSONResponse) VisitAdoptDatabaseResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListTimeslotsRequestObject struct {
 	Params ListTimeslotsParams
 }
@@ -23472,6 +23788,9 @@ type StrictServerInterface interface {
 	// GetServer What this server is and which retentions it allows
 	// (GET /v1/server)
 	GetServer(ctx context.Context, request GetServerRequestObject) (GetServerResponseObject, error)
+	// AdoptDatabase Let an old database go on
+	// (POST /v1/server:adopt-database)
+	AdoptDatabase(ctx context.Context, request AdoptDatabaseRequestObject) (AdoptDatabaseResponseObject, error)
 	// ListTimeslots List the coming hours of a vcenter with their seats
 	// (GET /v1/timeslots)
 	ListTimeslots(ctx context.Context, request ListTimeslotsRequestObject) (ListTimeslotsResponseObject, error)
@@ -25018,6 +25337,32 @@ func (sh *strictHandler) GetServer(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// AdoptDatabase operation middleware
+func (sh *strictHandler) AdoptDatabase(w http.ResponseWriter, r *http.Request, params AdoptDatabaseParams) {
+	var request AdoptDatabaseRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.AdoptDatabase(ctx, request.(AdoptDatabaseRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AdoptDatabase")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(AdoptDatabaseResponseObject); ok {
+		if err := validResponse.VisitAdoptDatabaseResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListTimeslots operation middleware
 func (sh *strictHandler) ListTimeslots(w http.ResponseWriter, r *http.Request, params ListTimeslotsParams) {
 	var request ListTimeslotsRequestObject
@@ -25509,413 +25854,423 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L17d9u2ti/6VTB09xlZXZtWJPkRRxkd5zqPtmnrJMd207NWnSNBJCSxpgAtArSi5ua734E5ARKkQIm0",
-	"5SR77dM/GlniA5iYmJjP3/zUCcViKTjjSnaGnzrsI10sEwafn9PwJlv+mIpsqf+8pUnG9IcwZVSxaERV",
-	"Z9gZ9AYnB/3+weDwqvd02OsNe71/doJOHHWGnV7/55f//OXwf53+76Orp+8H5yfPn7w5ftG/6D3vBB1O",
-	"F6wz7MxEEnWCTsokS29ZNJKM6pGcBh3JEhYqkepXKjqTneEfnzohVWwm0nVn2JnA8CpP+vwh6NyGjCuW",
-	"jraP4azzOehky2jHVD5/DgwhXi/ojJUJMad8xkYRUyxUseCdYSecqE7QCQWXsVSMh3qgYUrlHL5dxsxM",
-	"Q3+svPawd9V/Mhz0h71TTUH2cRmnTLrXDA4O+/qa3uGwP9hN5fedoPOnmOygw+9A/aWQsUK6ShYKHh3I",
-	"WLFO0JGKqkwCeQWSN4rljV2MJQ1jte4MT06f9J8ePTl5cngSGLJEneHTo8Mn/dOjXi/o3LB1Zzjo6Y8J",
-	"nbCkM+z8RNOI6IeRPgyBRp1h/6TfO+kP4DFSiVQ/5ag3ODk+7J8e6ZczHvnp1ns6POrV0q13WqLbTPP0",
-	"aDePbr/iVSP6/tgxU9Z76nPQWYqYq1HMRyoGtq1M43A46P+zuiQRm9Is0ZyVZnzH+37QixbOWZQlbMel",
-	"L/Sl8V+4232rtkzFbSxjwfX3pTVuslzAPKmqWS+7FmUGa757g85tnKqMJqMFDecxhx25/aaXekm5VJSH",
-	"bJRlcPFxr3/8dNIPD55MB+ygFx0fHZzSw8lBf9ILT+jhdBD1NXsuBFx9uzg4GhQih6XLzudCQlwaspeF",
-	"hF8WNJChEY2TNTJNlKVUS5jRXGSp7Az7eifQSaIJrtKMabZXuDdSphhHafTHp05E13IkpqMVYzed4R8d",
-	"mfGIrjsf9Aqa60b6ms7w+ETvr/3sDM1YC/pxFLGEru2YT1yyER7P5ipZa1qyj2qk+bq8Y/tXvQHS4j+B",
-	"KFv2RGUmcHbkp4hmQbvX4Ima57LFgsJTXt2ydE0iuiZUEfiZnMmYPr4SN2vR7QQdfefoL6HZq1P80gk6",
-	"GV+mQgt+vQwjIxQ7UxonnSbnStBZxTwSq3xFNRu9jOmMCxnLEgfV0UU/ZBrzKOb2cJyz8EZzKW6h7jKN",
-	"b+OEzZjsBB0x+ZOFmih/ANsGnRWbIB8sWKRJ8WN8y4iaM0LDUGRcEUpSkeivqCJzKkmsuuQmSymJhD6X",
-	"ycGB/v1gGieMrNJYMUkEZ2QVqzlZ6Zt+0RdzxiJJKI8IF2QhUqapKhnTp+WV87aEhjeSvMc9fY5bunup",
-	"qGLdF7BZLjldyrlQhOk1W82ZeZSVHyxNRarnNdezea1ILOHlLCJKkAW9wdlJ+xiYFyWoRhAt0GS38znY",
-	"JOMtS7UMLA/79nKpR0DO3r3WLzrt9rqH3V5pQOIGzksZ/xXzmV7IyVoxOVqydIRnbGd4enh6etI71aci",
-	"o5KNQro0v2mWOAIhvGBUZiBa+0EHtk1xyclRz8ri48OT0ye9p/2BvsceAHhTRVAis0yEuAF9yzzq8ETf",
-	"uHuI5XcXg0MxVC8nK6dJv/fk8MlR/3QAc9w+BXx0+cUqpVwuRar3Bp+Gm8fBaNdZoNfG7MH80YPT017v",
-	"s4epGuuUn4POz2JS2b+KLZYKlsIr982JmMv9jG39fbe+cRPrlSs0ZC2LzSj0Sutlk5LOgBM+wMLMUial",
-	"n0cHvadP+sewJhHIwWLpgg5T1GGhwWHQUULRpKQtfG6stjRUFzRLpRnnelvpb9hSf8GoloQEJfGD6xFV",
-	"DeDCOZtKJgILb8pTQhneL9ZTW2Ca/GhByEFT9cAcgGZ7TFPGRrB6eiGenh4fHp2eHh4OTncxzLlmKW3b",
-	"jEAQd4ZH/UHOQlq4y7VUbFHMuTh5xYqzaDRZ76KwXpuR4FqbmdJEMv1NKLQYH8k5Y8o7z2MzT8mUwiPu",
-	"U2dJ1bwz7Dy+penjJJ481sfRY0ct+Gz1UEuJp6dPTo8GR09OQYLdsjSero2acNjDdYMbSouGeyBlVqXt",
-	"D05Pj572+qenp7haCVO+NR0M+0fDwyf/9C9gfk2zffxzviz7sEJ+AUVrNbpd6AkWzHuAh91nsMCRcnjJ",
-	"JBbS6shHg/5x2IvYQW9y0j94Mun3Dgbh8cnB07DHBrQfHU6PjmtUa7itXrUelFTrJ09KG6sYm0cwuNTs",
-	"l+wImYUhHPsgjC8yvtt5URGw+1GC2xpiiVBbR7Up+VQaz2Ys1XO2loee8vsXIPnKZ9AyHlk9Ztgx2kpD",
-	"QcN4BEZrZ9iZK7WUw8ePrWpk3EXdUCx20uPMwyJH0VPaC/vs4GTamxwcTY+fHDydHvUPBtP+9GTSZ09o",
-	"vwe33TKuN/hIrnnoF6fHp2a4SbyI0ZlllPLjgXFawLE2F1LpQw12DX4VUUWNFDjKNwL+tBQi0cp5zpfK",
-	"qP+wXIUDpK81ljUPR/kqMRqtt9kPrgJDMyUaWg2ZZKkZihZ+/++tBD20m4iQJrj8JRW6LNgqm3rao3TL",
-	"pj7SDLLUm+pIW6OGSGBCRLLfaeIL0udHZ9j5I5L9D4Sly8csXXZvF9FNZ6dPSOtnU5FEwOCPX77oPb5d",
-	"PF6m4CTAReww+bHfigfv4QFoxYMLtgBN4PT49OnTw6Pjp4PtqjGPQyRjvATy9p8Our3uoNvvaSoDoY6A",
-	"UAsa6vn1hse94fHJ8Ckd9ibDXgjSXa1Equ0WoJGm3lKstB5nOBIsmJRJkaUhM4yNdNXUfPyi9/jC/CiN",
-	"qbN1iq1cslr1TGAY5vxvrp2taMqNhfsBNK05oxFLYYO/uqJgWEVMhmm8ND5YbZ6htftIEiP0AjIVKRm/",
-	"nh6cUxXOx13wFALjdIad607/ugPU+VcWO9aMFqsLCg7o9VJfKFWqRa8exq8ipPhC3/u1okLEFO3gFZVk",
-	"QSMwV5u/4nPQWdKULpgys0UzODqbGuFefuuZIiIlVP9I1DyWREueLjBuZ9j5V8bSdbEwudiHZ7mjmIp0",
-	"AcuuRdEB+E0Cz+zNWJ6zqVGeyoPB75uPY4LPuctAslQKDznG4FYK4dexXgkFqzJjBN9VOyJ8njuSBf34",
-	"K+MzrXkea9V4cxAQI3n9EiwHzzNzfaLmqX2tpG8+1Xkg6L358+JoKyNVn7yIef639z0RWywFeCh/YetN",
-	"Up7TGyYJJSlbMhXrLwnlcsVS5G5N2GmcSgXeH/yFRTl9cbsWg3fedqBfVzPywfFxg5FPYTf7t+BYS4d8",
-	"6VEgECrhr5AmCUvJDRcr9GuN/z4msSSUr+sHbmRH3YhPjnxD/FVrI5sDfK3YQuqxUWRKqshCSFXHlaDT",
-	"lF6cW399PBY+xotsAX/1gG7mz3xIMVdM64p6TG/godUhveXJGknFmR4Z+0hDBV/Fkuhx1A0O/qldxpPd",
-	"y3iR8frNY1wH7baO9cTXP9bVzNs9+zdJZ+yHVCw2SfiTyFJJpqlYFKKP6MMnFRmPWEQiseJECSDzXGTp",
-	"M2LWEb6ZsFkMur1lWqPqk4Xgak5iTn67elG3CvqtdxGgMB0QYM/X2wXYpLxZ/yNl086w8/88LiLIj/FX",
-	"+bj00PwtV/GC/VNwD++9PntzBjw2JNo4B3cxTFoGZDWPwzmhcJwICaz529WLgNBECqJYkmhSxalDPWV9",
-	"w765FAp5q32MExB1az6pHHjFkmdL/4JzsaodorjLQhqzr57lHZ2rBccHnY8HM3FgnlG8ZMPS2PLiTc9s",
-	"my33GQ87JtVzEcXe3IRQcMW4Qkt3mcSomj3+U6J+lmt6n76FtIPPTXeRO8mcDMWZn8cd3wIvynaEKMcl",
-	"6XLpiaQ9aTlUO5Btg3WDpG1Gu1yPlIDF2JKtsBEKhISFIo76haOk3ninL1zpC1LWeA5aLsll4RnyrUke",
-	"cbwTD9WGTxoNcOPd/iFeGFfx5Zwx1Wp8jUdSfkXdMFwHf3MaGUe6PCz4QUynNrvG8W3TMGRSjm7YGjmL",
-	"8dvh2e+Xo7MXL15dXo5+efWP0euXnaAzycIbTQj0Dsuyg04eVvwhiQhvDKN1Dnv2i4WIwNgRi2USUx4y",
-	"CM+xafzR+JUew+DClKlRMS5nUJevXly8unLG1kKsOZTcReoXkJTSjuC+eMGCq8ecSogX6B1UCgT0j+4w",
-	"dDOyugnkQYVm45Z4dI6WCQ3LLrumIQD3ZvT7iOnU2obmC24GqMdcBANav2pLHCF3Q40WdLnMVyEV+qGx",
-	"FIm29jXR2nAL0tJPacfX3ZxDGju0Kz7fJZVyJdIIdk6aantyLlLJyIQqxdI1kYrqV3i9w2qeLSbLFF/7",
-	"9Ifh6cnwZW942h+eng6PXgyfvByeHA+fng0HPwxfnQ3PesMXx8PjM31N/3h4djh8/sPw6Idh//lw8HzY",
-	"ez48HQwHL4Yv+8Pjl8OTF/qa573hD71h72zYO92at7Ldgdx0WSzhfcuC0aSl4HJDWTN+o5Y7Izd2/WOy",
-	"l1YUpjurWZu+BDjwtbrucT76Hm0uewzXVJyF267Pr3OyymBgb3/570WyzaS6L8E5l24Y7e5a1iYxrLfh",
-	"K7GQHd4Dc9G3Sz5w0vo9D5AnNhOcdTuYu3MWhmz5cJz2s5i0oA9e7SXKn2JSocfdWORdKiYJW2yZ7hKv",
-	"+E+vXQaKJJx30yxJIC9F0TixhoyTTkkEJ0UwicxFEknS7xEx1f8HC7wLKY0sAY25MIowX2SxYDyixkz5",
-	"4xNmvBjDvchYkXTBtGLXqZpVh9qs+vwhdybs0HTcnIKj3lN9oioIFl3FC6bnq/nGTNl4LLKUD/WZOjQE",
-	"GxZkabzgdjU8i35GUjbNJE0g0EOmNE6yFNnW0UsfVEyWVPe76vubrFxY9AGkj4pMkVhJYhUu8AdC8iaY",
-	"JOA4179bVf+Li9ViSg8mUv/dSG0c/Q8sXS8y3oZcGa+lU8YxQ3hFJTH5R0gxIMefYiL3In2NHv2w27ZQ",
-	"1u+k3m9Sx5hLfhb64rvRDPbBtuJ/EfJtJv/8GkvVhirgBVBsgckWjSe78U7/6QWBTjElJhxAbDp6QEQS",
-	"Makwitx1yOxz9dMoghg0Td6lYslSBREBk1aydL5yXNyqtNrm2srwkoQs2GLCUvkorxGQEHZa0IgRJWZM",
-	"zfWa5aEeG/bG27Q6kDIadcllFs4JRQMICidMcJc8fWpfEYCYFdNpEnNmShAkiQThQpGZsHKmW+gWEyES",
-	"RrneJG7OXk10SA/kLeTbogNoI6YTsYSBD9oUseSJLGUabb68RLVy7KY3OPK8iX0Mkyxio80gkHTYrWXW",
-	"AkS8X+Ot/R7EvM0VNE1B93ODVq9wCNVwldTPiUHm7qRXXsG3dSf8ilfh8EZLmtIkYUmJsL0q4z03iy+m",
-	"EHjX5w7UpeiVfEZ65Hubs2CExiNJMMOR0CTBGGIp+l+K//c24//Wq9Wa4oKPkHtHRvPcRY1zuPoHc/Hn",
-	"zWjbNrJc6ktsjY6NyZGJEDcyp8qC8jWBwiTYZmZv3YEibsyPJsnbKdgX2+Z2ae/QBgXwmn7qgbyJlwdi",
-	"ifLpAJyMLDW7qVJufNed+xX3kWcDlZx/fyBrfcgfgkk3nbIrCw4I9Ao7sjoff/6hsf+pMubPpqQwzDPD",
-	"NmPl7pjxhfWDzuu+K4fLRvF3U97B0MHL/EaIUZZTcVDnhuzaADb/iq5xM2j+gG8wXehzpdi88Ricmzbf",
-	"/7tVfFNGwzmLzHuWsdWbSh4UToQ+GQvTImawCRutJFD3hViufesIUV8x9ed3QbgCiQJpF7EklOg7iJg+",
-	"0zJhQddkwoxvx3cGYvLypxYDfRnLG99Ai7L0Zuka5TL1jVTOiWRcke8JZ7csBZ9Io2cWYelPmz/Owavy",
-	"aWOlQashFNwx5IaxpZanAaT26bcDI+YhayLpWvq1Ev38UcZVnHjfwuFBCZUK38R4JLvEzHQ1jxOmlyyW",
-	"RD+HfE/gSbi6oFhB8WHUnBbgXapJcoPaUX2sxHyWWEbS7CNvWESmIm3HvT9BBsgmU9QshC3W+XR/LUOT",
-	"E/xLI30ZTZmXnYD6NEmsKQ98T+Y0wuWYMMZRrMQcHFrNiZwIKG6rWfU3YiKiNQkpJ6BuwgoX2bfNXmEq",
-	"Fb3kqkAp+IQEJL/bdDqYePNXp6WIf2VuJh9y8yZT6egZbqkYyPe7hWLYyXGXcGWlMOrT5iECSYVwiD1z",
-	"9nCacZOkaPPkmtHDekObDBAvNeV4dMZG21nlN7PbGUffE96kuZUlU3R7MkmUsIyUJx7j3oUa86HmX+o4",
-	"uNCKMom/+v02lxCzgEBvhNyg5iRwc7yqK7glUQ7SDeKWJ4SnLLW5FX7BppuKTuQpdg0qaYEFQzmnWnWr",
-	"5bxQ1j6CTaXInrKWu0u7Khd4O5Sv/WmMqMs9tMbo5FLdxVuBelxj7S3oQIRhp4fjQot4wE5Q85jP/Kd4",
-	"2xNol4wkIiVxlB/036McNimwRjHbmYBazZjbPNRzER/ORRwyidU+gjPg1zFajKBNEaN4BUYLACHCpaJJ",
-	"QrG0QVvV0jhfcjvy5Pj48GS7GVlhksqg67nFTYjcyi7lSb8y6fkmW39slb8xuJbGm2bi+Fme0m/vyQkU",
-	"kDFIQv1hxdhNsjaPgSTsZA31UmV2pctlsi7yKEdKjNjHWKqYz0YmM62RQ+nubJ/nhG7ww4Y5goqkNmYI",
-	"Z6tC40McLqLEM/xR8JB1CUgJ63xAHklBlVgbX8xaf91YSdTWzRVNZ0yVDe5Dj8GzD9eeSXdtaAm+hMtb",
-	"uTG+nPMwN9EaziWWNy9AArScUAVeyS2vCeprPCAupg9MEDemToG8PyfKVExJRstiRE9yW3GOA+v0qQrw",
-	"UCFni+n5sp6re+YXsPxylQr8kVIsGNZjJILPWHOz6JV54UX+vjLjDzY537Vddx4ID+S01Tri7nPUZ9ZI",
-	"S7UiOLA2J43/nN1Ax3LeerLJcitYAVPdqV+HmdeEkj/FBBwdUsVJgtxYdoCenG49tlqwUYH103Q/nps7",
-	"Xpr95XE1vUaN3xQU6kPpx1dXY+sNtybTM0Ktp4BxwgVoMFhXa17R9YjG5jPDU67FxMwNraTMHf3uJXy0",
-	"ux4K9qRvPsW3HOq12k2xmTr4DJZckwNrLk3F6MMqiT9gVR4zEluUreMvoB/mqHQbxdKAxKWtV9RBps7B",
-	"AtKhW7/C7tOdbKcdwQt9JS6uvQ3lSYv4h77rd7ypFYfk0Hs1PkLwTgSaGCuRRtumXiy9k+tcW1hY4a48",
-	"mFbhrROfFpLxHCzNu4DvzyWZrI0CoGzuK8SkZqlYcVClCxXB1gKCC44LkgqxGOKRYXgTnZRxwvJrH8m8",
-	"GNRGi7VmOmGJWBGbaN6MT7zAhTvKOd1bXsIdDxbNaqQAFKAQn3yhCzgQs3SZxpI9g5h6zEkSS1WOS3hk",
-	"iHe4uZKCplHzXfI7Xt9qg5RhIbdpotocYmGm4ltGZCKUJOKWuUym+RJ1g6pWsEsP9YX1gvYm7QtEUmzl",
-	"BomjGk+ueSZRgky0oQ9wtc621voC/maxNnayEcStZJ0Bad9oLMGVVrDM0wP7fn2goRYIAhzOF32uzURj",
-	"ZfldQjlnUZEDvSso67iSW6dXl9c1f0zDpbxg0uRLldfMHU6znVEd2IZeeAbu2ZXIkohMWOCgimJyYgqs",
-	"Dj+HcyEk5sG6cqF+m5epWUcT52m7ybM/F6XLBw/qpbQvOhe3rOUezXdG47mVXlblcJBF9s+Gy+OfWTW0",
-	"DsVeWsb9kSOzQ5ysY5ymHzxC4YU2A4vCQ8/xEtF1Es/mikh6C5CTAoMTRZE/zSO4aKp0yXhGl2M45QlU",
-	"Wl1zUAHgVn1Age8MBU1E10GRhpsIhdAGkEdWZJ0hjJW65tYo7JKxWsUhGw/1zhGh5hMC31SeFksXswX1",
-	"YLUS3WsOPn8k14wuteGqb/dTqey2q4Dv0OVyTP6VxUyGDN82y5hUqAjRJJGgxWiajQERe4z7mxIT7guu",
-	"uX7GyK78GLLdJUya0SggY5M7NyZynin3FQCxoZUtNWfX3GbylSdnUbix6t19USfomCfXzDp35bXbMfcy",
-	"jDxH2Q6bcafH3HjLxXIdWLySr2cZbXjOnQhRA53jZe7wbCHBwOqJAJKsSpx//OMf/zg4Pz94+dLRLqhC",
-	"53BlLXrlpej5gDk8A16/nf4OWAOFfDKYA+CMwA8qYxI/rVjE7Wc1z1LzcZrGptCFqiw1iAUbvFACFa/4",
-	"8FuEIwuk8YYi/we8wXeOFZDYDa1NvL6dodkoWm0GWcSr7xThrTBwKaIK4dM8XJpT0cvIHjCGFhGhn8RK",
-	"S9REiJsu0SozWyzVugiAixs4QihmeJQ5YRP2eVty5oVJqtAq9/tz/dKUhTeCgxRHkQGqWqxkbq5qUZZ7",
-	"6whVAUEZHadkwaKY8lIUPubq5Kiz06FyE2vRXcR5dntvf09jxXIPojm03Uc8M4OSS6Z1ejyd83GrOeN+",
-	"j24VC8MZCMBibDo+lchjBoAO8qgglpyDZjtFWbpJlVy49o5Od6W3eiVQEShpx2OFPEwSm5+IQEyAzUSV",
-	"goRBklCF8YIym9lk8MIz78tb3Q0a5iqQcPVG7hX/Ii+qo60BLTiH6shCxqcMMRq0VNCE8srrV2kq0hfm",
-	"To/2eRND6YBbDGhLAYm+DT1DNIpYFJiTO2VaZoEiYYcC0pLTBJFNaQKyKuM00xyu4hCqkYD1JnEUMa09",
-	"caFGU5HxCNM+pkkcGtlWYB6YgkjEP0iEhIewjyFjkSwAEQCuIpOsY1PIOkHndjGaISrX7WI0yeQaPxVo",
-	"x8uUTUHthvxzFlV7cMAIR3KJBLYyOOOQw2ousN9GjMcsKmWjVK50fojogs7gaiXEKNHqn76AKjaCTHwz",
-	"FHpL4wTu9q4qKE9RTTJxORu02YFcl0WmvBrf7/M15DtZe2MmyJopR8GJ9XdMdhukIo1sJGOHAerJNxoZ",
-	"V5IzYd9J6FJrH6Z1ifq7PAD1hvNmXPN+ORsu7hTmYODfEI/SX0CCZ0RtNoa+Tv9ZXLMpYkvPqAo+PCQO",
-	"+7ui0E6str/NOtd8H/8rY+ZnA8pShtNquESFUlx6/5P2r7dEa5aTsGkqtQvqbKxJO/cwTBvCiW3U2/a5",
-	"RlYb99QxMBv19pYAJBidouqZtg8nCMJQQCdb4JwQguc+H6vtO+Qze6W1Nt+fy4DMhVQyIAXSuD7bNtN4",
-	"ME+cTkSmtrvzq0qBbXXknasSJBL41HLlnSNaof1PLaXgbOzePXN2wxaBTkY1gnwBkEM+cV3hDQvMlJsg",
-	"MIstLHKZD7bi1IFeOOMhpIUY9dlOPc+cRy+5PmBWIr3pkrHxoaJTSn8nAzLJFFyir08EnwV4A0sSMArs",
-	"T8ZQsRqLuClcsvpr6MzjO2p/Ekl0YQoGdh21+ym82FFbwbE+plRh0aSIoqEekMN2fdqaPu/h2gkLhbMJ",
-	"4Um7OSp/oZl48RYfVxUFPpvk5jYTj+dEcvEJ0ECEFBeFYb0bZmlXzZ1dxt9AAU5d7CoUy/UjScSKkzga",
-	"WgFmZ5/EN4xQvsYyqrJKZuzPHNG2TTXJttKJO9U2FGLM7skVjRVuRz1F/GT6OC5pqmKwLwr92SjuH3Zx",
-	"WMkDaN66lbf2oSNuqURrrCDmz7hAjJkH8RI/gD94W3JMQCjmU1OttwLvO3lZG+5h12cqTdqak1hoajpa",
-	"uojvrhjlBK1dLqjp21SLcvC+jXSdtWLS65bZVA4fskgU3H1zGwk3QjzG8i70thmF5LPTktc7mXy9tQ5n",
-	"lKwonk5ZWsQGcPEwvfEZVtqYOJT+ISiSpbW4+ouloiGFbrDjgHvl4cB7pekR4y2ba1sGVxBqswyuTYEY",
-	"rSWpojeMO6EVaKzSkCZyTgfHJ7VRm9VcJFjMZkMxeFDccLHim4K77LW+/OlMP9s4T5eQFEwNCohH4Iu0",
-	"nmuUjcY7JVezlK3IZN1oopW9esPyiiB9nhS+IiBzPpjafQzGuby3UW6joR7fZXsfzS65+zsuJV3LrVG4",
-	"oBCzDyg4/WSF6taWlUx7qGLIO8PUHoVmqcQNeuR3PrFh0rirTu+8uNg7u2sZakof89MSK57jO9U7b129",
-	"vSlH/kLndsrRpS1yrTlUfSALUX1x61c4sUptbH3aPoRFHpWyMhs81n+YXN3nGKmR3r/Xy+0hsc1IWWQw",
-	"ijAXlWqL3eA8IGHnlZOyoZR3qZeLdrvMu4X85YYJssXcQIkdeZ0EpklvNR5uOvVuLAN4n6QgU5oGpdYs",
-	"+tQwwSbX9+PqgJSHLBkZ1Enm2mrtQJ02q6Myv6bzRigLWde63v4OSBbgiGms2P4sJhDhahfNrzFxt/o+",
-	"EBB052h+0ZeBFqnYaLIuR3DLMorMxYossnCuxbSlcLUop+HuLPdk/uS7Im/S/KmFk9Nt5rwDaBSvK3q/",
-	"1hFyG6ZBCYCgOY4Aa7Aw0Pwdb2DLGjGGx2Uk9FY0HXX2VrS/WX/fjMM9lfh39uyDlw0Y2dLNWeEgF1gV",
-	"dnJ4pyRZfGI134+bJrCJQW8NrOXB6q0Op6pPWt+w3W1oN6Yj6fPOO4ZdO9hytWMKUhl4oZKEQVQaOzwY",
-	"x5SJM4NZoWgiZhlkgKaM/cXqTod9aE2A3vxgabz5FnFo9K+MZXiyFv3R837IuQPOHkr42RiCkG2jD34v",
-	"RX7NEyn8hsBmXoUHc7DscmKMKPZR2WRNkklAtxMrTkQasfQZuWFrmWNkjr8fG+PHfa9TsGMo42y1zrCz",
-	"oMs/cAgfipGcU73nODQ+aWfaROl6lGa8rnseSxLT8tMkrhPNZJHP2e9T2TfqJT3dxkwpqD5v3p/LR3nK",
-	"kBLiRhtF+hgLbJEEukMizK4dl8ucx4FTKmIS6tGTZz1Kk7Xjravki+Fb/QMEXL5SvpdfM4KqYqncE7fJ",
-	"wQnZYi1vktlsBtrXyFfrXcYprdIpd3SszbLO6S0j01hh0YcS3d1qr6XXxvA3qbBlsB+8PLOYsLQuX/0M",
-	"8vP0+OdUan5gMOIcnlSkJGFT5Q2q1DrRYgz6caHisA0mV0gz6Rkj4qVKMlbUVrcNZyKJxhABGscKh4j5",
-	"xqYJ89h70oc5Faw8/FPEaGnoR2wKNi0r9KUHtxSaokDzZaToz/ZO/PNXuP8hYHk2EXnMNCzBIId019Lv",
-	"47gqsZLn3AI/a1GJ7OGMovgRfKop5U44oGUwbU+nZBmF1E0J6SSM3rKRyFQn2BEdpaTAEsYJYkEm1qNT",
-	"Az36SObIwSSknEPlBlajkXH+MqgCoTlsMBY22AINrEjD2k4a3kD/yC4Z64vGQ8LB2pRuVNydg77Ke3if",
-	"O/Xt989WapGdRMZyLlKFf8oxZJjZw6j0NPAzfJPJTO2yidzp7qyJ0tee46VfMZFoY8e8DcMsTZlRjio2",
-	"gcXI2Bq7ciqoPkPeqC8BAbgAnmfqoqBwkiJuilbPwtoodKr8cXsDJmGjk49MB96/DIZAQ09qqdwsf9mH",
-	"rZTah/h16H53J6uFbWip1u4ohLlD1Ys7XHi8b7TV2td2AgpZyK42ypChWwNM4IqJUPNhtWwY742j8l2m",
-	"lHdTEDWsS99LIew9tu47sWLphlEIOHxiOgXVUi7Bxec9J5xWQJWCjx9ekKdHx098mTctnQS2PdCGFmj2",
-	"vCzZgwGB9oTS52N1a5O8CViAEsyXmSJUEUQTAfGypApgNkDjC4i0+ieW93dLWbl+kM9qNyK/cMsz4sdD",
-	"tApDyjWXIZoESaGGlItVQCZO+4OGZeMXpTH40x2LPke1MQA0/B5JkoiZ6YePoQG414Ryt2QCbR63pk/S",
-	"xvrGHxHSw+11X+PN3KXtwa/2TU5qo+GtwDqYHAp4pY/jKt1dDtXAyoy8GCRtEkaYovUO6DOnqriI9jd4",
-	"qhKKJjUDMyk8rZ5YFe9Yt4FvCTaJ56P9BZvEPLpbmlTJCbOt2At1kLzaC5TsTRdNVAYIL6F0ef3OcTjX",
-	"ZnUs0YFSFMRSV+9XQj/edaHk+7rFXBfCt33PKaeAPoG1fXEOPoEROpuU3TJRrOwMP3/r9YPXQLQ0f+5G",
-	"1/gdBjFmmgIdPmzx9dnHI2O9o3HaDEnDNHJoUDoI7QZMsBlvs4HZWFqSV36wC6JNKPiKixURNRWEPijL",
-	"15FNdLAviHkF4QVD2KvWWYFVmSq27lM/8IezEzfnA3byrsT/WS1RK8xs59g8EgYuHy9YE75N0XVg6hbB",
-	"wSQyA8AArsuZXjMD56cFBzj9uDBAfy2O6YnIeGS43TfMhbjFoPCenlcC59hC+Qq8DbgcciQyryxpTnpc",
-	"SVNv0nT1EcGwurGMcG7+7lWs5lFKV3z0p5j4wrjWYY7FC7ECAFhrM+Dkiw3dwLdrN4FdSsN57krkm8El",
-	"zcZQa/afu96bJqYDtVsSHDmKZ6zKqS4mK6Jbl4UiBa+tOoHiQjfpsFY9nvH4rzx9a3PNxOi+B9u2I+ZK",
-	"2MNLibpixS/iyTWr41/Ykv6+KVq9JrnFcRySknHuAQGuc5x5tMPKBrp/+V71iW6n1k/eRk8ggDGTQguh",
-	"GCJcAAMYK2yzyiSiIfr5tkmuR5niNu1jGxIIQCkPHbQcgObZTvk7wjB+C2WERZ5B0XjXWbrdXFyN2Lu9",
-	"ePVHbRB7HQ/6MbcsXV/OWWtoHTpjo5SF8TLOG/25a/gumyRxSOiMkRu2Jn8b0xnrd7vd8XckB2CA41C/",
-	"Wuv0jIfpeqk2AElzS3mcmtGOSq8eP8tD1U6ZYspoZKsmt7uPgs4qjRUr8k31RmIfVYNE1M/elXFrSdpk",
-	"785ZeDPKs7p2Z+rq6++b7WuyDr0x77EcjMnfjG7+XUDGf0kVHUypVEyqMcQIueCsJiS4l2aJeZ9QX3Ym",
-	"HocmNkNypIWaxzoKMuwtsJZrE1xNJxSowRFTMi6IPS6jjG2x3ndAgrbOwmuYQh2KjG9jXo/0tnJjGidM",
-	"rqViCy05DvX/pmoJQEiTiN7647hFzocTQ7xjq8MVr0k9v6qCXimLNwqbV4sUDKXvJJJt9+pd+lIbG9sE",
-	"C9sQaFsklkZjtXgrz0zmRh1kWM8Afm4x0TeFj57CSPDEV7lpcV6mUKFNI3CvJLWOlFxigpTdHj+21xqJ",
-	"vKKSzOJbxgv7LJbGWAAPamkf5PHRu+102+W6YZ6Tqb/Yken0u1WXk5jJgEzWAOHSJQWXD8El3SXycEgY",
-	"j2DfBWSShTdMBWSZsmn8MSApm8WCB4SGIZNydMPWozgKTKPuUfGt/gpE6QiKIwIS0lGoxz8FWJeAqESS",
-	"v401CcbfBdAZabQQESN/G8805SEvahyQsZbKSQx/fQd8B5dq9bBL9IYcQsV+QJYiVYFx1+uJ6CHHt1Qx",
-	"HA1IphEU93cJ7uAhydIEb9FbNCBzpZYjuyWqI+6SX9ha5v38gBmoJGPGb4dvzs5fjcnfACERErIxuvzL",
-	"bxdno4tX795evr56e/GPER4TZ79fjsbfwUdN/OG7s6ufxrk9DOf7MzcEf8OWikhGE4Z90e32grf//e9/",
-	"9yWkDXqew9jtgtUGZBvu+lXf5GvSiGxV9GYnVN7Ajiz1vEKtutBhma2T2hRTedFA3an0DnISfKfRXU4e",
-	"2xlrXVMd9YqG86JXC7Sow9o3vcYxJ1Jgqpm++1kOGH/YK9VIHZ4c70oQ2IEmTTnRy0uVSC0wl2Ra1BtU",
-	"WhRaCxat74Mu7Ydctiq5lUsftmp6RRZYq75TO3Sveo3rmeaClRHJ+gBRTrEKLzs6N0/q3W1matQuFF3D",
-	"qgcLcDO5KB2d9IblbiQsaOHCdDNBt0Lu5PMcXC3GajWYSvwBgwEYdH5mMfG8bpMH7iPRqoeDc+zfnSIP",
-	"cpSe2fJdtsgP0meQMKLPQOdo0MI591a5VG8irStCqbEouVfovtjF+8glcay/h0tANyh390wri/kIUPG0",
-	"nOFsNbpdmHyyKJY34zqoSlMD4I/M7j53QLVh+ypSvZ9xeYeeWM11CLNG2Li4TcXVfcq67tyI5w41ui1N",
-	"O8ttrSn4mr+D+1oRsUBn2TmnZtVeuzpU4AZqPbk3bPX+vG2rH6Mq3uF1kXnZnfmkQdnZblsvz2FpzOGm",
-	"Im1j5LUISVuk5taGCnvoY7C1eYErFdpJ73eZAmUK0TNc4ChIWO6SqnjHkmXoM6PNQSPb3W8B8mFsU/IM",
-	"RuoY4lYA+KTfAN8VYHGPZOn9kDkKtiZLJCt9Cw8PnG46mLghplMEW9e8w1J8WizR4tMm1ODI9F4yw0JP",
-	"C4wKs8KVAMym9+dgDHFGFiItUDnwbRTbGRlQM196s0G6q8sgs2/V6pjj5ygA2N+fg1fB6+/ZFDENcvWq",
-	"6LV6o5RX0AvXst3A2ljtRvVi9088aZhZErFtm8QK/nb75O0tS8GlJu06qXLPamheRyPNrZuMsRQrlo7E",
-	"dLo7KwW+JN8TmpekI4dj0+zI748zz+fNHw8BOriNRXr3+J8r6ZSpnX1cL/GqGjUYiL4fHRj31oMrwHh6",
-	"tuOPc9MilLMVeX/eJb8bK9rscf1J2tg34vKRM8ybzCVrmGRSsVTrzXOh7XKQrCkzu20pROLr2ytHii2W",
-	"SR7w3NmgF1/TUDmlimKMvvn1NRLwrAAChUIwWvxNzJgC9D/YEN40ZUyiq5waVJjdI5iKJGo6Wk3mZlfe",
-	"udejWon0ZrSgy2UL43m3f3/DkrYYOpoD4Z0lZrPA+NxB2jH9tTLJGpXh7pAyHpmUMnDBjuKIcZVDr20T",
-	"Tr8wtiS//fb6JRZQnZ+9IDSKAL5E1gUinN3RbCmt73YpktjX7OZHcDoYgml1gEfglQUYmGclto0lCedC",
-	"Mp7nigIeaNEyZceBWAIy2BVNbtarAi7YItsilGwVEzwWcpRldaAc0JkoZPVX2Nyf2m2zXSDD7dX3BM6o",
-	"gm3TMohc2P5A+kN8puhAS9kyhNfY6SSunw1tkm1nugVdQ5pgl5zxa47dN5JYGrTPNeEZVvylYkH6mmPQ",
-	"6QUc0wOtE0skoVdRVVM0PW5a5PE4XW1b3OV2im1xW9EasfFNlVXNX2xbmOcPLaaydUXfpWIaJ6XKF80g",
-	"EU01R8wYZyn110deCF/Fwvg2ZiuWjiHyILtkjLXJY2x4AWC0QV4rr9cQdH2T0kh5dM0LB7X+GYuLpNMT",
-	"zNjQ9hX4EPxOv89GHcbXXLNWJIhmjzXeXWpohSPVe6CCkaG/s4/xTz3z5J7dBYyoPXCQ2/K7aXcDf0qn",
-	"ydPxNvm8Az6HKRr3ofVBGT3+7hQ7y5iHGIpLM27jCeSuo9pZhu3Na7aDy2vlv8bQtkEO281QCyWUCH9m",
-	"wJVtXFdJXM7TrCYsEXymTfLm1eVyCXGO2lqbF5V67yGZMLViJkcBI6m2aBtq3fNOc6UhiAzbiZj34wnQ",
-	"GATpIuM5CJJK49kMFdUdt1yZK71YQvYxBZzQDnygi4zvxRjL+EMaYpZQzaFwCsC4HBRnC/yNQ1b3eCl6",
-	"hS4oz2pOl8vcKPYBWBmfE6ji1ksQYytfE1EdYg5s4aiSJQ9VcM0pZMga7Iz8EeBdKDg1d20d9iFibrH2",
-	"N0+Tf2UxgCWBKQBtdWraId6jheidnPd7ansLG2Fr79tLUxXU0qh/AZ1oAZjHtkczOrtW8tiKaNURcpvS",
-	"jHfJWZIQLX7g8U4ZBoYxFxlkPCdRkVdK+ToACGPzArcuSN+IxkWXXBkDX9q0MAxvl1egMHyrRfQGY8Xk",
-	"8tjy2McvX/Qe3y4eL1MRdckZeCduL5dzljKD2qSvlwGhRCZUzvUHzZHwBxrwS5bq0RIZzzgictpelzZ5",
-	"4H8MpgH5H8ehvv5/DI6bmfD6IaOUzdhHT+Uym2UJBXRyk+SQ92lec0U/ajL+KMjfLl4NvgvIgipIa6N8",
-	"bYoceGEHU2nnS+QcO10Oyf+BvfUfRMWQ4qWEwe/V3zIeBeRv/zP+jsQzDv1MQipZszmlTEvF+JbttoIv",
-	"s8kBLiagQDU0fLcvul0PatgSxBO+pEveCQG9WNEZnnFlX7t7Woq26CB5RWeeXsHVI2S7VdyiLrFJP0e/",
-	"sEhvmQc/jy7j0S1L/Yk15/RPvSV4RBYxFykxF+bg5KHgKqWh0rYk1r6Ur6NRpLea/Q2eBlEIuiaTlNEb",
-	"bza0m7pai/aYG7xhYSJv97NWTOrSQ5aFVdboIdaKg0ryBatRB20uPuCHNNf6nOXYESkwFwalVdwkoBmk",
-	"b8I+SnrZx4GBqUlAI2D/4k5MKCIeA2w49HPrkrG8iZdjODckZEBl3MUI0r92HCQb71Get2StemGXKYti",
-	"aEJgzzSjZ4gp+kGMz0uLiCSxuXnO0fRIEuiTJ5u2HS3L7/BGcAthp9UXffbZA9GC3+FZGKekeU08AGyP",
-	"QrrcUm9vM8XgWvDikEUs67py+qDqEP7OX4W6gtLTlCqG2d1UleZhJ+cveIKOoS1B8Lb1KzDaBDy2Kb60",
-	"0aCiLUW2jNNJwiInVQ+Su7sAOpC/0J2/UW/8s64E8Dxr9iui6bUE00DuvxArf0FptbNrW4CEyhN8zOeB",
-	"TXD4xyV2jppdZgEPcbzSJp/pplcXqn/rt8NPAjrK28a+xZLqG21zeovs0YB/7giygbSrHeUPIiUSczxz",
-	"dc2AMizErY2aP7MMiF55LnCP33tfPwe8B3f7PsOchNTIsRqgCZAqNeI/79k5relL19advoFhf0/ZgVu3",
-	"OBjQX3oHIeIJKLcScCqlXC5FqnZqlvmFtXkG2/UDk55tIhHFewM/wP2OvV2RCw4SaE4d717OC0g9Rxdm",
-	"ys9FlgZk/NNPw15vXO7c2BsMez1whCjFUn3T//nbH73+hz96B08//H+DP3oHhx++G/Z6/9FpWm0F4/kd",
-	"ZF3r1uVatNCF3rQboLTLWGs8gLQ4LmpTx0W03NOrhaZJbIBlGpfggsXc5pbP3jUpaja8qis4CyHAUVRi",
-	"5Gn0TsmfSeCARCOMHHjUp8S4w2uEq28E1DTAkIQzFjWFJTKNb1v597G186iu70mSmLOkGI1psK5XFm82",
-	"TVFs1/WmTXcAVMg3e+FSuKmE8oigOr9uRUq4ZKvQIzCLZ1fKGXbxSu+mX/Mw93VWAlboyTRwisBoKl0T",
-	"/PZZXqgB9ViYBEfGOaLuSK55WNTyWNthybBvLIqy9bYmfkFHG+wti0+oYjNTo9yyMbsnxWL3bVUgevv6",
-	"LRHjKzo7x3SMu6RKUsxAJMLJrnC73tpMgDRdE5orLIrOAtM2b21+jBWKQNsR0zh4u8QMTuYINQCePrRJ",
-	"gitBxPSaqzlbgIEIBzWOCTvmMK5MvBs7myg6y13I6D2e6DEgobCEhi4YeCZlkMdA9JAkXUsiRZcgWLx9",
-	"r4lEQftTrfzr6yWz0DvVoA5cMRFq7guD34NdTOZiy7sUcnTLu4CcDXIc67lRvzcwLdHwaV7WjBcMMBVa",
-	"tC9EvA1D9XpAjWnKWN3NefIKVuHmiIb+J+kFHeEFHjeYSPU5r5/qABCpOeW23DllgQliIp6indm4yKCU",
-	"C5ok2qh8Y4DeYkmiVCyXLBrmUk8Jga1bIC4ki82kaYA5vfW1ywBxUdfviS2WmuwIT4KIO3B+0QRcNDn6",
-	"OoUENZgtFM6xf2VUCwaTImp1lprMynpUJ0wVXs3F96YubjUXuD2NFkUVlh1z09i1mfPV8NZPGCbwgTzt",
-	"BOLN0Xc9naKbn+eZ9FHeYcWCcxqgNRWjLjUZhJcYti+veZmDt23Dn/KIii/W5cd3MMvqtetqzbcaKB0L",
-	"f5wI9Wg3aI4vKGbMmnq8FzvVfYSEc+nVOi6MXtfRX164zSvjSBrnKz3eX1ug+siAO6ZgS6j6Stww/hUa",
-	"Kj5cv+udr75jMmzKbsV9gWVS0SD0IEy4wYDteD3wIRwxRDIeyWfYFc94uREUwAKBRKwpAIiWOPeYm98h",
-	"AfOtZbu97Frg34dL5bhyfTjWCqGZElo8TcNO0JkLRSOQVhO/GfIbX6ZCsVDRSQI1TnWBFW1aC4wsYF4F",
-	"LGLFa+gm9uQANQgzDIEV7whsFlQl5J6KRdv8uMnOcgp4GYCTPoeFyJexqmpJRTJ9Lar1z7DvLIQgIfpk",
-	"GDpO0YJorCnA+18rtvBxhQ/U9I1Q0KYozRU9wngOdGrLWOy51YxYOcTxzpFeZgvU0Xks5yxqfk+FhWEx",
-	"YYLOUlmSFWjI+Xt8zF5aulJvktuFvykJLiDoswnqUeRlZRkp1IYZ2+q3qxcu48JjnbQlGDgIG6fjPiK2",
-	"IQpdLXfDgm/aHYivvwPVarNtq9YJfY1bm/qneNSuMfMsntQ1gPoxfq4J5/hxrXDQ+orJuSIyWyxYYc86",
-	"sLC7nERl3eLH+Dk4P4vj1Eux9+dBrisGRe+mYtmc6kAxBSCkIZ5GkzWZUx5Bthf8gnf70wOgbrWGLuij",
-	"NRE6A8LQcHl2gJQWoLvKJt1QBQEZ5XblxnrMZm+0KodXz8nxS+fQxYozyM5flEFAvMGSHXyN83yE/BJg",
-	"dBy5WfCQBWQuVpCPZTq4gUEEU35GpCm4YR+VbT/eMCpTN6bfrckFwDntFkzSWz8gjrZ3l05/cneXTIpg",
-	"UBRHELEClxRClWE1SUB63ada0Yy1Uci0vGqeMFtnbQJgmja1RYoyEHxnU5pCDV3F7gRQUSMVG/crxTeP",
-	"wKivM8Bz9d9tZwOr2+ZV29CXvmzj5vIRuckG78+LfPNY+QCT3V6HG+XxslOWN65M9u25ErMHlYOmQrmC",
-	"gWsPXX2ie4CF9KE9HoKIw1GaXYz7Fwo/HPRjzUpS72iaEDj3u2RsiQZcYA7h3M8L+8Fm6MclPONv4hz9",
-	"No/Ff5tT6f+eJN/GSfLtCNlvSzIaR1dbAOZtea55hvgzE3eswhHKNQ8b+UvKmJAebMJX55Uc5DpMsb24",
-	"0wxM5+Y45kot5fDx47mQ6o/hUqTqQ3lYx/3BbpiihkBI1VLbSn30/SjuiQ3fnWCYAtqiizry4q94Wyto",
-	"ojv6G+sRed+Y3ASs+iTUntsPArtbinKVnAL9XlAXzNMHknWY5Hh1puXNDmyWNQ9boH3D5XnxWkMc0zxl",
-	"wQOdBLHOEuBBJaETY8m2KVzzAHrzSFcR4K9UG3jcWfNsMVmm3o1/+dPZweD4xI7NSohHkpTQd2NO5uwj",
-	"4gqJTGF/DuZegzgBAK1K6IzqTU7GZfEHIJxYxSIVWzyShGZqLtJYedCAvK0KKxEU63f67erFhuPp9dmb",
-	"Mwge5hCWbvYnYGzaaOraonDyap3Libcc5E4Je9kyurf8ttDDd4ju18PFvi5FBMSUjN+9vbwywCzvfruy",
-	"zSZXxvl8A+2gkF3w2C7KreZFti1kTiyKSHnuNeVsVY2K7x+CNj/pHKJtUR5+LeR8i06eFkU9zUDL1kpu",
-	"pf2CYdGmNQSGnzckZo98TzIOh1FN9lsuLnveFn9FOMG84njgiNzjwS55Cw+A4Vo0mfxJg57zpKPTXU/6",
-	"U0zwQRUQHfO0o8pJsOtxFngAHllUidmzp9XTPm/jj/vHoKye+nBRqHKzn7YIKOEyk16YND9grLF5X7z7",
-	"TZYwkVrB/zms2YyGpRkiPqinc0+jIlGv23QmOKtH+vd29W/uKJs5nU1rYZqagkrsBqyp0YQrwLYYw3J8",
-	"YY8kZmHOhIhytbvZBBdsYfLc7t5M1N9iSxvei2qbreLcuV0cHA3apaPwOLwr3715/WKD7cq74s3rF7IA",
-	"k2oEm+B0QW5b+ervdssYbxVdukuV64am6YC0baaDZW6Ie7StaxsXTr1enPcghtgQVYQmiXPQajMipDxw",
-	"PF1TIsUCgS3l/vJotoPur6H5F5aMGxeR/qLorWomb90woE9BmY1Rqtp0DPTlQZXyeqo4U6bow6hHLl86",
-	"q2bFsdkdJaluGMShQcFjuw8jC9raNOGzjcSwlbp12bO7DjSoojD4npsqd2Oejd0+uhOKlQC+kGW1gRnk",
-	"y+IIStl9MK/dpN2LblLWHL6UiqIF6ebIl21UiPJmff1Otlv4BQ39pwPiC+6eKq6efkxx0+6JX7Cpr/wJ",
-	"cXmNZ3xlNI4VxHsVi0hkCoV9iZpfHtBuO2Rdpb9fy17Z2FLQ9nJs3MIR+hG6vQh3dSDM2w9Wa19LDwpK",
-	"A6qbrTPVoiVYKlVeGqMZcB4DrttUZCk8eBpP4V+tcXnTVn7PIera0e+ezTALh9ITMJqsd2lj92U8/lfG",
-	"zM8+WPHSWDZph7VKWRqr9aUeiLFUGE1Rg4fRgR6BX+UPmCu17Hz+DJw+9eRr/ZKlFIAqJVYVHrw/d/xw",
-	"789XNGW5581UUxJbhdwlV/NYmv5l15BtYbEtckgtbGKUois1clDuDGgyTW6kaa12za/538krANEJaZJA",
-	"3ZgklOCkCLS8MnC6FP8iBjxvKpJErCQGSAERTSTs2TUnJsQLMHmx4ODCwtx51IH0dZJkPGIpGX88gD/H",
-	"XT2Ot0B60ywKnO2TNRnH0TgggxMSzqmeJrN+HClSKKbJU+Ntub8ew4LeACgg9kfWD4RzTA5JIsQNaGbZ",
-	"0nS3+p96hN/jECCLGq6/+OEFOTw8fBoQGf9lvgPnSJf8xnF0BW/DrwYjGmjg/GTqeZO1W4VpwKz1bYhm",
-	"A615bdEaDOUM0S7R/SXJGPYKeL8CkvGESemEKtEyWkJzw7FzJOpZEXIGvyCiJiS6sRVLMcaO7q8xuHDG",
-	"5r3oPNN6hTVp7CD0pa+u6GzcNR44gy+PY8AiWbwFqID0fT09OKfKwL1D+bUUJud3SriYiGiN6qaJtenL",
-	"/gZfHPUH38GYxq8jtlgKxXi4PviFrcdEcEKtQ3Bh0J9TtmQKRJHFzbCoXmYCMCYbkcTwDeYrmYADuXLg",
-	"73H0FhMGRukAgRf7Br6hCQJavEvFJGEL8jfNPk+Pjp98Zx5DxqGI2BiA7kP9WuT4TMk4YmT8+LY/Dgpk",
-	"KtxqQzJ+PGc0UfO/xgEZP4aaQfwolozTZdxd00UyBlqPHy+YSuNQjm0qtWIfAaJsgRn871KxYGrOMom1",
-	"YEkcMi7hPDVKyvm7Xw8G3Z4WnmnixN5Wq1V3If6Kk4R2RTp7fP7u18eDbu8xOr4V1D9rqdZxIGE6/W4P",
-	"6pVwoJ1h57Db6x5ihTRiszy+7T9GY+qgaG4/w461ufh4HXWGHb0REIXsR9v4e0lTumBaGtQGTIpLHmsx",
-	"0Pkc7LwO3K1NLnyBCidGYORScInnw6DXwy5gXJn+uXS5TOIQ5vL4T6Oj52Xj+Qn4xwdTlbSgzeDYgBCg",
-	"YcNRswEzA8kNU4OfGhCRRA6OR7kdmO9l+aQeG47GAzFbLGi67gw7+s0k78KOFvofnfJqQpARxHsLUFXw",
-	"TUgPD2CY2Zl8ayZwZMgvbG3WDgTucxGt6ylhL4lZifjGG+KufX83OZ0HvMDA+R5W4xzjqDb9uMly5Kvg",
-	"kP5zsLknH3+Ko8+oxCTMlyjwMsfhtcj6FygijfSP+SiTbGy6eDgYvinTQhzLO8pLja8qL3WF0ke7SfWj",
-	"QIPxnrTF+bWkbomfvSJtxtTWCfZasdLbX/Yw0x+ZajnNFnu63U59CbtzmdXh17pVtwVLATu5la+Us1Vg",
-	"IDCMpy4tMSdE+6ZZgq0dyiuEcdF7CZwp6D0PIWm+AnsgTvFDipnHBv7b0QOqmSOr/BQL7PqD5nvU6xFs",
-	"pQsOeQBWNnq/YQUs+Gd5KmXuqJ5TmWue6P5kHPu/5KgAG7xRUUhemHFvMEglG1HrvDnEeZ5HBBSwwQ0D",
-	"Nhfr6/+VsQJMYdiBuu0R4M6lGe+4+sKufhDftOrzqQO+sEFvcHLQHxz0+le9/vD4dNjr/RP8jplWUjW3",
-	"Gdf7cCaSKE/N6wwtwvgG9pB1QnV6/Z9f/vOXw/91+r+Prp6+H5yfPH/y5vhF/6L3sqAuS7XV/sEA+6UZ",
-	"xijMqPoHh72r/pNhrwejaqyruQjfu5U1wxp7089WZYR16DnNpt+UkK+XBWYP18oCp3mpNni0Hbc0MDRb",
-	"9+q5ee5dROqmf3svkhUWq5SAheLHCDisT1pBq2RNKJItCRerb3r5huZtw093PPq9NsDkm9D+3wILSs+p",
-	"PNjNARcZPwtDttyP4v/csIPZ0S3YYvfBXCT077DJX9s063YLUt5MEMb0F8Y8kpgGl2OMlFu+1R2XVSA6",
-	"i8aQC+6dcDI7pwCcaEa+41ILn97s6ouMN7vQDQJ/8jalSkkc1ZGoVKfqJYwv23HzTSrNGPneeLoAhn0Z",
-	"M9klb9WcpatYaq0xFEtwoGm+YXmuv226L9J4FnP0os2gu7hIjY5eDHJcNw98XxuNqEVz6U9+ZQz7nTZV",
-	"BGCPXOI9TTjL+AbOppiY1fT651Ce5OEFUD1NlMG02ddrYdp5Gnjy8Q1bfw/4SGNtxS/hkQiRD/D5E6cC",
-	"L9fj/uiomKXfg072wb88NoRckCqP+1QT+R34xD/+z/cf/vP77t//w5vQk4eBBr3NFIR/Iz8fMM5u1dGW",
-	"13HHQoLoCbDzKOaI8rg31TIvramcNeb7u6kgvvNnp/+p7G1CVMCxqdOzfyNK4NiYd3Gi5REEQjAMFyuT",
-	"+OJxWFHbQgoTaECKYXupXZ6r16bfx1f3XHFiW480WawWrquaGbbYGeXcX/807aXuhsCZtt1Gvi10lXcE",
-	"3ZcHrR25H9qFBg6ojU3zG0RfsS7PoOoTg7RPxqa3W94n2d0qdnYmfstoOEeXC36L/hXGI0mkEJylGKCN",
-	"DbQhNSauTey0rrtH0hkHtqk2rXRMmh02wz4DHFML3C+VLABNzfsNLBOZCXQHRkI/Q4rNnYpgolU+LtkD",
-	"zYV7uathZ3h4cvK5lWbwymLXIosWaQqmqOf/7jB7+Dg7DGBuAPmmvWirPWoeG12yzu3wmpvK1FwtjfW5",
-	"Kzg0P4cN8Qwr27Fe3UD1wRGTMjJhmiG12QIaLtThIgSs33EBVH1h1dt9+dtgjpHPwTXoD3un/+yUAc5y",
-	"19xhH5xgh8P+QF+z3bf2vgNFFaPtV/1ehssZmpSkAxlD2qdRs4edmRAROhxabKsXYrmu0500Wxo7ZZ8u",
-	"HHwklNB/WwdBXh6zYRaYjAiq3CLtHCYfWHTNAKBBMq4CwniYrpfK6lwWof+GrbWIBg0p53ro1h9Lh+8J",
-	"TSCPAZMpVJZyFj0jOaplLIs+ApA0wadJHCrTKRZziXyal35tWZrv2z3U5jio5eeNk6LfnqMvcFzNjooG",
-	"LqmfxWSPLik9wkJEK5Fn0JScDU12RFMXFcptgGjd6q0CAv4El315ay5/+TZ5ZFCg3WSNZ4SaRvX9Xq9L",
-	"3jr7BGBBCo8K6kKIpJIy6H0Q7TGUQFVFBfyW5dpvQAs9Ukg2xvKHQlkEhdYhUwDzYyWYlZJOKiG0eGa5",
-	"2ramzuFqYOEcoHjMy8y40neROdOvgzvxSxJzhJ7blGP6Sd+OHMOigs5ZFsU5tMia0ZRojQCSbKEbgZYz",
-	"Tw56RxC767WOkuV7o5lI67ebhYtPUQoyDoaDng0ymmsmmuGX8ZIlMQLPbtVd3uXQItuve4Ul1F+Dln4Z",
-	"sw+x8Atjy7ay4A4S/fEn/c9ohxOosEDnUKfg7l20HbXgxBZhkCtsxScYisYhalB+QPNdBzaFdBHzTDH5",
-	"zK1Ft9D8G7vXCJRiEe570HjV8N5pSQ3X4iX3czflx7y39E7aDfWZYg1rqkgxCgKjQPi3xgyqyXJh5K6P",
-	"RyHXfMIAQt5uk72Zj+bFxqdxF49Y+0PKBhCWFAoqjE/ccHWnKu62xWF2ICm49Uaayp4IrbO9hrcsjafr",
-	"e0doK1W7kBI9WSPshlb0AxIxay9QHgHoE01d4wHAOWS2CGzXs7wfpQEWgK5+XXLJlCRjGDZar2M41jH7",
-	"u/ABjSOq/43Gxb5GaDVNmshRoXL7JM249Jklm/sbabb1fK56p2nkDEHwkCH2BHT6YAnqIw7WCWKTcZft",
-	"a7KB5nRwfNIqC6jMIpc/nekHNAiCeHWKr2tlAF1zKwMKD9qeQc1jEEOUflGtUyhHOcs51zlJTOYGHl1O",
-	"ha1UgDRsWACqDvC3dZeYhDLrBXWMgKDX6/ldRa9wkHk0fl/OIv8R1LfpUMe7PUGv0JGj7d3Oa2viO7X8",
-	"Boqv0rPdtENx61W9IX2TutXcFHMJtc0aszE1GKxphAlKw36z6B0cpk0F5UEjbKUuKDuSPC7zax+q9qJF",
-	"MkWD1BGTkgBpBrZtquBYuu0Tp+aaf5+syraBZrvAu2PNOds8UFmJdFitwvzFT/ctLtkWRC6ywkEi5+1r",
-	"gOam/plybFCkdWYlBJmy1TXPOxLJwDyKfQwZi6TbZ8lUT4dwKphGpIAdwdckETTC6qz64pfLAm/+a2XA",
-	"5UO4RwmMfcbeq2Dy3md67aCZLhbEUtWCoXZbqvmd7StktqYNOMv79WteSrSEfnc5LeFkbk7QFmkF9RTo",
-	"tWWuPdbFOG0e9i+U7lEdU1+0cndBcf+6lS0S4ussYl69skU8QL3Qw8mIxyIMszRlPNyhcb11rtthX14m",
-	"wvZtm7BZXMDTxggl/swi/RGL4+PRfUzvlUJbaILLVJcYCR5uvxrV77WDvdtjhYnT76DiAwYH63/2ng57",
-	"vTZGRLFG20wIrUnIAHNhiogOwDbk2cw5Q2L/DNM5Y68h6QVkwQCrgJX1jcmyppuma5DRvDZ4/IImWkdL",
-	"sfb++Pjo+LvAYJzHi6VIIes4JTKb6NsmgECM3iB2y7giS5Zec00k29MiKMD/TRNA4CInjgQmLKiBU5Ga",
-	"OkMEs7/mWqq8P5emdSQFCQMhJHybzTyU5LfXLwOEmbet0XAaxg6+5oATD8i1RM7FCmAfENLzDXSfjZlE",
-	"nxJAOdhKOCMJxnoOY59OyT5qovyXkTUbfkaupHWL1OeF18qiw5OTfQsjxT6qx3b5SpKo8/zVj6/fDN+/",
-	"OPv11ZuXZxfX6TV//+ri8vXbN8NBt6f/fHfx9uXrl8ODx49/yVJq///qjf7t1ZuX5XtLU6rSyp/pYob1",
-	"LMeYYEjBrWLIygwIM0exBBN5H7LpaqtYItDeNafkty+khmnG9+xIvzJZkLbB7YStZamhGyLAe0JQGX8I",
-	"O/Hr1jldZNzlD2+Z0x7UtCGEImAlvYvyXIib3ClrYJFMXV5RWV6AxBBIZMqjEODiXeL8PAlM+tUeA+iO",
-	"sXvIucHl3u6cfQELnGsEANIVA7BX3jRx+wOel2poCY9nc5WsPblOp6b5E5Qi6CcOQOe6o5/qBSzVvtNl",
-	"LbKXpQXgrCHMmcULMxhufxz2P+SQdB2ahvP41pfhdTKoTvtQT3vTmb2rUrmE8vlH543AEnVOfmCTNKPp",
-	"OiBnyzROAvJzxllALvXmW0wMCtgbcQt/DBFX3na3j+iaHPa7nQ/3WYULJvXe9hw9r539QY042Mv5wZIE",
-	"oygI9KWPKEgt158dQYEvx6j9/s+ROimyELesXoiUACycPkuQHzyLbxmG3W0Ji5NGDCu3otzFuChUR/g1",
-	"pNzm2BtgrphD72rTWYmcJQncbREPRIrtBchZDmRVALbldJysQVWFR9ropLZUoTVczMk4n3y33y243YOq",
-	"oWlz34jCPnOcnBhIA1H5lQTloRGUTeAMagZoXrxik9YSuq2oeqW15TvKk3O9dR5CqBeugDus2m62uM+6",
-	"BqUxNQas+EJLue840lUJsgfRC9cgkrhYBVa4QM/kvIcxbu7u/tyANm+zNBDsNX9/rfJPMdnu3/tZX7Ah",
-	"9HwG7E3Mo8Y1xj+LyS/6+q01y6zN4wzq+/bo6r8ylpncHmubbAu00lChorTXOKs3Ityqdn5fFfltK7f/",
-	"K0SIfxaT3WFhzfblAuS9eTH/xA1jtyb8eS+VTT8hj9vVRaN+FpMvV9yqX/a5zYLUydY/xWRvpaz6Yfuh",
-	"+31cLvliPUafVa0L+BKyrw6g+wJe2iWvaDgn4z/FZGwcryFNU0DsJT+LiRb7P1++fTN0EGGpuubYFhQw",
-	"hViaN5PKXb650+xPMbGZOpAgbFxpKmV0cc0ZjySWRC0W+tVJjM7mdE36xwQLg6TxBKOjnnMWQuItTeJb",
-	"5vPa4rN/FhP0gHaaeSVh6gd4b9kzCb8M9USueUQVHZJPn6/5XVyMhuJ74L0fAFr6m2O/YUh5iN0Y9ujo",
-	"O7MHqOElfEmCkHWmUbJ7sOYJJIBbpw9ISI+75uiNj5VkybRcUAdJaybdUGKFEBZtazqSMdJuTBZ0fc3x",
-	"9QZpTQZkbAkKv5vRWUwE6c1VgUu8wvOLp4meyRtkI6IEkUost7NTs8PDrfzdqudduBf+d4Yszgmx3q1G",
-	"VOqqHyLBLC2vi2WI0tf7zS+z3SnHtivqmFDoN+hU3BqwycAChqeUR2JBbtgaa0/Q+WKBeNhiqdbY9hLb",
-	"+3gLaJWi2n6xCP6mEhOK4pIE4fnFioPQQWUe/Ni0XEyo6A3jIES6NYlpF25p55dPSnNef6eEtOL+PSej",
-	"idQsAYLTb5a/bmG57XJnZ9LZVV4VkbJZLJVpxgDo8jwiSmTh3IHZiK3mItLmGM5B3rciBRXdhLDBlDep",
-	"0pwBnn/gQO/EeQa4DRfDgIBnARQaIhd1SXLbWG2TAuC1tIPM8rK7kCqaiFkGkcYVSxI4DuOUaA0ITsph",
-	"tWm5gQ+2Owrj8UER3LEb20KbpCwUoOnJOWOqSlALU4QUKfrfL6CeF36sDaCLdMbUKAdg2tDSCrP5w1dM",
-	"IfwBhnk/vq9PFCxxQfv8suL2PSYItp3o10H++d2cEQAEq7cE6IVd8gaa3zKlYj6TY9iIKo1ZVIQhjJcO",
-	"G+APi4ims0ngcEpiAxOHmx7iBvnmWILu+swFdoBiyhUWZEkyFZm+iUvFaNTNm5FA+1+9MUYLaKMBPYDh",
-	"74iu5dhk2WAWDk7QgtrZHB59wD3L5Z09KnGv6U8ZN58h1tElaExKC4yhhTi07nNXlNBE792/jQ8O4Irx",
-	"d4hUqXfy0Jzw8EUsTSaSEgl0PtdXBEQJUYc7fp8j9T7pm85ZiPDKn7+BDZYnbz7AITpEBjtw+9Xv1bwz",
-	"ehyAWtoUsWQNk3GPCKgGlM/wD4gNmp0HZyKeXRHUQV4YYxCO3JkgAjo0oVGoDUi4dho4xwpRK5FvQgm7",
-	"UFYOuMDtTnTDxUqSiVBz3MMA6FW01TbhQJZMfWkM+opi/d9Zsu4/C+UrCPr4tsyFZo8vi0nuiSkXNOaK",
-	"xvvOKqoUKiLKT76aRK3iUE8wousuuVxqewPrsCEgHXMiFVvKIuRs3RLGWwC8giaGNNLTKoPzLFVD6zJ7",
-	"JIkpP5dYA1tI/5RZNI6iBFAJGEUOzn+/El5L2Qe1WZob01G6BjR/G+VsiCuvJ8E45SFES78B2J8fUsZw",
-	"3WyZC/aSCyrJWvfcFymbZHESHeQa/J43yAVAeyps6hxPmSzSNIoefVXJiVJ9QXPz+QAlPI+8Jvcjg4aY",
-	"xBLyafP8DrtZoLvc0OkQkQhpUiS1gTKhEtHjMGkyVpC9YVCAcmQ8SQ5NIjBA5NnaekbTJGbSWGSI14hW",
-	"iMfgcV0C6DGs7F5Qbtw3V2xAY1a6ApOvMcP9XpvYsMGLnAvuu4U3IpznNL2528y0TWkgCOpsuGWacdbW",
-	"dvviWxp8Ze5p9yi3pSuFMvfe1KgIHYDus28FDArsqfJqPU5yphLhDbkRy5iSZSpmKV0U/fggxd1pqan5",
-	"1e7EYdnCMb4McsPWMoc5tV6V3+cCNhxaK6Z9OPjbMCpUUx5o6XMJ5LmTUu8+4N65NIp9VJ1h50D/B5nt",
-	"5OzHV+TVmxcX/3h39eol+eH1r6/gx2ve7XavOXx+9eZl/WWdFq7k0lRq8kv0jwGYg5RIOt1LPc3vaazY",
-	"htq+v12g6A2Dkv/98v+5cQTGsuz3hSwbK4L12QUtSVHKT0W6YCkRK85S4FFUxBDOhQsVhxY1SbM3YF38",
-	"KSYOtkWcm+BgqGQSakL0d3C+saUHwVHP/+0tS/etmH1lm+EKq5IdmVPBdWjJNqbr/fa4U94avx39/mvE",
-	"kmByTQJJSIUHyklJCyIXK2m+2m/w6CeG/jdPF9zYHmjwvEcIxKp3YQ7fiugtQ0KvubXWckD7KW7+Gwba",
-	"FnaJciLHMgtDxiJmHffYqveaQ8thg6A4p1xfgAkQwrb7KOD0sZvtDVsHxlTWT8dizHqcA7PEXymWhO++",
-	"F+xgq8yf/I1tt0Dd6WfWN0B6p2Zhu4AURyPTU+tXgUOve5e59HF+nXnZvTbOJdRP0mKEZnQkVru30Y6Y",
-	"PN6zMy72ArITsHW28ZmZwy3jskuu8rhYDkWk2d08vui8bf3HVN6wSJ+X9fGqGl72YUQYEMJVAYOk3Jgw",
-	"qJ2xvJGB9Q3iOTsV6UwoxXg1zHS7GJlNPy4GzvTTY0mWAppeo6+waH9ROOZtdx7Y3atUgPbz/hyimsas",
-	"fX+OACgQIXYkEWDtPDIFA3VWEBJoZG8Z3S7ugWb20qV29P68861Ev+zy34m7t0XAGvHVFZoieYVILvw1",
-	"V4McNszipBJQbnEu9V3XHIuO4TSQ0iLY0pLsL1WhFB3UUdDrswdzHfDVbkQGDwHgDpQ4BXtUDrv61l3H",
-	"O5AR76elfBOyvLvHKGVDhvwSqXX21bvqLi+Rj+5TeHnNTeXlcNNvgxb7bQjp4BCakyy5NT2qQcKjLTno",
-	"XXObtWkqzwMjJV0PAYQCMfliYbaVmrNrvqm+gQPPbgtVmpTp2Qk9IpxtFuv9aNBnffqTKcf7BtWnloaB",
-	"W+p4u+j1bR6jDevmByIUNWhKbsB69Pv/fOZEvWheTGcVXxUvWJvSRzO5pjWPIP26e6p+hhyTlB1Mk3g2",
-	"VyXO2d9ettsy4zsMTH1BW/Zq1wHRRQO8fy3LRcadWpZ/Bys44w0s4IxLx4fJ4vQhizRSZIqcFfWf92bD",
-	"nUUaF9AJ+0sd7xlvc7RnvPZYz/gej/TMEYeVUpl7rMJ9DnY8CbetG6bX3Bumli7j0S1LJZK23+2BNlm4",
-	"OXfUN56VKifDuYgNNpcpyPyjHwyCw+AoOA5OgifB6YegQAT447AfnAyCp4dBf3AU9I+Pg/7pSTDoPwkG",
-	"R/pCwZkpvvyjHxz2g8OTkw9BZ8XYDdz9JOgfBYN+MDgNDo+Do0Fw9DQ4Pvnw2R2QacmG4o5HFDMMsKCz",
-	"ctwdDntH/+wEnRIxur3mjnWzIHUedfh1L250tBIKdSmWNjk0nBfQ82Ch0yQRK5edDV/dS6xo+gHoTG0d",
-	"kZ4wQEpj0XyeRBMvGPkL8nhKgF6QfQOQ3ogFZdSLa/4XOrtSGkWJ1gdXgvx29QIfivk20yxJWFrN1Mk7",
-	"h+ADrzloKxFd49kv6S0A59zES2ld6hipdJx3AJslTUZHLK+5iWXCF13yE0wsj2hCrq4NbeKVPvVS/3KV",
-	"k69RBavRqh8Q6n5bC2RnmgayShV4VVq5hth4GbiKvJ2adYf7ACljwmYZD0r4O5rSefOdB0a72phGnpRp",
-	"phLkAOEF/Je2p4uZPfGAgtUMWok9DPn12ZszSA8ohuAYWY9qy4P180d/CV7bqvvkqGVDalUqOMc1hSxM",
-	"i8NRN5TVXLQuU66aAmxhEjdAJ9sBVwaQTjXQiSen7eDKvoL2+qljUY4R6nGaMtYZDoKOli4jhCvJiZeD",
-	"KjvftcXi8IIuINDv8BRQjRqhPgadTOpRnGqi+aagP+2cg5FoNW889L6xpwdZcPywcyZj+vhK3Kw15zmi",
-	"c6sK0/iIt6J7t+VgjqjyMfcAmJT5+Upz94vds3G6gdlcnNz3UwDEDdth4F7hJf+O8VOY2m4OQCJVrEfF",
-	"PqoHqslTluL5YuMX21rxeH2Fr5WEcUL+6FysOKZqgZYJTu0i7w1qeEDN8kZWbaoCwWKGqUjdHlAFrmeY",
-	"MlVXGQfUvg+OW7X7xhMrUfLWYEVWWdG3TBNMH024H9rxxpdtwuZMo8lUt8vCnxoQI7DpSzdZSkfWtG/x",
-	"753IuWlgAH8XdrseVHd/IPjK8F3T3VQSjTuDqK9tNp0tpzEhnWKTCe5LY7sVN86O+EqxuQsYxh1odB+H",
-	"SIbN1moMzryxZNEe0jEUJ0LNMaM3FRnGAjK1omnkAhRrveOam4RDZPW8iBeSFcHcgc96UWPBTd4ySELM",
-	"8geJPiSDo2uOBzM8vtcb9ntgHA6OnR6YTurukkpVvAaz7rg+kq+5sZK0KIW5sYgsGOWQUFIGKZiZzJC1",
-	"tLm1NIRb9AO1CcxcqyzGuDzUmXXJD9BBOy9DWOg9kKehY9OxjKtrngeQyrPYRIOSc4oV1HpW+nHaYiFX",
-	"c3bN7aigcyDURWA5F1pm3PSs11/0D9WcgLvIKaJz7UefiT1j6jd5l8afcNcP2t5soH/AxVei8aXgjX++",
-	"bv7oeMH+Cdv13hoOmNDmzOgdHhyWzwNEcIO2nRHV6r9jjCDC4WiyVvrVp73jw97Jobaj9F5yTqJqr82g",
-	"M4snI2C2zvDwpGebKppvnpq/JRhey1TcxjIWvHjT0eDp0dOTJ4On+taU0fyHfu/J4ZOj/ungKOigE0d2",
-	"hr3u09Mnxx7LYXOyJk/CPO348OT0Se9pfwBmS5vJDuome9KrTrZ//KVmu7EIdbPVJpOon44SigJGSz1J",
-	"nBk/3VhePdyHmXHN4nVuKY/lHNvLVQbdKw22OtReMdKed6SV8fXcYVVH1Gse2EABVaPXYF9j62C0pVtF",
-	"1US8FzXnJ7GCnmx55zSTIwlJZQbLIP7LelXjFPOmnMMeD+R72ZE401De1p7rL8RiQQ8k0+JRH323NMmY",
-	"xAYFR/3T3ndYpAm4UPrYxOaPipVKD9g1B57ukjNbXQyNAuRSry3WjmLAWelzD4/fqUgXWULxUDK52pRf",
-	"c6qNplQs56y+JcB/s/MHYftxFQtcLHuwBHEUaKoHucQqPo0SEdIkMBI2sPs4MI0Dnb0a5Ls42NimQbFF",
-	"A3dLBmavBiWZcDf4f0UnCQtAm5kzGlkNCwHPNPvtC9Qf21hquxheCdzoMOqed6DxGW335Zj4wH9vBCZD",
-	"hN1+H0vSB3Lz5CtW8EH+1X6z5q9y/pZrHuadpPkt45D2ZXMTEWTtGRnry0aQVjLGWvw8QTiWJNLqeo2P",
-	"x9D2q+Rb2XffCffI3Lw/0KOzKCo8ubuXuH5D7/RAbMMnAtEtA8ec05bvoihYjVVdtnaxlF/RPbEQgDJw",
-	"FzLW5wvXzqzXmE/2iJXTeG5fpofeTrA2k30HyKK5n6IOuuXO8uA+uC31guALL3CO1bIvMTCMYjrjQu67",
-	"1L9IazEaNXguJUmgyYubEQzZEQiRgZUSC0ZllrJKNXHMckWbiMmfLFS5ryqFTS0x4oA9mMiC8jV0CMNc",
-	"VCjTpGQR8wx9dVgl/6YM0GaHFEvbwaFLrkzjsDkLb8gUXWGxLHQ8Hmk1cugGL8BRS1iaihSL/G0WswEO",
-	"5ILILJzb10Ghji/FmXuPRbtgrsxpyc4v8RGxfAvLJe+XUNwqyS9/dYtUP/cerwJuVyFAosv9qVWXdG3w",
-	"U+IkASN7JdKbgKzmaywfUgqAWGxprhIkEvfflCmbxHzfYEk/gO16+8Im4ufVV5MsThRwYb5hwOLXuwrw",
-	"tGxBkuBsSGgUmS0tCzkUkITBXpywa651PRYFWIWSsgM9F21fY2VUykIx4/FfFgzMVE7zkJHfoFsfSySA",
-	"ID1//fYSvsKgIhjnYsb0SJ6h5b6gSxKxMI6gu7seMmcxjDQSTHbJa7cTYBw5hVha7zQN6J0uBQY2BNzo",
-	"iwlL5Txeyu41t7BukcgmapolQCssbLPhzzz1plCCA4sKzEFi6AlEnhqySSbXVrlCNF3ILBbcSVy75u/P",
-	"pVtH5jTRzuGycY2sDDON5lIhFrZU30z0We7Kz6MM4ELST45SuuI+5wVy5MMp43fE9Ak6kiUsVEKPA78A",
-	"92VtEPOyDRiCnvIFjvNB2qZUpoKqtZYPM5FEWmQkbKowXcd4Ik/B5whP6uQlNeJmLQ4GdsVtdWNoi10g",
-	"66nSmQTs3K3R3qtO0FkIuOZ2cXB0WGqNgmVfIB9KwzvsY94O7m+MHJR2N7iQR8Vz+73eE/yuSDe6y2hf",
-	"lkc7KOUv4Wjd/KdSVtMHy0Qxn2mzP+jkO2GE3UZ6rXmmrnzldyt1I9jc+uwH4KF0rXd9kFcodfeFp4YV",
-	"qSbLtpBTxm9bdLFyRPz9jy99ANz78Kog8695uFfp83XRfy4YjSoukzKSVw3lG3rucPscmO2zw4NXau7S",
-	"3pHXqtFL7vUrb4u3WkvOlY+QpunasOvlEnVnOgty0NFxSBWbiXQ91Ht8rM/UJThZAoASsyDe2IsCsodz",
-	"mWspOLQS1pslS2clJ7BxCJYSZY/7g1Ie9aEnj3pBP77GWwe9/GeapnTtS2c9S6QoaACJ0QAjW+KSuuTW",
-	"mIdJFrHRrJrb2z6tNl8LMTVlA1IsGNpJIeVaB54wUCGgNULdiDK+TIViIXiq992QaF9O4R2Ge2ln/BpL",
-	"tRcbHl21+GyyKLZdvvWru/d+XvzK03bWfJVn/eXKvyrvbW4ebtzotRErBN9fgVjlwftfyPtkRnlXf2he",
-	"uN8TGh+6wT1f3muPnfLqXRtfvL+yHhDJlpu8Uj3zt/OLtymefhELsxSS6v/41Jkwqhlo+McHSOXAJ/uc",
-	"cyW4sgJv2BYAm3q1wHerPZQZj5Yi5sopdTIyH0/dcpGSrHlaoQGZKJK93n1ElTKbj9KaRUSkQXeuilfn",
-	"Wab1oDG2Nh8EYM/a0p5DlyQDyYJxD23Hl06+8jMLE8M/1YkQNxC43czMt/BuwqQ+Ozn63XL9Duboe87t",
-	"MMzSlPEQYVTLbg1wKUzWAHfgPA8KWH0qACPLmIXgfliJ9AY8CNpieX/u3A3G0ebdWnewnSfBj0TRrY+G",
-	"oNokm7EePRU+GFZaZgqo7g7cluJ71y9lOZRmynJAvPxWBxHOVw1Wl/uSM0VC01mB2Y+56+GcprOYz5wX",
-	"YQjeN0Bhuj0libu2mCD7+cPn/z8AAP//",
+	"7L19d9s21i/6VbB0n7MynYdWJPkljrK6znVe2qatkxzbTc9MnCNBJCSxpgANAVpRe/Pd78LeAAlSoETa",
+	"cpJnnjN/TB2JAoGNjY39+tt/dUKxWArOuJKd4V8d9okulgmDv5/T8CZb/piKbKn/eUuTjOk/wpRRxaIR",
+	"VZ1hZ9AbnBz0+weDw6ve02GvN+z1/tkJOnHUGXZ6/Z9f/vOXw/91+r+Prp6+H5yfPH/y5vhF/6L3vBN0",
+	"OF2wzrAzE0nUCTopkyy9ZdFIMqpnchp0JEtYqESqX6noTHaGH/7qhFSxmUjXnWFnAtOrjPT5Y9C5DRlX",
+	"LB1tn8NZ53PQyZbRjqV8/hwYQrxe0BkrE2JO+YyNIqZYqGLBO8NOOFGdoBMKLmOpGA/1RMOUyjl8uoyZ",
+	"WYb+s/Law95V/8lw0B/2TjUF2adlnDLpPjM4OOzrZ3qHw/5gN5Xfd4LOH2Kygw6/A/WXQsYK6SpZKHh0",
+	"IGPFOkFHKqoyCeQVSN4oljd2M5Y0jNW6Mzw5fdJ/evTk5MnhSWDIEnWGT48On/RPj3q9oHPD1p3hoKf/",
+	"TOiEJZ1h5yeaRkQPRvowBRp1hv2Tfu+kP4BhpBKpHuWoNzg5PuyfHumXMx756dZ7Ojzq1dKtd1qi20zz",
+	"9Gg3j25/4lUj+v7YMUvWZ+pz0FmKmKtRzEcqBratLONwOOj/s7olEZvSLNGclWZ8x/t+0JsWzlmUJWzH",
+	"oy/0o/GfeNp9u7ZMxW0sY8H156U9brJdwDypqtkvuxdlBmt+eoPObZyqjCajBQ3nMYcTuf1HL/WWcqko",
+	"D9koy+Dh417/+OmkHx48mQ7YQS86Pjo4pYeTg/6kF57Qw+kg6mv2XAh4+nZxcDQoRA5Ll53PhYS4NGQv",
+	"Cwm/LGggQyMaJ2tkmihLqZYwo7nIUtkZ9vVJoJNEE1ylGdNsr/BspEwxjtLow1+diK7lSExHK8ZuOsMP",
+	"HZnxiK47H/UOmudG+pnO8PhEn6/9nAzNWAv6aRSxhK7tnE9cshEez+YqWWtask9qpPm6fGL7V70B0uI/",
+	"gShbzkRlJXB35LeIZkF71mBEzXPZYkFhlFe3LF2TiK4JVQS+Jmcypo+vxM1adDtBR/9y9KfQ7NUpvukE",
+	"nYwvU6EFv96GkRGKnSmNk06TeyXorGIeiVW+o5qNXsZ0xoWMZYmD6uiiB5nGPIq5vRznLLzRXIpHqLtM",
+	"49s4YTMmO0FHTP5goSbKB2DboLNiE+SDBYs0KX6MbxlRc0ZoGIqMK0JJKhL9EVVkTiWJVZfcZCklkdD3",
+	"Mjk40N8fTOOEkVUaKyaJ4IysYjUnK/2jX/TDnLFIEsojwgVZiJRpqkrG9G155bwtoeGNJO/xTJ/jke5e",
+	"KqpY9wUclktOl3IuFGF6z1ZzZoay8oOlqUj1uuZ6Na8ViSW8nEVECbKgN7g6aYeBdVGCagTRAk12O5+D",
+	"TTLeslTLwPK0by+Xegbk7N1r/aLTbq972O2VJiRu4L6U8Z8xn+mNnKwVk6MlS0d4x3aGp4enpye9U30r",
+	"MirZKKRL851miSMQwgtGZQaitR904NgUj5wc9awsPj48OX3Se9of6N/YCwB/VBGUyCwTIW5A3zJDHZ7o",
+	"H+6eYvndxeRQDNXLycpt0u89OXxy1D8dwBq3LwGHLr9YpZTLpUj12eDTcPM6GO26C/TemDOYDz04Pe31",
+	"PnuYqrFO+Tno/CwmlfOr2GKpYCu8ct/ciLncz9jW73frGzex3rlCQ9ay2MxC77TeNinpDDjhI2zMLGVS",
+	"+nl00Hv6pH8MexKBHCy2LugwRR0WGhwGHSUUTUrawufGaktDdUGzVJpxro+V/oQt9QeMaklIUBI/uB5R",
+	"1QAunLupZCKw8Ka8JJTh/WI/tQWmyY8WhBw0VQ/MBWiOxzRlbAS7pzfi6enx4dHp6eHh4HQXw5xrltK2",
+	"zQgEcWd41B/kLKSFu1xLxRbFmoubV6w4i0aT9S4K670ZCa61mSlNJNOfhEKL8ZGcM6a86zw265RMKbzi",
+	"/uosqZp3hp3HtzR9nMSTx/o6euyoBZ+tHmop8fT0yenR4OjJKUiwW5bG07VREw57uG/wg9Km4RlImVVp",
+	"+4PT06Onvf7p6SnuVsKUb08Hw/7R8PDJP/0bmD/T7Bz/nG/LPqyQX0DRWo1uF3qBBfMe4GX3GSxwpBw+",
+	"MomFtDry0aB/HPYidtCbnPQPnkz6vYNBeHxy8DTssQHtR4fTo+Ma1Rp+Vq9aD0qq9ZMnpYNVzM0jGFxq",
+	"9kt2hMzCEK59EMYXGd/tvKgI2P0owW0NsUSorbPalHwqjWczluo1W8tDL/n9C5B85TtoGY+sHjPsGG2l",
+	"oaBhPAKjtTPszJVayuHjx1Y1Mu6ibigWO+lx5mGRo+gp7YV9dnAy7U0OjqbHTw6eTo/6B4Npf3oy6bMn",
+	"tN+Dn90yrg/4SK556Benx6dmukm8iNGZZZTy44FxWsC1NhdS6UsNTg1+FFFFjRQ4yg8CfrUUItHKec6X",
+	"yqj/sF2FA6SvNZY1D0f5LjEarbfZD64CQzMlGloNmWSpmYoWfv/vrQQ9tJuIkCa4/SUVuizYKod62qN0",
+	"y6E+0gyy1IfqSFujhkhgQkSy32niC9L3R2fY+RDJ/kfC0uVjli67t4voprPTJ6T1s6lIImDwxy9f9B7f",
+	"Lh4vU3AS4CZ2mPzUb8WD9/AAtOLBBVuAJnB6fPr06eHR8dPBdtWYxyGSMV4CeftPB91ed9Dt9zSVgVBH",
+	"QKgFDfX6esPj3vD4ZPiUDnuTYS8E6a5WItV2C9BIU28pVlqPMxwJFkzKpMjSkBnGRrpqaj5+0Xt8Yb6U",
+	"xtTZusRWLlmteiYwDXP/N9fOVjTlxsL9CJrWnNGIpXDAX11RMKwiJsM0XhofrDbP0Np9JIkRegGZipSM",
+	"X08PzqkK5+MueAqBcTrDznWnf90B6vwrix1rRovVBQUH9HqpH5Qq1aJXT+NXEVJ8oe/9WlEhYop28IpK",
+	"sqARmKvNX/E56CxpShdMmdWiGRydTY1wL7/1TBGREqq/JGoeS6IlTxcYtzPs/Ctj6brYmFzsw1juLKYi",
+	"XcC2a1F0AH6TwLN6M5fnbGqUp/Jk8PPm85jgOHeZSJZK4SHHGNxKIXw71juhYFdmjOC7ameE47kzWdBP",
+	"vzI+05rnsVaNNycBMZLXL8Fy8IyZ6xM1o/a1kr45qjMg6L35eHG0lZGqIy9inv/b+56ILZYCPJS/sPUm",
+	"Kc/pDZOEkpQtmYr1h4RyuWIpcrcm7DROpQLvD37Dopy+eFyLyTtvO9Cvq5n54Pi4wcyncJr9R3CspUO+",
+	"9SgQCJXwr5AmCUvJDRcr9GuN/z4msSSUr+snbmRH3YxPjnxT/FVrI5sTfK3YQuq5UWRKqshCSFXHlaDT",
+	"lF6cW399vBY+xYtsAf/qAd3MP/MpxVwxrSvqOb2BQatTesuTNZKKMz0z9omGCj6KJdHzqJsc/Kd2G092",
+	"b+NFxusPj3EdtDs61hNfP6yrmbcb+zdJZ+yHVCw2SfiTyFJJpqlYFKKP6MsnFRmPWEQiseJECSDzXGTp",
+	"M2L2ET6ZsFkMur1lWqPqk4Xgak5iTn67elG3C/qtdxGgsBwQYM/X2wXYpHxY/yNl086w8/88LiLIj/Fb",
+	"+bg0aP6Wq3jB/im4h/den705Ax4bEm2cg7sYFi0DsprH4ZxQuE6EBNb87epFQGgiBVEsSTSp4tShnrK+",
+	"Yd9aCoW81TnGBYi6PZ9ULrxiy7Olf8O5WNVOUdxlI43ZV8/yjs7VguODzqeDmTgwYxQv2bA0trx40zPb",
+	"5sh9xsuOSfVcRLE3NyEUXDGu0NJdJjGqZo//kKif5ZreX99C2sHnpqfIXWROhuLOz+OOb4EXZTtClOOS",
+	"dLn0RNKetJyqnci2ybpB0jazXa5HSsBmbMlW2AgFQsJCEUf9wlFSb7zTF670BSlrPActt+Sy8Az59iSP",
+	"ON6Jh2rDJ40muPFu/xQvjKv4cs6YajW/xjMpv6JuGq6DvzmNjCNdHhb8IKZTm13j+LZpGDIpRzdsjZzF",
+	"+O3w7PfL0dmLF68uL0e/vPrH6PXLTtCZZOGNJgR6h2XZQScPK/6QRIQ3htE6hz37wUJEYOyIxTKJKQ8Z",
+	"hOfYNP5k/EqPYXJhytSomJczqctXLy5eXTlzayHWHEruIvULSEppR3BfvGDB1WNOJcQL9AkqBQL6R3eY",
+	"uplZ3QLyoEKzeUu8OkfLhIZll13TEID7Y/T7iOnU2obmA24mqOdcBANav2pLHCF3Q40WdLnMdyEVetBY",
+	"ikRb+5pobbgFaemntOPrbs4hjR3aFZ/vkkq5EmkEJydNtT05F6lkZEKVYumaSEX1K7zeYTXPFpNliq99",
+	"+sPw9GT4sjc87Q9PT4dHL4ZPXg5PjodPz4aDH4avzoZnveGL4+HxmX6mfzw8Oxw+/2F49MOw/3w4eD7s",
+	"PR+eDoaDF8OX/eHxy+HJC/3M897wh96wdzbsnW7NW9nuQG66LZbwvm3BaNJScLmhrBm/UcuTkRu7/jnZ",
+	"RysK053VrE1fAlz4Wl33OB99Q5vHHsMzFWfhtufz55ysMpjY21/+e5FsM6nuS3DOpRtGu7uWtUkM6234",
+	"Sixkp/fAXPTtkg+ctH7PA+SJzQRn3Q7m7pyFIVs+HKf9LCYt6INPe4nyh5hU6HE3FnmXiknCFluWu8Qn",
+	"/tNrl4EiCffdNEsSyEtRNE6sIeOkUxLBSRFMInORRJL0e0RM9f+DBd6FlEaWgMZcGEWYL7JYMB5RY6Z8",
+	"+AszXozhXmSsSLpgWrHrVM2qQ21Wff6YOxN2aDpuTsFR76m+URUEi67iBdPr1Xxjlmw8FlnKh/pOHRqC",
+	"DQuyNN5wuxueTT8jKZtmkiYQ6CFTGidZimzr6KUPKiZLqvtd9f1NVi4s+gDSR0WmSKwksQoX+AMheRNM",
+	"EnCc6++tqv/FxWqxpAcTqf9upDaO/geWrhcZb0OujNfSKeOYIbyikpj8I6QYkOMPMZF7kb5Gj37YY1so",
+	"63dS7zepY8wlPwt98dNoJvtgR/G/CPk2k39+jaVqQxXwAii2wGSLxovdeKf/9oJAp5gSEw4gNh09ICKJ",
+	"mFQYRe46ZAYCnEViaXlimYolS5UJAqArVx/FTb3uZzGReIC1MIuoohMqGVFC3EAqyL8ylrFI36QmyNbt",
+	"bMZKMUfMozRG0obo/sjfk8RSFRHxXM7GTIKqA8EepO1fmzEW8wFNUwpZrEWCdvXdv0PZAieaEFSJlMi5",
+	"yJKIJHplVLV7jeY5Fo1EGGZpynjoe+Hb4ku9aKuLm1WvWMpIlDEiYx4yuD1oyggXClJeSLbU5PYRt+Q3",
+	"+OBupndeZi8c0nzMx8TgfqdsMgOvRxEkLNDkncM5JgepzEx5PESVRIN5tsLLSUIWbDFhqXyUF5RIWDgs",
+	"WokZU3N9wPO4oM2RwJ9p3TFlNOqSyyycE4rWMlTZmEwA8vSpfUUAVBXTaRJzZupVJIkEEHkm7KXk0Hgi",
+	"RMIo1wRxEzxrQol6Im8hORu9hRtcE7GEQcDCVDzlWU9lGm2+vES1cqCvNzjyvIl9CpMsYqPNiKF0ZFPL",
+	"FBdIj3iNP+33IEGidA7KEc5XOIVqbFPqcWK4oHfSKy/33Co2f8WncHqjJU1pkrCkRNhelfGem80XU8jS",
+	"0EoKFDHpnXxGeuR7m+BibphHkmA6LKFJggHnUqpIKVmk5xOA3OSKtKS44CPk3pExU3ZR4xye/sE8/Hkz",
+	"NLuNLJf6EVvQZQO4ZCLEjcypsqB8TaCKDY6ZOVt3oIgbIKZJ8nYKxui2tV3aX2jrE3hNj3ogb+LlAd5t",
+	"NDkAjzRLzWmq1Kbf9eR+xXPkOUAViQ8P7hDioE1sXPz5/PM/GjsrN+9AJ1HQn+npzhlfWD/pHCSgcrls",
+	"IAU05R2MM73MfwgB7fL9jAYapGIHcPhXdI2HQfMHfIK5ZZ8ryASN5+D8aPP9v1srKWVU6wbmPcvYp0y8",
+	"5kTom7GkH5V0lm0TAeq+EMu1bx8hRUBM/cmAENuy+mAsIdeP6F8QMX2mZcKCrsmEGUeg7w7ETPe/Wkz0",
+	"ZSxvfBMtMAya5faUMQ028n4nknFFviec3TJQtJqNWeQwePTEObjgNlVP0GoIBYWW3DC21PI0AK1Xvx0Y",
+	"Mc9vIJKupV8r0eOPMq7ixPsWDgMlVCp8E+OR7BKz0tU8TpjeslgSPQ75nsBIuLugWEGlatScFuCKrMmI",
+	"hEJjfa3EfJZYRtLsI29YZHXb5kzxE6QLbTJFzUbYyq6/7q9laHKCM3KkH6Mp87ITUJ8mifX7AN+TOY1w",
+	"OyaMcRQrMQfvZ3MiJwIqIWt2/Y2YiGhNQsoJqJuww0WqdrNXGNPAS64K7oZPSEClhDXsYOHNX52W0kMq",
+	"azPJs5s/MmWxnumWKsd831vcjp0cdwlPVqro/tq8RCADFS6xZ84ZTjNuMlptUmUzeljXeZMJ4qOmdpPO",
+	"2Gg7q/xmTjvj6KjEH2luZckUfeTaOhWWkXKbHM8uABIMNf9SxxuKVpTJEtfvt4mnmDIGeiMkkjUngZsQ",
+	"WN3BLVmVkJsSt7whPDXMzV02F2y6qehEnsrooJJDWjCUc6tVj1rOC2XtI9hUiuwta7m7dKpygbdD+dqf",
+	"xoi63ENrjE7i3V28FajHNdbegg6Eo3Z6OC60iAegDTUvO8ecW7ztDbRLRhKRkjjKL/rvUQ6bfGmjmO3M",
+	"Vq6mV25e6rmID+ciDpnE0jDBGfDrGC1G0KaIUbwCowWAEOFS0SShWAejrWppnC+5HXlyfHx4st2MrDBJ",
+	"ZdL13OJmz25ll/KiX5laDlPaMbbK3xhcS+NNM3H8LK//sL/JCRSQMUhC/ceKsZtkbYaBjP1kDcV1ZXal",
+	"y2WyLpJuR0qM2KdYqpjPRiaNsZFD6e5snycQb/DDhjmCiqQ2Zghnq0LjQ9A2osQz/FLwkHUJSAnrfEAe",
+	"SUGVWBtfzFp/3FhJ1NbNFU1nTJUN7kOPwbMP157JjW5oCb6Ex1u5Mb6c8zA30RquJZY3L0ACtFxQBYvL",
+	"rcUK6guCIIiqL0wQN6aohbw/J8qU10lGy2JEL3JbJZeDAfZXFQ2kQs4Wy/OlyFfPzC9g+eUqFcYFxIJh",
+	"8U4i+Iw1N4temRde5O8rM/5gk/Nd23XnhfBATlutI+6+R31mjbRUK4IDa3PT+O/ZDSg1560nmyy3gh0w",
+	"pcD6dZimTyj5Q0zA0SFVnCTIjWUH6Mnp1murBRsVwFBNz+O5+cVLc748rqbXqPGb6lN9Kf346mpsveHW",
+	"ZHpGqPUUME64AA0Gi7DNK7oe0dh8ZXjLtViY+UErKXNHv3sJTO+ul4K96Zsv8S2H4r52S2ymDj6DLdfk",
+	"wAJdU178sEriD1jCyYzEFmXr+AvohzmE4UZlPcC2aesVdZCpc7GAdOjW77A7upMatyN4oZ/EzbU/Q3nS",
+	"Iv6hf/U7/qgVh+Q4jTU+QvBOBJoYK5FG25buhMCLxPjaKtQKd+XBtApvnfi0kIznyHreDXx/LslkbRQA",
+	"ZROlISY1S8WKgypdqAi2cBRccFyQVIjFEK8Mw5vopIwTlj/7SOaVwzZarDXTCUvEitiqhGZ84kW53FH7",
+	"6/7kJfziwaJZjRSAAkHEm0sBF2KWLtNYsmcQU485JHPI7bkUNdPNlRQ0jZqfkt/x+VYHpIwhuk0T1eYQ",
+	"CzMV3zIiE6EkEbfMZTLNl6gbVLWCXXqoL6wXtDdpXyDsZis3SBzVeHLNmEQJMtGGPmAbO8da6wv4nQVm",
+	"2clGELeSdQZkNS1GK1hm9MC+X19oqAWCAIf7Rd9rM9FYWX6XUM5ZVCTM7wrKOq7k1rn45X3Nh2m4lRdM",
+	"muS68p6502l2MqoT29ALz8A9u4I8qAkLHAhazGRNgdXh63AuhMSkaVcuNE2ZqqOJM9pu8uzPRenywYN6",
+	"Ke2LzsUta3lG85PReG2ll1U5HGSR/WfD7fGvrBpah4xCLeM+5DD+ECfrGKfpR49QeKHNwKJK1XO9RHSd",
+	"xLO5IpLeAj6pwOBEgQhB8wgumipdMp7R5RhueQJledccVAD4qb6gwHeGgiai66DI2U6EQhwMyCMrss4Q",
+	"80xdc2sUdslYreKQjYf65ECenSTwSWW0WLoAP6gHq5XoXnPw+SO5ZnSpDVf9cz+Vym67ClITXS7H5F9Z",
+	"zGTI8G2zjEmFihBNEglajKbZGODTx3i+KTHhvuCa6zFGdufHUBohYdGMRgEZm9y5MZHzTLmvADwWrWyp",
+	"ObvmNpOvvDgL2Y4QCe6LOkHHjFyz6tyV1+7E3Msw8lxlO2zGnR5z4y0Xy3VgwW2+nmW04Tl3IkQNdI6X",
+	"ucOzhQQDqycC/Loqcf7xj3/84+D8/ODlS0e7oAqdw5W96JW3oudDcfFMeP12+jsAUxTyyQBUgDMC/1AZ",
+	"k/jXikXc/q3mWWr+nKaxqYqiKksNvMUGL5QQ6Cs+/BbhyAKWvqHI/wF/4LvHCvz0htYmPt/O0GwUrTaT",
+	"LOLVd4rwVhi4FFGF8GkeLs2p6GVkD3JHi4jQT2KlJWoixE2XaJWZLZZqXQTAxQ1cIRQzPMqcsIkRvi05",
+	"88IkVWiV+/25fmnKwhvBQYqjyABVLVYyN1chq9x66whVAUEZHadkwaKY8lIUPubq5Kiz06FyE2vRXcR5",
+	"dntvf09jxXIPorm03SGemUnJJdM6Pd7O+bzVnHG/R7cKnOJMBDBUNh2fSuQxA4CSeVQQyxQATFGWblIl",
+	"F669o9Nd6a1eCVQEStrxWCEPk8TmJyJqFwB5UaUgYZAkVGG8oFLeYZLBC8+8L291N8Kcq0DC0xu5V/yL",
+	"vKiOtgbh4hxKaQsZnzIE9NBSQRPKK69fpalIX5hferTPmxhKB9zKUVs3SvTP0DNEo4hFgbm5U6ZlFigS",
+	"diogLTlNEAaXJiCrMk4zzeEqDqF0DVhvEkcR09oTF2o0FRmPMO1jmsShkW0FQIapnkWwjERIGIR9ChmL",
+	"ZIGeAdgmmWQdm0LWCTq3i9EMIdxuF6NJJtf4VwGNvUzZFNRuyD9nUbVhC8xwJJdIYCuDMw45rOYB+2nE",
+	"eMyiUjZK5Unni4gu6AyeVkKMEq3+6QeoYiPIxDdTobc0TuDX3l0F5SmqSSYuZ4M2u5DrssiUV+P7fb6G",
+	"fCdrb8wEWTPlKDix/ozJboNUpJGNZOwwQD35RiPjSnIW7LsJXWrtw7QuUX+XB6DecN6Ma94vZ8MFKcMc",
+	"DPw3xKP0B5DgGVGbjaGf0/8sntkUsaUxqoIPL4nD/q4otBOr7W+zzjXfx//KmPnaIPiUsdcablGhFJfe",
+	"/6T96y3RmuUkbJpK7YI6G3vSzj0My4ZwYhv1tn2ukdXGPXUMzEa9vSUACUanqHqm7cMJInYUONsWZSmE",
+	"4LnPx2qbVPnM3rzm8v25DMhcSCUDUsDSQy3nRhoP5onTichalkbavljetSpBIoGjlivvHNEKvaJqKQV3",
+	"Y/fumbMbtgi0vaoR5AvAp/KJ6wpvWBSv3ASBVWxhkct8shWnDjROGg8hLcSoz3bpeeY8esn1BbMS6U2X",
+	"jI0PFZ1S+jMZkEmm4BH9fCL4LMAfsCQBo8B+ZQwVq7GIm8Ilqz+GNk6+q/YnkUQXpmBg11W7n8KLHbUV",
+	"HOtjShUWTYooGuoBOcbbX1vT5z1cO2GhcA4hjLSbo/IXmoUXb/FxVVHgs0lubjPxeE4kF8wCDURIcVEY",
+	"1rthlnbV3Nll/A0U4NTFrkKxXD+SRKw4iaOhFWB29Ul8wwjlayyjKqtkxv7M4Y/bVJNsK524U21DIcbs",
+	"mVzRWOFx1EvEv0zTzyVNVQz2RaE/G8X94y4OK3kAzVu38tY+dMQtlWiNFcR8jAsEJHoQL/ED+IO3JccE",
+	"hGI+NdV6K/C+k5e14R52fabSpK05iYWmpqOli/juilFO0Nrtgpq+TbUoR3rcSNdZKya9bplN5fAhi0TB",
+	"3Te3kXAjxGMs70Jvm1FIPjv9m72Lyfdb63BGyYri6ZSlRWwANw/TG59hpY2JQ+kvgiJZWourP1kqGlLo",
+	"BttTuE8eDrxPmoZC3rK5tmVwBaE2y+DaFIjRWpIqesO4E1qBLjwNaSLndHB8Uhu1Wc1FgsVsNhSDF8UN",
+	"Fyu+KbjLXuvLn8702MZ5uoSkYGogYzwCX6T1XKM2gFHWZJayFZmsGy20clZvWF4RpO+TwlcEZM4nU3uO",
+	"wTiX9zbKbTTU47ts76PZJXd/x62ka7k1ChcUYvYBBaefrFDd2rKSaQ9VDHkbodqr0GyVuEGP/M4RGyaN",
+	"u+r0zoeLs7O7lqGm9DG/LbHiOb5TvfPW3dubcuQvdG6nHF3aIteaS9UHshDVF7d+hRur1PPYp+1DWORR",
+	"KSuzwbD+y+TqPtdIjfT+vV5uD4ntXMsig1GEuahUW+wG5wEJO6/clA2lvEu9XLTbbd4t5C83TJAt5gZK",
+	"7MjrJDAdnavxcNPWeWMbwPskBZnSNCj18dG3hgk2RX68sZDykCUjA1HKXFutHajTZnVU5td03ghl8Q1b",
+	"19vfAckCHDGNFdufxQQiXO2i+TUm7lbfB6LH7pzNL/ox0CIVG03W5QhuWUaRuViRRRbOtZi2FK4W5TQ8",
+	"neUG3n/5nnAA41rgvzmdv3eg0uJzRaPgOkJuwzQoARA0xxFgDTbmEp77bNuBe8UYXpeR0EfRtF/aW9H+",
+	"Zv19Mw73VOLf2bMPXjZgZEs3Z4eDXGBV2MnhnZJk8YnV/DxumsAmBr01sJYHq7c6nKo+af2D7W5DezAd",
+	"SZ+3aTLs2sH+vB1TkMrAC5UkDKLS2A7EOKZMnBnMCkUTMcsgAzRl7E9WdzvsQ2sCqO8HS+PNj4hDI8TA",
+	"7ARuM/28eXbugLOXEv5tDEHIttEXv5civ+aJFH5DYDOvwoM5WHY5MUYU+6RssibJJKDbiRUnIo1Y+ozc",
+	"sLXMAVXH34+N8eO+1ynYMZRxjlpn2FnQ5QecwsdiJudUnzkOXXLamTZRuh6lGa9rtciSxPSHNYnrRDNZ",
+	"5HP2+1T2jXpJT2s6Uwqq75v35/JRnjIEMKhiCpk3gS2SQHdIhNm143KZ8zhwSkVMQj168qxHabJ2vHWV",
+	"fDF8q3+CgMtXyvfya0ZQVSyVe+M2uTghW6zlj2Q2m4H2NfLVepdBbat0yh0da7Otc3rLyDRWWPShRAMo",
+	"VEuvjelvUmHLZD96eWYxYWldvvoZ5Ofp+c+p1PzAYMY5PKlIScKmyhtUqXWixRj040LFYRtMrpBm0jNH",
+	"xEuVZKyorW4bzkQSjSECNI4VThHzjU3H7rH3pg9zKlh5+IeI0dLQQ2wKNi0r9KMHtxQ66ECnbqToz/aX",
+	"+M9f4fcPAcuzichjlmEJBjmku7Z+H9dViZU89xb4WYtKZA9nFMWP4FNNKXfCAS2DaXu6JcsopG5KSCdh",
+	"9JaNRKY6wY7oKCUFljAuEAsysR6dGujRRzJHDiYh5RwqN7AajYzzl0EVCM1hg7GwwRZoYEUa1nbS8Aaa",
+	"jXbJWD80HhIO1qZ0o+LuGvRT3sv73Klvv3+2UovsJDKWc5Eq/KccQ4aZvYxKo4Gf4ZtMZmqXTeQud2dN",
+	"lH72HB/9iolEGyemQAf32AQWI2Nr7MqpoPoMeaO+BATgAhjP1EVB4SRF3BStnoW1UehU+eP2BkzCRicf",
+	"mXbNfxoMgYae1FK5Wf6yj1sptQ/x69D97k7Wt0n00iDjb84HAoKtbPXt+SN51hP6Cld5HlW3LZ5iuY9J",
+	"kVi0SrWaBQ22TYUYZyuW5uj/DoSorUnKGwMY9EBJ1+XEMUjH8M7QvG3b/YbzAs1kZW88AJ0FMBJTeHwH",
+	"Rsu3pjSL7TayhehoacLsKHq6Q4WTuxAY3jfbap1zu8sIxYU92XhfDN16bwJPTISaD6sl4vjbOCr/ypRt",
+	"b146DTEI9lL0fA8x/U6sWLrhAADMRTGdghkhl+DO9eoETo+wSnHPDy/I06PjJ74sq5YOIds3bEPjN/Jd",
+	"lmz/gEDfUunzp7t1aN5kO0CE5stMEaoIIsfAVbKkCiBVQLsPiLS2BkI5dEsZ2DVSq9KmzH+R5dUP4yHK",
+	"wZByzWWIHEJSqBfmYhWQidMXpSFEwEVpDv7U1qIBWm28B438R5IkYgbZAtKEgeC3Jmy/JetrU7UyDdQ2",
+	"9jf+hPAttvWFd2D8YJdmD9/aNzlprIa3AutMdCjglT6OW3x36VsDj0LkxZtpkxzEFK0PNpw5FeRFZkeD",
+	"UZVQNKmZmEnXajViVbxjjQ6+Jdgkno/2F2wS8+huKXElh9u2wj7UN/PKPjCoNt1xURkMvoTI5o0xxOGc",
+	"vD/XegM4y4riZ+raeEro4V13WX6uW6x1IXzH95xyCkgjWMcZ50AjGI21CfgtkwLLgY/zt96YRw0cT/Nx",
+	"qx0jdjk/MKsY6PBxi1/XDo+M9Y7GaTPUFNO0o0GZKLSWMGoj/swG4WNpSV75wm6INpfhIy5WRNRUi/pg",
+	"S19HNqnFviDmFTQfTFdYtc4ArcpUsfWc+kFenJO4uR7wiewq8pjVErXCzHaNzaOe4N7zAnPh2xRdB6ZG",
+	"FZyJIlNOs6uZ3jMD3agFBzh4uTCgji2u6YnW4g23e3uAiVtMANjTeCUgli2Ur0AZgXspR53zypLmpMed",
+	"NLVFTXcf0SqrB8sI5+bv1jZhlNIVr2kZZ5srGbstVgD2a20GXHxxoBv48e0hsFtpOM/difwwuKTZmGrN",
+	"+XP3e9OdsPD3j3udI7bGqpzWZDJgunUZR1Lw2gojKCR1E0xr1eMZj//MU/U290yM7nuxbbtiroS9vJSo",
+	"K0z9Il57szv+jS3p75ui1WuSW8zOISkZ5x7A5zonqUc7rByg+5dqVkd0Wzj/5W3qBQIYs2a0EIohmgmQ",
+	"j7HC/stMIvKln2+b5PWUKW5TfLahvgBs9tBBRgIYpu2UvyPk5rdQMlrklBQduZ2t283F1ewMt0m3/lMb",
+	"xF7Hgx7mlqXryzlrDaNEZ2yUsjBexnlTR3cP32WTJA4JnTFyw9bkb2M6Y/1utzv+juRgG3Ad6ldrnZ7x",
+	"MF0v1Qb4bG4pj1Mz21Hp1eNneVqC41lMGY1shex29xE6+ViRW6wPEvukGiQdf/bujOtZbZOpPWfhzSjP",
+	"4Nudla2fv29mt8kw9eY3jOVgTP5mdPPvAjL+U6roYEqlYlKNIR7MBWc14d+9NMbMGwj7MnHxOjRxOJKj",
+	"atQM6yjIcLbAWq5NZjZdb6DeSkzJuCD2uIwot8V63wH/2jrjsmG6fCgyvo15PdLbyo1pnDC5loottOQ4",
+	"1P83VUsAvZpE9NYfsy/ye5x48R3bWq54TZnBVRXgTFlsWTi8WqRg2sROItk+0N6tpxuBDwToM7ZILI3G",
+	"arF1npksnTp4uJ4Bd91iom8KH72EkeCJr0rXYvpMoRqfRuBeSWodKbnEBCm7PVfAPmsk8opKMotvGS/s",
+	"s1gaYwE8qKVzkMfC73bSbfv7hjltptZmR1bb71ZdTmImAzJZA1xPlxRcPgSXdJfIwyFhPIJzF5BJFt4w",
+	"FZBlyqbxp4CkbBYLHhAahkzK0Q1bj+IoMB38R8Wn+iMQpSMohAlISEehnv8UIHwCohJJ/jbWJBh/F0AX",
+	"rNFCRIz8bTzTlIccuHFAxloqJzH86zvgO3hUq4ddog/kENAZArIUqQqMu14vRE85vqWK4WxAMo0AyKFL",
+	"8AQPSZYm+BN9RAMyV2o5skeiOuMu+YWtZd67EZiBSjJm/Hb45uz81Zj8DdAwIfkeMwl++e3ibHTx6t3b",
+	"y9dXby/+McJr4uz3y9H4O/hTE3/47uzqp3FuD8P9/sxNt7hhS0UkowmLsOW1OV7w9r///e++5MNBz3MZ",
+	"ux3P2gCqw69+1T/yNeREtpLEci2hEruel/qboVZd6LDM1sRtiqm8QKTuVnoH+Se+2+guN4/tgrauqYR7",
+	"RcN50ZcH2hFinaPe45gTKTCtUP/6Wd4c4LBXqoc7PDnelQyyAznc04VdMi3qDQIxCq0Fi9b3QRL3w2tb",
+	"ldzKpY9bNb0i469Vj7Edule9xvVMc8HKiGQblrfuO152dG7e1LtbCtWoXSi6hlUPFmCkclG6OukNy91I",
+	"mJDAhelcg26F3MnnubhazNVqMJX4AwYDMOj8zOIfet0mD9wzpFW/DufavztFHuQqPbOl2myRX6TPIDlI",
+	"34HO1aCFc+6tcqneRFpXhFJjUXKv0H1xiveRN+RYfw9XbGAQDe+ZQhjzESAgajnD2Wp0uzC5g1Esb8Z1",
+	"sKSm3sMfmd1974Bqw/ZVkHw/4/IO/c+a6xBmj7BJdZvquvuU8N256dId6rFbmnaW21pT8DV/B79rRcQC",
+	"iWfnmppV9u3qRoIHqPXi3rDV+/O2bZ2MqniH10XmZXfmkwYlhrttvTyHpTGHm+rDjZnXomFtkZpbm2fs",
+	"oWfF1kYVrlRoJ73fZQqUKURKcUHCIDm9S6riHcvToaeQNgeNbHc/BXiPsU3JM3i4Y4hbAbiXfgN8VgAD",
+	"PpKl90OWMNiaLJGs9CkMHjidkzBxQ0ynCKyveYelOFos0eLTJtTgyPTZMtNCTwvMCisAlAB8rvfnYAxx",
+	"RhYiLRBY8G0UW1cZADtfKrtBNazLILNv1eqY4+coElvfn4NXwevv2RQxDXL1qkjF+qCUd9ALzbPdwNrY",
+	"7Ua1gfdPPGmYWRKxbYfECv525+TtLUvBpSbtPqlyf3KbG0yEp5RuKVYsHYnpdHdWCnxIvic0hx9ADscG",
+	"6ZHfH2fG582HhwAd/IxF+vT4x5V0ytTOnr2X+FSNGgxE348OjGfrwRVgvD3b8ce5aQfL2Yq8P++S340V",
+	"bc64/kva2DdiMJIzzJvMJWuYZFKxVOvNc6HtcpCsKTOnbSlE4uvRLEeKLZZJHvDc2YwZX9NQOaWKYoy+",
+	"+fM1EvCsAH2F1Hpa/JuYOQXof7AhvGnKmERXOTUIQLtnMBVJ1HS2mszNnrxzX0+1EunNaEGXyxbG827/",
+	"/oYlbfGSNAfCO0vMZpsgcAdVyfRSyyRrVHK9Q8p4ZFLKwAU7iiPGVQ6zt004/cLYkvz22+uXWCx3fvaC",
+	"0CgCqBpZF4hwTkezrbS+26VIYl9jox/B6WAIptUBHoFXFiB/npXYNpYknAtpi0ZCygH7tWiPs+NCLIFW",
+	"7IomN+tLAg9skW0RSraKCR4LOcqyOgAW6EIVsvonbO5P7bHZLpDh59X3BM6sgm3LMuhr2OpC+kN8puhA",
+	"S9kyXNvY6Rqvx4aW2LYL4YKuIU2wS874NcdOK0ksDbLrmvAMqztTsSB9zTHo9AKO6YHWieWw0Jeqqima",
+	"fkYt8nicDsYtfuV2BW7xs6INZuMfVXY1f7FtV58PWixl646+S8U0TkqVL5pBIppqjpgxzlLqr4W9EL6K",
+	"hfFtzFYsHUPkQXbJGOvQx9jcBICHgxwXQe8h6PompZHy6JoXDmr9NRYXSaf/m7Gh7StwEPxMv89GHcbX",
+	"XLNWJIhmjzX+utS8DGeqz0AFD0V/ZofxLz3z5J7dBXiqPUiU2969aScLf0qnydPxNnS9AxaLAQjwITMC",
+	"ZAJ+7xS2y5iHGIpLM27jCeSus9pZcu/Na7aTy3ERvsbUtsFL28NQCxuVCH9mwJVtUlhJXM7TrCYsEXym",
+	"TfLmSAJyCXGO2lqbF5Xa/iGZMLViJkcBI6m2QB9wDfKugqUpiAxbx5j34w3QGPDqIuM54JVK49kMFdUd",
+	"P7kyT3pxo+wwBXTUDiyoi4zvxRjL+EMaYpZQzWGPCnDAHABpC9SRQ1b3ein6wi4oz2pul8vcKPaBlRmf",
+	"E6ji1ksQY9tmE1EdYg5s4aiSJQ9VcM0pZMganJR8CPAuFJyau7YO+xAxt30VNm+Tf2UxAGOBKQAtlGpa",
+	"X96jXeydnPd7anEMB2Frn+NLUxXU0qh/AV2HAYTJtsIzOrtW8tiKaNURcpvSjHfJWZIQLX5geKcMA8OY",
+	"iwwynpOoyCulfB0AXLV5gVsXpH+IxkWXXBkDX9q0MAxvVwv/reFbBUwweDoml8eWxz5++aL3+HbxeJmK",
+	"qEvOwDtxe7mcs5QZhC79vAwIJTKhcq7/0BwJ/0ADfslSPVsi4xlH9FXb19QmD/yPwTQg/+M41M//j8Fx",
+	"MxNeDzJK2Yx98lQus1mWUECiN0kOeU/uNVf0kybjj4L87eLV4LuALKiCtDbK16bIgRd2MJV2vUTOsavp",
+	"kPwfOFv/QVQMKV5KGKxm/SnjUUD+9j/j70g849C7JqSSNVtTyrRUjG/Zbiv4Mpsc4GYC4ldDw3f7ptv9",
+	"oIYtQTzhS7rknRDQdxed4RlX9rW7l6Voi26hV3Tm6QtdvUK2W8Ut6hKb9O70C4v0lnmwEukyHt2y1J9Y",
+	"c07/0EeCR2QRc5ES82AORB8KrlIaKm1LYu1L+TkaRfqo2e9gNIhC0DWZpIzeeLOh3dTVOj1MJNEocuBC",
+	"mkXHXIwRX67aOq/CjSWZsFnGAwImA/ZzgsqprcAd6EfnbMWKDtXucrrtclysUR8WboDtvuSK26A0yLKw",
+	"PBsNYi1VqJZfsBqV19YbAB5Oc83WYbkd0RDzYFDi1E0mMZP0LdhHSe8RcWCNapLsCNj4KG0SigjeAIMP",
+	"/Qm7ZKy3dAx3o4Qsr4y7mFf6246DzORVV/IWw1VP8zJlUQxNNey9bXQpMUVfj/HraTGYJDb/0Ll+H0kC",
+	"fR9l0za65TsqvBHcQjJqFU3f7/bSt2COyPNxSprX/QNg/Cikyy2YAjYbDp5FLJxFLOu6zPqgFxHO0V9p",
+	"u4Ly2pQqc4KpKq3DLs5f1AUdcFuCOm7rv2GkBgzbFC/daInRlkJixukkYZGTjggJ7F0AVshf6K7fqHD+",
+	"VVeClJ49+xXRIVsChiD3X4iVv2i22qm4LQhEZQQf83mgIRz+cYmdo8CXWcBDHK+0yVe66bmGCuf64/CT",
+	"tqisY0E6W6p/SEwA16KXNOCfOwKJIO1qZ/mDSInEPNZcJTXAE/oiNZGIZ5YBMfLABZ7xe5/r54Bp4R7f",
+	"Z5h3kRo5VgOmAVKlRvznPWinNX0W24YMNnoy3FN24NEtLgb0Cd9BiHiC5q0EnEopl0uRqp3ac/5gbS7F",
+	"dv3ApKCbaEvx3sDfsGHH2a7IBQfZNqeO9yznRbKeqwurAeYiSwMy/umnYa83Lnci7Q2GvR44e5Riqf7R",
+	"//nbh17/44fewdOP/9/gQ+/g8ON3w17vPzpNK8pgPr+DrGvdil+LFrrQh3YDZHkZa40H0OPGRf3tuMgI",
+	"8PQeomkSG/CcxmXG4BVo85PP3j0p6lK8qis4RCGIU1Sb5KUCTlmjSVKBZCqMjnjUp8S4/GuEq28G1DR0",
+	"kYQzFjWFXjKNnFvFMLBV+aiuj0+SmLukmA0GDrjeWfyxafKjP2zTZgyAk3yrFy6Fm0oojwiq811XpIRL",
+	"tgo9ArN5dqecaRev9B76NQ9zf24lKIfeWgMPCoym0jXBT5/lxShQc4aJfmScI0SP5JqHRb2StR2WDPsg",
+	"oyhbb2tKGXSu6KxtgQ1VbGbqsKsx/l35IJtpJLt/Vm2sYF+/JSp+RWfnmHJyl3RQilmWRDgZJG4XZ5vt",
+	"kKZrQnOFRdFZYNpArs2XsSoANP8QE+vE7hIzOZmj8EAzgKF1FKwEEdNrruZsAQYiXNQ4J+wAxbgyMX3s",
+	"1KPoLHeTo4d8oueAhMIyIbpg4H2VQR7n0VMC5FApugSbH9j3mmgbtPPVyr9+XjILL1QNXMETE6HmvlD/",
+	"PdjFZGe2/JVCjm75KyBngzzOem7U7w1Miz8czcua8YIBbkSLdpyIKWKoXg8aMk0Zq/txnqCDlcY5aqN/",
+	"JL2hI3zA4+oTqb7n9agOyJKaU25LulMWmEAtYkbalY2LLFG5oEmijco3hRstSsVyyaJhLvWUENiKCGJf",
+	"sjhMmgaYt1xfnw0wHnX9y9hiqcmOECyIKgT3F03ARZN3E6CQhAerheJA9q+MasFg0mCtzlKTPVqPXIXp",
+	"0Ku5+N7U/q3mAo+n0aKowtJqbhoVN3MwG976CUMhPiCrncDSOZq0p/N58/s8kz7KO6xYcE4DRKpi1qWm",
+	"mfASw/blPS9z8LZj+FMeNfLF8/wYFmZbvXZdrflWAxdk4bwToR7tBgbyBf6MWVOPaWOXuo+wdy69Wse+",
+	"0es6+tMLKXplHEnjfKfH+2tzVR/9cOcUbAnHX4kbxr9Cg9CH69++89V3TPhN2a24L3hOKhqEHoQJNxhA",
+	"Ia8HPoQrhkjGI/kMuzwaLzcCH1iwk4g1BTnREucea/M7JGC9tWy3l1ML/Ptw6SpXrg/HWiE0U0KLp2nY",
+	"CTpzoWgE0mriN0N+48tUKBYqOkmgjqsusALY+xhZwNwR2MSK19BNXspBeBBKGQIr3hnYTK9KWkEqFm1z",
+	"ACc7S0bgZQDA+hw2It/GqqolFcn0s6jWP8M+yhBmheiTYeg4RQuisaYA73+t2MLHFT7g1jdCQdutNFf0",
+	"COM5mKst1bH3VjNi5TDOO2d6mS1QR+exnLOo+W+qHQj0ZsICna2yJCsQn/P3+Ji9tHWlXju3C3+THdxA",
+	"0GcT1KPIy8o2UogPG9vqt6sXLuPCsE5qFky8U+o1ASCHNq+4nrthwzftDuwhsAO5a7MNsdYJfY2Im/qn",
+	"eNSu0fgsntQ1NPsxfq4J5/hxrXDQ+orJKyMyWyxYYc860Le7nERl3eLH+Dk4P4vr1Eux9+dBrisGRS+y",
+	"YtucCkgxBbCnId5GkzWZUx5BRht8g7/2p0BAbW4NXdBHayJ0Bmii4fbsAGItgIWVTSyiCgIyyu0yjzWn",
+	"zd5oVQ6vnpNjtM6hKxtnUIGwKAOdeIMlO/ga1/kI+SXA6Dhys+AhC8hcrCDnzHQkBIMIlvyMSFNUxD4p",
+	"206/YVSmbk55xxkAB2q3YZLe+kF/tL27pGmeZeKekkkRDIriCCJW4JJCODasmAlIr/tUK5qxNgqZllfN",
+	"k4LrrE0AhdOmtkhRBoLvbEpTqBOs2J0AnGqkYuP+u/jmERj1dQZ4rv677Zlgd9u8ahvC1JdtRF6+IjfZ",
+	"4P15kVMfKx8otNu7cwMCQHbK8saVyb4zV2L2oHLRVChXMHDtpatvdA94kr60x0MQcThLc4rx/EJxi4Pw",
+	"rFlJ6hNNEwL3fpeMLdGAC8wlnPt54TzYKoS4hNn8Tdyj3+a1+G9zK/3fm+TbuEm+HSH7bUlG4+hqCzK9",
+	"LZc3z4J/ZuKOVchFueZhI39JGffSg7/46rySZ12Hm7YXd5qBIt2cx1yppRw+fjwXUn0YLkWqPpanddwf",
+	"7IZiagj2VC0nrtSA34/intjw3QmGKaDNk6YNL/6KP2sFv3RHf2M96vAbk5uAla2E2nv7QaCFS1GuklOg",
+	"3wvqgnn6QrIOkxyTz7T12YE/s+ZhC0RzeDwv0GuI1ZqnLHjgoSDWWQJ1qCR0YizZNr5rHkBvHukqAvyV",
+	"igqPO2ueLSbL1HvwL386Oxgcn9i5WQnxSJISwnDMyZx9QuwkkSnsQcLcZxALAeBjCZ1RfcjJuCz+AGgU",
+	"K3WkYotHktBMzUUaKw/ikbcdYyWCYv1Ov1292HA8vT57cwbBwxym083+BBxRG01dW6RRXq3lOfGWvNwp",
+	"YS9bRveW3xZe+Q7R/XpI3NeliICYkvG7t5dXBnzm3W9XtqGmbfx6Ay2vkF3w2i5KyuZFti1kTiyKSHnu",
+	"NeVsVY2K7x9mN7/pHKJtUR5+LeR8i26lFik+zUDL1kpupcWEYdGmNQSGnzckZo98TzIOl1FN9lsuLnve",
+	"NoZFOMG84njgiNzjwS55CwPAdC1iTj7SoOeMdHS6a6Q/xAQHqgAFmdGOKjfBruEsuAIMWVTC2bun1Wif",
+	"t/HH/WNQVk99uChUuaFRW5SXcJlJLxScHxTX2Lwv3v0mS7hPrSAOHdZsRsPSChED1dOdqFEhrNdtOhOc",
+	"1XcziFWBxpDrmc0dZTOne2stFFVT4IzdoDw1mnAFvBdjWI4v7JHELMyZEFGudjdtJL7wNv5u0zDV30ZM",
+	"G96Laiux4t65XRwcDdqlo/A4vCvfvXn9YoPtyqfizesXsgDMagQN4XR6blvd6+/oy/Ie5w2DkXeo5N3Q",
+	"NB0gus10sMwNcY+2dabjwqnXi/M+yxAboorQJHEuWm1GhJQHjqdrSqRYIHin3F8ezfbGAmtocIZl8cZF",
+	"pD8o+seaxTO3kT6U2Rilqk1XRF8eVCmvp4qlZYo+jHrk8qWza1Ycm9NRkuqGQRwaFDy2+zKywLRNEz7b",
+	"SAxbqVuXPbvrQoMqCoNhuqlyN+bZ2O0VPKFYCeALWVabtEG+LM6glN0H69pN2r3oJmXN4UupKFqQbs58",
+	"2UaFKB/W1+9ku41f0NB/OyCG4u6l4u7pYYof7V74BZv6yp8Qe9h4xldG41hBvFexiESmUNiXqPnlQfu2",
+	"w/JVehi27AeObRNtv8rGbSqh56Lbb3FXl8W8xWK19rU0UFCaUN1qnaUWbc9SqfLSGM2A8xiw66YiS2Hg",
+	"aTyF/2qNy5u28nsOw9eOfvds+Fk4lJ6A0WS9SxunL+PxvzJmvvZBp5fmskk7rFXK0litL/VEjKXCaIoa",
+	"PMwO9Aj8KB9grtSy8/kzcPrUk6/1S5ZSAOOUWFV48P7c8cO9P1/RlOWeN1NNSWwVcpdczWNpMCquIdvC",
+	"4nfksGHYqClFV2rkIPkZYGia3EjTPu6aX/O/k1cAFBTSJIG6MUkowUURaOtlIIMp/osYgMCpSBKxkhgg",
+	"BdQ3kbBn15yYEC9AAcaCgwsLc+dRB9LPSZLxiKVk/OkA/jnu6nm8BdKbhljgbJ+syTiOxgEZnJBwTvUy",
+	"mfXjSJFCMU2eGm/L/fUcFvQGgA+xB7QeEO4xOSSJEDegmWVL08Hrf+oZfo9TgCxqeP7ihxfk8PDwaUBk",
+	"/Kf5DJwjXfIbx9kVvA3fGhxsoIHzlannTdZuFaYB7NY/Q8QeaD9si9ZgKmeI6InuL0nGcFbA+xWQjCdM",
+	"SidUiZbREho4jp0rUa+KkDP4BlFDIdGNrViKMXZ0f43BhTM270XnmdYrrEljJ6EffXVFZ+Ou8cAZDH2c",
+	"AxbJ4k+ACkjf19ODc6oMpD2UX0thcn6nhIuJiNaobppYm37sb/DBUX/wHcxp/Dpii6VQjIfrg1/YekwE",
+	"J9Q6BBcG4TplS6ZAFFncDItcZhYAc7IRSQzfYL6SCTiQKwfiH2dvcW9glg7YeXFu4BOaIKDFu1RMErYg",
+	"f9Ps8/To+Ml3ZhgyDkXExgDmH+rXIsdnSsYRI+PHt/1xUKBv4VEbkvHjOaOJmv85Dsj4MdQM4p9iyThd",
+	"xt01XSRjoPX48YKpNA7l2KZSK/YJYNgWmMH/LhULpuYsk1gLlsQh4wi8Y5SU83e/Hgy6PS0808SJva1W",
+	"q+5C/BknCe2KdPb4/N2vjwfd3mN0fCuof9ZSreNAwnT63R7UK+FEO8POYbfXPcQKacRmeXzbf4zG1EHR",
+	"wH+GXXlz8fE66gw7+iAg0tqPtrn5kqZ0wbQ0qA2YFI881mKg8znY+Ry4W5s8+AIVTozAyKXgEu+HQa+H",
+	"nc64Mj2C6XKZxCGs5fEfRkfPy8bzG/DDR1OVtKDNIOeAEKBhw1WzATMDyQ1TgxEbEJFEDo5HueWZ72X5",
+	"oh4bjsYLMVssaLruDDv6zSTvNI8W+odOeTchyAjivQVwLPgmpIcHMMzsLL41Ezgy5Be2NnsHAve5iNb1",
+	"lLCPxKxEfOMNcfe+v5uczgAvMHC+h904xziqTT9ush35Ljik/xxsnsnHf8XRZ1RiEuZLFHiZYw3b7gEX",
+	"KCKN9I/5KJNsbDqVODjFKdNCHMs7yluNrypvdYXSR7tJ9aNAg/GetMX1taRuiZ+9Im3G1NYF9lqx0ttf",
+	"9rDSH5lqucwWZ7rdSX0Jp3OZ1WH0ulW3BUsBO7mVr5SzVWAgMIynLi0xJ0T7plmC7SvKO4Rx0XsJnCno",
+	"PQ8hab4CeyAW80OKmccG4tzRA6qZI6v8Fgvs/oPme9TrEWwXDA55AI82er9hBSz4Z3kqZe6onlOZa57o",
+	"/mQce9zkqAAbvFFRSF6YeW8wSCUbUeu8OYx7nkcEFLDBDQM2F+vn/5WxAkxh2IG67RHgzqUZ77j6wq6e",
+	"F9+06vNXB3xhg97g5KA/OOj1r3r94fHpsNf7J/gdM62kam4zrvfhTCRRnprXGVoU9Q3sIeuE6vT6P7/8",
+	"5y+H/+v0fx9dPX0/OD95/uTN8Yv+Re9lQV2Waqv9owH2SzOMUZhZ9Q8Oe1f9J8NeD2bVWFdzUcx3K2uG",
+	"Nfamn63KKPLQV5tNvykhXy8LzBmulQVOg1Zt8Gg7bmlgaLae1XMz7l1E6qZ/ey+SFTarlICF4scIOKxP",
+	"WkE7aE0oki0JF6tvevuG5m3Dv+549XttgMk3of2/BRaUnlt5sJsDLjJ+FoZsuR/F/7lhB3OiW7DF7ou5",
+	"SOjfYZO/tmnW7TakfJggjOkvjHkkMQ0uxxgpt7Wruy6rQHQWjSEX3DvhZHYuATjRzHzHoxYivtnTFxlv",
+	"9qAbBP7L23grJXFUR6JSnaqXML5sx803qTRj5Hvj6QKo+WXMZJe8VXOWrmKptcZQLMGBpvmG5bn+WPwj",
+	"iUjjWczRizaDDuoiNTp6Mclx3TrwfW00ohYNtP/yK2PY07WpIgBn5BJ/04SzjG/gbIqJWU2ffw7lSR5e",
+	"ANXTRBmArAD9bVuWGgj28Q1bfw/4SGNtxS9hSGwDAC0CJk4FXq7HfeiomKXfg0720b89NoRckCqP+1QT",
+	"+R34xA//5/uP//l99+//4U3oycNAg95mCsK/kZ8PGGe36mjL67hjIUH0BNh5FHNEedybapmX1lTuGvP5",
+	"3VQQ3/2z0/9U9jYhKuDY1OnZfyNK4NiYd3Gi5REEQjAMFyuT+OJxWFHbJgsTaECKYQutXZ6r16anyVf3",
+	"XHFi26s02awWrquaFbY4GeXcX/8y7aPugcCVtj1GviN0lXc93ZcHrR25H9qFBg6ojUPzG0RfsS7PoOoT",
+	"g7RPxqZ/Xd4L2j0qdnUmfstoOEeXC36K/hXGI0mkEJylGKCNDbQhNSauTey0rrtH0pkHtuK2PRwwzQ4b",
+	"fp8BjqkF7pdKFoCm5v0GlonMBLoDI6HHkGLzpCKYaJWPS/ZAc+Fe7tzYGR6enHxupRm8sti1yKJFmoIp",
+	"6vm/J8xePs4JA5gbQL5pL9pqr5rHRpesczu85qYyNVdLY33vCg4N3uFAPMPKdqxXN1B9cMWkjEyYZkht",
+	"toCGC3W4CAHrd1wAVV9Y9XZf/jZYY+RzcA36w97pPztlgLPcNXfYByfY4bA/0M9s962970BRxWj7U7+X",
+	"4XKGJiXpQMaQ9mnU7GFnJkSEDocWx+qFWK7rdCfNlsZO2acLB4eEEvpv6yLIy2M2zAKTEUGVW6Sdw+QD",
+	"i64ZADRIxlVAGA/T9VJZncsi9N+wtRbRoCHlXC/BAJUO3xOaQB4DJlOoLOUsekZyVMtYFn0EIGmCT5M4",
+	"VKYbLuYS+TQv/dqyNN+3e6jNdVDLzxs3Rb89R1/gvJpdFQ1cUj+LyR5dUnqGhYhWIs+gKTkbmpyIpi4q",
+	"lNsA0brVWwUE/Ake+/LWXP7ybfLIoEC7yRrPCDXN+Pu9Xpe8dc4JwIIUHhXUhRBJJWXQ+yDaYyiBqooK",
+	"+C3Ltd+AFnqmkGyM5Q+FsggKrUOmANbHSjArJZ1UQmjxzHK1bb+dw9XAxjlA8ZiXmXGlf0XmTL8Ofokf",
+	"kpgj9NymHNMjfTtyDIsKOmdZFOfQImtGU6I1AkiyhW4EWs48OegdQeyu1zpKlp+NZiKt324VLj5FKcg4",
+	"GA56Nshonplohl/GS5bECDy7VXd5l0OLbH/uFZZQfw1a+mXMPsTCL4wt28qCO0j0x3/p/4x2OIEKC3QO",
+	"dQru2UXbUQtObBEGucJWfIKhaByiBuUHNN91YFNIFzHPFJPP3Fp0C82/cXqNQCk24b4XjVcN752W1HAt",
+	"XnI/d1N+zPtn76TdUN8p1rCmihSzIDALhH9rzKCaLBdG7vp4FHLNJwwg5PPui/syH82LjU/jLh6x9peU",
+	"DSAsKRRUGJ+44epOVdxti8PsQFJw6400lT0RWud4DW9ZGk/X947QVqp2ISV6skbYDa3oByRi1l6gPALQ",
+	"J5q6xgOAc8hsEdiuZ3k/SgMsAF39uuSSKUnGMG20XsdwrWP2d+EDGkdU/zcaF+caodU0aSJHhcrtkzTj",
+	"0meWbJ5vpNnW+7nqnaaRMwXBQ4bYE9DpgyWojzhYJ4hNxl22r8kGmtPB8UmrLKAyi1z+dKYHaBAE8eoU",
+	"X9fKALrmVgYUHrS9g5rHIIYo/aJap1COcpZzrnOTmMwNvLqcClupAGnYsABUHeB36y4xCWXWC+oYAUGv",
+	"1/O7il7hJPNo/L6cRf4rqG/ToY53e4JeoSNH27ud19bEd2r5DRRfpS+9aYfi1qt6Q/omdau5KeYSaps1",
+	"ZmNqMFnTCBOUhv1m0Ts4TJsKyoNG2EpdUHYkeVzmzz5U7UWLZIoGqSMmJQHSDGzbVMGxdNsnTs0z/z5Z",
+	"lW0DzXaDd8eac7Z5oLIS6bBahfmLr+5bXLItiFxkhYNEztvXAM1N/TPl2KBI68xKCDJlq2uedySSgRmK",
+	"fQoZi6TbZ8lUT4dwK5hGpIAdwdckETTC6qz64pfLAm/+a2XA5VO4RwmMHWPvVTB57zO9d9BMFwtiqWrB",
+	"ULst1fyX7StktqYNONv79WteSrSEfnc5LeFmbk7QFmkF9RTotWWuPdbFOG0e9i+U7lEdU1+0cndBcf+6",
+	"lS0S4utsYl69skU8QL3Qw8mIxyIMszRlPNyhcb11ntthX14mwvZtm7BZXMDTxggl/swi/RGL4+PRfUzv",
+	"lUJbaILLVJcYCR5uvxrV77WDvdtjhYnT76DiAwYH63/2ng57vTZGRLFH20wIrUnIAHNhiogOwDbk2cw5",
+	"Q2L/DNM5Y68h6QVkwQCrgJX1jcmypoema5DRvDZ4/IImWkdLsfb++Pjo+LvAYJzHi6VIIes4JTKb6J9N",
+	"AIEYvUHslnFFliy95ppItqdFUID/myaAwEVOHAlMWFADpyI1dYYIZn/NtVR5fy5N60gKEgZCSPg2m3ko",
+	"yW+vXwYIM29bo+EyjB18zQEnHpBriZyLFcA+IKTnG+g+GzOJPiWAcrCVcEYSjPUaxj6dkn3SRPkvI2s2",
+	"/IxcSesWqc8Lr5VFhycn+xZGin1Sj+32lSRR5/mrH1+/Gb5/cfbrqzcvzy6u02v+/tXF5eu3b4aDbk//",
+	"893F25evXw4PHj/+JUup/f9Xb/R3r968LP+2tKQqrfyZLmZaz3KMCYYU3CqGrMyAMHMUSzCR9yGbrraK",
+	"JQLtXXNKfvtCaphmfM+O9CuTBWkb3E7YWpYauiECvCcElfGHsBO/bp3TRcZd/vCWOe1BTRtCKAJ20rsp",
+	"z4W4yZ2yBhbJ1OUVleUFSAyBRKY8CgEu3iWuz5PApF/tMYDuGLuHnBvc7u3O2RewwblGACBdMQB75U0T",
+	"tw/wvFRDS3g8m6tk7cl1OjXNn6AUQY84AJ3rjn6qF7BV+06XtchelhaAs4YwZxYvzGC4fTjsf8wh6To0",
+	"DefxrS/D62RQXfahXvamM3tXpXIJ5fND543AEnVOfmCTNKPpOiBnyzROAvJzxllALvXhW0wMCtgbcQv/",
+	"GCKuvO1uH9E1Oex3Ox/vswsXTOqz7bl6XjvngxpxsJf7gyUJRlEQ6EtfUZBarv92BAW+HKP2+79H6qTI",
+	"QtyyeiFSArBw+ixBfvAsvmUYdrclLE4aMezcinIX46JQHeHbkHKbY2+AuWIOvatNZyVyliTwa4t4IFJs",
+	"L0DOciCrArAtp+NkDaoqDGmjk9pShdZwMSfjfPHdfrfgdg+qhqbNfSMK+8xxcmIgDUTlVxKUh0ZQNoEz",
+	"qJmgefGKTVpL6Lai6pXWlu8oT8710XkIoV64Au6wa7vZ4j77GpTm1Biw4gtt5b7jSFclyB5EL1yDSOJi",
+	"FVjhAj2T8x7GeLi7+3MD2rzN0kSw1/z9tco/xGS7f+9n/cCG0PMZsDcxjxrXGP8sJr/o57fWLLM2wxnU",
+	"9+3R1X9lLDO5PdY22RZopaFCRWmvcVZvRLhV7fy+KvLbVm7/V4gQ/ywmu8PCmu3LBch782L+gQfGHk34",
+	"571UNj1CHreri0b9LCZfrrhVv+xzmw2pk61/iMneSln1YPuh+31cLvlmPUafVa0L+BKyrw6g+wI+2iWv",
+	"aDgn4z/EZGwcryFNU0DsJT+LiRb7P1++fTN0EGGpuubYFhQwhViaN5PKXb650+wPMbGZOpAgbFxpKmV0",
+	"cc0ZjySWRC0W+tVJjM7mdE36xwQLg6TxBKOjnnMWQuItTeJb5vPa4tg/iwl6QDvNvJKw9AP8bdkzCd8M",
+	"9UKueUQVHZK/Pl/zu7gYDcX3wHs/ALT0N8d+w5DyELsx7NHRd2YvUMNL+JIEIetMo2T3Ys0TSAC3Tl+Q",
+	"kB53zdEbHyvJkmm5oA6S1ky6ocQKISza1nQkY6TdmCzo+prj6w3SmgzI2BIUvjezs5gI0purAo94hecX",
+	"TxM9kzfIRkQJIpVYbmenZpeHW/m7Vc+7cB/87wxZnBNivVuNqNRVP0SCWVreF8sQpY/3m19mu1OObVfU",
+	"MaHQb9CpuDVgk4EFDE8pj8SC3LA11p6g88UC8bDFUq2x7SW29/EW0CpFtf1iEfxNJSYUxSUJwvOLFQeh",
+	"g8o8+LFpuZhQ0RvGQYh0axLTLtzSzi+flOa8/k4JacXv95yMJlKzBQhOv1n+uoXltsudnUlnV3lVRMpm",
+	"sVSmGQOgy/OIKJGFcwdmI7aai0ibYzgHed+KFFR0E8IGU96kSnMGeP6BA70T5xngNlwMEwKeBVBoiFzU",
+	"JcltY7VNCoDX0k4yy8vuQqpoImYZRBpXLEngOoxTojUguCmH1ablBj7YniiMxwdFcMcebAttkrJQgKYn",
+	"54ypKkEtTBFSpOh/v4B6XviyNoAu0hlToxyAaUNLK8zmj18xhfAHmOb9+L4+UbDEBe3zy4qf7zFBsO1C",
+	"vw7yz+/mjgAgWH0kQC/skjfQ/JYpFfOZHMNBVGnMoiIMYbx02AB/WEQ0nUMCl1MSG5g4PPQQN8gPxxJ0",
+	"12cusAMUU66wIEuSqcj0j7hUjEbdvBkJtP/VB2O0gDYa0AMY/h3RtRybLBvMwsEFWlA7m8OjL7hnubyz",
+	"VyWeNf1Xxs3fEOvoEjQmpQXG0EIcWve5O0poos/u38YHB/DE+DtEqtQneWhuePggliYTSYkEOp/rJwKi",
+	"hKjDHb/PlXqf9E3nLkR45c/fwAHLkzcf4BIdIoMduP3q92reGT0OQC1tiliyhsW4VwRUA8pn+A+IDZqT",
+	"B3ci3l0R1EFeGGMQrtyZIAI6NKFRqA1IeHYaONcKUSuRH0IJp1BWLrjA7U50w8VKkolQczzDAOhVtNU2",
+	"4UCWTH1pDPqJYv/fWbLuPwvlKwj6+LbMheaML4tF7okpFzTmisb7ziqqFCoiyk++m0St4lAvMKLrLrlc",
+	"ansD67AhIB1zIhVbyiLkbN0SxlsAvIImhjTS0yqD8yxVQ+syeySJKT+XWANbSP+UWTSOogRQCZhFDs5/",
+	"vxJeS9kHtVmaG9NRugY0fxvlbIgrrxfBOOUhREu/AdifH1LGcN9smQv2kgsqyVr3PBcpm2RxEh3kGvye",
+	"D8gFQHsqbOocT5ks0jSKHn1VyYlSfUFz8/kAJTyPvCb3I4OGmMQS8mnz/A57WKC73NDpEJEIaVIktYEy",
+	"oRLR4zBpMlaQvWFQgHJkPEkOTSIwQOTZ2npG0yRm0lhkiNeIVojH4HFdAugxrJxeUG7cN1dsQGNWugKT",
+	"rzHD/V6H2LDBi5wL7nuENyKc5zS9udvKtE1pIAjqbLhlmnHW1nb74kcafGXubfcot6UrhTL3PtSoCB2A",
+	"7rNvBQwK7Knyaj1OcqYS4Q25EcuYkmUqZildFP34IMXdaamp+dWexGHZwjG+DHLD1jKHObVeld/nAg4c",
+	"WiumfTj42zAqVFMeaOlzCeS5k1LvDnDvXBrFPqnOsHOg/weZ7eTsx1fk1ZsXF/94d/XqJfnh9a+v4Mtr",
+	"3u12rzn8/erNy/rHOi1cyaWl1OSX6C8DMAcpkXS6l3qa39NYsQ21fX+nQNEbBiX/++X/c+MIjGXZ7wtZ",
+	"NlYE67sLWpKilJ+KdMFSIlacpcCjqIghnAsXKg4tapJmb8C6+ENMHGyLODfBwVDJJNSE6M/gfmNLD4Kj",
+	"Xv/bW5buWzH7yjbDFVYlOzKnguvQkm1M1/vtcae8NX47+v3XiCXB4poEkpAKD5STkhZELnbSfLTf4NFP",
+	"DP1vni64sb3QYLxHCMSqT2EO34roLUNCr7m11nJA+yke/hsG2hZ2iXIixzILQ8YiZh332Kr3mkPLYYOg",
+	"OKdcP4AJEMK2+yjg9LGb7Q1bB8ZU1qNjMWY9zoHZ4q8US8J33wt2sFXmT/7Gtkeg7vYz+xsgvVOzsV1A",
+	"iqOR6an1q8Cp173LPPo4f8687F4H5xLqJ2kxQzM7Eqvdx2hHTB5/szMu9gKyE7B1tvGZmcst47JLrvK4",
+	"WA5FpNndDF903rb+YypvWKTvy/p4VQ0v+zAiDAjhqoBBUm5MGNTOWN7IwPoG8Z6dinQmlGK8Gma6XYzM",
+	"oR8XE2d69FiSpYCm1+grLNpfFI55250HTvcqFaD9vD+HqKYxa9+fIwAKRIgdSQRYO49MwUCdFYQEGtmf",
+	"jG4X90Aze+lSO3p/3vlWol92++/E3dsiYI346gpNkbxCJBf+mqtBDhtmcVIJKLc4l/pX1xyLjuE2kNIi",
+	"2NKS7C9VoRQd1FHQ67sHcx3w1W5EBi8B4A6UOAV7VC67+tZdxzuQEe+npXwTsry7xyhlQ4b8Eql19tW7",
+	"6i4vkY/uU3h5zU3l5XDTb4MW+20I6eAQmpMsuTU9qkHCoy056F1zm7VpKs8DIyVdDwGEAjH5YmGOlZqz",
+	"a76pvoEDzx4LVVqU6dkJPSKcYxbr82jQZ336kynH+wbVp5aGgVvqeLvo9W0eow3r5hciFDVoSm7AevT7",
+	"/3zmRL1oXkxnFV8VL1ib0kezuKY1jyD9unuqfoYck5QdTJN4NlclztnfWbbHMuM7DEz9QFv2atcB0UUD",
+	"vH8ty0XGnVqWfwcrOOMNLOCMS8eHyeL0IYs0UmSKnBX1P+/NhjuLNC6gE/aXut4z3uZqz3jttZ7xPV7p",
+	"mSMOK6Uy99iF+1zseBNu2zdMr7k3TC1dxqNblkokbb/bA22ycHPuqG88K1VOhnMRG2wuU5D5oR8MgsPg",
+	"KDgOToInwenHoEAE+HDYD04GwdPDoD84CvrHx0H/9CQY9J8EgyP9oODMFF9+6AeH/eDw5ORj0FkxdgO/",
+	"fhL0j4JBPxicBofHwdEgOHoaHJ98/OxOyLRkQ3HHI4oZBljQWbnuDoe9o392gk6JGN1ec8e62ZA6jzp8",
+	"uxc3OloJhboUS5scGs4L6Hmw0GmSiJXLzoav7iVWcIwhjcRSHdgoTr3ueZZHegp3wDLDlnRoyhS9bTF5",
+	"DVreMbKg6Y3MjaJrXvK+J4zeYnE+JosWLuAhGYskGtmXjm3AGaeda38mfmvTdyWZsFnGA8JQWdRa6ELc",
+	"MgjbalrTtZkLF+in06os0N9i7LvTw0hsHqr9OU/uhbTdnB5C3FxzrRmbEhaM4YKTUWtbMJegFD6NVeGa",
+	"vOFiBc9hmDW45pVY+ExwTH/SpGSRE1i1q3fD3aZfw2HvmkPYG/aGi1XVKVJ1cJSWZCIUIvHCsALPvLQs",
+	"80DRiRbNITR9R1huPAiwoGX4YVvx+Me88QM8eSVuMCaq+VrTImW3QlNaxjxkmK3pZAtBzvOQJELcEDVP",
+	"RTabk5sspUTpcWAbux1IPZWSRaMS3GH/qLEkOouwGfO27hDQ2noKncD21lRQJFHBCJBXt0vybAoXLZwB",
+	"0aq2SFFLU8CrR0SOPEMvXjDyJyQJltACIbUP+gUg0JyxXa75n+hJT2kUJfp0rQT57eoFDorJfNMsSfT5",
+	"LqcB5m2JcEB96KgiEV2jYSHpLaBy3cRLaU8Dnk8nMgA7K026WCyvuUmUgA+65CdYWH6MoRDA5k3gk77D",
+	"pb+5ysnXqDzemOwP2EdjW391Z5kGD08VYHhaFkLiTRkVj7ydmn2H3wEMj5HcLriXpnTe2euBofQ2lpFn",
+	"fJulBHn3gQJbcM5oVKzsiQdxsGbSSuxhyq/P3pxB7lExBceD86gWe0CPP/pTVHJvHPY4OWrZ7V6V0Cxw",
+	"TyHF24L81E1lNRetMRCqfga2MFlhYPDtwEIEvLgaXNaT03ZYiF/BNP6rYyHUEUd2mjIGt56WLiPEQsqJ",
+	"lyO2O5+1BfrxIrogivjwFCDTGkHKBh2teuifBP4l6L92rsFItJo3Hnrf2NOTLDh+2DmTMX18JW7WmvMc",
+	"0bnVPmp8a1vRvdstYa6o8jX3AIC3+f1Kc9+uPbNxugEIX9zc97IuQBXa7j1DrevfMjkDlrabA5BIFdeU",
+	"Yp/UAxX8KkvxfLPxg219vrzG4GslYZ6QnD4XK455oGDCQsSsSKoFZRnULG/ahs2DIlgppY0op8FcARoc",
+	"pkzVld0Cte8DEllt7fPESpS872CRslo0RdQE01cTnod2vPFlOzw6y2iy1O2y8KcGxAhsbqQ2i0bWb9ji",
+	"v3ci56aBgQZZ7hTUk+rur8OGMnzX9DSVROPODI3XNlXXOjdMvLg4ZIL7cmS15VqciK8U+L+AadyBRvfx",
+	"tmbYybHG4My71ha9Zx1DcSLUHP0nqcjQd5SpFU0jF/1c6x3X3GQzI6vnCAGQCQ3mDvytNzUW3BRFgCTE",
+	"EiKQ6EMyOLrmeDHD8L3esN8D43Bw7DTYdeoCllSq4jWY0sv1lXzNjZWkRSmsjUVkwSiHbLUyAsrMpJ2t",
+	"pU3cpyH8RA+oTWDmWmUxevmgiLVLfoD2/HmN00KfgdzzhB0NM66ueR6dLq9iE2pOzinCM+hV6eG0xUKu",
+	"5uya21lBW1LwMGKtKFpmaBqiKd8/VHMCvminQte1H30m9oyp3+RdugrDr37Q9mYD/QMevhKNH4VQ3/N1",
+	"86HjBfsnHNd7azhgQps7o3d4cFi+DxAeEnoCR1Sr/44xgvCpo8la6Vef9o4PeyeH2o7SZ8m5iaqNfIPO",
+	"LJ6MgNk6w8OTnu3Yaj55av4twfBapuI2lrHgxZuOBk+Pnp48GTzVP00Zzb/o954cPjnqnw6Ogg46cWRn",
+	"2Os+PX1y7LEcNhdrkrDMaMeHJ6dPek/7AzBb2ix2ULfYk151sf3jL7XajU2oW602mUT9cpRQFACg6kni",
+	"rPjpxvbq6T7Mims2r3NLeSzn2LuyMuleabLVqfaKmfa8M63Mr+dOqzqjXvOoKQqoGr0Gm6ZbB6OtCy1K",
+	"svbjD/5JrKDhY96W0YQJIGPVeMTjP61XNU4xKdO57PFCvpcdiSsN5W3tvf5CLBb0QDItHvXVd0uTjEns",
+	"fnLUP+19hxXgADqnr03sLKtYqa6JXXPg6S45s9AF0IVELvXeYmE6ZrMofe/h9TsV6SJLKF5KphCE8mtO",
+	"tdGUiuWc1fcb+W92/2BPENzFAnTPXixBHAWa6kEusYq/RokIaRIYCRvYcxyYrqTOWQ3yUxxsHNOgOKKB",
+	"eyQDc1aDkky4W28RRScJC0CbmTMaWQ0L0RQ1++2rYwj2yNV2MbwSuNFh1D2fQOMz2u7LMfGB/97wboYI",
+	"u/0+lqQP5ObJd6zgg/yj/ZbkXOX8Ldc8LELot4xDTqlNfEYEx2dkrB8bQc7aGIE+8uqDWJJIq+s1Ph5D",
+	"26+SzGnffSdQNfPj/SGqnUVR4cndvcX1B3qnB2Ib+BmIbhk45py2fBdFNXys6kpBiq38iu6JhQAIk7uQ",
+	"sb4YoXZlvcZ8skcgrsZr+zINOnciQZrUXoAtzv0UdbhQd5YH9wGFqhcEX3iDcyCofYmBYRTTGRdy3zgi",
+	"Rc6c0ajBcykhd0aWyg0gOwLxdzCracGozFJWgSqIWa5oEzH5g4Uq91VhppfEiAM2eCMLytfQfhCztqAG",
+	"nJJFzDP01WFe15sy+qOdUixte5guuTJdCecsvCFTdIXFstDxeKTVyKEbvABHLWFpKlJEEMnzrFLjryMy",
+	"C+f2dVAF6Kuf4N5r0W6YK3NasvNLHCKWb2G75P2qFVplEOevbpFH7P7Gq4DbXQiQ6HJ/atUlXRtwpjhJ",
+	"wMheifQmIKv5GmsTlQKUJ1v3rwSJxP0PZcomMd83EtsPYLvevrBVPnlp5ySLEwVcmB8YsPghf1IvyVY7",
+	"Cs6GhEaROdKykEMBSRicxQm75lrXY1GAJW4pO9Br0fY1ll2mLBQzHv9pkQYNLAMPGfkNWoGyRALC2vPX",
+	"by/hIwwqgnEuZkzP5Bla7gu6JBEL44hJc8Y4i2GmkWCyS167bUbjyKny1Hon2pFuCxSDSQRu9MWEpXIe",
+	"L2X3mlvMyEhkEzXNEqAVVs3a8GeeelMowYGFHOcgMfQCIk+B6iSTa6tcIVQ3JJ8K7iSuXfP359ItUnU6",
+	"9OdY/LhHVoaZLpapEAuLA2IW+ix35edRBnAh6ZGjlK64z3mBHPlwyvgdAcOCjmQJC5XQ88APwH1ZG8S8",
+	"bIO0opd8gfN8kJ5MlaWgaq3lw0wkkRYZCZsqTNcxnshT8DnCSJ28Xk/crMXBwO64LZ0ObSUdZD1V2h6B",
+	"nbs12nvVCToLAc/cLg6ODkt9l7CmFORDaXqHfczbwfONkYPS6QYX8qgYt9/rPcHPinSju8z2ZXm2g1L+",
+	"Es7WzX8qZTV9tEwU85k2+4NOfhJMbnGvNc/U1cb9bqVuBIdb3/2Aapau9akP8vLH7r7AGrHc3WTZFnLK",
+	"+G2LFnmOiL//9aUvgHtfXpW2H2se7lX6fF1osQtGo4rLpAwTWEP5hp47PD4H5vjs8OCVOke1d+S16iKV",
+	"e/3Kx+Kt1pJz5SOkabo27Hq5RN2ZzoIc0XgcUsVmIl0P9Rkf6zt1CU6WAHAKbYcAbHQD2cO5zLUUHFoJ",
+	"682SpbOSE9g4BEuJssf9QSmP+tCTR72gn17jTwe9/GuapnTtS2c9S6QoaACJ0YBRXeKSuuTWmIdJFrHR",
+	"rJrb2z6tNt8LMTU1SVIsGNpJIeVaB54wUCGg70rdjDK+TIViIXiq993tbF9O4R2Ge+lk/BpLtRcbHl21",
+	"ODZZFMcuP/rV03s/L35ltJ0FpeVVf7na0sp7m5uHGz/02ogVgu+v+rQy8P438j6ZUd7dH5oX7veGxkE3",
+	"uOfLe+2xDWe9a+OLN2/XEyLZcpNXqnf+dn7xdtzUL2JhlkJS/Ye/OhNGNQMNP3yEVA4c2eecK5U7FmDm",
+	"Fl3AFMMGvp/aS5nxaClirpxSJyPz8dYtFynJmtEKDchEkezz7hBVymwOpTWLiEgDHV8Vr85Ypq+pMbY2",
+	"BwIkeW1pz6EFm8F7wrgH1Jm6N195zMLE8C91IsQNBG43M/MtdqQwqc9Ojn63XL+DOfqee7uoNtQjl90a",
+	"4FKYrAFLxRkPquN9KgAjy5iF4H5YifQGPAjaYnl/7vwajKPNX2vdwba1BT8SRbc+GoJqk2zGevRU+GBY",
+	"yVYbuxO3OB/e/UtZjtObshxtM/+pAzfpqwary33JmSKh6axoCIK56+GcprOYz5wXYQjeN0FhWsklibu3",
+	"mCD7+ePn/z8AAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -77,6 +77,7 @@ var operations = map[string][]Role{
 	"deleteRepository":         operators,
 	"changeRepositoryPassword": operators,
 	"rebuildCatalogue":         operators,
+	"adoptDatabase":            operators,
 	"recoverySheet":            operators,
 
 	"getUsage":    readers,

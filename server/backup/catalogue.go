@@ -36,10 +36,7 @@ func (p *Planner) RebuildCatalogue(ctx context.Context, repositoryID string, pru
 		if j, err = activeRebuild(ctx, tx, spec); err != nil || j.ID != "" {
 			return err
 		}
-		j = newJob(tx.Now(), KindCatalogue)
-		j.Spec, _ = json.Marshal(spec) // plain values: cannot fail
-		j.Needs = []string{reachRepository(r)}
-		j.Keys = []JobKey{{Name: "catalogue:" + r.ID, Weight: 1, Max: 1}}
+		j = newRebuild(tx.Now(), r, spec)
 		return tx.InsertJob(ctx, j)
 	})
 	if err == nil {

@@ -35,6 +35,13 @@ type Tx interface {
 	RepositoryTx
 	UpkeepTx
 	UsageTx
+	SettingTx
+}
+
+// SettingTx keeps single values of the installation, by name.
+type SettingTx interface {
+	Setting(ctx context.Context, name string) (value string, found bool, err error)
+	SetSetting(ctx context.Context, name, value string) error
 }
 
 // VCenterTx keeps vcenters.
@@ -183,6 +190,9 @@ type RunTx interface {
 	// EndJob ends a queued job with a final state. A job that is not queued
 	// stays as it is.
 	EndJob(ctx context.Context, id string, e Ending) error
+	// EndAllJobs ends whatever is queued or running, and returns it as it was.
+	// What these jobs owe is forgotten.
+	EndAllJobs(ctx context.Context, e Ending) ([]Job, error)
 	// WithdrawJobs ends as skipped, for that reason, the jobs that the
 	// schedule's occurrences made and nobody has begun, and returns how many.
 	WithdrawJobs(ctx context.Context, scheduleID, why string) (int, error)

@@ -96,6 +96,8 @@ type Upkeep interface {
 	HashImage(ctx context.Context, id string) (backup.Job, error)
 	// ExpiryPlan lists the images whose time is over.
 	ExpiryPlan(ctx context.Context) ([]backup.Expired, error)
+	// AdoptDatabase lets a database go on that was put back from a copy.
+	AdoptDatabase(ctx context.Context) (backup.Adoption, error)
 }
 
 // Repositories makes and takes over repositories.

@@ -79,6 +79,9 @@ type Config struct {
 	// OnDistrust is told why a disk's changes were not taken from vSphere; nil = nobody counts.
 	OnDistrust func(backup.DoubtReason)
 	Backoff    time.Duration // before the second try of a failed job, doubled for each further one; default 15 s
+	// Lineage says whether the database is the newest of the installation. While it
+	// is not, nothing is begun, ended or removed. nil = it always is.
+	Lineage Lineage
 }
 
 func (c Config) defaulted() Config {
@@ -148,11 +151,12 @@ var (
 func (w *Worker) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { w.every(ctx, w.Config.Dispatch, w.dispatch) })
-	wg.Go(func() { w.every(ctx, w.Config.Sweep, w.sweep) })
-	wg.Go(func() { w.every(ctx, min(w.Config.Sync, time.Minute), w.syncStale) })
-	wg.Go(func() { w.every(ctx, w.Config.Measure, w.measure) })
-	wg.Go(func() { w.every(ctx, w.Config.Upkeep, w.upkeep) })
+	wg.Go(func() { w.every(ctx, w.Config.Dispatch, w.trusted(w.dispatch)) })
+	wg.Go(func() { w.every(ctx, w.Config.Sweep, w.trusted(w.sweep)) })
+	wg.Go(func() { w.every(ctx, min(w.Config.Sync, time.Minute), w.trusted(w.syncStale)) })
+	wg.Go(func() { w.every(ctx, w.Config.Measure, w.trusted(w.measure)) })
+	wg.Go(func() { w.every(ctx, w.Config.Upkeep, w.trusted(w.upkeep)) })
+	wg.Go(func() { w.every(ctx, w.Config.Upkeep, w.checkLineage) })
 	w.serve(ctx, &wg)
 }
 
@@ -203,7 +207,11 @@ func (w *Worker) serve(ctx context.Context, wg *sync.WaitGroup) {
 			return
 		}
 		asked := w.Now()
-		j, err := w.Store.Claim(ctx, backup.Claim{Owner: w.Owner, Lease: w.Lease, Reach: w.Reach})
+		var j *backup.Job
+		old, err := w.old(ctx)
+		if err == nil && !old {
+			j, err = w.Store.Claim(ctx, backup.Claim{Owner: w.Owner, Lease: w.Lease, Reach: w.Reach})
+		}
 		if err != nil && ctx.Err() == nil {
 			w.Log.ErrorContext(ctx, "claim failed", "error", err)
 		}
