@@ -32,6 +32,8 @@ type Collected struct {
 	// RestFrom is when a later collection can free what this one has marked;
 	// zero = nothing is left.
 	RestFrom time.Time `json:"rest_from,omitzero"`
+	// Hurt are the images that need blocks which were found to be lost.
+	Hurt []HurtImage `json:"-"`
 }
 
 // MaxIndexBlobs is the number of index blobs above which a repository needs
@@ -52,4 +54,14 @@ type Verified struct {
 	Damaged []int32 // keys of the disks of which something is missing or wrong
 	Files   []string
 	Message string // what is wrong, for the user; "" = nothing
+	// Hurt are the other images that need what this look has found to be lost
+	// and nobody knew of before.
+	Hurt []HurtImage
+}
+
+// HurtImage is an image that needs blocks which are lost.
+type HurtImage struct {
+	ID      string
+	Disks   []int32 // keys of the disks
+	Message string
 }

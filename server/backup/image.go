@@ -42,6 +42,7 @@ type Image struct {
 	HeldUntil          time.Time `json:"-"` // by the last of its holds; zero = not held. The store keeps it beside them
 	ExtendedUntil      time.Time `json:"-"` // the end that a user gave it; zero = none. In the far future = never
 	StorageLockedUntil time.Time `json:"-"` // until then the storage refuses to delete what it needs; zero = not known
+	Healed             int       `json:"-"` // of a new image: blocks that were lost and that it has stored again
 }
 
 // ImageShare makes an image another job's as well: schedules of one VM that are

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sort"
 	"sync"
@@ -86,27 +85,31 @@ type index struct {
 	Entries []object.IndirectObjectEntry `json:"entries"`
 }
 
-func (b *blockList) readChunks(ctx context.Context) (err error) {
+// piecesOf reads of which pieces a list is made that is stored in several.
+func piecesOf(ctx context.Context, r repo.Repository, id object.ID) ([]object.IndirectObjectEntry, error) {
+	text, err := readAll(ctx, r, id)
+	if err != nil {
+		return nil, err
+	}
+	var x index
+	if err := json.Unmarshal(text, &x); err != nil {
+		return nil, fmt.Errorf("parse index of the list of blocks: %w", err)
+	}
+	return x.Entries, nil
+}
+
+func (b *blockList) readChunks(ctx context.Context) error {
 	id, nested := b.id.IndexObjectID()
 	if !nested {
 		text, err := b.content(ctx, b.id)
 		b.chunks = []listChunk{{b.id, int64(len(text))}}
 		return err
 	}
-	o, err := b.r.OpenObject(ctx, id)
+	pieces, err := piecesOf(ctx, b.r, id)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, o.Close()) }()
-	text, err := io.ReadAll(o)
-	if err != nil {
-		return err
-	}
-	var x index
-	if err := json.Unmarshal(text, &x); err != nil {
-		return fmt.Errorf("parse index of the list of blocks: %w", err)
-	}
-	for _, e := range x.Entries {
+	for _, e := range pieces {
 		if _, _, direct := e.Object.ContentID(); !direct {
 			return errStrangeList
 		}
@@ -126,14 +129,15 @@ func (b *blockList) content(ctx context.Context, id object.ID) ([]byte, error) {
 	return getContent(ctx, b.r, c)
 }
 
-// getContent reads a content, a second time where a collection has moved it
-// since the index was read.
+// getContent reads a content, a second time where that failed: a collection may
+// have moved it since the index was read, and a storage may have given back
+// something else this once.
 func getContent(ctx context.Context, r repo.DirectRepository, id content.ID) ([]byte, error) {
 	b, err := r.ContentReader().GetContent(ctx, id)
-	if lost(err) && r.Refresh(ctx) == nil {
-		return r.ContentReader().GetContent(ctx, id)
+	if err == nil || ctx.Err() != nil || lost(err) && r.Refresh(ctx) != nil {
+		return b, err
 	}
-	return b, err
+	return r.ContentReader().GetContent(ctx, id)
 }
 
 // chunk returns the entries that begin in a chunk.

@@ -277,6 +277,9 @@ func (r *repository) snapshot(ctx context.Context, ref string) (*snapshot.Manife
 	if err != nil {
 		return nil, explainRead(ctx, r.store, "find image", err)
 	}
+	if away := r.store.missing(ctx); away != nil { // in an empty mount point there is no image either
+		return nil, unreachable(r.store.location(), away).Because(away)
+	}
 	return nil, backup.Errorf(backup.NotFound, "", "There is no image %s in the repository at %s.", ref, r.store.location())
 }
 

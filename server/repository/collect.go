@@ -54,6 +54,7 @@ type collector struct {
 	cutoff time.Time // by the storage's clock
 	runs   *maintenance.Schedule
 	pins   []pinned // of images being written when it began, and since
+	lost   *losses
 	out    backup.Collected
 }
 
@@ -91,7 +92,7 @@ func (c *collector) run(ctx context.Context) error {
 	if err := c.begin(ctx); err != nil {
 		return err
 	}
-	m := newMarker(c.w, c.whole)
+	m := c.newMarker(ctx, c.w)
 	err := c.task(ctx, maintenance.TaskSnapshotGarbageCollection, func() (maintenancestats.Kind, error) {
 		err := c.manifests.update(ctx, c.w.ContentReader())
 		if err != nil {
@@ -110,7 +111,7 @@ func (c *collector) run(ctx context.Context) error {
 	}
 	*m = marker{} // gives its memory back
 	failpoint.Hit("collect.marked")
-	for _, step := range []func(context.Context) error{c.giveUp, c.sweepPacks, c.rewrite, c.gatherManifests, c.compact, c.count} {
+	for _, step := range []func(context.Context) error{c.giveUp, c.sweepPacks, c.dropHealed, c.rewrite, c.gatherManifests, c.compact, c.count} {
 		if err := c.stillOwned(ctx); err != nil {
 			return err
 		}

@@ -40,6 +40,7 @@ func (i *imageWriter) Commit(ctx context.Context, m backup.Manifest) (backup.Ima
 		return backup.Image{}, err
 	}
 	m.Image.Ref, err = i.commit(ctx, &m, l)
+	m.Image.Healed = i.growth.heal.count()
 	if err != nil {
 		return backup.Image{}, explain(ctx, i.r.store, "commit image", err)
 	}
@@ -96,6 +97,9 @@ func (i *imageWriter) complete(m *backup.Manifest) (layout, error) {
 // commit writes the image's folder and its snapshot, and flushes.
 func (i *imageWriter) commit(ctx context.Context, m *backup.Manifest, l layout) (string, error) {
 	if err := i.file(ctx, recipeName, "", []byte(recipe(i.r.store.place(), *m))); err != nil {
+		return "", err
+	}
+	if err := i.healRecipes(ctx); err != nil {
 		return "", err
 	}
 	b, err := i.count(m, l)

@@ -99,16 +99,24 @@ func eachListed(ctx context.Context, r repo.Repository, o object.ID, visit func(
 // in the index and stays there. What a collection has marked as unneeded since
 // it was found is stored anew; what is gone altogether refuses the image.
 func (i *imageWriter) keep(ctx context.Context, folder object.ID) error {
+	gone, err := i.r.readLosses(ctx, i.growth.heal.lost)
+	if err != nil {
+		return err
+	}
+	news := gone != i.growth.heal.lost // found since the image was begun
 	again := 0
 	visit := func(c content.ID) error {
 		info, err := i.w.ContentInfo(ctx, c)
+		if err == nil && gone.has(info) {
+			return errLostBlocks
+		}
 		if err != nil || !info.Deleted {
 			return err
 		}
 		again++
 		return i.w.ContentManager().UndeleteContent(ctx, c)
 	}
-	err := eachContent(ctx, i.w, folder, visit)
+	err = eachContent(ctx, i.w, folder, visit)
 	for _, f := range i.files {
 		if err == nil {
 			err = eachContent(ctx, i.w, f.id, visit)
@@ -116,12 +124,12 @@ func (i *imageWriter) keep(ctx context.Context, folder object.ID) error {
 	}
 	for _, d := range i.disks {
 		if err == nil {
-			err = i.eachOwn(ctx, d, visit)
+			err = i.eachOwn(ctx, d, news, visit)
 		}
 	}
-	if lost(err) {
+	if lost(err) || errors.Is(err, errLostBlocks) {
 		return backup.Errorf(backup.Unavailable, "",
-			"Blocks that image %s shares with deleted images were removed while it was written, so it was not kept. The next try stores them anew.",
+			"Blocks that image %s shares with others went while it was written, so it was not kept. The next try stores them anew.",
 			i.draft.ImageID).Because(err)
 	}
 	if err != nil {
@@ -136,13 +144,14 @@ func (i *imageWriter) keep(ctx context.Context, folder object.ID) error {
 // eachOwn visits the contents of a disk. Of one that was written from its base,
 // those in chunks of the list that it shares with the base are left out while
 // the base is there: nobody marks what a listed image needs, and what comes
-// after that the pin keeps away. So the cost is that of the change.
-func (i *imageWriter) eachOwn(ctx context.Context, d *diskWriter, visit func(content.ID) error) error {
+// after that the pin keeps away. So the cost is that of the change. Where losses
+// came to light meanwhile, all of the disk is visited.
+func (i *imageWriter) eachOwn(ctx context.Context, d *diskWriter, all bool, visit func(content.ID) error) error {
 	id, err := indirect(d.list)
 	if err != nil {
 		return fmt.Errorf("list of disk %d: %w", d.draft.Key, err)
 	}
-	if !d.draft.FromBase || i.r.findBase(ctx, i.draft.BaseRef) == nil {
+	if all || !d.draft.FromBase || i.r.findBase(ctx, i.draft.BaseRef) == nil {
 		return eachContent(ctx, i.w, id, visit)
 	}
 	list, err := openBlockList(ctx, i.w, d.layout(), id)

@@ -207,10 +207,7 @@ func (d *diskReader) read(block int64) ([]byte, error) {
 	if err != nil {
 		return nil, explainRead(d.ctx, d.r.store, doing, err)
 	}
-	b, err := d.r.repo.ContentReader().GetContent(d.ctx, id)
-	if lost(err) && d.r.repo.Refresh(d.ctx) == nil { // a collection may have moved it since the index was read
-		b, err = d.r.repo.ContentReader().GetContent(d.ctx, id)
-	}
+	b, err := getContent(d.ctx, d.r.repo, id)
 	if err == nil && int64(len(b)) != d.m.layout.length(block) {
 		err = fmt.Errorf("block has %d bytes", len(b))
 	}

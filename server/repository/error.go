@@ -63,12 +63,18 @@ func explain(ctx context.Context, s storage, doing string, err error) error {
 // explainRead is explain for reading what was once written whole: what is not
 // the storage's absence is damage.
 func explainRead(ctx context.Context, s storage, doing string, err error) error {
+	if errors.Is(err, syscall.EIO) && s.missing(ctx) == nil {
+		return damaged(s, "the disk does not give a file back").Because(err)
+	}
 	err = explain(ctx, s, doing, err)
 	if err == nil || backup.AsError(err) != nil || ctx.Err() != nil {
 		return err
 	}
 	return damaged(s, "stored data cannot be read back").Because(err)
 }
+
+// isDamage says of an explained error that what was stored is not whole.
+func isDamage(err error) bool { return backup.CodeOf(err) == backup.RepositoryDamaged }
 
 func noSpace(s storage) *backup.Error {
 	free := "no space left"

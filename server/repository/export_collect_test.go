@@ -62,7 +62,7 @@ func MarkedList(ctx context.Context, r backup.Repository, ids []string, other st
 		if err := errors.Join(err, lerr, l.close(), w.Flush(ctx)); err != nil {
 			return err
 		}
-		m := newMarker(w, r.(*repository).whole)
+		m := r.(*repository).newMarker(ctx, w)
 		if err := m.list(ctx, list); err != nil {
 			return err
 		}

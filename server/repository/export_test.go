@@ -154,3 +154,16 @@ func ListedDisk(ctx context.Context, w backup.ImageWriter, d backup.DiskDraft, b
 	i.disks[d.Key] = disk
 	return errors.Join(err, l.close())
 }
+
+// ListPlace tells where the list of a disk's blocks lies, as far as it is in one piece.
+func ListPlace(ctx context.Context, r backup.Repository, ref string, key int32) (pack string, off, length int, err error) {
+	rep := r.(*repository)
+	i, err := rep.Image(ctx, ref)
+	if err != nil {
+		return "", 0, 0, err
+	}
+	list, _ := i.(*imageReader).files[diskName(key)].IndexObjectID()
+	c, _, _ := list.ContentID()
+	info, err := rep.repo.ContentInfo(ctx, c)
+	return string(info.PackBlobID), int(info.PackOffset), int(info.PackedLength), err
+}

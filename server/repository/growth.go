@@ -21,6 +21,7 @@ type growth struct {
 
 	gate   sync.RWMutex // held for reading while contents are stored, for writing while flushed
 	failed atomic.Bool  // a flush failed: some of the contents may be in the index
+	heal   healer
 
 	mu    sync.Mutex // guards the rest
 	fresh map[content.ID]blob.ID
@@ -34,6 +35,9 @@ func (g *growth) count(ctx context.Context, store func() (object.ID, error)) (ob
 	g.gate.RLock()
 	defer g.gate.RUnlock()
 	id, err := store()
+	if err == nil {
+		err = g.heal.again(ctx, id, store)
+	}
 	if err != nil {
 		return object.EmptyID, 0, err
 	}
@@ -70,7 +74,7 @@ func (g *growth) noteContent(ctx context.Context, c content.ID) (int64, error) {
 		return 0, nil
 	}
 	old, err := g.committed.ContentInfo(ctx, c)
-	if err == nil && !old.Deleted {
+	if err == nil && !old.Deleted && !g.heal.renewed(c) {
 		return 0, nil
 	}
 	if err != nil && !errors.Is(err, content.ErrContentNotFound) {

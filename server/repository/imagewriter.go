@@ -71,7 +71,7 @@ func (r *repository) Begin(ctx context.Context, d backup.ImageDraft) (backup.Ima
 		return nil, explain(ctx, r.store, "begin image", err)
 	}
 	failpoint.Hit("image.pinned")
-	_, w, err := r.repo.NewDirectWriter(ctx, repo.WriteSessionOptions{Purpose: "image"})
+	w, gone, err := r.newSession(ctx)
 	if err != nil {
 		(&imageWriter{r: r, draft: d, pin: pin}).unpin(ctx)
 		return nil, explain(ctx, r.store, "begin image", err)
@@ -84,12 +84,25 @@ func (r *repository) Begin(ctx context.Context, d backup.ImageDraft) (backup.Ima
 		listChunk:   chunkBytes,
 		disks:       map[int32]*diskWriter{},
 		files:       map[string]storedFile{},
-		growth:      &growth{committed: r.repo, session: w, every: cmp.Or(d.Checkpoint, checkpointBytes)},
+		growth:      &growth{committed: r.repo, session: w, every: cmp.Or(d.Checkpoint, checkpointBytes), heal: healer{w: w, lost: gone}},
 	}
 	ctx = context.WithoutCancel(ctx) // of the caller; the image lives on
 	i.zeroes = &zeroes{store: func(b []byte) (object.ID, error) { return i.storeZeroes(ctx, b) }}
 	i.readBase(ctx, base)
 	return i, nil
+}
+
+// newSession begins kopia's session for an image, and tells what is lost.
+func (r *repository) newSession(ctx context.Context) (repo.DirectRepositoryWriter, *losses, error) {
+	gone, err := r.readLosses(ctx, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	_, w, err := r.repo.NewDirectWriter(ctx, repo.WriteSessionOptions{Purpose: "image"})
+	if err != nil {
+		return nil, nil, err
+	}
+	return w, gone, (&healer{w: w, lost: gone}).forgetLists(ctx)
 }
 
 // pinBase pins the image with its base. Only then is the index read anew: what
@@ -144,8 +157,11 @@ func (i *imageWriter) readBase(ctx context.Context, s *snapshot.Manifest) {
 		if err == nil {
 			_, err = b.chunk(ctx, 0)
 		}
+		if err == nil {
+			err = i.growth.heal.whole(ctx, i.r.repo, base.files[l.File])
+		}
 		if err != nil {
-			i.r.cfg.Log.WarnContext(ctx, "list of the base's blocks cannot be read", "ref", i.draft.BaseRef, "disk", l.Key, "error", err)
+			i.r.cfg.Log.WarnContext(ctx, "the base's disk cannot be built upon", "ref", i.draft.BaseRef, "disk", l.Key, "error", err)
 			continue
 		}
 		i.bases[l.Key] = b
@@ -196,15 +212,18 @@ func (i *imageWriter) File(ctx context.Context, name string, b []byte) error {
 
 // file stores a small file. The caller holds mu.
 func (i *imageWriter) file(ctx context.Context, name, prefix string, b []byte) error {
-	id, n, err := i.storeObject(ctx, b, object.WriterOptions{
-		Description: name, Prefix: objectPrefix(prefix), Compressor: metaCompression, MetadataCompressor: metaCompression,
-	})
+	id, n, err := i.storeObject(ctx, b, fileOptions(name, prefix))
 	if err != nil {
 		return explain(ctx, i.r.store, "store "+name, err)
 	}
 	i.files[name] = storedFile{id, int64(len(b))}
 	i.stored.Add(n)
 	return nil
+}
+
+// fileOptions are how a small file is stored.
+func fileOptions(name, prefix string) object.WriterOptions {
+	return object.WriterOptions{Description: name, Prefix: objectPrefix(prefix), Compressor: metaCompression, MetadataCompressor: metaCompression}
 }
 
 // storeZeroes stores an object of zeroes in one piece.

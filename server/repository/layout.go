@@ -17,7 +17,9 @@ const (
 	recipeName   = "restore.txt"
 )
 
-func diskName(key int32) string { return fmt.Sprintf("disk-%d.img", key) }
+const diskPattern = "disk-%d.img"
+
+func diskName(key int32) string { return fmt.Sprintf(diskPattern, key) }
 
 const (
 	// Small blocks store little of what has not changed and cost no more time

@@ -98,12 +98,12 @@ func (k *locker) needed(ctx context.Context, w repo.DirectRepositoryWriter, blob
 	if err := k.manifests.update(ctx, w.ContentReader()); err != nil {
 		return fmt.Errorf("list images: %w", err)
 	}
-	m := newMarker(w, k.whole)
+	m := k.newMarker(ctx, w)
 	for _, s := range k.manifests.snapshots() {
 		switch err := m.snapshot(ctx, s); {
 		case err == nil && s.kind == kindImage:
 			k.out.Images = append(k.out.Images, s.image)
-		case lost(err):
+		case isDamage(m.explain(err)):
 			k.out.Unread = append(k.out.Unread, s.image)
 		case err != nil:
 			return fmt.Errorf("read image %s: %w", s.image, err)

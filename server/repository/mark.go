@@ -30,10 +30,15 @@ func keyOf(c content.ID) (k contentKey) {
 // a chunk of a list that has been seen is not read again, so that an image
 // costs what it has of its own.
 type marker struct {
-	r      repo.DirectRepositoryWriter
+	r      repo.DirectRepository
 	whole  *wholeReads
 	used   map[contentKey]struct{}
 	chunks map[contentKey]fragment
+
+	explain func(error) error // for users
+
+	bad func(content.ID) bool // what to look out for besides; nil = nothing
+	hit bool                  // it was seen
 }
 
 // fragment is what a chunk of a list holds beside its whole entries: the end of
@@ -41,10 +46,12 @@ type marker struct {
 type fragment struct {
 	head, tail []byte
 	cut        bool // an entry ends in it; else all of it is head
+	hit        bool // it names what the marker looks out for
 }
 
-func newMarker(r repo.DirectRepositoryWriter, w *wholeReads) *marker {
-	return &marker{r: r, whole: w, used: map[contentKey]struct{}{}, chunks: map[contentKey]fragment{}}
+func (r *repository) newMarker(ctx context.Context, from repo.DirectRepository) *marker {
+	explain := func(err error) error { return explainRead(ctx, r.store, "read image", err) }
+	return &marker{r: from, whole: r.whole, explain: explain, used: map[contentKey]struct{}{}, chunks: map[contentKey]fragment{}}
 }
 
 func (m *marker) needs(c content.ID) bool {
@@ -54,6 +61,7 @@ func (m *marker) needs(c content.ID) bool {
 
 func (m *marker) need(c content.ID) error {
 	m.used[keyOf(c)] = struct{}{}
+	m.hit = m.hit || m.bad != nil && m.bad(c)
 	return nil
 }
 
@@ -150,11 +158,11 @@ func (m *marker) chunksOf(ctx context.Context, list object.ID) ([]content.ID, er
 		return nil, err
 	}
 	for _, c := range own {
-		m.used[keyOf(c)] = struct{}{}
+		_ = m.need(c) // never fails
 	}
 	pieces := []object.IndirectObjectEntry{{Object: list}}
 	if index, nested := list.IndexObjectID(); nested {
-		if pieces, err = object.LoadIndexObject(ctx, m.r.ContentManager(), index); err != nil {
+		if pieces, err = piecesOf(ctx, m.r, index); err != nil {
 			return nil, err
 		}
 	}
@@ -172,9 +180,18 @@ func (m *marker) chunksOf(ctx context.Context, list object.ID) ([]content.ID, er
 // fragment marks the entries that lie wholly in a chunk, once.
 func (m *marker) fragment(ctx context.Context, c content.ID) (f fragment, err error) {
 	if f, ok := m.chunks[keyOf(c)]; ok {
+		m.hit = m.hit || f.hit
 		return f, nil
 	}
-	b, err := m.r.ContentManager().GetContent(ctx, c)
+	before := m.hit
+	m.hit = false
+	defer func() {
+		if f.hit = m.hit; err == nil {
+			m.chunks[keyOf(c)] = f
+		}
+		m.hit = m.hit || before
+	}()
+	b, err := getContent(ctx, m.r, c)
 	if err != nil {
 		return f, err
 	}
@@ -195,7 +212,6 @@ func (m *marker) fragment(ctx context.Context, c content.ID) (f fragment, err er
 		b = b[end:]
 	}
 	f.tail = bytes.Clone(b)
-	m.chunks[keyOf(c)] = f
 	return f, nil
 }
 
@@ -230,7 +246,7 @@ func (m *marker) markAll(ctx context.Context, there []*stored, pins []pinned, lo
 			images++
 		}
 		if err := m.snapshot(ctx, s); err != nil {
-			return images, unreadable(s, err)
+			return images, unreadable(s, m.explain(err))
 		}
 	}
 	for _, p := range pins {
@@ -241,7 +257,7 @@ func (m *marker) markAll(ctx context.Context, there []*stored, pins []pinned, lo
 		if err == nil {
 			err = m.image(ctx, root)
 		}
-		if err != nil && !lost(err) {
+		if err != nil && !isDamage(m.explain(err)) {
 			return images, fmt.Errorf("read base of image %s: %w", p.Image, err)
 		}
 		if err != nil {
@@ -268,7 +284,7 @@ func (m *marker) snapshot(ctx context.Context, s *stored) error {
 
 // unreadable names the image for whose sake nothing can be collected.
 func unreadable(s *stored, err error) error {
-	if !lost(err) {
+	if !isDamage(err) {
 		return fmt.Errorf("read image %s: %w", s.image, err)
 	}
 	name := ""

@@ -172,7 +172,17 @@ func (r *repository) readObject(ctx context.Context, id object.ID) ([]byte, erro
 	return readAll(ctx, r.repo, id)
 }
 
+// readAll reads a small object, a second time where that failed: a storage may
+// have given back something else this once.
 func readAll(ctx context.Context, r repo.Repository, id object.ID) ([]byte, error) {
+	b, err := readOnce(ctx, r, id)
+	if err == nil || ctx.Err() != nil {
+		return b, err
+	}
+	return readOnce(ctx, r, id)
+}
+
+func readOnce(ctx context.Context, r repo.Repository, id object.ID) ([]byte, error) {
 	o, err := r.OpenObject(ctx, id)
 	if err != nil {
 		return nil, err

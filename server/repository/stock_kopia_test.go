@@ -55,15 +55,25 @@ func newStock(t testing.TB, s *site) *stock {
 // run gives lines to a shell, ends with the first that fails, and returns what they print.
 func (k *stock) run(lines string) string {
 	k.t.Helper()
+	out, err := k.try(lines)
+	if err != nil {
+		k.t.Fatalf("%s%v\n%s", lines, err, out)
+	}
+	return out
+}
+
+// try is run for lines of which one may fail.
+func (k *stock) try(lines string) (string, error) {
+	k.t.Helper()
 	c := exec.CommandContext(k.t.Context(), "/bin/sh", "-e")
 	c.Dir, c.Env, c.Stdin = k.dir, k.env, strings.NewReader(lines)
 	var out strings.Builder
 	var said strings.Builder
 	c.Stdout, c.Stderr = &out, &said
 	if err := c.Run(); err != nil {
-		k.t.Fatalf("%s%v\n%s%s", lines, err, &out, &said)
+		return out.String() + said.String(), err
 	}
-	return out.String()
+	return out.String(), nil
 }
 
 // kept is an image and what its disks hold.

@@ -135,9 +135,31 @@ func (c *collector) rewrite(ctx context.Context) error {
 			maintenance.SafetyParameters{RewriteMinAge: c.rewriteAge})
 		if err == nil {
 			c.out.Rewritten = bytes
+			return nil, nil
 		}
-		return nil, err
+		return nil, c.whyNotMoved(ctx, moves, err)
 	})
+}
+
+// whyNotMoved looks at packs whose blocks could not all be moved. Where some
+// are lost that is noted: the next collection leaves those packs alone, and
+// this one has done the rest of its work.
+func (c *collector) whyNotMoved(ctx context.Context, moves []content.ID, failed error) error {
+	suspects := map[blob.ID]bool{}
+	for _, id := range moves {
+		if i, err := c.repo.ContentInfo(ctx, id); err == nil {
+			suspects[i.PackBlobID] = true
+		}
+	}
+	fresh, err := c.noteLosses(ctx, suspects)
+	if err != nil {
+		return errors.Join(failed, err)
+	}
+	if fresh.empty() {
+		return failed
+	}
+	c.out.Hurt, err = c.hurtBy(ctx, fresh, "")
+	return err
 }
 
 // toMove lists the living blocks of sparse packs. A single sparse pack of its
@@ -158,7 +180,8 @@ func (c *collector) toMove(ctx context.Context) (moves []content.ID, bytes int64
 	var all []content.Info
 	err = c.w.ContentReader().IterateContents(ctx, content.IterateOptions{}, func(i content.Info) error {
 		_, isSparse := named[i.PackBlobID]
-		if isSparse && count[string(i.PackBlobID[:1])] > 1 && c.start.Sub(i.Timestamp()) >= c.rewriteAge {
+		_, hurt := c.lost.packs[i.PackBlobID]
+		if isSparse && !hurt && count[string(i.PackBlobID[:1])] > 1 && c.start.Sub(i.Timestamp()) >= c.rewriteAge {
 			all = append(all, i)
 			bytes += int64(i.PackedLength)
 		}

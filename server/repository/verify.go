@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/content"
+	"github.com/kopia/kopia/repo/object"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
@@ -26,9 +26,12 @@ type verifier struct {
 	began time.Time
 	read  atomic.Int64
 
-	mu    sync.Mutex // guards the rest
-	out   backup.Verified
-	packs map[blob.ID]packUse
+	lost  *losses
+
+	mu       sync.Mutex // guards the rest
+	out      backup.Verified
+	packs    map[blob.ID]packUse
+	suspects map[blob.ID]bool // packs in which something is missing or wrong
 }
 
 // packUse is what an image needs of a pack.
@@ -48,28 +51,74 @@ func (r *repository) Verify(ctx context.Context, ref string, ask backup.Verifica
 	if err != nil {
 		return backup.Verified{}, err
 	}
-	v := &verifier{r: r, ask: ask, began: time.Now(), packs: map[blob.ID]packUse{}}
+	v := &verifier{r: r, ask: ask, began: time.Now(), packs: map[blob.ID]packUse{}, suspects: map[blob.ID]bool{}}
+	if v.lost, err = r.readLosses(ctx, nil); err != nil {
+		return backup.Verified{}, explain(ctx, r.store, "verify image", err)
+	}
 	v.image, err = r.openImage(ctx, s)
-	if backup.CodeOf(err) == backup.RepositoryDamaged {
+	if isDamage(err) {
 		return backup.Verified{Message: backup.AsError(err).Message}, nil
 	}
 	if err != nil {
 		return backup.Verified{}, err
 	}
+	if err := v.run(ctx); err != nil {
+		return backup.Verified{}, explain(ctx, r.store, "verify image", err)
+	}
+	return v.result(), nil
+}
+
+func (v *verifier) run(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(v.image.files)) {
 		if err := v.file(ctx, name); err != nil {
-			return backup.Verified{}, explain(ctx, r.store, "verify image", err)
+			return err
 		}
 	}
 	if err := v.checkPacks(ctx); err != nil {
-		return backup.Verified{}, explain(ctx, r.store, "verify image", err)
+		return err
 	}
-	if ask.Read {
+	if v.ask.Read {
 		if err := v.readAll(ctx); err != nil {
-			return backup.Verified{}, explain(ctx, r.store, "verify image", err)
+			return err
 		}
 	}
-	return v.result(), nil
+	return v.note(ctx)
+}
+
+// note notes what was found lost, so that nobody builds upon it, and finds the
+// images that it hurts besides this one. A reading looks at what was noted
+// before, too: it may have been put back.
+func (v *verifier) note(ctx context.Context) error {
+	if v.r.writable() != nil {
+		return nil
+	}
+	if v.ask.Read && !v.lost.empty() {
+		for pack := range v.packs {
+			if _, noted := v.lost.packs[pack]; noted {
+				v.suspects[pack] = true
+			}
+		}
+	}
+	if len(v.suspects) == 0 {
+		return nil
+	}
+	fresh, err := v.r.noteLosses(ctx, v.suspects)
+	if err != nil || fresh.empty() {
+		return err
+	}
+	v.out.Hurt, err = v.r.hurtBy(ctx, fresh, v.image.doc.Image.Ref)
+	return err
+}
+
+// suspect has the pack looked at in which a content lies.
+func (v *verifier) suspect(ctx context.Context, c content.ID) {
+	i, err := v.r.repo.ContentInfo(ctx, c)
+	if err != nil {
+		return // it is in no pack
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.suspects[i.PackBlobID] = true
 }
 
 // file looks for all contents of a file in the index.
@@ -84,6 +133,9 @@ func (v *verifier) file(ctx context.Context, name string) error {
 			return err
 		}
 		v.out.Blocks++
+		if !v.ask.Read && v.lost.has(info) { // a reading finds out by itself
+			v.damaged(name)
+		}
 		p := v.packs[info.PackBlobID]
 		p.end = max(p.end, int64(info.PackOffset)+int64(info.PackedLength))
 		if n := len(p.files); n == 0 || p.files[n-1] != name { // files come one after the other
@@ -92,11 +144,37 @@ func (v *verifier) file(ctx context.Context, name string) error {
 		v.packs[info.PackBlobID] = p
 		return nil
 	})
-	if err != nil && ctx.Err() == nil && backup.CodeOf(explainRead(ctx, v.r.store, "read list", err)) == backup.RepositoryDamaged {
+	if err != nil && ctx.Err() == nil && isDamage(explainRead(ctx, v.r.store, "read list", err)) {
 		v.damaged(name)
+		v.suspectList(ctx, name)
 		return nil
 	}
 	return err
+}
+
+// suspectList has the packs looked at in which the list of a disk's blocks
+// lies, as far as it can be told, or a small file.
+func (v *verifier) suspectList(ctx context.Context, name string) {
+	o := v.image.files[name]
+	if list, indirect := o.IndexObjectID(); indirect {
+		o = list
+	}
+	pieces := []object.ID{o}
+	if index, nested := o.IndexObjectID(); nested {
+		pieces = append(pieces, index)
+		entries, err := piecesOf(ctx, v.r.repo, index)
+		for _, e := range entries {
+			pieces = append(pieces, e.Object)
+		}
+		if err != nil {
+			v.r.cfg.Log.WarnContext(ctx, "list of blocks cannot be read", "file", name, "error", err)
+		}
+	}
+	for _, p := range pieces {
+		if c, _, direct := p.ContentID(); direct {
+			v.suspect(ctx, c)
+		}
+	}
 }
 
 func (v *verifier) damaged(name string) {
@@ -118,8 +196,9 @@ func (v *verifier) readAll(ctx context.Context) error {
 		if slices.ContainsFunc(v.image.doc.Layout.Disks, func(l diskLayout) bool { return l.File == name }) {
 			continue
 		}
-		if _, err := v.image.File(ctx, name); backup.CodeOf(err) == backup.RepositoryDamaged {
+		if _, err := v.image.File(ctx, name); isDamage(err) {
 			v.damaged(name)
+			v.suspectList(ctx, name)
 		} else if err != nil {
 			return err
 		}
@@ -147,12 +226,15 @@ func (v *verifier) readDisk(ctx context.Context, l diskLayout) (err error) {
 			c, err := m.content(b)
 			var bytes []byte
 			if err == nil {
-				bytes, err = v.r.repo.ContentReader().GetContent(ctx, c)
+				bytes, err = getContent(ctx, v.r.repo, c)
 			}
 			if err == nil && int64(len(bytes)) != l.length(b) {
 				err = fmt.Errorf("block has %d bytes", len(bytes))
 			}
 			v.tell(l.length(b))
+			if err != nil {
+				v.suspect(ctx, c)
+			}
 			return v.orDamaged(ctx, l.File, err)
 		})
 	}
@@ -173,7 +255,7 @@ func (v *verifier) orDamaged(ctx context.Context, name string, err error) error 
 	if err == nil {
 		return nil
 	}
-	if err = explainRead(ctx, v.r.store, "read "+name, err); backup.CodeOf(err) != backup.RepositoryDamaged {
+	if err = explainRead(ctx, v.r.store, "read "+name, err); !isDamage(err) {
 		return err
 	}
 	v.damaged(name)
@@ -210,7 +292,7 @@ func (v *verifier) result() backup.Verified {
 		}
 	}
 	if len(out.Files) > 0 {
-		out.Message = fmt.Sprintf("Parts of %s are missing in the repository at %s or cannot be read.", strings.Join(out.Files, ", "), v.r.store.location())
+		out.Message = v.r.lacking(out.Files)
 	}
 	return out
 }
