@@ -45,6 +45,8 @@ func hardware(c *types.VirtualMachineConfigInfo) types.VirtualMachineConfigSpec 
 		MemoryReservationLockedToMax: c.MemoryReservationLockedToMax, NestedHVEnabled: c.NestedHVEnabled, VPMCEnabled: c.VPMCEnabled,
 		Firmware: c.Firmware, Flags: flags(c.Flags), PowerOpInfo: &c.DefaultPowerOps, Tools: tools(c.Tools), SwapPlacement: c.SwapPlacement,
 		VirtualICH7MPresent: c.Hardware.VirtualICH7MPresent, VirtualSMCPresent: c.Hardware.VirtualSMCPresent,
+		ConsolePreferences: c.ConsolePreferences, RebootPowerOff: c.RebootPowerOff, MaxMksConnections: c.MaxMksConnections,
+		GuestAutoLockEnabled: c.GuestAutoLockEnabled, MessageBusTunnelEnabled: c.MessageBusTunnelEnabled,
 	}
 	if m := spec.MemoryAllocation; m != nil {
 		alone := *m
@@ -53,7 +55,7 @@ func hardware(c *types.VirtualMachineConfigInfo) types.VirtualMachineConfigSpec 
 	}
 	if b := c.BootOptions; b != nil {
 		boot := *b
-		boot.BootOrder = nil // it names devices by keys, which are new
+		boot.BootOrder = nil // it names devices by keys, which are known when they are made
 		spec.BootOptions = &boot
 	}
 	return spec

@@ -20,6 +20,10 @@ import (
 func (s *Session) RestoreDisk(ctx context.Context, r backup.DiskRestoreDraft, from backup.ImageReader, progress func(int64)) (backup.RestoredVM, []string, error) {
 	doing := "restore a disk of the VM " + r.MOID
 	o, err := s.planDisk(ctx, r, from)
+	if err == nil && o.whole {
+		o.clear(ctx)
+		return o.result(), o.messages, s.problem(doing, ctx.Err())
+	}
 	if err == nil && r.Disk.Mode != backup.DiskAttach && len(o.superseded()) > 0 {
 		if err = o.supersede(ctx); err == nil {
 			o, err = s.planDisk(ctx, r, from)
@@ -61,6 +65,9 @@ func (s *Session) planDisk(ctx context.Context, r backup.DiskRestoreDraft, from 
 		o.record.WasOn = false                     // and the VM is not powered off
 		err = o.planAttach(ctx, m, &w)
 	} else {
+		if o.whole = o.resumes(); o.whole {
+			return o, nil
+		}
 		err = o.planReplace(m, &w)
 	}
 	if err != nil {

@@ -59,7 +59,7 @@ func (o *overwrite) choose(ctx context.Context) error {
 // chooseBest takes the first transport that can be had and is worth it.
 func (o *overwrite) chooseBest(ctx context.Context) error {
 	for _, d := range o.s.directs() {
-		if d.missing(ctx, o.draft.MOID) != nil {
+		if slices.Contains(o.shut, d.name()) || d.missing(ctx, o.draft.MOID) != nil {
 			continue
 		}
 		slow := false
@@ -195,6 +195,7 @@ func (o *overwrite) write(ctx context.Context, progress func(int64)) (err error)
 	}
 	open, err := o.way.write(ctx, w)
 	if err != nil {
+		o.unopened = err
 		return err
 	}
 	defer func() { err = errors.Join(err, open.close(ctx)) }()
@@ -242,12 +243,12 @@ func (o *overwrite) finish(ctx context.Context) error {
 	}
 	spec := o.hardwareSpec(ctx)
 	spec.Annotation = annotation(o.saved.Annotation)
-	spec.ExtraConfig = append(spec.ExtraConfig, entry)
+	spec.ExtraConfig = append(spec.ExtraConfig, entry, o.made())
 	err = o.s.reconfigure(ctx, o.vm.Self, spec)
 	if err == nil || ctx.Err() != nil || unreachable(err) {
 		return err
 	}
-	plain := types.VirtualMachineConfigSpec{Annotation: annotation(o.vm.Config.Annotation), ExtraConfig: []types.BaseOptionValue{entry}}
+	plain := types.VirtualMachineConfigSpec{Annotation: annotation(o.vm.Config.Annotation), ExtraConfig: []types.BaseOptionValue{entry, o.made()}}
 	if again := o.s.reconfigure(ctx, o.vm.Self, plain); again != nil {
 		return fmt.Errorf("note that the VM is whole: %w", again)
 	}
@@ -290,6 +291,7 @@ func (o *overwrite) takeBack(ctx context.Context, cause error) error {
 		o.s.log.WarnContext(ctx, "VM is left to the sweep", "vm", o.vm.Self.Value, "error", err)
 		return fmt.Errorf("the VM is off, and kura gives it its old disks as soon as it can: %w", cause)
 	}
+	o.back = true
 	return fmt.Errorf("the VM has its old disks: %w", cause)
 }
 
@@ -345,47 +347,11 @@ func (s *Session) dropUndo(ctx context.Context, self ref, r replaced, patience t
 	return s.reconfigure(ctx, self, spec)
 }
 
-// superseded are the restores that ended and have left a snapshot of what the
-// VM was before them. A further restore takes their place.
-func (o *overwrite) superseded() []replaced {
-	list, err := decodeKept(extra(o.vm.Config, keptKey))
-	if err != nil {
-		return nil // the snapshots then count as those of others
-	}
-	return slices.DeleteFunc(list, func(r replaced) bool { return r.Snapshot == "" || !r.Done })
-}
-
-// resumes says whether an earlier attempt of the same job has made the VM whole
-// and could not say so. Its snapshot is of the old VM; another would not be.
-func (o *overwrite) resumes() bool {
-	own, _ := parseMarker(o.draft.Marker)
-	for _, r := range o.superseded() {
-		if m, ok := parseMarker(r.Marker); ok && m.installation == own.installation && m.job == own.job {
-			o.record = r
-			return true
-		}
-	}
-	return false
-}
-
-// supersede removes the snapshots that restores before this one have left: the
-// disks of a VM with snapshots can be neither swapped nor reverted one by one.
-func (o *overwrite) supersede(ctx context.Context) error {
-	for _, r := range o.superseded() {
-		if err := o.s.dropUndo(ctx, o.vm.Self, r, o.s.config.GiveUp); err != nil {
-			return fmt.Errorf("remove the snapshot %s that an earlier restore has left: %w", r.Snapshot, err)
-		}
-	}
-	return nil
-}
-
 // settleLevelled does the rest. The VM is restored by now, so what fails is a
 // message, or is found by the sweep.
 func (o *overwrite) settleLevelled(ctx context.Context) error {
 	s := o.s
-	if _, message := s.restoreNVRAM(ctx, o.vm, o.dcPath, o.machine, o.from); message != "" {
-		o.messages = append(o.messages, message)
-	}
+	o.putNVRAM(ctx)
 	o.messages = append(o.messages, s.restoreAttributes(ctx, o.vm.Self, o.machine)...)
 	if o.draft.InPlace.Safety == backup.SafetyQuick {
 		o.messages = append(o.messages, fmt.Sprintf("What the VM was is kept in its snapshot %s until %s; while that stands, its changes are not tracked.", o.record.Snapshot, o.record.Until.Format(time.RFC3339)))

@@ -120,7 +120,6 @@ func TestARestoreOverHotAddThatDiesLeavesTheOldVMOrTheNew(t *testing.T) {
 		fault lab.Fault
 	}{
 		{"snapshot fails", lab.Fault{Kind: "snapshot_fail"}},
-		{"attach fails", lab.Fault{Kind: "device_missing", Count: -1}},
 		{"read fails half way", lab.Fault{Kind: "device_fail", After: 4}},
 		{"write fails half way", lab.Fault{Kind: "device_write_fail", After: 1}},
 	} {

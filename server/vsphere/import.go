@@ -22,8 +22,8 @@ import (
 // beside the annotation: both must agree before a sweep destroys anything.
 const markerKey = "kura.marker"
 
-// madeKey is the entry that names the job that made a whole VM: an attempt of
-// it that does not know so yet finds the VM by it.
+// madeKey is the entry that names the job that made a VM whole, be it new or
+// overwritten: an attempt of it that does not know so yet finds that by it.
 const madeKey = "kura.made"
 
 // streams is how many disks of one VM are sent at a time.
@@ -38,6 +38,9 @@ func (s *Session) ImportVM(ctx context.Context, r backup.ImportDraft, from backu
 	}
 	if p.made != nil {
 		done := backup.RestoredVM{MOID: p.made.Self.Value, InstanceUUID: p.made.Config.InstanceUuid, BIOSUUID: p.made.Config.Uuid, Name: r.NewVM.Name}
+		if p.made.Config.Template {
+			return done, nil, nil
+		}
 		return done, s.begin(ctx, p.made.Self, r.NewVM), nil
 	}
 	vm, err := s.importVM(ctx, p.load(from, progress))
@@ -105,6 +108,9 @@ func (s *Session) plan(ctx context.Context, r backup.ImportDraft, from backup.Im
 			return nil, err
 		}
 	}
+	if p.made, err = s.madeBefore(ctx, t, w, r); err != nil || p.made != nil {
+		return p, err
+	}
 	if p.at, err = t.place(w); err != nil {
 		return nil, err
 	}
@@ -141,6 +147,25 @@ func footprint(ctx context.Context, from backup.ImageReader, d backup.ImageDisk,
 		return 0, fmt.Errorf("close %q of the image: %w", d.Label, err)
 	}
 	return sum, nil
+}
+
+// madeBefore finds the VM that an earlier attempt has made. The place that was
+// right for it may lack the room for another by now.
+func (s *Session) madeBefore(ctx context.Context, t *site, w wish, r backup.ImportDraft) (*mo.VirtualMachine, error) {
+	if m, _ := parseMarker(r.Marker); m.attempt < 2 {
+		return nil, nil
+	}
+	for _, dc := range t.datacenters {
+		folder, err := t.chooseFolder(w, dc.Self)
+		if err != nil {
+			continue // it is in another
+		}
+		made, err := s.nameFree(ctx, folder, r)
+		if made != nil || err != nil && backup.CodeOf(err) != backup.Conflict {
+			return made, err
+		}
+	}
+	return nil, nil
 }
 
 // nameFree refuses a name that is taken, unless by the VM that an earlier

@@ -2,6 +2,7 @@ package vsphere
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -32,8 +33,11 @@ type overwrite struct {
 	extras   []*types.VirtualDisk // came to the VM after the image; they are let go of
 	wasOn    bool
 	staging  ref
-	whole    bool   // an earlier attempt of the job has done it all
-	way      direct // by which the disks are written where they differ; nil = they are swapped
+	whole    bool               // an earlier attempt of the job has done it all
+	way      direct             // by which the disks are written where they differ; nil = they are swapped
+	shut     []backup.Transport // that have turned out to be unable to write
+	unopened error              // why way could not open the disks
+	back     bool               // all that was done is undone
 	record   replaced
 	messages []string
 }
@@ -62,7 +66,7 @@ func (s *Session) OverwriteVM(ctx context.Context, r backup.OverwriteDraft, from
 	doing := "overwrite the VM " + r.MOID
 	o, err := s.planOverwrite(ctx, r, from)
 	if err == nil && o.whole {
-		err = o.settleLevelled(ctx)
+		err = o.resume(ctx)
 		return o.result(), o.messages, s.problem(doing, err)
 	}
 	if err == nil && len(o.superseded()) > 0 {
@@ -73,9 +77,13 @@ func (s *Session) OverwriteVM(ctx context.Context, r backup.OverwriteDraft, from
 	if err != nil {
 		return backup.RestoredVM{}, nil, s.problem(doing, err)
 	}
-	if o.way != nil {
+	for o.way != nil {
 		err := o.level(ctx, progress)
-		return o.result(), o.messages, s.problem(doing, err)
+		next, nerr := o.otherwise(ctx)
+		if err == nil || next == nil {
+			return o.result(), o.messages, s.problem(doing, errors.Join(err, nerr))
+		}
+		o = next
 	}
 	if err := o.bring(ctx, progress); err != nil {
 		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))
@@ -94,11 +102,12 @@ func (o *overwrite) result() backup.RestoredVM {
 }
 
 // planOverwrite looks at everything that can be refused before anything is changed.
-func (s *Session) planOverwrite(ctx context.Context, r backup.OverwriteDraft, from backup.ImageReader) (*overwrite, error) {
+func (s *Session) planOverwrite(ctx context.Context, r backup.OverwriteDraft, from backup.ImageReader, shut ...backup.Transport) (*overwrite, error) {
 	o, m, err := s.readOverwrite(ctx, r, from)
 	if err != nil {
 		return nil, err
 	}
+	o.shut = shut
 	if o.whole = o.resumes(); o.whole {
 		return o, nil
 	}

@@ -31,6 +31,7 @@ func (s *Session) complete(ctx context.Context, made ref, p *newVM, from backup.
 		spec.ExtraConfig = append(spec.ExtraConfig, optionValue("nvram", file))
 	}
 	p.messages = append(p.messages, s.restoreAttributes(ctx, made, p.machine)...)
+	p.messages = append(p.messages, s.dress(ctx, made, p, vm.Config.Hardware.Device)...)
 	if err := s.reconfigure(ctx, made, spec); err != nil {
 		return backup.RestoredVM{}, fmt.Errorf("finish the VM: %w", err)
 	}

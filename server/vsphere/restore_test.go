@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vmware/govmomi/vim25/types"
+
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 	"github.com/kura-backup/terraform-provider-kura/server/lab"
 )
@@ -48,6 +50,64 @@ func (r *rig) noTrace(names ...string) {
 		if strings.HasPrefix(v.Name, "kura") || slices.Contains(names, v.Name) {
 			r.Errorf("the VM %q is left behind", v.Name)
 		}
+	}
+}
+
+// bootsFrom names the devices of the VM's boot order by what cannot be mistaken.
+func (r *rig) bootsFrom(vm string) (order []string) {
+	r.Helper()
+	devices := r.devices(vm)
+	for _, b := range r.config(vm).BootOptions.BootOrder {
+		switch b := b.(type) {
+		case *types.VirtualMachineBootOptionsBootableDiskDevice:
+			order = append(order, label(r, devices.FindByKey(b.DeviceKey)))
+		case *types.VirtualMachineBootOptionsBootableEthernetDevice:
+			order = append(order, label(r, devices.FindByKey(b.DeviceKey)))
+		default:
+			order = append(order, fmt.Sprintf("%T", b))
+		}
+	}
+	return order
+}
+
+func label(r *rig, d types.BaseVirtualDevice) string {
+	r.Helper()
+	if d == nil {
+		return "nothing"
+	}
+	return d.GetVirtualDevice().DeviceInfo.GetDescription().Label
+}
+
+func TestANewVMBootsFromWhatItsImageDidAndIsTheApplianceThatWas(t *testing.T) {
+	r := setup(t, small())
+	r.ok(r.lab.SetPower(t.Context(), "vm02", false))
+	card := r.devices("vm02").SelectByType((*types.VirtualEthernetCard)(nil))[0].GetVirtualDevice().Key
+	add := types.ArrayUpdateSpec{Operation: types.ArrayUpdateOperationAdd}
+	r.change("vm02", types.VirtualMachineConfigSpec{
+		BootOptions: &types.VirtualMachineBootOptions{EnterBIOSSetup: types.NewBool(true), BootOrder: []types.BaseVirtualMachineBootOptionsBootableDevice{
+			&types.VirtualMachineBootOptionsBootableDiskDevice{DeviceKey: 2001}, &types.VirtualMachineBootOptionsBootableEthernetDevice{DeviceKey: card},
+			&types.VirtualMachineBootOptionsBootableCdromDevice{}, &types.VirtualMachineBootOptionsBootableDiskDevice{DeviceKey: 2000},
+		}},
+		VAppConfig: &types.VmConfigSpec{
+			Product:  []types.VAppProductSpec{{ArrayUpdateSpec: add, Info: &types.VAppProductInfo{Key: 1, Name: "appliance"}}},
+			Property: []types.VAppPropertySpec{{ArrayUpdateSpec: add, Info: &types.VAppPropertyInfo{Key: 7, Id: "ip0", Value: "10.1.2.3"}}},
+		},
+	})
+	img, want := r.take("vm02", "b1"), r.bootsFrom("vm02")
+	if len(want) != 4 || want[0] != "Hard disk 2" {
+		t.Fatalf("the VM boots from %q", want)
+	}
+	done, messages, err := r.session.ImportVM(t.Context(), backup.ImportDraft{Marker: marker("r1"), NewVM: backup.RestoreNewVM{Name: "copy"}}, img, func(int64) {})
+	r.ok(err)
+	if got := r.bootsFrom(done.MOID); !slices.Equal(got, want) {
+		t.Errorf("the new VM boots from %q, want %q (%q)", got, want, messages)
+	}
+	c := r.config(done.MOID)
+	if c.BootOptions.EnterBIOSSetup == nil || !*c.BootOptions.EnterBIOSSetup || c.VAppConfig == nil {
+		t.Fatalf("the new VM has the boot options %+v and the vApp configuration %v", c.BootOptions, c.VAppConfig)
+	}
+	if v := c.VAppConfig.GetVmConfigInfo(); len(v.Property) != 1 || v.Property[0].Value != "10.1.2.3" || len(v.Product) != 1 || v.Product[0].Name != "appliance" {
+		t.Errorf("the new VM is the appliance %+v", v)
 	}
 }
 

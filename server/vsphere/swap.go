@@ -136,6 +136,9 @@ func (o *overwrite) diskSpec() (types.VirtualMachineConfigSpec, error) {
 	}
 	entry, err := keptOption(o.vm.Config, o.record)
 	spec.ExtraConfig = []types.BaseOptionValue{entry}
+	if o.disk == nil || o.disk.Mode != backup.DiskAttach {
+		spec.ExtraConfig = append(spec.ExtraConfig, o.made())
+	}
 	return spec, err
 }
 
@@ -299,9 +302,7 @@ func (o *overwrite) settle(ctx context.Context) error {
 	if err := o.verify(ctx); err != nil {
 		return o.mark(ctx, err)
 	}
-	if _, message := s.restoreNVRAM(ctx, o.vm, o.dcPath, o.machine, o.from); message != "" {
-		o.messages = append(o.messages, message)
-	}
+	o.putNVRAM(ctx)
 	o.messages = append(o.messages, o.tagsSince(ctx)...)
 	o.messages = append(o.messages, s.restoreAttributes(ctx, o.vm.Self, o.machine)...)
 	o.clear(ctx)
@@ -348,15 +349,26 @@ func (o *overwrite) clear(ctx context.Context) {
 			}
 		}
 	}
-	if err := s.destroyMarked(ctx, o.staging, o.draft.Marker); err != nil {
+	if o.whole && !o.record.Done {
+		return // nothing is kept any more, and the staging VM was an earlier attempt's
+	}
+	if err := o.dropStaging(ctx); err != nil {
 		s.log.WarnContext(ctx, "staging VM is left to the sweep", "vm", o.staging.Value, "error", err)
 	}
 	if o.draft.InPlace.Safety == backup.SafetyQuick {
 		o.messages = append(o.messages, fmt.Sprintf("The replaced disks (%s) are kept in the VM's folder until %s.", baseNames(o.record.Old), o.record.Until.Format(time.RFC3339)))
-	} else if err := s.forget(ctx, o.vm.Self, o.draft.Marker, o.record.Old); err != nil {
+	} else if err := s.forget(ctx, o.vm.Self, o.record.Marker, o.record.Old); err != nil {
 		o.messages = append(o.messages, fmt.Sprintf("The replaced disks (%s) could not be deleted yet; kura tries again.", baseNames(o.record.Old)))
 		s.log.WarnContext(ctx, "replaced disks are left to the sweep", "vm", o.vm.Self.Value, "error", err)
 	}
+}
+
+// dropStaging destroys the staging VM, if this attempt has made one.
+func (o *overwrite) dropStaging(ctx context.Context) error {
+	if o.staging == (ref{}) {
+		return nil
+	}
+	return o.s.destroyMarked(ctx, o.staging, o.draft.Marker)
 }
 
 // verify reads the VM again: every disk must be the new one, at its old key.

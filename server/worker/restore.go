@@ -159,10 +159,13 @@ func (a *attempt) restored(ctx context.Context, spec backup.RestoreSpec, vm back
 	}}
 }
 
-// sweepOne removes what earlier attempts of this job left in a vcenter.
+// sweepOne removes what earlier attempts of this job left in a vcenter. What
+// others left is the sweep's work, and no reason against this job.
 func (a *attempt) sweepOne(ctx context.Context, s backup.VSphereSession) error {
 	a.begin(ctx, "removing what an earlier attempt left")
-	removed, err := s.Sweep(ctx, a.Installation, a.alive(ctx))
+	removed, err := s.Sweep(ctx, a.Installation, func(job string, attempt int) bool {
+		return job != a.job.ID || attempt >= a.job.Attempt
+	})
 	for _, line := range removed {
 		a.log.InfoContext(ctx, "left-over removed", "what", line)
 	}

@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +125,31 @@ func TestARestoreThatFailsHalfWayIsTriedAgainAndLeavesNothing(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What others left may take long to remove, or never go: that is the sweep's.
+func TestARestoreThatIsTriedAgainRemovesItsOwnLeftOversOnly(t *testing.T) {
+	h := newHouse(t)
+	image, want := h.backedUp()
+	h.vsphere.fail("WriteEnd", 1, unreachable)
+	other := marker("ANOTHERJOB", 1)
+	h.vsphere.on("WriteEnd", func() {
+		h.vsphere.with(h.vm.MOID, func(vm *fakeVM) { vm.snapshots[other] = map[int32][]byte{} })
+	})
+	r := h.restore(newVM(image))
+	h.start()
+	h.waiting(r.JobID, 1)
+	h.clock.pass(15 * time.Second)
+	j := h.ended(r.JobID)
+	h.holds(h.restoreNow(r.ID).Result.MOID, want)
+	if left := h.vsphere.snapshotsOf(h.vm.MOID); j.State != backup.JobSucceeded || !slices.Equal(left, []string{other}) {
+		t.Errorf("job is %s (%s), left are %q, want another job's", j.State, j.Error, left)
+	}
+	h.vsphere.vmsMu.Lock()
+	defer h.vsphere.vmsMu.Unlock()
+	if len(h.vsphere.vms) != 2 {
+		t.Errorf("%d VMs are there, want the old one and the new", len(h.vsphere.vms))
 	}
 }
 
