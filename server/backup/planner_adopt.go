@@ -18,8 +18,8 @@ type Adoption struct {
 
 // AdoptDatabase lets an old database go on: another server of the installation
 // does not run any more. What the database took for work in progress is ended,
-// the images that it does not know are listed and those that are gone are
-// marked, and nothing ends for a day. Errors: Conflict (the database is not old).
+// the images that it does not know are listed, those that are gone are marked,
+// and none ends within a month. Errors: Conflict (the database is not old).
 func (p *Planner) AdoptDatabase(ctx context.Context) (Adoption, error) {
 	var records []RepositoryRecord
 	err := p.Store.View(ctx, func(tx Tx) (err error) {
@@ -73,9 +73,6 @@ func adopt(ctx context.Context, tx Tx, records []RepositoryRecord) (a Adoption, 
 		return a, err
 	}
 	if a.Skipped, err = passOver(ctx, tx); err != nil {
-		return a, err
-	}
-	if err := tx.SaveClockLook(ctx, ClockLook{SeenAt: tx.Now(), HeldUntil: tx.Now().Add(clockHold)}); err != nil {
 		return a, err
 	}
 	for _, r := range records {
@@ -149,7 +146,7 @@ func passOver(ctx context.Context, tx Tx) (passed int, err error) {
 
 func (a *Adoption) tell() {
 	a.Messages = append(a.Messages,
-		"Images end in a day at the earliest, and not within 30 days from now: holds and extensions that were made since are not known.",
+		"No image ends within 30 days from now: holds and extensions that were made since are not known.",
 		"Tokens that were revoked since open the server again: look through kura token list.",
 		"Groups, schedules and vcenters are as they were then: apply your Terraform configuration again.")
 	if a.Skipped > 0 {
