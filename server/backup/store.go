@@ -230,9 +230,9 @@ type ImageTx interface {
 	// LastImage is the VM's newest image of status good or partial in the
 	// repository. [NotFound] when there is none.
 	LastImage(ctx context.Context, vmID, repositoryID string) (Image, error)
-	// AddCompared adds to the bytes that were read on that day to compare disks
-	// in full, and returns their sum. It forgets the days before.
-	AddCompared(ctx context.Context, day string, bytes int64) (total int64, err error)
+	// SaveCompared notes what a disk takes of its day's budget, in the place of
+	// what was noted of it, and returns what all take. It forgets the days before.
+	SaveCompared(ctx context.Context, c Compared) (total int64, err error)
 	// ImageShares lists whose image it is besides its maker's, its maker's own
 	// share first; empty = it is its maker's only.
 	ImageShares(ctx context.Context, imageID string) ([]ImageShare, error)

@@ -152,11 +152,22 @@ func (d ImageDisk) DueForCompare(base Image, now time.Time) CompareDue {
 // errOverBudget rolls a reservation back.
 var errOverBudget = errors.New("the day's budget is used up")
 
-// ReserveCompare takes bytes out of the budget of the UTC day of now, and says
-// whether there were as many left; a budget of 0 has no end.
-func ReserveCompare(ctx context.Context, s Store, now time.Time, bytes, budget int64) (bool, error) {
+// Compared is what one disk takes of the bytes that may be read on a day to
+// compare disks in full. What is not settled counts for as long as its job
+// runs: of a job that was killed it is free again.
+type Compared struct {
+	Day     string // see [CompareDay]
+	JobID   string
+	Disk    int32
+	Bytes   int64
+	Settled bool // so many were read
+}
+
+// ReserveCompare takes c out of the day's budget, and says whether there was as
+// much left; a budget of 0 has no end.
+func ReserveCompare(ctx context.Context, s Store, c Compared, budget int64) (bool, error) {
 	err := s.Update(ctx, func(tx Tx) error {
-		total, err := tx.AddCompared(ctx, CompareDay(now), bytes)
+		total, err := tx.SaveCompared(ctx, c)
 		if err == nil && budget > 0 && total > budget {
 			err = errOverBudget
 		}

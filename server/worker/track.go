@@ -119,12 +119,17 @@ func (b *backupJob) becomesDue(ctx context.Context, p *diskPlan) error {
 		return nil
 	case backup.CompareMust:
 		p.due = true
-		_, err := backup.ReserveCompare(ctx, b.Store, b.image.StartedAt, p.draft.Capacity, 0)
+		_, err := backup.ReserveCompare(ctx, b.Store, b.compared(p, p.draft.Capacity), 0)
 		return b.budgeted(p, err)
 	}
 	var err error
-	p.due, err = backup.ReserveCompare(ctx, b.Store, b.image.StartedAt, p.draft.Capacity, b.CompareBudget)
+	p.due, err = backup.ReserveCompare(ctx, b.Store, b.compared(p, p.draft.Capacity), b.CompareBudget)
 	return b.budgeted(p, err)
+}
+
+// compared is what a disk takes of the day's budget.
+func (b *backupJob) compared(p *diskPlan, bytes int64) backup.Compared {
+	return backup.Compared{Day: backup.CompareDay(b.image.StartedAt), JobID: b.job.ID, Disk: p.draft.Key, Bytes: bytes}
 }
 
 func (b *backupJob) budgeted(p *diskPlan, err error) error {
@@ -137,13 +142,15 @@ func (b *backupJob) budgeted(p *diskPlan, err error) error {
 	return nil
 }
 
-// settleBudget gives back what a compare that was due did not read.
+// settleBudget notes what a compare that was due has read.
 func (b *backupJob) settleBudget(ctx context.Context, p *diskPlan) {
-	if !p.due || p.read >= p.draft.Capacity {
+	if !p.due {
 		return
 	}
+	c := b.compared(p, p.read)
+	c.Settled = true
 	err := b.Store.Update(ctx, func(tx backup.Tx) error {
-		_, err := tx.AddCompared(ctx, backup.CompareDay(b.image.StartedAt), p.read-p.draft.Capacity)
+		_, err := tx.SaveCompared(ctx, c)
 		return err
 	})
 	if err != nil { // the budget is a guide: no reason to fail
