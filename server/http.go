@@ -40,6 +40,6 @@ func (s *Server) metrics() http.Handler {
 		ConstLabels: prometheus.Labels{"version": s.config.Version, "role": string(s.config.Role)}})
 	info.Set(1)
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info,
-		newUnbookedSeats(s.db, s.log), newUpkeepMetrics(s.db, s.installation, s.log), newCopyMetrics(s.db, s.log), newStorageMetrics(s.db, s.repositories.Requests, s.log), s.tracking)
+		newUnbookedSeats(s.db, s.log), newUpkeepMetrics(s.db, s.installation, s.log), newCopyMetrics(s.db, s.log), newClockMetric(s.planner, s.log), newStorageMetrics(s.db, s.repositories.Requests, s.log), s.tracking)
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }

@@ -952,10 +952,33 @@ type BackupScheduleMove struct {
 // ChangeDetection defines model for ChangeDetection.
 type ChangeDetection string
 
+// Clock The clock that decides when images end: the database's. One that has moved
+// by more than a day is not trusted, and nothing ends, until it is confirmed
+// or agrees again with what it said before; after a leap forward by a week
+// at most, also after a day.
+type Clock struct {
+	// Expected What it should say, had it not leapt. Absent while it is trusted.
+	Expected time.Time `json:"expected,omitempty,omitzero"`
+
+	// HeldUntil When it is trusted by itself. Absent where it is not.
+	HeldUntil time.Time `json:"held_until,omitempty,omitzero"`
+	Time      time.Time `json:"time"`
+	Trusted   bool      `json:"trusted"`
+
+	// Warning What that means and what to do.
+	Warning string `json:"warning,omitempty,omitzero"`
+}
+
 // ClockChange What daylight saving does to the hour; absent = nothing. `gap`: the local
 // hour does not exist that day, and the slot begins at the first instant
 // after it. `twice`: it occurs twice, and the slot is the first of the two.
 type ClockChange string
+
+// ClockConfirmation defines model for ClockConfirmation.
+type ClockConfirmation struct {
+	// Time The time by the caller's clock.
+	Time time.Time `json:"time"`
+}
 
 // Consistency `app` quiesces the guest and falls back to `crash` with a message,
 // `app_required` fails instead, `offline` shuts the guest down for the
@@ -1714,7 +1737,13 @@ type Selector struct {
 // Server defines model for Server.
 type Server struct {
 	// APIVersion Major and minor version of this contract. Another minor version adds, another major one may break.
-	APIVersion     string `json:"api_version"`
+	APIVersion string `json:"api_version"`
+
+	// Clock The clock that decides when images end: the database's. One that has moved
+	// by more than a day is not trusted, and nothing ends, until it is confirmed
+	// or agrees again with what it said before; after a leap forward by a week
+	// at most, also after a day.
+	Clock          Clock  `json:"clock,omitempty,omitzero"`
 	InstallationID string `json:"installation_id"`
 
 	// OldDatabase Why nothing is begun, ended or removed. Absent where the database is the newest of the installation.
@@ -2521,6 +2550,12 @@ type AdoptDatabaseParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// ConfirmClockParams defines parameters for ConfirmClock.
+type ConfirmClockParams struct {
+	// IdempotencyKey Makes a repetition answer what the first one answered.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // ListTimeslotsParams defines parameters for ListTimeslots.
 type ListTimeslotsParams struct {
 	VCenterID string `form:"vcenter_id" json:"vcenter_id"`
@@ -2691,6 +2726,9 @@ type CreateRestoreJSONRequestBody = Restore
 
 // CheckRestoreJSONRequestBody defines body for CheckRestore for application/json ContentType.
 type CheckRestoreJSONRequestBody = Restore
+
+// ConfirmClockJSONRequestBody defines body for ConfirmClock for application/json ContentType.
+type ConfirmClockJSONRequestBody = ClockConfirmation
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = Token
@@ -3304,6 +3342,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/server:adopt-database (the `AdoptDatabase` operationId).
 	AdoptDatabase(ctx context.Context, params *AdoptDatabaseParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ConfirmClockWithBody Confirm the server's clock
+	//
+	// After a leap of the clock by more than a day no image expires, no lock opens and no space is freed. This ends that: the caller says what time it is by another clock. One that differs from the server's by more than an hour is refused. What has expired by then goes within minutes.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/server:confirm-clock (the `ConfirmClock` operationId).
+	ConfirmClockWithBody(ctx context.Context, params *ConfirmClockParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ConfirmClock Confirm the server's clock
+	//
+	// After a leap of the clock by more than a day no image expires, no lock opens and no space is freed. This ends that: the caller says what time it is by another clock. One that differs from the server's by more than an hour is refused. What has expired by then goes within minutes.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/server:confirm-clock (the `ConfirmClock` operationId).
+	ConfirmClock(ctx context.Context, params *ConfirmClockParams, body ConfirmClockJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTimeslots List the coming hours of a vcenter with their seats
 	//
@@ -4685,6 +4741,44 @@ func (c *Client) GetServer(ctx context.Context, reqEditors ...RequestEditorFn) (
 // Corresponds with POST /v1/server:adopt-database (the `AdoptDatabase` operationId).
 func (c *Client) AdoptDatabase(ctx context.Context, params *AdoptDatabaseParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAdoptDatabaseRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ConfirmClockWithBody Confirm the server's clock
+//
+// After a leap of the clock by more than a day no image expires, no lock opens and no space is freed. This ends that: the caller says what time it is by another clock. One that differs from the server's by more than an hour is refused. What has expired by then goes within minutes.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/server:confirm-clock (the `ConfirmClock` operationId).
+func (c *Client) ConfirmClockWithBody(ctx context.Context, params *ConfirmClockParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfirmClockRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ConfirmClock Confirm the server's clock
+//
+// After a leap of the clock by more than a day no image expires, no lock opens and no space is freed. This ends that: the caller says what time it is by another clock. One that differs from the server's by more than an hour is refused. What has expired by then goes within minutes.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/server:confirm-clock (the `ConfirmClock` operationId).
+func (c *Client) ConfirmClock(ctx context.Context, params *ConfirmClockParams, body ConfirmClockJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfirmClockRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7879,6 +7973,59 @@ func NewAdoptDatabaseRequest(server string, params *AdoptDatabaseParams) (*http.
 	return req, nil
 }
 
+// NewConfirmClockRequest calls the generic ConfirmClock builder with application/json body
+func NewConfirmClockRequest(server string, params *ConfirmClockParams, body ConfirmClockJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewConfirmClockRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewConfirmClockRequestWithBody constructs an http.Request for the ConfirmClock method, with any body, and a specified content type
+func NewConfirmClockRequestWithBody(server string, params *ConfirmClockParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/server:confirm-clock")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewListTimeslotsRequest constructs an http.Request for the ListTimeslots method
 func NewListTimeslotsRequest(server string, params *ListTimeslotsParams) (*http.Request, error) {
 	var err error
@@ -9490,6 +9637,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/server:adopt-database (the `AdoptDatabase` operationId).
 	AdoptDatabaseWithResponse(ctx context.Context, params *AdoptDatabaseParams, reqEditors ...RequestEditorFn) (*AdoptDatabaseResponse, error)
+
+	// ConfirmClockWithBodyWithResponse Confirm the server's clock
+	//
+	// After a leap of the clock by more than a day no image expires, no lock opens and no space is freed. This ends that: the caller says what time it is by another clock. One that differs from the server's by more than an hour is refused. What has expired by then goes within minutes.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/server:confirm-clock (the `ConfirmClock` operationId).
+	ConfirmClockWithBodyWithResponse(ctx context.Context, params *ConfirmClockParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfirmClockResponse, error)
+
+	// ConfirmClockWithResponse Confirm the server's clock
+	//
+	// After a leap of the clock by more than a day no image expires, no lock opens and no space is freed. This ends that: the caller says what time it is by another clock. One that differs from the server's by more than an hour is refused. What has expired by then goes within minutes.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/server:confirm-clock (the `ConfirmClock` operationId).
+	ConfirmClockWithResponse(ctx context.Context, params *ConfirmClockParams, body ConfirmClockJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfirmClockResponse, error)
 
 	// ListTimeslotsWithResponse List the coming hours of a vcenter with their seats
 	//
@@ -12285,6 +12450,54 @@ func (r AdoptDatabaseResponse) ContentType() string {
 	return ""
 }
 
+type ConfirmClockResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Clock
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ConfirmClockResponse) GetJSON200() *Clock {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ConfirmClockResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ConfirmClockResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ConfirmClockResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ConfirmClockResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ConfirmClockResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListTimeslotsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -14115,6 +14328,36 @@ func (c *ClientWithResponses) AdoptDatabaseWithResponse(ctx context.Context, par
 		return nil, err
 	}
 	return ParseAdoptDatabaseResponse(rsp)
+}
+
+// ConfirmClockWithBodyWithResponse Confirm the server's clock
+//
+// After a leap of the clock by more than a day no image expires, no lock opens and no space is freed. This ends that: the caller says what time it is by another clock. One that differs from the server's by more than an hour is refused. What has expired by then goes within minutes.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/server:confirm-clock (the `ConfirmClock` operationId).
+func (c *ClientWithResponses) ConfirmClockWithBodyWithResponse(ctx context.Context, params *ConfirmClockParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfirmClockResponse, error) {
+	rsp, err := c.ConfirmClockWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfirmClockResponse(rsp)
+}
+
+// ConfirmClockWithResponse Confirm the server's clock
+//
+// After a leap of the clock by more than a day no image expires, no lock opens and no space is freed. This ends that: the caller says what time it is by another clock. One that differs from the server's by more than an hour is refused. What has expired by then goes within minutes.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/server:confirm-clock (the `ConfirmClock` operationId).
+func (c *ClientWithResponses) ConfirmClockWithResponse(ctx context.Context, params *ConfirmClockParams, body ConfirmClockJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfirmClockResponse, error) {
+	rsp, err := c.ConfirmClock(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfirmClockResponse(rsp)
 }
 
 // ListTimeslotsWithResponse List the coming hours of a vcenter with their seats
@@ -16415,6 +16658,39 @@ func ParseAdoptDatabaseResponse(rsp *http.Response) (*AdoptDatabaseResponse, err
 	return response, nil
 }
 
+// ParseConfirmClockResponse parses an HTTP response from a ConfirmClockWithResponse call
+func ParseConfirmClockResponse(rsp *http.Response) (*ConfirmClockResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ConfirmClockResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Clock
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListTimeslotsResponse parses an HTTP response from a ListTimeslotsWithResponse call
 func ParseListTimeslotsResponse(rsp *http.Response) (*ListTimeslotsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -17191,6 +17467,9 @@ type ServerInterface interface {
 	// AdoptDatabase Let an old database go on
 	// (POST /v1/server:adopt-database)
 	AdoptDatabase(w http.ResponseWriter, r *http.Request, params AdoptDatabaseParams)
+	// ConfirmClock Confirm the server's clock
+	// (POST /v1/server:confirm-clock)
+	ConfirmClock(w http.ResponseWriter, r *http.Request, params ConfirmClockParams)
 	// ListTimeslots List the coming hours of a vcenter with their seats
 	// (GET /v1/timeslots)
 	ListTimeslots(w http.ResponseWriter, r *http.Request, params ListTimeslotsParams)
@@ -19657,6 +19936,47 @@ func (siw *ServerInterfaceWrapper) AdoptDatabase(w http.ResponseWriter, r *http.
 	handler.ServeHTTP(w, r)
 }
 
+// ConfirmClock operation middleware
+func (siw *ServerInterfaceWrapper) ConfirmClock(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ConfirmClockParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ConfirmClock(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListTimeslots operation middleware
 func (siw *ServerInterfaceWrapper) ListTimeslots(w http.ResponseWriter, r *http.Request) {
 
@@ -20627,6 +20947,8 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	}
 
 	r.HandleFunc(options.BaseURL+"/v1/server", wrapper.GetServer).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/server:confirm-clock", wrapper.ConfirmClock).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/server:adopt-database", wrapper.AdoptDatabase).Methods(http.MethodPost)
 
@@ -22961,6 +23283,46 @@ func (response AdoptDatabasedefaultApplicationProblemPlusJSONResponse) VisitAdop
 	return err
 }
 
+type ConfirmClockRequestObject struct {
+	Params ConfirmClockParams
+	Body   *ConfirmClockJSONRequestBody
+}
+
+type ConfirmClockResponseObject interface {
+	VisitConfirmClockResponse(w http.ResponseWriter) error
+}
+
+type ConfirmClock200JSONResponse Clock
+
+func (response ConfirmClock200JSONResponse) VisitConfirmClockResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ConfirmClockdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ConfirmClockdefaultApplicationProblemPlusJSONResponse) VisitConfirmClockResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListTimeslotsRequestObject struct {
 	Params ListTimeslotsParams
 }
@@ -23791,6 +24153,9 @@ type StrictServerInterface interface {
 	// AdoptDatabase Let an old database go on
 	// (POST /v1/server:adopt-database)
 	AdoptDatabase(ctx context.Context, request AdoptDatabaseRequestObject) (AdoptDatabaseResponseObject, error)
+	// ConfirmClock Confirm the server's clock
+	// (POST /v1/server:confirm-clock)
+	ConfirmClock(ctx context.Context, request ConfirmClockRequestObject) (ConfirmClockResponseObject, error)
 	// ListTimeslots List the coming hours of a vcenter with their seats
 	// (GET /v1/timeslots)
 	ListTimeslots(ctx context.Context, request ListTimeslotsRequestObject) (ListTimeslotsResponseObject, error)
@@ -25363,6 +25728,39 @@ func (sh *strictHandler) AdoptDatabase(w http.ResponseWriter, r *http.Request, p
 	}
 }
 
+// ConfirmClock operation middleware
+func (sh *strictHandler) ConfirmClock(w http.ResponseWriter, r *http.Request, params ConfirmClockParams) {
+	var request ConfirmClockRequestObject
+
+	request.Params = params
+
+	var body ConfirmClockJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ConfirmClock(ctx, request.(ConfirmClockRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ConfirmClock")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ConfirmClockResponseObject); ok {
+		if err := validResponse.VisitConfirmClockResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListTimeslots operation middleware
 func (sh *strictHandler) ListTimeslots(w http.ResponseWriter, r *http.Request, params ListTimeslotsParams) {
 	var request ListTimeslotsRequestObject
@@ -25854,423 +26252,430 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L19d9s21i/6VbB0n7MynYdWJPkljrK6znVe2qatkxzbTc9MnCNBJCSxpgANAVpRe/Pd78LeAAlSoETa",
-	"cpJnnjN/TB2JAoGNjY39+tt/dUKxWArOuJKd4V8d9okulgmDv5/T8CZb/piKbKn/eUuTjOk/wpRRxaIR",
-	"VZ1hZ9AbnBz0+weDw6ve02GvN+z1/tkJOnHUGXZ6/Z9f/vOXw/91+r+Prp6+H5yfPH/y5vhF/6L3vBN0",
-	"OF2wzrAzE0nUCTopkyy9ZdFIMqpnchp0JEtYqESqX6noTHaGH/7qhFSxmUjXnWFnAtOrjPT5Y9C5DRlX",
-	"LB1tn8NZ53PQyZbRjqV8/hwYQrxe0BkrE2JO+YyNIqZYqGLBO8NOOFGdoBMKLmOpGA/1RMOUyjl8uoyZ",
-	"WYb+s/Law95V/8lw0B/2TjUF2adlnDLpPjM4OOzrZ3qHw/5gN5Xfd4LOH2Kygw6/A/WXQsYK6SpZKHh0",
+	"7L3/d9s2ti/6r2DpnbsynUMrkvwljrK67nOctE1bJ7mxm96ZOFeCSEhiTQEaArSi9uV/fwt7AyBIkRJp",
+	"y0nOnDs/TB2JIoCNjY399bP/6oRisRSccSU7w7867BNdLBMGfz+n4U22/DEV2VL/85YmGdN/hCmjikUj",
+	"qjrDzqA3ODno9w8Gh1e9p8Neb9jr/bMTdOKoM+z0+j+/+Ocvh//r9H8fXT19P7g4ef7k9fF5/13veSfo",
+	"cLpgnWFnJpKoE3RSJll6y6KRZFTP5DToSJawUIlUD6noTHaGH/7qhFSxmUjXnWFnAtMrvenzx6BzGzKu",
+	"WDraPoezzuegky2jHUv5/DkwhHi1oDNWJMSc8hkbRUyxUMWCd4adcKI6QScUXMZSMR7qiYYplXP4dBkz",
+	"swz9Z2nYw95V/8lw0B/2TjUF2adlnDLpPzM4OOzrZ3qHw/5gN5Xfd4LOH2Kygw6/A/WXQsYK6SpZKHh0",
 	"IGPFOkFHKqoyCeQVSN4oljd2M5Y0jNW6Mzw5fdJ/evTk5MnhSWDIEnWGT48On/RPj3q9oHPD1p3hoKf/",
-	"TOiEJZ1h5yeaRkQPRvowBRp1hv2Tfu+kP4BhpBKpHuWoNzg5PuyfHumXMx756dZ7Ojzq1dKtd1qi20zz",
-	"9Gg3j25/4lUj+v7YMUvWZ+pz0FmKmKtRzEcqBratLONwOOj/s7olEZvSLNGclWZ8x/t+0JsWzlmUJWzH",
-	"oy/0o/GfeNp9u7ZMxW0sY8H156U9brJdwDypqtkvuxdlBmt+eoPObZyqjCajBQ3nMYcTuf1HL/WWcqko",
-	"D9koy+Dh417/+OmkHx48mQ7YQS86Pjo4pYeTg/6kF57Qw+kg6mv2XAh4+nZxcDQoRA5Ll53PhYS4NGQv",
-	"Cwm/LGggQyMaJ2tkmihLqZYwo7nIUtkZ9vVJoJNEE1ylGdNsr/BspEwxjtLow1+diK7lSExHK8ZuOsMP",
-	"HZnxiK47H/UOmudG+pnO8PhEn6/9nAzNWAv6aRSxhK7tnE9cshEez+YqWWtask9qpPm6fGL7V70B0uI/",
-	"gShbzkRlJXB35LeIZkF71mBEzXPZYkFhlFe3LF2TiK4JVQS+Jmcypo+vxM1adDtBR/9y9KfQ7NUpvukE",
-	"nYwvU6EFv96GkRGKnSmNk06TeyXorGIeiVW+o5qNXsZ0xoWMZYmD6uiiB5nGPIq5vRznLLzRXIpHqLtM",
-	"49s4YTMmO0FHTP5goSbKB2DboLNiE+SDBYs0KX6MbxlRc0ZoGIqMK0JJKhL9EVVkTiWJVZfcZCklkdD3",
-	"Mjk40N8fTOOEkVUaKyaJ4IysYjUnK/2jX/TDnLFIEsojwgVZiJRpqkrG9G155bwtoeGNJO/xTJ/jke5e",
-	"KqpY9wUclktOl3IuFGF6z1ZzZoay8oOlqUj1uuZ6Na8ViSW8nEVECbKgN7g6aYeBdVGCagTRAk12O5+D",
-	"TTLeslTLwPK0by+Xegbk7N1r/aLTbq972O2VJiRu4L6U8Z8xn+mNnKwVk6MlS0d4x3aGp4enpye9U30r",
-	"MirZKKRL851miSMQwgtGZQaitR904NgUj5wc9awsPj48OX3Se9of6N/YCwB/VBGUyCwTIW5A3zJDHZ7o",
-	"H+6eYvndxeRQDNXLycpt0u89OXxy1D8dwBq3LwGHLr9YpZTLpUj12eDTcPM6GO26C/TemDOYDz04Pe31",
-	"PnuYqrFO+Tno/CwmlfOr2GKpYCu8ct/ciLncz9jW73frGzex3rlCQ9ay2MxC77TeNinpDDjhI2zMLGVS",
-	"+nl00Hv6pH8MexKBHCy2LugwRR0WGhwGHSUUTUrawufGaktDdUGzVJpxro+V/oQt9QeMaklIUBI/uB5R",
-	"1QAunLupZCKw8Ka8JJTh/WI/tQWmyY8WhBw0VQ/MBWiOxzRlbAS7pzfi6enx4dHp6eHh4HQXw5xrltK2",
-	"zQgEcWd41B/kLKSFu1xLxRbFmoubV6w4i0aT9S4K670ZCa61mSlNJNOfhEKL8ZGcM6a86zw265RMKbzi",
-	"/uosqZp3hp3HtzR9nMSTx/o6euyoBZ+tHmop8fT0yenR4OjJKUiwW5bG07VREw57uG/wg9Km4RlImVVp",
-	"+4PT06Onvf7p6SnuVsKUb08Hw/7R8PDJP/0bmD/T7Bz/nG/LPqyQX0DRWo1uF3qBBfMe4GX3GSxwpBw+",
-	"MomFtDry0aB/HPYidtCbnPQPnkz6vYNBeHxy8DTssQHtR4fTo+Ma1Rp+Vq9aD0qq9ZMnpYNVzM0jGFxq",
-	"9kt2hMzCEK59EMYXGd/tvKgI2P0owW0NsUSorbPalHwqjWczluo1W8tDL/n9C5B85TtoGY+sHjPsGG2l",
-	"oaBhPAKjtTPszJVayuHjx1Y1Mu6ibigWO+lx5mGRo+gp7YV9dnAy7U0OjqbHTw6eTo/6B4Npf3oy6bMn",
-	"tN+Dn90yrg/4SK556Benx6dmukm8iNGZZZTy44FxWsC1NhdS6UsNTg1+FFFFjRQ4yg8CfrUUItHKec6X",
-	"yqj/sF2FA6SvNZY1D0f5LjEarbfZD64CQzMlGloNmWSpmYoWfv/vrQQ9tJuIkCa4/SUVuizYKod62qN0",
-	"y6E+0gyy1IfqSFujhkhgQkSy32niC9L3R2fY+RDJ/kfC0uVjli67t4voprPTJ6T1s6lIImDwxy9f9B7f",
-	"Lh4vU3AS4CZ2mPzUb8WD9/AAtOLBBVuAJnB6fPr06eHR8dPBdtWYxyGSMV4CeftPB91ed9Dt9zSVgVBH",
-	"QKgFDfX6esPj3vD4ZPiUDnuTYS8E6a5WItV2C9BIU28pVlqPMxwJFkzKpMjSkBnGRrpqaj5+0Xt8Yb6U",
-	"xtTZusRWLlmteiYwDXP/N9fOVjTlxsL9CJrWnNGIpXDAX11RMKwiJsM0XhofrDbP0Np9JIkRegGZipSM",
-	"X08PzqkK5+MueAqBcTrDznWnf90B6vwrix1rRovVBQUH9HqpH5Qq1aJXT+NXEVJ8oe/9WlEhYop28IpK",
-	"sqARmKvNX/E56CxpShdMmdWiGRydTY1wL7/1TBGREqq/JGoeS6IlTxcYtzPs/Ctj6brYmFzsw1juLKYi",
-	"XcC2a1F0AH6TwLN6M5fnbGqUp/Jk8PPm85jgOHeZSJZK4SHHGNxKIXw71juhYFdmjOC7ameE47kzWdBP",
-	"vzI+05rnsVaNNycBMZLXL8Fy8IyZ6xM1o/a1kr45qjMg6L35eHG0lZGqIy9inv/b+56ILZYCPJS/sPUm",
-	"Kc/pDZOEkpQtmYr1h4RyuWIpcrcm7DROpQLvD37Dopy+eFyLyTtvO9Cvq5n54Pi4wcyncJr9R3CspUO+",
-	"9SgQCJXwr5AmCUvJDRcr9GuN/z4msSSUr+snbmRH3YxPjnxT/FVrI5sTfK3YQuq5UWRKqshCSFXHlaDT",
-	"lF6cW399vBY+xYtsAf/qAd3MP/MpxVwxrSvqOb2BQatTesuTNZKKMz0z9omGCj6KJdHzqJsc/Kd2G092",
-	"b+NFxusPj3EdtDs61hNfP6yrmbcb+zdJZ+yHVCw2SfiTyFJJpqlYFKKP6MsnFRmPWEQiseJECSDzXGTp",
-	"M2L2ET6ZsFkMur1lWqPqk4Xgak5iTn67elG3C/qtdxGgsBwQYM/X2wXYpHxY/yNl086w8/88LiLIj/Fb",
-	"+bg0aP6Wq3jB/im4h/den705Ax4bEm2cg7sYFi0DsprH4ZxQuE6EBNb87epFQGgiBVEsSTSp4tShnrK+",
-	"Yd9aCoW81TnGBYi6PZ9ULrxiy7Olf8O5WNVOUdxlI43ZV8/yjs7VguODzqeDmTgwYxQv2bA0trx40zPb",
-	"5sh9xsuOSfVcRLE3NyEUXDGu0NJdJjGqZo//kKif5ZreX99C2sHnpqfIXWROhuLOz+OOb4EXZTtClOOS",
-	"dLn0RNKetJyqnci2ybpB0jazXa5HSsBmbMlW2AgFQsJCEUf9wlFSb7zTF670BSlrPActt+Sy8Az59iSP",
-	"ON6Jh2rDJ40muPFu/xQvjKv4cs6YajW/xjMpv6JuGq6DvzmNjCNdHhb8IKZTm13j+LZpGDIpRzdsjZzF",
-	"+O3w7PfL0dmLF68uL0e/vPrH6PXLTtCZZOGNJgR6h2XZQScPK/6QRIQ3htE6hz37wUJEYOyIxTKJKQ8Z",
-	"hOfYNP5k/EqPYXJhytSomJczqctXLy5eXTlzayHWHEruIvULSEppR3BfvGDB1WNOJcQL9AkqBQL6R3eY",
-	"uplZ3QLyoEKzeUu8OkfLhIZll13TEID7Y/T7iOnU2obmA24mqOdcBANav2pLHCF3Q40WdLnMdyEVetBY",
-	"ikRb+5pobbgFaemntOPrbs4hjR3aFZ/vkkq5EmkEJydNtT05F6lkZEKVYumaSEX1K7zeYTXPFpNliq99",
-	"+sPw9GT4sjc87Q9PT4dHL4ZPXg5PjodPz4aDH4avzoZnveGL4+HxmX6mfzw8Oxw+/2F49MOw/3w4eD7s",
-	"PR+eDoaDF8OX/eHxy+HJC/3M897wh96wdzbsnW7NW9nuQG66LZbwvm3BaNJScLmhrBm/UcuTkRu7/jnZ",
-	"RysK053VrE1fAlz4Wl33OB99Q5vHHsMzFWfhtufz55ysMpjY21/+e5FsM6nuS3DOpRtGu7uWtUkM6234",
-	"Sixkp/fAXPTtkg+ctH7PA+SJzQRn3Q7m7pyFIVs+HKf9LCYt6INPe4nyh5hU6HE3FnmXiknCFluWu8Qn",
-	"/tNrl4EiCffdNEsSyEtRNE6sIeOkUxLBSRFMInORRJL0e0RM9f+DBd6FlEaWgMZcGEWYL7JYMB5RY6Z8",
-	"+AszXozhXmSsSLpgWrHrVM2qQ21Wff6YOxN2aDpuTsFR76m+URUEi67iBdPr1Xxjlmw8FlnKh/pOHRqC",
-	"DQuyNN5wuxueTT8jKZtmkiYQ6CFTGidZimzr6KUPKiZLqvtd9f1NVi4s+gDSR0WmSKwksQoX+AMheRNM",
-	"EnCc6++tqv/FxWqxpAcTqf9upDaO/geWrhcZb0OujNfSKeOYIbyikpj8I6QYkOMPMZF7kb5Gj37YY1so",
-	"63dS7zepY8wlPwt98dNoJvtgR/G/CPk2k39+jaVqQxXwAii2wGSLxovdeKf/9oJAp5gSEw4gNh09ICKJ",
-	"mFQYRe46ZAYCnEViaXlimYolS5UJAqArVx/FTb3uZzGReIC1MIuoohMqGVFC3EAqyL8ylrFI36QmyNbt",
-	"bMZKMUfMozRG0obo/sjfk8RSFRHxXM7GTIKqA8EepO1fmzEW8wFNUwpZrEWCdvXdv0PZAieaEFSJlMi5",
-	"yJKIJHplVLV7jeY5Fo1EGGZpynjoe+Hb4ku9aKuLm1WvWMpIlDEiYx4yuD1oyggXClJeSLbU5PYRt+Q3",
-	"+OBupndeZi8c0nzMx8TgfqdsMgOvRxEkLNDkncM5JgepzEx5PESVRIN5tsLLSUIWbDFhqXyUF5RIWDgs",
-	"WokZU3N9wPO4oM2RwJ9p3TFlNOqSyyycE4rWMlTZmEwA8vSpfUUAVBXTaRJzZupVJIkEEHkm7KXk0Hgi",
-	"RMIo1wRxEzxrQol6Im8hORu9hRtcE7GEQcDCVDzlWU9lGm2+vES1cqCvNzjyvIl9CpMsYqPNiKF0ZFPL",
-	"FBdIj3iNP+33IEGidA7KEc5XOIVqbFPqcWK4oHfSKy/33Co2f8WncHqjJU1pkrCkRNhelfGem80XU8jS",
-	"0EoKFDHpnXxGeuR7m+BibphHkmA6LKFJggHnUqpIKVmk5xOA3OSKtKS44CPk3pExU3ZR4xye/sE8/Hkz",
-	"NLuNLJf6EVvQZQO4ZCLEjcypsqB8TaCKDY6ZOVt3oIgbIKZJ8nYKxui2tV3aX2jrE3hNj3ogb+LlAd5t",
-	"NDkAjzRLzWmq1Kbf9eR+xXPkOUAViQ8P7hDioE1sXPz5/PM/GjsrN+9AJ1HQn+npzhlfWD/pHCSgcrls",
-	"IAU05R2MM73MfwgB7fL9jAYapGIHcPhXdI2HQfMHfIK5ZZ8ryASN5+D8aPP9v1srKWVU6wbmPcvYp0y8",
-	"5kTom7GkH5V0lm0TAeq+EMu1bx8hRUBM/cmAENuy+mAsIdeP6F8QMX2mZcKCrsmEGUeg7w7ETPe/Wkz0",
-	"ZSxvfBMtMAya5faUMQ028n4nknFFviec3TJQtJqNWeQwePTEObjgNlVP0GoIBYWW3DC21PI0AK1Xvx0Y",
-	"Mc9vIJKupV8r0eOPMq7ixPsWDgMlVCp8E+OR7BKz0tU8TpjeslgSPQ75nsBIuLugWEGlatScFuCKrMmI",
-	"hEJjfa3EfJZYRtLsI29YZHXb5kzxE6QLbTJFzUbYyq6/7q9laHKCM3KkH6Mp87ITUJ8mifX7AN+TOY1w",
-	"OyaMcRQrMQfvZ3MiJwIqIWt2/Y2YiGhNQsoJqJuww0WqdrNXGNPAS64K7oZPSEClhDXsYOHNX52W0kMq",
-	"azPJs5s/MmWxnumWKsd831vcjp0cdwlPVqro/tq8RCADFS6xZ84ZTjNuMlptUmUzeljXeZMJ4qOmdpPO",
-	"2Gg7q/xmTjvj6KjEH2luZckUfeTaOhWWkXKbHM8uABIMNf9SxxuKVpTJEtfvt4mnmDIGeiMkkjUngZsQ",
-	"WN3BLVmVkJsSt7whPDXMzV02F2y6qehEnsrooJJDWjCUc6tVj1rOC2XtI9hUiuwta7m7dKpygbdD+dqf",
-	"xoi63ENrjE7i3V28FajHNdbegg6Eo3Z6OC60iAegDTUvO8ecW7ztDbRLRhKRkjjKL/rvUQ6bfGmjmO3M",
-	"Vq6mV25e6rmID+ciDpnE0jDBGfDrGC1G0KaIUbwCowWAEOFS0SShWAejrWppnC+5HXlyfHx4st2MrDBJ",
-	"ZdL13OJmz25ll/KiX5laDlPaMbbK3xhcS+NNM3H8LK//sL/JCRSQMUhC/ceKsZtkbYaBjP1kDcV1ZXal",
-	"y2WyLpJuR0qM2KdYqpjPRiaNsZFD6e5snycQb/DDhjmCiqQ2Zghnq0LjQ9A2osQz/FLwkHUJSAnrfEAe",
-	"SUGVWBtfzFp/3FhJ1NbNFU1nTJUN7kOPwbMP157JjW5oCb6Ex1u5Mb6c8zA30RquJZY3L0ACtFxQBYvL",
-	"rcUK6guCIIiqL0wQN6aohbw/J8qU10lGy2JEL3JbJZeDAfZXFQ2kQs4Wy/OlyFfPzC9g+eUqFcYFxIJh",
-	"8U4i+Iw1N4temRde5O8rM/5gk/Nd23XnhfBATlutI+6+R31mjbRUK4IDa3PT+O/ZDSg1560nmyy3gh0w",
-	"pcD6dZimTyj5Q0zA0SFVnCTIjWUH6Mnp1murBRsVwFBNz+O5+cVLc748rqbXqPGb6lN9Kf346mpsveHW",
-	"ZHpGqPUUME64AA0Gi7DNK7oe0dh8ZXjLtViY+UErKXNHv3sJTO+ul4K96Zsv8S2H4r52S2ymDj6DLdfk",
-	"wAJdU178sEriD1jCyYzEFmXr+AvohzmE4UZlPcC2aesVdZCpc7GAdOjW77A7upMatyN4oZ/EzbU/Q3nS",
-	"Iv6hf/U7/qgVh+Q4jTU+QvBOBJoYK5FG25buhMCLxPjaKtQKd+XBtApvnfi0kIznyHreDXx/LslkbRQA",
-	"ZROlISY1S8WKgypdqAi2cBRccFyQVIjFEK8Mw5vopIwTlj/7SOaVwzZarDXTCUvEitiqhGZ84kW53FH7",
-	"6/7kJfziwaJZjRSAAkHEm0sBF2KWLtNYsmcQU485JHPI7bkUNdPNlRQ0jZqfkt/x+VYHpIwhuk0T1eYQ",
-	"CzMV3zIiE6EkEbfMZTLNl6gbVLWCXXqoL6wXtDdpXyDsZis3SBzVeHLNmEQJMtGGPmAbO8da6wv4nQVm",
-	"2clGELeSdQZkNS1GK1hm9MC+X19oqAWCAIf7Rd9rM9FYWX6XUM5ZVCTM7wrKOq7k1rn45X3Nh2m4lRdM",
-	"muS68p6502l2MqoT29ALz8A9u4I8qAkLHAhazGRNgdXh63AuhMSkaVcuNE2ZqqOJM9pu8uzPRenywYN6",
-	"Ke2LzsUta3lG85PReG2ll1U5HGSR/WfD7fGvrBpah4xCLeM+5DD+ECfrGKfpR49QeKHNwKJK1XO9RHSd",
-	"xLO5IpLeAj6pwOBEgQhB8wgumipdMp7R5RhueQJledccVAD4qb6gwHeGgiai66DI2U6EQhwMyCMrss4Q",
-	"80xdc2sUdslYreKQjYf65ECenSTwSWW0WLoAP6gHq5XoXnPw+SO5ZnSpDVf9cz+Vym67ClITXS7H5F9Z",
-	"zGTI8G2zjEmFihBNEglajKbZGODTx3i+KTHhvuCa6zFGdufHUBohYdGMRgEZm9y5MZHzTLmvADwWrWyp",
-	"ObvmNpOvvDgL2Y4QCe6LOkHHjFyz6tyV1+7E3Msw8lxlO2zGnR5z4y0Xy3VgwW2+nmW04Tl3IkQNdI6X",
-	"ucOzhQQDqycC/Loqcf7xj3/84+D8/ODlS0e7oAqdw5W96JW3oudDcfFMeP12+jsAUxTyyQBUgDMC/1AZ",
-	"k/jXikXc/q3mWWr+nKaxqYqiKksNvMUGL5QQ6Cs+/BbhyAKWvqHI/wF/4LvHCvz0htYmPt/O0GwUrTaT",
-	"LOLVd4rwVhi4FFGF8GkeLs2p6GVkD3JHi4jQT2KlJWoixE2XaJWZLZZqXQTAxQ1cIRQzPMqcsIkRvi05",
-	"88IkVWiV+/25fmnKwhvBQYqjyABVLVYyN1chq9x66whVAUEZHadkwaKY8lIUPubq5Kiz06FyE2vRXcR5",
-	"dntvf09jxXIPorm03SGemUnJJdM6Pd7O+bzVnHG/R7cKnOJMBDBUNh2fSuQxA4CSeVQQyxQATFGWblIl",
-	"F669o9Nd6a1eCVQEStrxWCEPk8TmJyJqFwB5UaUgYZAkVGG8oFLeYZLBC8+8L291N8Kcq0DC0xu5V/yL",
-	"vKiOtgbh4hxKaQsZnzIE9NBSQRPKK69fpalIX5hferTPmxhKB9zKUVs3SvTP0DNEo4hFgbm5U6ZlFigS",
-	"diogLTlNEAaXJiCrMk4zzeEqDqF0DVhvEkcR09oTF2o0FRmPMO1jmsShkW0FQIapnkWwjERIGIR9ChmL",
-	"ZIGeAdgmmWQdm0LWCTq3i9EMIdxuF6NJJtf4VwGNvUzZFNRuyD9nUbVhC8xwJJdIYCuDMw45rOYB+2nE",
-	"eMyiUjZK5Unni4gu6AyeVkKMEq3+6QeoYiPIxDdTobc0TuDX3l0F5SmqSSYuZ4M2u5DrssiUV+P7fb6G",
-	"fCdrb8wEWTPlKDix/ozJboNUpJGNZOwwQD35RiPjSnIW7LsJXWrtw7QuUX+XB6DecN6Ma94vZ8MFKcMc",
-	"DPw3xKP0B5DgGVGbjaGf0/8sntkUsaUxqoIPL4nD/q4otBOr7W+zzjXfx//KmPnaIPiUsdcablGhFJfe",
-	"/6T96y3RmuUkbJpK7YI6G3vSzj0My4ZwYhv1tn2ukdXGPXUMzEa9vSUACUanqHqm7cMJInYUONsWZSmE",
-	"4LnPx2qbVPnM3rzm8v25DMhcSCUDUsDSQy3nRhoP5onTichalkbavljetSpBIoGjlivvHNEKvaJqKQV3",
-	"Y/fumbMbtgi0vaoR5AvAp/KJ6wpvWBSv3ASBVWxhkct8shWnDjROGg8hLcSoz3bpeeY8esn1BbMS6U2X",
-	"jI0PFZ1S+jMZkEmm4BH9fCL4LMAfsCQBo8B+ZQwVq7GIm8Ilqz+GNk6+q/YnkUQXpmBg11W7n8KLHbUV",
-	"HOtjShUWTYooGuoBOcbbX1vT5z1cO2GhcA4hjLSbo/IXmoUXb/FxVVHgs0lubjPxeE4kF8wCDURIcVEY",
-	"1rthlnbV3Nll/A0U4NTFrkKxXD+SRKw4iaOhFWB29Ul8wwjlayyjKqtkxv7M4Y/bVJNsK524U21DIcbs",
-	"mVzRWOFx1EvEv0zTzyVNVQz2RaE/G8X94y4OK3kAzVu38tY+dMQtlWiNFcR8jAsEJHoQL/ED+IO3JccE",
-	"hGI+NdV6K/C+k5e14R52fabSpK05iYWmpqOli/juilFO0Nrtgpq+TbUoR3rcSNdZKya9bplN5fAhi0TB",
-	"3Te3kXAjxGMs70Jvm1FIPjv9m72Lyfdb63BGyYri6ZSlRWwANw/TG59hpY2JQ+kvgiJZWourP1kqGlLo",
-	"BttTuE8eDrxPmoZC3rK5tmVwBaE2y+DaFIjRWpIqesO4E1qBLjwNaSLndHB8Uhu1Wc1FgsVsNhSDF8UN",
-	"Fyu+KbjLXuvLn8702MZ5uoSkYGogYzwCX6T1XKM2gFHWZJayFZmsGy20clZvWF4RpO+TwlcEZM4nU3uO",
-	"wTiX9zbKbTTU47ts76PZJXd/x62ka7k1ChcUYvYBBaefrFDd2rKSaQ9VDHkbodqr0GyVuEGP/M4RGyaN",
-	"u+r0zoeLs7O7lqGm9DG/LbHiOb5TvfPW3dubcuQvdG6nHF3aIteaS9UHshDVF7d+hRur1PPYp+1DWORR",
-	"KSuzwbD+y+TqPtdIjfT+vV5uD4ntXMsig1GEuahUW+wG5wEJO6/clA2lvEu9XLTbbd4t5C83TJAt5gZK",
-	"7MjrJDAdnavxcNPWeWMbwPskBZnSNCj18dG3hgk2RX68sZDykCUjA1HKXFutHajTZnVU5td03ghl8Q1b",
-	"19vfAckCHDGNFdufxQQiXO2i+TUm7lbfB6LH7pzNL/ox0CIVG03W5QhuWUaRuViRRRbOtZi2FK4W5TQ8",
-	"neUG3n/5nnAA41rgvzmdv3eg0uJzRaPgOkJuwzQoARA0xxFgDTbmEp77bNuBe8UYXpeR0EfRtF/aW9H+",
-	"Zv19Mw73VOLf2bMPXjZgZEs3Z4eDXGBV2MnhnZJk8YnV/DxumsAmBr01sJYHq7c6nKo+af2D7W5DezAd",
-	"SZ+3aTLs2sH+vB1TkMrAC5UkDKLS2A7EOKZMnBnMCkUTMcsgAzRl7E9WdzvsQ2sCqO8HS+PNj4hDI8TA",
-	"7ARuM/28eXbugLOXEv5tDEHIttEXv5civ+aJFH5DYDOvwoM5WHY5MUYU+6RssibJJKDbiRUnIo1Y+ozc",
-	"sLXMAVXH34+N8eO+1ynYMZRxjlpn2FnQ5QecwsdiJudUnzkOXXLamTZRuh6lGa9rtciSxPSHNYnrRDNZ",
-	"5HP2+1T2jXpJT2s6Uwqq75v35/JRnjIEMKhiCpk3gS2SQHdIhNm143KZ8zhwSkVMQj168qxHabJ2vHWV",
-	"fDF8q3+CgMtXyvfya0ZQVSyVe+M2uTghW6zlj2Q2m4H2NfLVepdBbat0yh0da7Otc3rLyDRWWPShRAMo",
-	"VEuvjelvUmHLZD96eWYxYWldvvoZ5Ofp+c+p1PzAYMY5PKlIScKmyhtUqXWixRj040LFYRtMrpBm0jNH",
-	"xEuVZKyorW4bzkQSjSECNI4VThHzjU3H7rH3pg9zKlh5+IeI0dLQQ2wKNi0r9KMHtxQ66ECnbqToz/aX",
-	"+M9f4fcPAcuzichjlmEJBjmku7Z+H9dViZU89xb4WYtKZA9nFMWP4FNNKXfCAS2DaXu6JcsopG5KSCdh",
-	"9JaNRKY6wY7oKCUFljAuEAsysR6dGujRRzJHDiYh5RwqN7AajYzzl0EVCM1hg7GwwRZoYEUa1nbS8Aaa",
-	"jXbJWD80HhIO1qZ0o+LuGvRT3sv73Klvv3+2UovsJDKWc5Eq/KccQ4aZvYxKo4Gf4ZtMZmqXTeQud2dN",
-	"lH72HB/9iolEGyemQAf32AQWI2Nr7MqpoPoMeaO+BATgAhjP1EVB4SRF3BStnoW1UehU+eP2BkzCRicf",
-	"mXbNfxoMgYae1FK5Wf6yj1sptQ/x69D97k7Wt0n00iDjb84HAoKtbPXt+SN51hP6Cld5HlW3LZ5iuY9J",
-	"kVi0SrWaBQ22TYUYZyuW5uj/DoSorUnKGwMY9EBJ1+XEMUjH8M7QvG3b/YbzAs1kZW88AJ0FMBJTeHwH",
-	"Rsu3pjSL7TayhehoacLsKHq6Q4WTuxAY3jfbap1zu8sIxYU92XhfDN16bwJPTISaD6sl4vjbOCr/ypRt",
-	"b146DTEI9lL0fA8x/U6sWLrhAADMRTGdghkhl+DO9eoETo+wSnHPDy/I06PjJ74sq5YOIds3bEPjN/Jd",
-	"lmz/gEDfUunzp7t1aN5kO0CE5stMEaoIIsfAVbKkCiBVQLsPiLS2BkI5dEsZ2DVSq9KmzH+R5dUP4yHK",
-	"wZByzWWIHEJSqBfmYhWQidMXpSFEwEVpDv7U1qIBWm28B438R5IkYgbZAtKEgeC3Jmy/JetrU7UyDdQ2",
-	"9jf+hPAttvWFd2D8YJdmD9/aNzlprIa3AutMdCjglT6OW3x36VsDj0LkxZtpkxzEFK0PNpw5FeRFZkeD",
-	"UZVQNKmZmEnXajViVbxjjQ6+Jdgkno/2F2wS8+huKXElh9u2wj7UN/PKPjCoNt1xURkMvoTI5o0xxOGc",
-	"vD/XegM4y4riZ+raeEro4V13WX6uW6x1IXzH95xyCkgjWMcZ50AjGI21CfgtkwLLgY/zt96YRw0cT/Nx",
-	"qx0jdjk/MKsY6PBxi1/XDo+M9Y7GaTPUFNO0o0GZKLSWMGoj/swG4WNpSV75wm6INpfhIy5WRNRUi/pg",
-	"S19HNqnFviDmFTQfTFdYtc4ArcpUsfWc+kFenJO4uR7wiewq8pjVErXCzHaNzaOe4N7zAnPh2xRdB6ZG",
-	"FZyJIlNOs6uZ3jMD3agFBzh4uTCgji2u6YnW4g23e3uAiVtMANjTeCUgli2Ur0AZgXspR53zypLmpMed",
-	"NLVFTXcf0SqrB8sI5+bv1jZhlNIVr2kZZ5srGbstVgD2a20GXHxxoBv48e0hsFtpOM/difwwuKTZmGrN",
-	"+XP3e9OdsPD3j3udI7bGqpzWZDJgunUZR1Lw2gojKCR1E0xr1eMZj//MU/U290yM7nuxbbtiroS9vJSo",
-	"K0z9Il57szv+jS3p75ui1WuSW8zOISkZ5x7A5zonqUc7rByg+5dqVkd0Wzj/5W3qBQIYs2a0EIohmgmQ",
-	"j7HC/stMIvKln2+b5PWUKW5TfLahvgBs9tBBRgIYpu2UvyPk5rdQMlrklBQduZ2t283F1ewMt0m3/lMb",
-	"xF7Hgx7mlqXryzlrDaNEZ2yUsjBexnlTR3cP32WTJA4JnTFyw9bkb2M6Y/1utzv+juRgG3Ad6ldrnZ7x",
-	"MF0v1Qb4bG4pj1Mz21Hp1eNneVqC41lMGY1shex29xE6+ViRW6wPEvukGiQdf/bujOtZbZOpPWfhzSjP",
-	"4Nudla2fv29mt8kw9eY3jOVgTP5mdPPvAjL+U6roYEqlYlKNIR7MBWc14d+9NMbMGwj7MnHxOjRxOJKj",
-	"atQM6yjIcLbAWq5NZjZdb6DeSkzJuCD2uIwot8V63wH/2jrjsmG6fCgyvo15PdLbyo1pnDC5loottOQ4",
-	"1P83VUsAvZpE9NYfsy/ye5x48R3bWq54TZnBVRXgTFlsWTi8WqRg2sROItk+0N6tpxuBDwToM7ZILI3G",
-	"arF1npksnTp4uJ4Bd91iom8KH72EkeCJr0rXYvpMoRqfRuBeSWodKbnEBCm7PVfAPmsk8opKMotvGS/s",
-	"s1gaYwE8qKVzkMfC73bSbfv7hjltptZmR1bb71ZdTmImAzJZA1xPlxRcPgSXdJfIwyFhPIJzF5BJFt4w",
-	"FZBlyqbxp4CkbBYLHhAahkzK0Q1bj+IoMB38R8Wn+iMQpSMohAlISEehnv8UIHwCohJJ/jbWJBh/F0AX",
-	"rNFCRIz8bTzTlIccuHFAxloqJzH86zvgO3hUq4ddog/kENAZArIUqQqMu14vRE85vqWK4WxAMo0AyKFL",
-	"8AQPSZYm+BN9RAMyV2o5skeiOuMu+YWtZd67EZiBSjJm/Hb45uz81Zj8DdAwIfkeMwl++e3ibHTx6t3b",
-	"y9dXby/+McJr4uz3y9H4O/hTE3/47uzqp3FuD8P9/sxNt7hhS0UkowmLsOW1OV7w9r///e++5MNBz3MZ",
-	"ux3P2gCqw69+1T/yNeREtpLEci2hEruel/qboVZd6LDM1sRtiqm8QKTuVnoH+Se+2+guN4/tgrauqYR7",
-	"RcN50ZcH2hFinaPe45gTKTCtUP/6Wd4c4LBXqoc7PDnelQyyAznc04VdMi3qDQIxCq0Fi9b3QRL3w2tb",
-	"ldzKpY9bNb0i469Vj7Edule9xvVMc8HKiGQblrfuO152dG7e1LtbCtWoXSi6hlUPFmCkclG6OukNy91I",
-	"mJDAhelcg26F3MnnubhazNVqMJX4AwYDMOj8zOIfet0mD9wzpFW/DufavztFHuQqPbOl2myRX6TPIDlI",
-	"34HO1aCFc+6tcqneRFpXhFJjUXKv0H1xiveRN+RYfw9XbGAQDe+ZQhjzESAgajnD2Wp0uzC5g1Esb8Z1",
-	"sKSm3sMfmd1974Bqw/ZVkHw/4/IO/c+a6xBmj7BJdZvquvuU8N256dId6rFbmnaW21pT8DV/B79rRcQC",
-	"iWfnmppV9u3qRoIHqPXi3rDV+/O2bZ2MqniH10XmZXfmkwYlhrttvTyHpTGHm+rDjZnXomFtkZpbm2fs",
-	"oWfF1kYVrlRoJ73fZQqUKURKcUHCIDm9S6riHcvToaeQNgeNbHc/BXiPsU3JM3i4Y4hbAbiXfgN8VgAD",
-	"PpKl90OWMNiaLJGs9CkMHjidkzBxQ0ynCKyveYelOFos0eLTJtTgyPTZMtNCTwvMCisAlAB8rvfnYAxx",
-	"RhYiLRBY8G0UW1cZADtfKrtBNazLILNv1eqY4+coElvfn4NXwevv2RQxDXL1qkjF+qCUd9ALzbPdwNrY",
-	"7Ua1gfdPPGmYWRKxbYfECv525+TtLUvBpSbtPqlyf3KbG0yEp5RuKVYsHYnpdHdWCnxIvic0hx9ADscG",
-	"6ZHfH2fG582HhwAd/IxF+vT4x5V0ytTOnr2X+FSNGgxE348OjGfrwRVgvD3b8ce5aQfL2Yq8P++S340V",
-	"bc64/kva2DdiMJIzzJvMJWuYZFKxVOvNc6HtcpCsKTOnbSlE4uvRLEeKLZZJHvDc2YwZX9NQOaWKYoy+",
-	"+fM1EvCsAH2F1Hpa/JuYOQXof7AhvGnKmERXOTUIQLtnMBVJ1HS2mszNnrxzX0+1EunNaEGXyxbG827/",
-	"/oYlbfGSNAfCO0vMZpsgcAdVyfRSyyRrVHK9Q8p4ZFLKwAU7iiPGVQ6zt004/cLYkvz22+uXWCx3fvaC",
-	"0CgCqBpZF4hwTkezrbS+26VIYl9jox/B6WAIptUBHoFXFiB/npXYNpYknAtpi0ZCygH7tWiPs+NCLIFW",
-	"7IomN+tLAg9skW0RSraKCR4LOcqyOgAW6EIVsvonbO5P7bHZLpDh59X3BM6sgm3LMuhr2OpC+kN8puhA",
-	"S9kyXNvY6Rqvx4aW2LYL4YKuIU2wS874NcdOK0ksDbLrmvAMqztTsSB9zTHo9AKO6YHWieWw0Jeqqima",
-	"fkYt8nicDsYtfuV2BW7xs6INZuMfVXY1f7FtV58PWixl646+S8U0TkqVL5pBIppqjpgxzlLqr4W9EL6K",
-	"hfFtzFYsHUPkQXbJGOvQx9jcBICHgxwXQe8h6PompZHy6JoXDmr9NRYXSaf/m7Gh7StwEPxMv89GHcbX",
-	"XLNWJIhmjzX+utS8DGeqz0AFD0V/ZofxLz3z5J7dBXiqPUiU2969aScLf0qnydPxNnS9AxaLAQjwITMC",
-	"ZAJ+7xS2y5iHGIpLM27jCeSus9pZcu/Na7aTy3ERvsbUtsFL28NQCxuVCH9mwJVtUlhJXM7TrCYsEXym",
-	"TfLmSAJyCXGO2lqbF5Xa/iGZMLViJkcBI6m2QB9wDfKugqUpiAxbx5j34w3QGPDqIuM54JVK49kMFdUd",
-	"P7kyT3pxo+wwBXTUDiyoi4zvxRjL+EMaYpZQzWGPCnDAHABpC9SRQ1b3ein6wi4oz2pul8vcKPaBlRmf",
-	"E6ji1ksQY9tmE1EdYg5s4aiSJQ9VcM0pZMganJR8CPAuFJyau7YO+xAxt30VNm+Tf2UxAGOBKQAtlGpa",
-	"X96jXeydnPd7anEMB2Frn+NLUxXU0qh/AV2HAYTJtsIzOrtW8tiKaNURcpvSjHfJWZIQLX5geKcMA8OY",
-	"iwwynpOoyCulfB0AXLV5gVsXpH+IxkWXXBkDX9q0MAxvVwv/reFbBUwweDoml8eWxz5++aL3+HbxeJmK",
-	"qEvOwDtxe7mcs5QZhC79vAwIJTKhcq7/0BwJ/0ADfslSPVsi4xlH9FXb19QmD/yPwTQg/+M41M//j8Fx",
-	"MxNeDzJK2Yx98lQus1mWUECiN0kOeU/uNVf0kybjj4L87eLV4LuALKiCtDbK16bIgRd2MJV2vUTOsavp",
-	"kPwfOFv/QVQMKV5KGKxm/SnjUUD+9j/j70g849C7JqSSNVtTyrRUjG/Zbiv4Mpsc4GYC4ldDw3f7ptv9",
-	"oIYtQTzhS7rknRDQdxed4RlX9rW7l6Voi26hV3Tm6QtdvUK2W8Ut6hKb9O70C4v0lnmwEukyHt2y1J9Y",
-	"c07/0EeCR2QRc5ES82AORB8KrlIaKm1LYu1L+TkaRfqo2e9gNIhC0DWZpIzeeLOh3dTVOj1MJNEocuBC",
-	"mkXHXIwRX67aOq/CjSWZsFnGAwImA/ZzgsqprcAd6EfnbMWKDtXucrrtclysUR8WboDtvuSK26A0yLKw",
-	"PBsNYi1VqJZfsBqV19YbAB5Oc83WYbkd0RDzYFDi1E0mMZP0LdhHSe8RcWCNapLsCNj4KG0SigjeAIMP",
-	"/Qm7ZKy3dAx3o4Qsr4y7mFf6246DzORVV/IWw1VP8zJlUQxNNey9bXQpMUVfj/HraTGYJDb/0Ll+H0kC",
-	"fR9l0za65TsqvBHcQjJqFU3f7/bSt2COyPNxSprX/QNg/Cikyy2YAjYbDp5FLJxFLOu6zPqgFxHO0V9p",
-	"u4Ly2pQqc4KpKq3DLs5f1AUdcFuCOm7rv2GkBgzbFC/daInRlkJixukkYZGTjggJ7F0AVshf6K7fqHD+",
-	"VVeClJ49+xXRIVsChiD3X4iVv2i22qm4LQhEZQQf83mgIRz+cYmdo8CXWcBDHK+0yVe66bmGCuf64/CT",
-	"tqisY0E6W6p/SEwA16KXNOCfOwKJIO1qZ/mDSInEPNZcJTXAE/oiNZGIZ5YBMfLABZ7xe5/r54Bp4R7f",
-	"Z5h3kRo5VgOmAVKlRvznPWinNX0W24YMNnoy3FN24NEtLgb0Cd9BiHiC5q0EnEopl0uRqp3ac/5gbS7F",
-	"dv3ApKCbaEvx3sDfsGHH2a7IBQfZNqeO9yznRbKeqwurAeYiSwMy/umnYa83Lnci7Q2GvR44e5Riqf7R",
-	"//nbh17/44fewdOP/9/gQ+/g8ON3w17vPzpNK8pgPr+DrGvdil+LFrrQh3YDZHkZa40H0OPGRf3tuMgI",
-	"8PQeomkSG/CcxmXG4BVo85PP3j0p6lK8qis4RCGIU1Sb5KUCTlmjSVKBZCqMjnjUp8S4/GuEq28G1DR0",
-	"kYQzFjWFXjKNnFvFMLBV+aiuj0+SmLukmA0GDrjeWfyxafKjP2zTZgyAk3yrFy6Fm0oojwiq811XpIRL",
-	"tgo9ArN5dqecaRev9B76NQ9zf24lKIfeWgMPCoym0jXBT5/lxShQc4aJfmScI0SP5JqHRb2StR2WDPsg",
-	"oyhbb2tKGXSu6KxtgQ1VbGbqsKsx/l35IJtpJLt/Vm2sYF+/JSp+RWfnmHJyl3RQilmWRDgZJG4XZ5vt",
-	"kKZrQnOFRdFZYNpArs2XsSoANP8QE+vE7hIzOZmj8EAzgKF1FKwEEdNrruZsAQYiXNQ4J+wAxbgyMX3s",
-	"1KPoLHeTo4d8oueAhMIyIbpg4H2VQR7n0VMC5FApugSbH9j3mmgbtPPVyr9+XjILL1QNXMETE6HmvlD/",
-	"PdjFZGe2/JVCjm75KyBngzzOem7U7w1Miz8czcua8YIBbkSLdpyIKWKoXg8aMk0Zq/txnqCDlcY5aqN/",
-	"JL2hI3zA4+oTqb7n9agOyJKaU25LulMWmEAtYkbalY2LLFG5oEmijco3hRstSsVyyaJhLvWUENiKCGJf",
-	"sjhMmgaYt1xfnw0wHnX9y9hiqcmOECyIKgT3F03ARZN3E6CQhAerheJA9q+MasFg0mCtzlKTPVqPXIXp",
-	"0Ku5+N7U/q3mAo+n0aKowtJqbhoVN3MwG976CUMhPiCrncDSOZq0p/N58/s8kz7KO6xYcE4DRKpi1qWm",
-	"mfASw/blPS9z8LZj+FMeNfLF8/wYFmZbvXZdrflWAxdk4bwToR7tBgbyBf6MWVOPaWOXuo+wdy69Wse+",
-	"0es6+tMLKXplHEnjfKfH+2tzVR/9cOcUbAnHX4kbxr9Cg9CH69++89V3TPhN2a24L3hOKhqEHoQJNxhA",
-	"Ia8HPoQrhkjGI/kMuzwaLzcCH1iwk4g1BTnREucea/M7JGC9tWy3l1ML/Ptw6SpXrg/HWiE0U0KLp2nY",
-	"CTpzoWgE0mriN0N+48tUKBYqOkmgjqsusALY+xhZwNwR2MSK19BNXspBeBBKGQIr3hnYTK9KWkEqFm1z",
-	"ACc7S0bgZQDA+hw2It/GqqolFcn0s6jWP8M+yhBmheiTYeg4RQuisaYA73+t2MLHFT7g1jdCQdutNFf0",
-	"COM5mKst1bH3VjNi5TDOO2d6mS1QR+exnLOo+W+qHQj0ZsICna2yJCsQn/P3+Ji9tHWlXju3C3+THdxA",
-	"0GcT1KPIy8o2UogPG9vqt6sXLuPCsE5qFky8U+o1ASCHNq+4nrthwzftDuwhsAO5a7MNsdYJfY2Im/qn",
-	"eNSu0fgsntQ1NPsxfq4J5/hxrXDQ+orJKyMyWyxYYc860Le7nERl3eLH+Dk4P4vr1Eux9+dBrisGRS+y",
-	"YtucCkgxBbCnId5GkzWZUx5BRht8g7/2p0BAbW4NXdBHayJ0Bmii4fbsAGItgIWVTSyiCgIyyu0yjzWn",
-	"zd5oVQ6vnpNjtM6hKxtnUIGwKAOdeIMlO/ga1/kI+SXA6Dhys+AhC8hcrCDnzHQkBIMIlvyMSFNUxD4p",
-	"206/YVSmbk55xxkAB2q3YZLe+kF/tL27pGmeZeKekkkRDIriCCJW4JJCODasmAlIr/tUK5qxNgqZllfN",
-	"k4LrrE0AhdOmtkhRBoLvbEpTqBOs2J0AnGqkYuP+u/jmERj1dQZ4rv677Zlgd9u8ahvC1JdtRF6+IjfZ",
-	"4P15kVMfKx8otNu7cwMCQHbK8saVyb4zV2L2oHLRVChXMHDtpatvdA94kr60x0MQcThLc4rx/EJxi4Pw",
-	"rFlJ6hNNEwL3fpeMLdGAC8wlnPt54TzYKoS4hNn8Tdyj3+a1+G9zK/3fm+TbuEm+HSH7bUlG4+hqCzK9",
-	"LZc3z4J/ZuKOVchFueZhI39JGffSg7/46rySZ12Hm7YXd5qBIt2cx1yppRw+fjwXUn0YLkWqPpanddwf",
-	"7IZiagj2VC0nrtSA34/intjw3QmGKaDNk6YNL/6KP2sFv3RHf2M96vAbk5uAla2E2nv7QaCFS1GuklOg",
-	"3wvqgnn6QrIOkxyTz7T12YE/s+ZhC0RzeDwv0GuI1ZqnLHjgoSDWWQJ1qCR0YizZNr5rHkBvHukqAvyV",
-	"igqPO2ueLSbL1HvwL386Oxgcn9i5WQnxSJISwnDMyZx9QuwkkSnsQcLcZxALAeBjCZ1RfcjJuCz+AGgU",
-	"K3WkYotHktBMzUUaKw/ikbcdYyWCYv1Ov1292HA8vT57cwbBwxym083+BBxRG01dW6RRXq3lOfGWvNwp",
-	"YS9bRveW3xZe+Q7R/XpI3NeliICYkvG7t5dXBnzm3W9XtqGmbfx6Ay2vkF3w2i5KyuZFti1kTiyKSHnu",
-	"NeVsVY2K7x9mN7/pHKJtUR5+LeR8i26lFik+zUDL1kpupcWEYdGmNQSGnzckZo98TzIOl1FN9lsuLnve",
-	"NoZFOMG84njgiNzjwS55CwPAdC1iTj7SoOeMdHS6a6Q/xAQHqgAFmdGOKjfBruEsuAIMWVTC2bun1Wif",
-	"t/HH/WNQVk99uChUuaFRW5SXcJlJLxScHxTX2Lwv3v0mS7hPrSAOHdZsRsPSChED1dOdqFEhrNdtOhOc",
-	"1XcziFWBxpDrmc0dZTOne2stFFVT4IzdoDw1mnAFvBdjWI4v7JHELMyZEFGudjdtJL7wNv5u0zDV30ZM",
-	"G96Laiux4t65XRwcDdqlo/A4vCvfvXn9YoPtyqfizesXsgDMagQN4XR6blvd6+/oy/Ie5w2DkXeo5N3Q",
-	"NB0gus10sMwNcY+2dabjwqnXi/M+yxAboorQJHEuWm1GhJQHjqdrSqRYIHin3F8ezfbGAmtocIZl8cZF",
-	"pD8o+seaxTO3kT6U2Rilqk1XRF8eVCmvp4qlZYo+jHrk8qWza1Ycm9NRkuqGQRwaFDy2+zKywLRNEz7b",
-	"SAxbqVuXPbvrQoMqCoNhuqlyN+bZ2O0VPKFYCeALWVabtEG+LM6glN0H69pN2r3oJmXN4UupKFqQbs58",
-	"2UaFKB/W1+9ku41f0NB/OyCG4u6l4u7pYYof7V74BZv6yp8Qe9h4xldG41hBvFexiESmUNiXqPnlQfu2",
-	"w/JVehi27AeObRNtv8rGbSqh56Lbb3FXl8W8xWK19rU0UFCaUN1qnaUWbc9SqfLSGM2A8xiw66YiS2Hg",
-	"aTyF/2qNy5u28nsOw9eOfvds+Fk4lJ6A0WS9SxunL+PxvzJmvvZBp5fmskk7rFXK0litL/VEjKXCaIoa",
-	"PMwO9Aj8KB9grtSy8/kzcPrUk6/1S5ZSAOOUWFV48P7c8cO9P1/RlOWeN1NNSWwVcpdczWNpMCquIdvC",
-	"4nfksGHYqClFV2rkIPkZYGia3EjTPu6aX/O/k1cAFBTSJIG6MUkowUURaOtlIIMp/osYgMCpSBKxkhgg",
-	"BdQ3kbBn15yYEC9AAcaCgwsLc+dRB9LPSZLxiKVk/OkA/jnu6nm8BdKbhljgbJ+syTiOxgEZnJBwTvUy",
-	"mfXjSJFCMU2eGm/L/fUcFvQGgA+xB7QeEO4xOSSJEDegmWVL08Hrf+oZfo9TgCxqeP7ihxfk8PDwaUBk",
-	"/Kf5DJwjXfIbx9kVvA3fGhxsoIHzlannTdZuFaYB7NY/Q8QeaD9si9ZgKmeI6InuL0nGcFbA+xWQjCdM",
-	"SidUiZbREho4jp0rUa+KkDP4BlFDIdGNrViKMXZ0f43BhTM270XnmdYrrEljJ6EffXVFZ+Ou8cAZDH2c",
-	"AxbJ4k+ACkjf19ODc6oMpD2UX0thcn6nhIuJiNaobppYm37sb/DBUX/wHcxp/Dpii6VQjIfrg1/YekwE",
-	"J9Q6BBcG4TplS6ZAFFncDItcZhYAc7IRSQzfYL6SCTiQKwfiH2dvcW9glg7YeXFu4BOaIKDFu1RMErYg",
-	"f9Ps8/To+Ml3ZhgyDkXExgDmH+rXIsdnSsYRI+PHt/1xUKBv4VEbkvHjOaOJmv85Dsj4MdQM4p9iyThd",
-	"xt01XSRjoPX48YKpNA7l2KZSK/YJYNgWmMH/LhULpuYsk1gLlsQh4wi8Y5SU83e/Hgy6PS0808SJva1W",
-	"q+5C/BknCe2KdPb4/N2vjwfd3mN0fCuof9ZSreNAwnT63R7UK+FEO8POYbfXPcQKacRmeXzbf4zG1EHR",
-	"wH+GXXlz8fE66gw7+iAg0tqPtrn5kqZ0wbQ0qA2YFI881mKg8znY+Ry4W5s8+AIVTozAyKXgEu+HQa+H",
-	"nc64Mj2C6XKZxCGs5fEfRkfPy8bzG/DDR1OVtKDNIOeAEKBhw1WzATMDyQ1TgxEbEJFEDo5HueWZ72X5",
-	"oh4bjsYLMVssaLruDDv6zSTvNI8W+odOeTchyAjivQVwLPgmpIcHMMzsLL41Ezgy5Be2NnsHAve5iNb1",
-	"lLCPxKxEfOMNcfe+v5uczgAvMHC+h904xziqTT9ush35Ljik/xxsnsnHf8XRZ1RiEuZLFHiZYw3b7gEX",
-	"KCKN9I/5KJNsbDqVODjFKdNCHMs7yluNrypvdYXSR7tJ9aNAg/GetMX1taRuiZ+9Im3G1NYF9lqx0ttf",
-	"9rDSH5lqucwWZ7rdSX0Jp3OZ1WH0ulW3BUsBO7mVr5SzVWAgMIynLi0xJ0T7plmC7SvKO4Rx0XsJnCno",
-	"PQ8hab4CeyAW80OKmccG4tzRA6qZI6v8Fgvs/oPme9TrEWwXDA55AI82er9hBSz4Z3kqZe6onlOZa57o",
-	"/mQce9zkqAAbvFFRSF6YeW8wSCUbUeu8OYx7nkcEFLDBDQM2F+vn/5WxAkxh2IG67RHgzqUZ77j6wq6e",
-	"F9+06vNXB3xhg97g5KA/OOj1r3r94fHpsNf7J/gdM62kam4zrvfhTCRRnprXGVoU9Q3sIeuE6vT6P7/8",
-	"5y+H/+v0fx9dPX0/OD95/uTN8Yv+Re9lQV2Waqv9owH2SzOMUZhZ9Q8Oe1f9J8NeD2bVWFdzUcx3K2uG",
-	"Nfamn63KKPLQV5tNvykhXy8LzBmulQVOg1Zt8Gg7bmlgaLae1XMz7l1E6qZ/ey+SFTarlICF4scIOKxP",
-	"WkE7aE0oki0JF6tvevuG5m3Dv+549XttgMk3of2/BRaUnlt5sJsDLjJ+FoZsuR/F/7lhB3OiW7DF7ou5",
-	"SOjfYZO/tmnW7TakfJggjOkvjHkkMQ0uxxgpt7Wruy6rQHQWjSEX3DvhZHYuATjRzHzHoxYivtnTFxlv",
-	"9qAbBP7L23grJXFUR6JSnaqXML5sx803qTRj5Hvj6QKo+WXMZJe8VXOWrmKptcZQLMGBpvmG5bn+WPwj",
-	"iUjjWczRizaDDuoiNTp6Mclx3TrwfW00ohYNtP/yK2PY07WpIgBn5BJ/04SzjG/gbIqJWU2ffw7lSR5e",
-	"ANXTRBmArAD9bVuWGgj28Q1bfw/4SGNtxS9hSGwDAC0CJk4FXq7HfeiomKXfg0720b89NoRckCqP+1QT",
-	"+R34xA//5/uP//l99+//4U3oycNAg95mCsK/kZ8PGGe36mjL67hjIUH0BNh5FHNEedybapmX1lTuGvP5",
-	"3VQQ3/2z0/9U9jYhKuDY1OnZfyNK4NiYd3Gi5REEQjAMFyuT+OJxWFHbJgsTaECKYQutXZ6r16anyVf3",
-	"XHFi26s02awWrquaFbY4GeXcX/8y7aPugcCVtj1GviN0lXc93ZcHrR25H9qFBg6ojUPzG0RfsS7PoOoT",
-	"g7RPxqZ/Xd4L2j0qdnUmfstoOEeXC36K/hXGI0mkEJylGKCNDbQhNSauTey0rrtH0pkHtuK2PRwwzQ4b",
-	"fp8BjqkF7pdKFoCm5v0GlonMBLoDI6HHkGLzpCKYaJWPS/ZAc+Fe7tzYGR6enHxupRm8sti1yKJFmoIp",
-	"6vm/J8xePs4JA5gbQL5pL9pqr5rHRpesczu85qYyNVdLY33vCg4N3uFAPMPKdqxXN1B9cMWkjEyYZkht",
-	"toCGC3W4CAHrd1wAVV9Y9XZf/jZYY+RzcA36w97pPztlgLPcNXfYByfY4bA/0M9s962970BRxWj7U7+X",
-	"4XKGJiXpQMaQ9mnU7GFnJkSEDocWx+qFWK7rdCfNlsZO2acLB4eEEvpv6yLIy2M2zAKTEUGVW6Sdw+QD",
-	"i64ZADRIxlVAGA/T9VJZncsi9N+wtRbRoCHlXC/BAJUO3xOaQB4DJlOoLOUsekZyVMtYFn0EIGmCT5M4",
-	"VKYbLuYS+TQv/dqyNN+3e6jNdVDLzxs3Rb89R1/gvJpdFQ1cUj+LyR5dUnqGhYhWIs+gKTkbmpyIpi4q",
-	"lNsA0brVWwUE/Ake+/LWXP7ybfLIoEC7yRrPCDXN+Pu9Xpe8dc4JwIIUHhXUhRBJJWXQ+yDaYyiBqooK",
-	"+C3Ltd+AFnqmkGyM5Q+FsggKrUOmANbHSjArJZ1UQmjxzHK1bb+dw9XAxjlA8ZiXmXGlf0XmTL8Ofokf",
-	"kpgj9NymHNMjfTtyDIsKOmdZFOfQImtGU6I1AkiyhW4EWs48OegdQeyu1zpKlp+NZiKt324VLj5FKcg4",
-	"GA56Nshonplohl/GS5bECDy7VXd5l0OLbH/uFZZQfw1a+mXMPsTCL4wt28qCO0j0x3/p/4x2OIEKC3QO",
-	"dQru2UXbUQtObBEGucJWfIKhaByiBuUHNN91YFNIFzHPFJPP3Fp0C82/cXqNQCk24b4XjVcN752W1HAt",
-	"XnI/d1N+zPtn76TdUN8p1rCmihSzIDALhH9rzKCaLBdG7vp4FHLNJwwg5PPui/syH82LjU/jLh6x9peU",
-	"DSAsKRRUGJ+44epOVdxti8PsQFJw6400lT0RWud4DW9ZGk/X947QVqp2ISV6skbYDa3oByRi1l6gPALQ",
-	"J5q6xgOAc8hsEdiuZ3k/SgMsAF39uuSSKUnGMG20XsdwrWP2d+EDGkdU/zcaF+caodU0aSJHhcrtkzTj",
-	"0meWbJ5vpNnW+7nqnaaRMwXBQ4bYE9DpgyWojzhYJ4hNxl22r8kGmtPB8UmrLKAyi1z+dKYHaBAE8eoU",
-	"X9fKALrmVgYUHrS9g5rHIIYo/aJap1COcpZzrnOTmMwNvLqcClupAGnYsABUHeB36y4xCWXWC+oYAUGv",
-	"1/O7il7hJPNo/L6cRf4rqG/ToY53e4JeoSNH27ud19bEd2r5DRRfpS+9aYfi1qt6Q/omdau5KeYSaps1",
-	"ZmNqMFnTCBOUhv1m0Ts4TJsKyoNG2EpdUHYkeVzmzz5U7UWLZIoGqSMmJQHSDGzbVMGxdNsnTs0z/z5Z",
-	"lW0DzXaDd8eac7Z5oLIS6bBahfmLr+5bXLItiFxkhYNEztvXAM1N/TPl2KBI68xKCDJlq2uedySSgRmK",
-	"fQoZi6TbZ8lUT4dwK5hGpIAdwdckETTC6qz64pfLAm/+a2XA5VO4RwmMHWPvVTB57zO9d9BMFwtiqWrB",
-	"ULst1fyX7StktqYNONv79WteSrSEfnc5LeFmbk7QFmkF9RTotWWuPdbFOG0e9i+U7lEdU1+0cndBcf+6",
-	"lS0S4utsYl69skU8QL3Qw8mIxyIMszRlPNyhcb11ntthX14mwvZtm7BZXMDTxggl/swi/RGL4+PRfUzv",
-	"lUJbaILLVJcYCR5uvxrV77WDvdtjhYnT76DiAwYH63/2ng57vTZGRLFH20wIrUnIAHNhiogOwDbk2cw5",
-	"Q2L/DNM5Y68h6QVkwQCrgJX1jcmypoema5DRvDZ4/IImWkdLsfb++Pjo+LvAYJzHi6VIIes4JTKb6J9N",
-	"AIEYvUHslnFFliy95ppItqdFUID/myaAwEVOHAlMWFADpyI1dYYIZn/NtVR5fy5N60gKEgZCSPg2m3ko",
-	"yW+vXwYIM29bo+EyjB18zQEnHpBriZyLFcA+IKTnG+g+GzOJPiWAcrCVcEYSjPUaxj6dkn3SRPkvI2s2",
-	"/IxcSesWqc8Lr5VFhycn+xZGin1Sj+32lSRR5/mrH1+/Gb5/cfbrqzcvzy6u02v+/tXF5eu3b4aDbk//",
-	"893F25evXw4PHj/+JUup/f9Xb/R3r968LP+2tKQqrfyZLmZaz3KMCYYU3CqGrMyAMHMUSzCR9yGbrraK",
-	"JQLtXXNKfvtCaphmfM+O9CuTBWkb3E7YWpYauiECvCcElfGHsBO/bp3TRcZd/vCWOe1BTRtCKAJ20rsp",
-	"z4W4yZ2yBhbJ1OUVleUFSAyBRKY8CgEu3iWuz5PApF/tMYDuGLuHnBvc7u3O2RewwblGACBdMQB75U0T",
-	"tw/wvFRDS3g8m6tk7cl1OjXNn6AUQY84AJ3rjn6qF7BV+06XtchelhaAs4YwZxYvzGC4fTjsf8wh6To0",
-	"DefxrS/D62RQXfahXvamM3tXpXIJ5fND543AEnVOfmCTNKPpOiBnyzROAvJzxllALvXhW0wMCtgbcQv/",
-	"GCKuvO1uH9E1Oex3Ox/vswsXTOqz7bl6XjvngxpxsJf7gyUJRlEQ6EtfUZBarv92BAW+HKP2+79H6qTI",
-	"QtyyeiFSArBw+ixBfvAsvmUYdrclLE4aMezcinIX46JQHeHbkHKbY2+AuWIOvatNZyVyliTwa4t4IFJs",
-	"L0DOciCrArAtp+NkDaoqDGmjk9pShdZwMSfjfPHdfrfgdg+qhqbNfSMK+8xxcmIgDUTlVxKUh0ZQNoEz",
-	"qJmgefGKTVpL6Lai6pXWlu8oT8710XkIoV64Au6wa7vZ4j77GpTm1Biw4gtt5b7jSFclyB5EL1yDSOJi",
-	"FVjhAj2T8x7GeLi7+3MD2rzN0kSw1/z9tco/xGS7f+9n/cCG0PMZsDcxjxrXGP8sJr/o57fWLLM2wxnU",
-	"9+3R1X9lLDO5PdY22RZopaFCRWmvcVZvRLhV7fy+KvLbVm7/V4gQ/ywmu8PCmu3LBch782L+gQfGHk34",
-	"571UNj1CHreri0b9LCZfrrhVv+xzmw2pk61/iMneSln1YPuh+31cLvlmPUafVa0L+BKyrw6g+wI+2iWv",
-	"aDgn4z/EZGwcryFNU0DsJT+LiRb7P1++fTN0EGGpuubYFhQwhViaN5PKXb650+wPMbGZOpAgbFxpKmV0",
-	"cc0ZjySWRC0W+tVJjM7mdE36xwQLg6TxBKOjnnMWQuItTeJb5vPa4tg/iwl6QDvNvJKw9AP8bdkzCd8M",
-	"9UKueUQVHZK/Pl/zu7gYDcX3wHs/ALT0N8d+w5DyELsx7NHRd2YvUMNL+JIEIetMo2T3Ys0TSAC3Tl+Q",
-	"kB53zdEbHyvJkmm5oA6S1ky6ocQKISza1nQkY6TdmCzo+prj6w3SmgzI2BIUvjezs5gI0purAo94hecX",
-	"TxM9kzfIRkQJIpVYbmenZpeHW/m7Vc+7cB/87wxZnBNivVuNqNRVP0SCWVreF8sQpY/3m19mu1OObVfU",
-	"MaHQb9CpuDVgk4EFDE8pj8SC3LA11p6g88UC8bDFUq2x7SW29/EW0CpFtf1iEfxNJSYUxSUJwvOLFQeh",
-	"g8o8+LFpuZhQ0RvGQYh0axLTLtzSzi+flOa8/k4JacXv95yMJlKzBQhOv1n+uoXltsudnUlnV3lVRMpm",
-	"sVSmGQOgy/OIKJGFcwdmI7aai0ibYzgHed+KFFR0E8IGU96kSnMGeP6BA70T5xngNlwMEwKeBVBoiFzU",
-	"JcltY7VNCoDX0k4yy8vuQqpoImYZRBpXLEngOoxTojUguCmH1ablBj7YniiMxwdFcMcebAttkrJQgKYn",
-	"54ypKkEtTBFSpOh/v4B6XviyNoAu0hlToxyAaUNLK8zmj18xhfAHmOb9+L4+UbDEBe3zy4qf7zFBsO1C",
-	"vw7yz+/mjgAgWH0kQC/skjfQ/JYpFfOZHMNBVGnMoiIMYbx02AB/WEQ0nUMCl1MSG5g4PPQQN8gPxxJ0",
-	"12cusAMUU66wIEuSqcj0j7hUjEbdvBkJtP/VB2O0gDYa0AMY/h3RtRybLBvMwsEFWlA7m8OjL7hnubyz",
-	"VyWeNf1Xxs3fEOvoEjQmpQXG0EIcWve5O0poos/u38YHB/DE+DtEqtQneWhuePggliYTSYkEOp/rJwKi",
-	"hKjDHb/PlXqf9E3nLkR45c/fwAHLkzcf4BIdIoMduP3q92reGT0OQC1tiliyhsW4VwRUA8pn+A+IDZqT",
-	"B3ci3l0R1EFeGGMQrtyZIAI6NKFRqA1IeHYaONcKUSuRH0IJp1BWLrjA7U50w8VKkolQczzDAOhVtNU2",
-	"4UCWTH1pDPqJYv/fWbLuPwvlKwj6+LbMheaML4tF7okpFzTmisb7ziqqFCoiyk++m0St4lAvMKLrLrlc",
-	"ansD67AhIB1zIhVbyiLkbN0SxlsAvIImhjTS0yqD8yxVQ+syeySJKT+XWANbSP+UWTSOogRQCZhFDs5/",
-	"vxJeS9kHtVmaG9NRugY0fxvlbIgrrxfBOOUhREu/AdifH1LGcN9smQv2kgsqyVr3PBcpm2RxEh3kGvye",
-	"D8gFQHsqbOocT5ks0jSKHn1VyYlSfUFz8/kAJTyPvCb3I4OGmMQS8mnz/A57WKC73NDpEJEIaVIktYEy",
-	"oRLR4zBpMlaQvWFQgHJkPEkOTSIwQOTZ2npG0yRm0lhkiNeIVojH4HFdAugxrJxeUG7cN1dsQGNWugKT",
-	"rzHD/V6H2LDBi5wL7nuENyKc5zS9udvKtE1pIAjqbLhlmnHW1nb74kcafGXubfcot6UrhTL3PtSoCB2A",
-	"7rNvBQwK7Knyaj1OcqYS4Q25EcuYkmUqZildFP34IMXdaamp+dWexGHZwjG+DHLD1jKHObVeld/nAg4c",
-	"WiumfTj42zAqVFMeaOlzCeS5k1LvDnDvXBrFPqnOsHOg/weZ7eTsx1fk1ZsXF/94d/XqJfnh9a+v4Mtr",
-	"3u12rzn8/erNy/rHOi1cyaWl1OSX6C8DMAcpkXS6l3qa39NYsQ21fX+nQNEbBiX/++X/c+MIjGXZ7wtZ",
-	"NlYE67sLWpKilJ+KdMFSIlacpcCjqIghnAsXKg4tapJmb8C6+ENMHGyLODfBwVDJJNSE6M/gfmNLD4Kj",
-	"Xv/bW5buWzH7yjbDFVYlOzKnguvQkm1M1/vtcae8NX47+v3XiCXB4poEkpAKD5STkhZELnbSfLTf4NFP",
-	"DP1vni64sb3QYLxHCMSqT2EO34roLUNCr7m11nJA+yke/hsG2hZ2iXIixzILQ8YiZh332Kr3mkPLYYOg",
-	"OKdcP4AJEMK2+yjg9LGb7Q1bB8ZU1qNjMWY9zoHZ4q8US8J33wt2sFXmT/7Gtkeg7vYz+xsgvVOzsV1A",
-	"iqOR6an1q8Cp173LPPo4f8687F4H5xLqJ2kxQzM7Eqvdx2hHTB5/szMu9gKyE7B1tvGZmcst47JLrvK4",
-	"WA5FpNndDF903rb+YypvWKTvy/p4VQ0v+zAiDAjhqoBBUm5MGNTOWN7IwPoG8Z6dinQmlGK8Gma6XYzM",
-	"oR8XE2d69FiSpYCm1+grLNpfFI55250HTvcqFaD9vD+HqKYxa9+fIwAKRIgdSQRYO49MwUCdFYQEGtmf",
-	"jG4X90Aze+lSO3p/3vlWol92++/E3dsiYI346gpNkbxCJBf+mqtBDhtmcVIJKLc4l/pX1xyLjuE2kNIi",
-	"2NKS7C9VoRQd1FHQ67sHcx3w1W5EBi8B4A6UOAV7VC67+tZdxzuQEe+npXwTsry7xyhlQ4b8Eql19tW7",
-	"6i4vkY/uU3h5zU3l5XDTb4MW+20I6eAQmpMsuTU9qkHCoy056F1zm7VpKs8DIyVdDwGEAjH5YmGOlZqz",
-	"a76pvoEDzx4LVVqU6dkJPSKcYxbr82jQZ336kynH+wbVp5aGgVvqeLvo9W0eow3r5hciFDVoSm7AevT7",
-	"/3zmRL1oXkxnFV8VL1ib0kezuKY1jyD9unuqfoYck5QdTJN4NlclztnfWbbHMuM7DEz9QFv2atcB0UUD",
-	"vH8ty0XGnVqWfwcrOOMNLOCMS8eHyeL0IYs0UmSKnBX1P+/NhjuLNC6gE/aXut4z3uZqz3jttZ7xPV7p",
-	"mSMOK6Uy99iF+1zseBNu2zdMr7k3TC1dxqNblkokbb/bA22ycHPuqG88K1VOhnMRG2wuU5D5oR8MgsPg",
-	"KDgOToInwenHoEAE+HDYD04GwdPDoD84CvrHx0H/9CQY9J8EgyP9oODMFF9+6AeH/eDw5ORj0FkxdgO/",
-	"fhL0j4JBPxicBofHwdEgOHoaHJ98/OxOyLRkQ3HHI4oZBljQWbnuDoe9o392gk6JGN1ec8e62ZA6jzp8",
-	"uxc3OloJhboUS5scGs4L6Hmw0GmSiJXLzoav7iVWcIwhjcRSHdgoTr3ueZZHegp3wDLDlnRoyhS9bTF5",
-	"DVreMbKg6Y3MjaJrXvK+J4zeYnE+JosWLuAhGYskGtmXjm3AGaeda38mfmvTdyWZsFnGA8JQWdRa6ELc",
-	"MgjbalrTtZkLF+in06os0N9i7LvTw0hsHqr9OU/uhbTdnB5C3FxzrRmbEhaM4YKTUWtbMJegFD6NVeGa",
-	"vOFiBc9hmDW45pVY+ExwTH/SpGSRE1i1q3fD3aZfw2HvmkPYG/aGi1XVKVJ1cJSWZCIUIvHCsALPvLQs",
-	"80DRiRbNITR9R1huPAiwoGX4YVvx+Me88QM8eSVuMCaq+VrTImW3QlNaxjxkmK3pZAtBzvOQJELcEDVP",
-	"RTabk5sspUTpcWAbux1IPZWSRaMS3GH/qLEkOouwGfO27hDQ2noKncD21lRQJFHBCJBXt0vybAoXLZwB",
-	"0aq2SFFLU8CrR0SOPEMvXjDyJyQJltACIbUP+gUg0JyxXa75n+hJT2kUJfp0rQT57eoFDorJfNMsSfT5",
-	"LqcB5m2JcEB96KgiEV2jYSHpLaBy3cRLaU8Dnk8nMgA7K026WCyvuUmUgA+65CdYWH6MoRDA5k3gk77D",
-	"pb+5ysnXqDzemOwP2EdjW391Z5kGD08VYHhaFkLiTRkVj7ydmn2H3wEMj5HcLriXpnTe2euBofQ2lpFn",
-	"fJulBHn3gQJbcM5oVKzsiQdxsGbSSuxhyq/P3pxB7lExBceD86gWe0CPP/pTVHJvHPY4OWrZ7V6V0Cxw",
-	"TyHF24L81E1lNRetMRCqfga2MFlhYPDtwEIEvLgaXNaT03ZYiF/BNP6rYyHUEUd2mjIGt56WLiPEQsqJ",
-	"lyO2O5+1BfrxIrogivjwFCDTGkHKBh2teuifBP4l6L92rsFItJo3Hnrf2NOTLDh+2DmTMX18JW7WmvMc",
-	"0bnVPmp8a1vRvdstYa6o8jX3AIC3+f1Kc9+uPbNxugEIX9zc97IuQBXa7j1DrevfMjkDlrabA5BIFdeU",
-	"Yp/UAxX8KkvxfLPxg219vrzG4GslYZ6QnD4XK455oGDCQsSsSKoFZRnULG/ahs2DIlgppY0op8FcARoc",
-	"pkzVld0Cte8DEllt7fPESpS872CRslo0RdQE01cTnod2vPFlOzw6y2iy1O2y8KcGxAhsbqQ2i0bWb9ji",
-	"v3ci56aBgQZZ7hTUk+rur8OGMnzX9DSVROPODI3XNlXXOjdMvLg4ZIL7cmS15VqciK8U+L+AadyBRvfx",
-	"tmbYybHG4My71ha9Zx1DcSLUHP0nqcjQd5SpFU0jF/1c6x3X3GQzI6vnCAGQCQ3mDvytNzUW3BRFgCTE",
-	"EiKQ6EMyOLrmeDHD8L3esN8D43Bw7DTYdeoCllSq4jWY0sv1lXzNjZWkRSmsjUVkwSiHbLUyAsrMpJ2t",
-	"pU3cpyH8RA+oTWDmWmUxevmgiLVLfoD2/HmN00KfgdzzhB0NM66ueR6dLq9iE2pOzinCM+hV6eG0xUKu",
-	"5uya21lBW1LwMGKtKFpmaBqiKd8/VHMCvminQte1H30m9oyp3+RdugrDr37Q9mYD/QMevhKNH4VQ3/N1",
-	"86HjBfsnHNd7azhgQps7o3d4cFi+DxAeEnoCR1Sr/44xgvCpo8la6Vef9o4PeyeH2o7SZ8m5iaqNfIPO",
-	"LJ6MgNk6w8OTnu3Yaj55av4twfBapuI2lrHgxZuOBk+Pnp48GTzVP00Zzb/o954cPjnqnw6Ogg46cWRn",
-	"2Os+PX1y7LEcNhdrkrDMaMeHJ6dPek/7AzBb2ix2ULfYk151sf3jL7XajU2oW602mUT9cpRQFACg6kni",
-	"rPjpxvbq6T7Mims2r3NLeSzn2LuyMuleabLVqfaKmfa8M63Mr+dOqzqjXvOoKQqoGr0Gm6ZbB6OtCy1K",
-	"svbjD/5JrKDhY96W0YQJIGPVeMTjP61XNU4xKdO57PFCvpcdiSsN5W3tvf5CLBb0QDItHvXVd0uTjEns",
-	"fnLUP+19hxXgADqnr03sLKtYqa6JXXPg6S45s9AF0IVELvXeYmE6ZrMofe/h9TsV6SJLKF5KphCE8mtO",
-	"tdGUiuWc1fcb+W92/2BPENzFAnTPXixBHAWa6kEusYq/RokIaRIYCRvYcxyYrqTOWQ3yUxxsHNOgOKKB",
-	"eyQDc1aDkky4W28RRScJC0CbmTMaWQ0L0RQ1++2rYwj2yNV2MbwSuNFh1D2fQOMz2u7LMfGB/97wboYI",
-	"u/0+lqQP5ObJd6zgg/yj/ZbkXOX8Ldc8LELot4xDTqlNfEYEx2dkrB8bQc7aGIE+8uqDWJJIq+s1Ph5D",
-	"26+SzGnffSdQNfPj/SGqnUVR4cndvcX1B3qnB2Ib+BmIbhk45py2fBdFNXys6kpBiq38iu6JhQAIk7uQ",
-	"sb4YoXZlvcZ8skcgrsZr+zINOnciQZrUXoAtzv0UdbhQd5YH9wGFqhcEX3iDcyCofYmBYRTTGRdy3zgi",
-	"Rc6c0ajBcykhd0aWyg0gOwLxdzCracGozFJWgSqIWa5oEzH5g4Uq91VhppfEiAM2eCMLytfQfhCztqAG",
-	"nJJFzDP01WFe15sy+qOdUixte5guuTJdCecsvCFTdIXFstDxeKTVyKEbvABHLWFpKlJEEMnzrFLjryMy",
-	"C+f2dVAF6Kuf4N5r0W6YK3NasvNLHCKWb2G75P2qFVplEOevbpFH7P7Gq4DbXQiQ6HJ/atUlXRtwpjhJ",
-	"wMheifQmIKv5GmsTlQKUJ1v3rwSJxP0PZcomMd83EtsPYLvevrBVPnlp5ySLEwVcmB8YsPghf1IvyVY7",
-	"Cs6GhEaROdKykEMBSRicxQm75lrXY1GAJW4pO9Br0fY1ll2mLBQzHv9pkQYNLAMPGfkNWoGyRALC2vPX",
-	"by/hIwwqgnEuZkzP5Bla7gu6JBEL44hJc8Y4i2GmkWCyS167bUbjyKny1Hon2pFuCxSDSQRu9MWEpXIe",
-	"L2X3mlvMyEhkEzXNEqAVVs3a8GeeelMowYGFHOcgMfQCIk+B6iSTa6tcIVQ3JJ8K7iSuXfP359ItUnU6",
-	"9OdY/LhHVoaZLpapEAuLA2IW+ix35edRBnAh6ZGjlK64z3mBHPlwyvgdAcOCjmQJC5XQ88APwH1ZG8S8",
-	"bIO0opd8gfN8kJ5MlaWgaq3lw0wkkRYZCZsqTNcxnshT8DnCSJ28Xk/crMXBwO64LZ0ObSUdZD1V2h6B",
-	"nbs12nvVCToLAc/cLg6ODkt9l7CmFORDaXqHfczbwfONkYPS6QYX8qgYt9/rPcHPinSju8z2ZXm2g1L+",
-	"Es7WzX8qZTV9tEwU85k2+4NOfhJMbnGvNc/U1cb9bqVuBIdb3/2Aapau9akP8vLH7r7AGrHc3WTZFnLK",
-	"+G2LFnmOiL//9aUvgHtfXpW2H2se7lX6fF1osQtGo4rLpAwTWEP5hp47PD4H5vjs8OCVOke1d+S16iKV",
-	"e/3Kx+Kt1pJz5SOkabo27Hq5RN2ZzoIc0XgcUsVmIl0P9Rkf6zt1CU6WAHAKbYcAbHQD2cO5zLUUHFoJ",
-	"682SpbOSE9g4BEuJssf9QSmP+tCTR72gn17jTwe9/GuapnTtS2c9S6QoaACJ0YBRXeKSuuTWmIdJFrHR",
-	"rJrb2z6tNt8LMTU1SVIsGNpJIeVaB54wUCGg70rdjDK+TIViIXiq993tbF9O4R2Ge+lk/BpLtRcbHl21",
-	"ODZZFMcuP/rV03s/L35ltJ0FpeVVf7na0sp7m5uHGz/02ogVgu+v+rQy8P438j6ZUd7dH5oX7veGxkE3",
-	"uOfLe+2xDWe9a+OLN2/XEyLZcpNXqnf+dn7xdtzUL2JhlkJS/Ye/OhNGNQMNP3yEVA4c2eecK5U7FmDm",
-	"Fl3AFMMGvp/aS5nxaClirpxSJyPz8dYtFynJmtEKDchEkezz7hBVymwOpTWLiEgDHV8Vr85Ypq+pMbY2",
-	"BwIkeW1pz6EFm8F7wrgH1Jm6N195zMLE8C91IsQNBG43M/MtdqQwqc9Ojn63XL+DOfqee7uoNtQjl90a",
-	"4FKYrAFLxRkPquN9KgAjy5iF4H5YifQGPAjaYnl/7vwajKPNX2vdwba1BT8SRbc+GoJqk2zGevRU+GBY",
-	"yVYbuxO3OB/e/UtZjtObshxtM/+pAzfpqwary33JmSKh6axoCIK56+GcprOYz5wXYQjeN0FhWsklibu3",
-	"mCD7+ePn/z8AAP//",
+	"TOiEJZ1h5yeaRkS/jPRhCjTqDPsn/d5JfwCvkUqk+i1HvcHJ8WH/9EgPznhUTbfe0+FRr5ZuvdMC3Waa",
+	"p0e7eXT7Ey8b0ffHjlmyPlOfg85SxFyNYj5SMbBtaRmHw0H/n+UtidiUZonmrDTjO8b7QW9aOGdRlrAd",
+	"j57rR+M/8bRX7doyFbexjAXXnxf2uMl2AfOkqma/7F4UGaz56Q06t3GqMpqMFjScxxxO5PYfvdBbyqWi",
+	"PGSjLIOHj3v946eTfnjwZDpgB73o+OjglB5ODvqTXnhCD6eDqK/ZcyHg6dvFwdEgFzksXXY+5xLi0pC9",
+	"KCSqZUEDGRrROFkj00RZSrWEGc1FlsrOsK9PAp0kmuAqzZhme4VnI2WKcZRGH/7qRHQtR2I6WjF20xl+",
+	"6MiMR3Td+ah30Dw30s90hscn+nzt52RoxlrQT6OIJXRt53zik43weDZXyVrTkn1SI83XxRPbv+oNkBb/",
+	"CUTZciZKK4G7w90imgXtWYM3ap7LFgsKb3l5y9I1ieiaUEXga3ImY/r4StysRbcTdPQvR38KzV6d/JtO",
+	"0Mn4MhVa8OttGBmh2JnSOOk0uVeCzirmkVi5HdVs9CKmMy5kLAscVEcX/ZJpzKOY28txzsIbzaV4hLrL",
+	"NL6NEzZjshN0xOQPFmqifAC2DTorNkE+WLBIk+LH+JYRNWeEhqHIuCKUpCLRH1FF5lSSWHXJTZZSEgl9",
+	"L5ODA/39wTROGFmlsWKSCM7IKlZzstI/+kU/zBmLJKE8IlyQhUiZpqpkTN+WV95oCQ1vJHmPZ/oCj3T3",
+	"UlHFuudwWC45Xcq5UITpPVvNmXmVlR8sTUWq1zXXq3mlSCxhcBYRJciC3uDqpH0NrIsSVCOIFmiy2/kc",
+	"bJLxlqVaBhanfXu51DMgZ29f6YFOu73uYbdXmJC4gftSxn/GfKY3crJWTI6WLB3hHdsZnh6enp70TvWt",
+	"yKhko5AuzXeaJY5ACC8YlRmI1n7QgWOTP3Jy1LOy+Pjw5PRJ72l/oH9jLwD8UUlQIrNMhLgBfcu86vBE",
+	"/3D3FItj55NDMVQvJ0u3Sb/35PDJUf90AGvcvgR8dXFglVIulyLVZ4NPw83rYLTrLtB7Y86ge/Xg9LTX",
+	"+1zBVI11ys9B52cxKZ1fxRZLBVtRKffNjejkfsa2fr9b37iJ9c7lGrKWxWYWeqf1tklJZ8AJH2FjZimT",
+	"sppHB72nT/rHsCcRyMF864IOU9RjocFh0FFC0aSgLXxurLY0VBc0S6UZ5/pY6U/YUn/AqJaEBCXxg+sR",
+	"ZQ3gnXc3FUwEFt4Ul4QyvJ/vp7bANPnRgpCDpuqBuQDN8ZimjI1g9/RGPD09Pjw6PT08HJzuYpgLzVLa",
+	"thmBIO4Mj/oDx0JauMu1VGyRrzm/ecWKs2g0We+isN6bkeBam5nSRDL9SSi0GB/JOWOqcp3HZp2SKYVX",
+	"3F+dJVXzzrDz+Jamj5N48lhfR489teCz1UMtJZ6ePjk9Ghw9OQUJdsvSeLo2asJhD/cNflDYNDwDKbMq",
+	"bX9wenr0tNc/PT3F3UqYqtrTwbB/NDx88s/qDXTPNDvHP7tt2YcV8gsoWqvR7UIvMGfeA7zsPoMFjpTD",
+	"RyaxkFZHPhr0j8NexA56k5P+wZNJv3cwCI9PDp6GPTag/ehwenRco1rDz+pV60FBtX7ypHCw8rlVCAaf",
+	"mv2CHSGzMIRrH4Txu4zvdl6UBOx+lOC2hlgi1NZZbUo+lcazGUv1mq3loZf8/hwkX/EOWsYjq8cMO0Zb",
+	"aShoGI/AaO0MO3OllnL4+LFVjYy7qBuKxU56nFWwyFH0lPbCPjs4mfYmB0fT4ycHT6dH/YPBtD89mfTZ",
+	"E9rvwc9uGdcHfCTXPKwWp8enZrpJvIjRmWWU8uOBcVrAtTYXUulLDU4NfhRRRY0UOHIHAb9aCpFo5dzx",
+	"pTLqP2xX7gDpa41lzcOR2yVGo/U2+8FXYGimREOrIZMsNVPRwu//vZWgh3YTEdIEt7+gQhcFW+lQT3uU",
+	"bjnUR5pBlvpQHWlr1BAJTIhI9jtNfEH6/ugMOx8i2f9IWLp8zNJl93YR3XR2+oS0fjYVSQQM/vjFee/x",
+	"7eLxMgUnAW5ih8lP/VY8eA8PQCseXLAFaAKnx6dPnx4eHT8dbFeNeRwiGeMlkLf/dNDtdQfdfk9TGQh1",
+	"BIRa0FCvrzc87g2PT4ZP6bA3GfZCkO5qJVJttwCNNPWWYqX1OMORYMGkTIosDZlhbKSrpubj897jd+ZL",
+	"aUydrUts5ZLVqmcC0zD3f3PtbEVTbizcj6BpzRmNWAoH/OUVBcMqYjJM46XxwWrzDK3dR5IYoReQqUjJ",
+	"+NX04IKqcD7ugqcQGKcz7Fx3+tcdoM6/stizZrRYXVBwQK+X+kGpUi169TR+FSHFAavG14oKEVO0g1dU",
+	"kgWNwFxtPsTnoLOkKV0wZVaLZnB0NjXCvTjqmSIiJVR/SdQ8lkRLni4wbmfY+VfG0nW+MU7sw7v8WUxF",
+	"uoBt16LoAPwmQcXqzVyes6lRnoqTwc+bz2OC77nLRLJUigpyjMGtFMK3Y70TCnZlxgiOVTsjfJ8/kwX9",
+	"9CvjM615HmvVeHMSECN59QIsh4p3On2i5q19raRvvtV7Iei97n1xtJWRym9exNz9u3KciC2WAjyUv7D1",
+	"Jikv6A2ThJKULZmK9YeEcrliKXK3Juw0TqUC7w9+wyJHXzyu+eS90Q70cDUzHxwfN5j5FE5z9REca+ng",
+	"th4FAqES/hXSJGEpueFihX6t8d/HJJaE8nX9xI3sqJvxyVHVFH/V2sjmBF8ptpB6bhSZkiqyEFLVcSXo",
+	"NIWBnfXXx2vhU7zIFvCvHtDN/NNNKeaKaV1Rz+k1vLQ8pTc8WSOpONMzY59oqOCjWBI9j7rJwX9qt/Fk",
+	"9za+y3j94TGug3ZHx3ri61/ra+bt3v2bpDP2QyoWmyT8SWSpJNNULHLRR/Tlk4qMRywikVhxogSQeS6y",
+	"9Bkx+wifTNgsBt3eMq1R9clCcDUnMSe/XZ3X7YIe9S4CFJYDAuz5ersAmxQP63+kbNoZdv6fx3kE+TF+",
+	"Kx8XXupGuYoX7J+CV/Deq7PXZ8BjQ6KNc3AXw6JlQFbzOJwTCteJkMCav12dB4QmUhDFkkSTKk496inr",
+	"G65aS66QtzrHuABRt+eT0oWXb3m2rN5wLla1UxR32Uhj9tWzvKdzteD4oPPpYCYOzDvyQTYsjS0Db3pm",
+	"2xy5z3jZMameiyiuzE0IBVeMK7R0l0mMqtnjPyTqZ07T++tbSDv43PQU+Yt0ZMjvfBd3fAO8KNsRohiX",
+	"pMtlRSTtScup2olsm6wfJG0z2+V6pARsxpZshY1QICQs5HHULxwlrYx3VoUrq4KUNZ6DlltymXuGqvbE",
+	"RRzvxEO14ZNGE9wYu3qK74yr+HLOmGo1v8YzKQ5RNw3fwd+cRsaRLg9zfhDTqc2u8XzbNAyZlKMbtkbO",
+	"Yvx2ePb75ejs/Pzl5eXol5f/GL160Qk6kyy80YRA77AsOujkYckfkojwxjBa57BnP1iICIwdsVgmMeUh",
+	"g/Acm8afjF/pMUwuTJka5fPyJnX58vzdyytvbi3EmkfJXaQ+h6SUdgSvihcsuHrMqYR4gT5BhUBA/+gO",
+	"Uzczq1uACyo0m7fEq3O0TGhYdNk1DQH4P0a/j5hOrW1oPuBmgnrOeTCg9VBb4gjODTVa0OXS7UIq9Etj",
+	"KRJt7WuiteEWpGU1pT1fd3MOaezQLvl8l1TKlUgjODlpqu3JuUglIxOqFEvXRCqqh6j0Dqt5tpgsUxz2",
+	"6Q/D05Phi97wtD88PR0enQ+fvBieHA+fng0HPwxfng3PesPz4+HxmX6mfzw8Oxw+/2F49MOw/3w4eD7s",
+	"PR+eDoaD8+GL/vD4xfDkXD/zvDf8oTfsnQ17p1vzVrY7kJtuiyV81bZgNGkpuNxQ1ozfqOXJcMZu9Zzs",
+	"oyWF6c5q1qYvAS58ra5XOB+rXm0eewzPlJyF2553z3lZZTCxN7/89yLZZlLdl+CcSz+Mdncta5MY1tvw",
+	"lVjITu+BuejbJR84aas9D5AnNhOcdTuYu3MWhmz5cJz2s5i0oA8+XUmUP8SkRI+7scjbVEwSttiy3CU+",
+	"8Z+VdhkoknDfTbMkgbwURePEGjJeOiURnOTBJDIXSSRJv0fEVP8/WOBdSGlkCWjMuVGE+SKLBeMRNWbK",
+	"h78w48UY7nnGiqQLphW7TtmsOtRm1eePzpmwQ9PxcwqOek/1jaogWHQVL5her+Ybs2TjschSPtR36tAQ",
+	"bJiTpfGG292o2PQzkrJpJmkCgR4ypXGSpci2nl76oGKyoLrfVd/fZOXcog8gfVRkisRKEqtwgT8QkjfB",
+	"JAHHuf7eqvpfXKzmS3owkfrvRmrj6H9g6fou423IlfFaOmUcM4RXVBKTf4QUA3L8ISZyL9LX6NEPe2xz",
+	"Zf1O6v0mdYy5VM1CX/w0msk+2FH8L0K+zeSfX2Op2lAFvACKLTDZovFiN8asvr0g0CmmxIQDiE1HD4hI",
+	"IiYVRpG7HpmBAGeRWFqeWKZiyVJlggDoytVHcVOv+1lMJB5gLcwiquiESkaUEDeQCvKvjGUs0jepCbJ1",
+	"O5uxUswRq1AaI2lDdH+4cZJYqjwi7uRszCSoOhDsQdr+tRljMR/QNKWQxZonaJfH/h3KFjjRhKBKpETO",
+	"RZZEJNEro6rdMJrnWDQSYZilKeNh1YBv8i/1oq0ubla9YikjUcaIjHnI4PagKSNcKEh5IdlSk7uKuAW/",
+	"wQd/MyvnZfbCI81H904M7neKJjPwehRBwgJN3nqcY3KQiszk4iGqIBrMsyVeThKyYIsJS+UjV1AiYeGw",
+	"aCVmTM31AXdxQZsjgT/TumPKaNQll1k4JxStZaiyMZkA5OlTO0QAVBXTaRJzZupVJIkEEHkm7KXk0Xgi",
+	"RMIo1wTxEzxrQol6Im8gORu9hRtcE7GEQcDCVDy5rKcijTYHL1CtGOjrDY4qRmKfwiSL2GgzYig92dQy",
+	"xQXSI17hT/s9SJAonINihPMlTqEc25T6PTFc0Dvp5co9t4rNX/EpnN5oSVOaJCwpELZXZrznZvPFFLI0",
+	"tJICRUx6J5+RHvneJriYG+aRJJgOS2iSYMC5kCpSSBbpVQlAbnJFWlJc8BFy78iYKbuocQFP/2Ae/rwZ",
+	"mt1Glkv9iC3osgFcMhHiRjqqLChfE6hig2NmztYdKOIHiGmSvJmCMbptbZf2F9r6BF7Tbz2QN/HyAO82",
+	"mhyAR5ql5jSVatPvenK/4jmqOEAliQ8P7hDioE1sXPxu/u6Pxs7KzTvQSxSszvT054wD1k/agQSULpcN",
+	"pICmvINxphfuhxDQLt7PaKBBKnYAh39F13gYNH/AJ5hb9rmETNB4Dt6PNsf/3VpJKaNaNzDjLOMqZeIV",
+	"J0LfjAX9qKCzbJsIUPdcLNdV+wgpAmJanQwIsS2rD8YScv2I/gUR02daJizomkyYcQRW3YGY6f5Xi4m+",
+	"iOVN1URzDINmuT1FTIONvN+JZFyR7wlntwwUrWbvzHMYKvTEObjgNlVP0GoIBYWW3DC21PI0AK1Xjw6M",
+	"6PIbiKRrWa2V6PePMq7ipHIUDi9KqFQ4EuOR7BKz0tU8TpjeslgS/R7yPYE34e6CYgWVqlFzWoArsiYj",
+	"EgqN9bUS81liGUmzj7xhkdVtmzPFT5AutMkUNRthK7v+ur+WockJzsiRfoymrJKdgPo0SazfB/iezGmE",
+	"2zFhjKNYiTl4P5sTORFQCVmz66/FRERrElJOQN2EHc5TtZsNYUyDSnKVcDeqhARUSljDDhbefOi0kB5S",
+	"WptJnt38kSmLrZhuoXKs6nuL27GT4y7hyVIV3V+blwhkoMIl9sw7w2nGTUarTapsRg/rOm8yQXzU1G7S",
+	"GRttZ5XfzGlnHB2V+CPNrSyZoo9cW6fCMpKzyfHsAiDBUPMv9byhaEWZLHE9vk08xZQx0Bshkaw5CfyE",
+	"wPIObsmqhNyUuOUNUVHD3Nxl845NNxWdqKIyOijlkOYM5d1q5aPmeKGofQSbSpG9ZS13F06VE3g7lK/9",
+	"aYyoyz20xugl3t3FW4F6XGPtLehAOGqnh+OdFvEAtKHmReeYd4u3vYF2yUgiUhJH7qL/HuWwyZc2itnO",
+	"bOVyeuXmpe5EfDgXccgkloYJzoBfx2gxgjZFjOIVGC0AhAiXiiYJxToYbVVL43xxduTJ8fHhyXYzssQk",
+	"pUnXc4ufPbuVXYqLfmlqOUxpx9gqf2NwLY03zcTxM1f/YX/jCBSQMUhC/ceKsZtkbV4DGfvJGorriuxK",
+	"l8tknSfdjpQYsU+xVDGfjUwaYyOH0t3Z3iUQb/DDhjmCiqQ2Zghnq1zjQ9A2osQz/FLwkHUJSAnrfEAe",
+	"SUGVWBtfzFp/3FhJ1NbNFU1nTBUN7sMKg2cfrj2TG93QEnwBj7dyY3w556Ez0RquJZY35yABWi6ohMXl",
+	"12IF9QVBEETVFyaIG1PUQt5fEGXK6ySjRTGiF7mtksvDAPurjAZSImeL5VWlyJfPzC9g+TmVCuMCYsGw",
+	"eCcRfMaam0UvzYDv3HhFxh9scr5vu+68EB7Iaat1xN33aJVZIy3V8uDA2tw01ffsBpSaN+rJJsutYAdM",
+	"KbAeDtP0CSV/iAk4OqSKkwS5segAPTndem21YKMcGKrpebwwv3hhzleFq+kVavym+lRfSj++vBpbb7g1",
+	"mZ4Raj0FjBMuQIPBImwzRLdCNDZfGd5yLRZmftBKytzR714A07vrpWBv+uZLfMOhuK/dEpupg89gyzU5",
+	"sEDXlBc/rJL4A5ZwMiOxRdE6/gL6oYMw3KisB9g2bb2iDjL1LhaQDt36Hfbf7qXG7Qhe6Cdxc+3PUJ60",
+	"iH/oX/2OP2rFIQ6nscZHCN6JQBNjJdJo29K9EHieGF9bhVriLhdMK/HWSZUWknGHrFe5ge8vJJmsjQKg",
+	"bKI0xKRmqVhxUKVzFcEWjoILjguSCrEY4pVheBOdlHHC3LOPpKscttFirZlOWCJWxFYlNOOTSpTLHbW/",
+	"/k9ewC8eLJrVSAHIEUQqcyngQszSZRpL9gxi6jGHZA65PZeiZrpOSUHTqPkp+R2fb3VAihii2zRRbQ6x",
+	"MFPxLSMyEUoScct8JtN8ibpBWSvYpYdWhfWC9ibtOcJutnKDxFGNJ9e8kyhBJtrQB2xj71hrfQG/s8As",
+	"O9kI4layzoAsp8VoBcu8PbDj6wsNtUAQ4HC/6HttJhory28TyjmL8oT5XUFZz5XcOhe/uK/uNQ238h2T",
+	"JrmuuGf+dJqdjPLENvTCM3DPriAPasICD4IWM1lTYHX4OpwLITFp2pcLTVOm6mjivW03efbnovT54EG9",
+	"lHagC3HLWp5RdzIar60wWJnDQRbZfzbcnuqVlUPrkFGoZdwHB+MPcbKOcZp+rBAK57kZWJZBof4KpUHE",
+	"wjhiEg0SY/wxHg0LuYmPZJe84R7e8kLcsuiaT9YAm6w/54QCVnUs4Z5SaSYhLRnRldHOYTySgYmIYpA0",
+	"FHwapwv9LpESOksZk4TOqFab3EGJFZE0joxN+sxYj5QkjEIG34qmkdZbKNH32jU3aWoGhsM+HdF195pv",
+	"uP/YpyULFYtqbmA9NiYxSroOQNOJFaxQj64qI79m7S1ivLtDzt579VIxoOSNrlV8fIoL1Xxkq2U3fBon",
+	"4B1ZzxNghEwNHYFzFoxyBFBBAShIJLqVgCH+SbGzMYNXHhfNz3lBdsX4EV0n8WyuOekWoHgFxuFy8BPq",
+	"khWQW7tkPKPLMR4EqEC95qDtwk81B4Cb2JwizRyuPCERCiFfIGUyT7BEeD91za3/o0vGahWHbDzUmwcp",
+	"pZLAJ6W3xdLHskKTT60EMrSVDDO61HTSP68XCOd44lwqewtpWR+dBjChydrDr3okUcg0ZcWqPa/c6aKX",
+	"vQSsRpfLMflXFjMZMqTYLGNSod1Ck0SC0aH3fQzdDsYoZSgx0fngmut3jOxUxlDJJGHjGI0CMjaprmMi",
+	"55nyhwD4JG0bqTm75jbxtrhBtsMCIpr4A3WCjnlz9c7lnvd2W3YvP0aF5rnDxbMzwGWCW2K5DiwW1ddz",
+	"ZGwEuryAbgMT4YWLT7RQOMBJEQHcZJk4//jHP/5xcHFx8OKFZwxQhbGc0l70ilvRqzpPFRNev5n+Djgy",
+	"uTph8GTAd4h/qIxJ/GvFIm7/VvMsNX9O09gUMVKVpQaNZoMXCg0jSiG3FtkDeReJhhraD/iDKrUzb3fQ",
+	"0DmEz7fzCzVKLjGTzNNL7pSQUWLgQgIEZDu47AZHxUpGrgDaaRHA/UmstERNhLjpEn0bsMVSrfN8FXED",
+	"1yDFhKwiJ2xC+m/LpX5ncqC0hfz+Qg+asvBGoK6IIsMojNJ5l6AIxDrXCVUBQRkdp2TBopjywg0Vc3Vy",
+	"1Nnp/7yJtejOw7K7gy2/p7FiThE2iof/imdmUnLJtAmOGoabt5ozXh2AKeMceRMByKPNOIUSLsQHyE+P",
+	"cmIZVXcaq2qqOOHaOzrdlY1eKYHyuGY7HsvlYZLYdGIE2QPcPaoU5PeShCoM75WVfKzdyANpVWnmuwEh",
+	"fXsPnt5IleRfZKA62hpAmguofM9lfMoQf0dLBU2oSnn9Mk1Fem5+WaFB38RQ6eMXetsyb6J/ho5cGkXa",
+	"6sObO2VaZoEiYacC0pLTBFGraQKyKuM00xyu4hAqTYH1JnEUMa09caFGU5HxCLO0pkkcGtmW49mYYnfE",
+	"tkmEhJewTyFjkczBbgCKKJOsYzM+O0HndjGaIeLi7WI0yeQa/8qR7Jcpm4LpAOUiLCr3V4IZjuQSCWxl",
+	"cMYh5dw8YD+NGI9ZVEgeKz3pfRFRbY3rp5UQo0Srf/oBqtgICmfMVOgtjRP4deWugvIU1eT+F5O3m13I",
+	"dUmfqlLj+32+hvREazPNBFkz5Sk4sf6MyW6DzMGRDTzu8BdVpAeOjOfXW3DVTehTax+esAL1dzns6v1c",
+	"m2kI90ux8jEFMWUK/w3hY/0B5GNH1CZP6ef0P/NnNkVs4R1lwYeXxGF/V9KIl1rR3+ZM03wf/ytj5msD",
+	"uFWESmy4RblSXBj/SfvhLdGapRBtmkrtYrAbe9IumgPLhuh/G/W2fWqg1cYryo5YlXfSVewkGEym6pm2",
+	"DycIsJPD4ltQNHAyVMkO11Ouyux1JdLvL2RA5kIqGZC8iwSUXm9k3aF7jU5E1rKS2baxq3aMCRIJfGux",
+	"UNYTrdDarZZScDd2757ovmGLQJe6GkG+ADg5udtrZ0H3nAkCq9jCIpdusiWnDvQ5Gw8hi8uoz3bprtAF",
+	"g1r6glmJ9KZLxsYbiY41/ZkMyCRDz61+PhF8FuAPWJKAUWC/MoaK1VjETR5B0R9D17Wqq/YnkUTvTH3P",
+	"rqt2P3VSO0qhOJazFQqimtQ8NdQDHCTjX1urXSq4dsJC4R1CeNNujnIDmoXno1RxVV6Pt0lubhNnuSOS",
+	"jz2DBiJkpKHbGrIgkXblVPdl/A3Uy9WFmkOxXD+SRKw4iaOhFWB29Ul8wwjla6x6LKpkNopjC2vaFH9t",
+	"q3S6UylSLsbsmVzRWOFx1EvEv0yP3iVNVQz2Ra4/G8X94y4OK3gAzahbeWsfOuKWwtHGCqJ7xzvED3sQ",
+	"L/ED+IO35bIFhGL5A9V6K/C+l0a54R72fabSZJl6ecA2YtbORXx3xcgRtHa7oAR3Uy1ywKwb2XVrxWSl",
+	"W2ZTOXzImm5w981t4ooR4jFWY6K3zSgkn71265WLcfutdTijZEXxdMrSPDaAm2cjv1AYZ2Jp+osgr23Q",
+	"4upPloqGFLrBbjL+k4eDyidN/6/KKte2Vas5oTarVtvUc9Jakip6w7gXWoGmWQ1pIud0cHxSG7VZzUWC",
+	"tadBIeB8w8WKbwruotf68qcz/W7jPF1CDj81CE8VAl+k9VyjNnCM1mSWshWZrBsttHRWb5gr4NP3Se4r",
+	"AjK7ydSeYzDO5b2NchvRrUpQaO2j2SV3f8etpGu5NQoX5GL2AQVnNVmhGL1l4eEeio5c16/aq9BslbhB",
+	"j/zONzas8fDV6Z0P52dnd+lRTV6Juy39dJy28ARbd29vylE1LkE75ejS1qTXXKpVmChRfS36V7ixCi3K",
+	"q7R9CIs8KiRRN3ht9WVydZ9rpEZ6/14vt4fENpq2KWMmdZxqi93AsiBh56WbsqGU96nnRLvd5t1C/nLD",
+	"BNlibqDEjiqdBKYBezkebrqwb2wDeJ+kIFOaBoW2W/rWMMGmqBoeMKQ8ZMnIIArXZW01kJmbxYxZtabz",
+	"WigLR9oaHuMOwDPgiGms2P4sJhDhahfNrzFxt/o+EOx552x+0Y+BFqnYaLIuRnCLMorMxYossnAO6YiG",
+	"wuUauoans9hv/6+qJzx8xxZwjV6j/h0g0vhc3te7jpDbIEgKeCHNYT9Yg425hOc+2+79dWmhWpMX+iia",
+	"bml7w9jYhMtoxuEVwBl39uyDlw0Y2dLN2+HACawSO3m8U5AsVWLVncdNE9jEoLcG1lyweqvDqeyT1j/Y",
+	"7ja0B9OT9K6rmmHXDrbT7pj6cQZeqCRhEJXG7j3GMWXizGBWKJqIWQYJ2yljf7K622EfWhMg8z9Y1r07",
+	"Ih6NELK2E3gd4PNe984BZy8l/NsYgpBtoy/+Sor86hIpqg2BzbyKCojQosuJMaLYJ2WTNUkmIV1VrDgR",
+	"acTSZ+SGraXDPx5/PzbGjz+uV19nKOMdtc6ws6DLDziFj/lMLqg+cxyaWrUzbaJ0PUozXtcZlSWJaeds",
+	"6kyIZrKoytlfpbJvlDdXdJI0ldv6vnl/IR+5lCFALRZTyLwJbE0TukMizK4dF1EJxoFX2WXqX9CTZz1K",
+	"eX77Zr4Yjlo9QYDRLOR7VWtGAAIglX/jNrk4IVus5Y9kNpuB9jWqgmYoYlCX6eQcHWuzrXN6y8g0Vlij",
+	"pUQD5GJLr43pb1Jhy2Q/VvLMYsLSupz7M8jPs9UioVgwmLFDExYpSdhUVQZVap1oMQb9uFBx2Ka8IqSZ",
+	"rJgjwhtLMlbUFqMOZyKJxhABGscKp4j5xqbB/rjypg8dFaw8/EPEaGnoV2wKNi0r9KMHtxQaXkFjfaTo",
+	"z/aX+M9f4fcPgaK1CaBllmEJBjmku7Z+H9dVgZUq7i3ws+bAARWckdcqg081pdwLB7QMpu3pliyCBvsp",
+	"IZ2E0Vs2EpnqBDuio5Tk0N+4QKyfxmotapCCH0kH9E1CyjlUn2DxKBm7waCShTqUbyxssEUmWECKpdg0",
+	"vIHewF0y1g+Nh4SDtSn9qLi/Bv1U5eV94cFR3D9bqUV2EhnLuUgV/lOOIcPMXkaFt4Gf4ZtMZmqXTeQv",
+	"d2cJo372Ah/9iolEGycmB/OvsAlsLePW2JVXBfYZ8karEhCAC+B9prYL6pwpwhxp9SysjUKnqjpub7Bf",
+	"bHTykemu/qeB/LhD/VM+2MetlNqH+PXofncn65skemGKRTfnAwHBVrb69vwRl/UU7C4m3J5zUGw7lCcW",
+	"rVKtZkE/fFMhxtmKpa4gtlR5WejjYcA+JV0XE8cgHaNyhma0bfcbzgs0k5W98QAjGrCDDE7AHRjNbU1h",
+	"FtttZIuo09KE2VH0dIcKJ38h8Pqq2ZZhCdpdRigu7MnG+2LowzMQeGIi1HxYRnTA38ZR8VcGZWHz0mkI",
+	"GbIXjIJ7iOm3YsXSDQcAQKSK6RTMCLkEd26lTuC19CsV9/xwTp4eHT+pyrJq6RCybf42NH4j32XB9g8I",
+	"tBmWVf50vw6tMtkOANz5MlOEKoJAT3CVLKkCBCTQ7gMira2ByCvdQgZ2jdQqdRWsvshc9cN4iHIwpFxz",
+	"GQL9kBRqnrlYBWTitTFqiOjxrjCH6tTWvF9hbbwHjfxHkiRiBtkC0oSB4LcmbL8l62tTtTL9Djf2N/6E",
+	"aEu2U03li/GDXZo9fGtH8tJYDW8F1pnoUaBS+nhu8d2lbw08ClElPFSb5CCmaH2w4cyrgs8zOxq8VQlF",
+	"k5qJmXStVm8si3es0cFRgk3iVdH+HZvEPLpbSlzB4batsA/1TVfZBwbVpjsuKvZuKAAoVsYY4nBO3l9o",
+	"vQGcZXnxM/VtPCWSqOguc+e6xVoXour4XlBOARgI6zhjhwuE0VibgN8yKbAY+Lh4UxnzqEHPav7ecoOX",
+	"Xc4PzCoGOnzc4te1r0fGekvjtBnIkemx06BMFDrBGLURf2aD8LG0JC99YTdEm8vwERcrImqqRatQhl9F",
+	"NqnFDhDzEvgWpiusWmeAlmWq2HpOqzGZvJO4uR7wiewq8pjVErXEzHaNzaOe4N6rxNHD0RRdB6ZGFZyJ",
+	"IlNeb7qZ3jODtKoFBzh4uTAwPC2u6YnW4g23V7bsE7eYALCn9xVwk7ZQvoQ8Bu4lBxJZKUuakx53shJx",
+	"pn73EVy2fLCMcG4+trYJo5SueE2HR9sLzdhtsQJsbmsz4OLzA93Aj28Pgd1Kw3n+TrjD4JNmY6o158/f",
+	"7013wqK63eMrB7Acq2Jak8mA6dZlHEnBayuMoJDUTzCtVY9nPP7Tpept7pkY3fdi23bFXAl7eSlRV5j6",
+	"Rbz2ZneqN7agv2+K1kqT3ELsDknBOK/AZ69zklZoh6UDdP9SzfIb/Y7rf1X24AMBjFkzWgjFEM0EhNZY",
+	"Ybt0JhGotppvm+T1FCluU3y2ob4Ayv3QQ3cCKKntlL8jQu63UDKa55TkDfS9rdvNxeXsDL+nvv5TG8SV",
+	"jgf9mluWri/nrDWMEp2xUcrCeBm7Hqz+Hr7NJkkcEjpj5Iatyd/GdMb63W53/B1xYBtwHeqhtU7PeJiu",
+	"l2oDK9pZyuPUzHZUGHr8zKUleJ7FlNHIVshudx+hk4/lucX6ILFPqkHS8efKnfE9q20ytecsvBm5DL7d",
+	"Wdn6+ftmdpsM08r8hrEcjMnfjG7+XUDGf0oVHUypVEyqMcSDueCsJvy7lz62rt93VSYuXocmDkccqkbN",
+	"az0FGc4WWMu1ycymSRXUW4kpGefEHhdR8bZY7zvQmltnXDZMlw9Fxrcxb4X0tnJjGidMrqViCy05DvX/",
+	"TdUSQK8mEb2tjtnn+T1evPiOXWhXvKbM4KoMcKYsFDQcXi1SMG1iJ5Fs2/bKracbgQ8EGTS2SCyNxmqx",
+	"dZ6ZLJ06eLiewWLeYqJvCh+9hJHgSVWVrsX0mUI1Po3AvZLUOlKcxAQpuz1XwD5rJPKKSjKLbxnP7bNY",
+	"GmMBPKiFc+Bi4Xc76ZIpZQHNGuS0mVqbHVltv1t1OYmZDMhkDXA9XZJz+RBc0l0iD4eE8QjOXUAmWXjD",
+	"VECWKZvGnwKSslkseEBoGDIpRzdsPYqjgEgWppqm7lP9EYjSERTCBCSko1DPfwoQPgFRiSR/G2sSjL8L",
+	"oGndaCEiRv42nmnKQw7cOCBjLZWTGP71HfAdPKrVwy7RB3II6AwBWYpUBcZdrxeipxzfUsVwNiCZRgDk",
+	"0CV4gockSxP8iT6iAZkrtRzZI1GecZf8wtbStVoFZqCSjBm/Hb4+u3g5Jn8DRE9IvsdMgl9+e3c2evfy",
+	"7ZvLV1dv3v1jhNfE2e+Xo/F38Kcm/vDt2dVPY2cPw/3+zE+3uGFLRSSjCYuwQ705XjD63//+96rkw0Gv",
+	"4jL2GxS26X8Av/pV/6iqfy6ylSSWawmVN3AiC+0IUavOdVhma+I2xZQrEKm7ld5C/knVbXSXm8c2LVzX",
+	"VMK9pOE8b6MF3UOxzlHvccyJFJhWqH/9zPXyOOwV6uEOT453JYPsAPqnnOjtpUqkDm+YaVFvAMNRaC1Y",
+	"tL4P8H81Gr5Vya1c+rhV08sz/lq1BNyhe9VrXM80F6yMSLZheeu+40VH5+ZNvbsDWI3ahaJrWPZgAUYq",
+	"F4Wrk94w50ayeNem0RS6FZyTr+LiajFXq8GU4g8YDMCg8zMHmF3lNnngFj+t2ut41/7dKfIgV+mZLdVm",
+	"C3eRPoPkIH0HeleDFs7OW+VTvYm0LgmlxqLkXqH7/BTvI2/Is/4ertjAIBreM4Uw5iNAQNRyhrPV6HZh",
+	"cgejWN6M62BJTb1HdWR2970Dqg3bV0Hy/YzLO7QrbK5DmD3CnvJtquvuU8J35x5pd6jHbmnaWW5rTcFX",
+	"/C38rhURcySenWtqVtm3q3kQHqDWi3vNVu8v2nZhM6riHYaLzGB35pMGJYa7bT2Xw9KYw0314cbMa9Gw",
+	"tkjNrb1u9tBiZmtfGV8qtJPebzMFyhQipfggYZCc3iVl8Y7l6dACTJuDRrb7nwK8x9im5Bk83DHErQDc",
+	"S48An+XAgI9kYXzIEgZbkyWSFT6FlwdeozNM3BDTKQLra95hKb4tlmjxaRNqcGTa4plpoacFZoUVAEoA",
+	"Ptf7CzCGOMNmKxaBBUej2GnOANhVpbIbVMO6DDI7qlbHPD9Hntj6/gK8CpX+nk0R0yBXr4xUrA9KcQcr",
+	"oXm2G1gbu92oNvD+iScNM0situ2QWMHf7py8uWUpuNSk3ScHjYOnxeYGE1FRSrcUK5aOxHS6OysFPiTf",
+	"E+rgB5DDAQq6uswwsO/nzV8PATr4GYv06al+r6RTpna22L7Ep2rUYCD6fnRgPFsPrgDj7dmOPy5M92bO",
+	"VuT9RZf8bqxoc8b1X9LGvhGDkZxh3qSTrGGSScVSrTfPhbbLQbKmzJy2pRBJVUt1OVJssUxcwHNn73Qc",
+	"pqFyShXFGH3z52sk4FkO+gqp9TT/NzFzCtD/YEN405Qxia5yahCAds9gKpKo6Ww1mZs9eec2vGol0pvR",
+	"gi6XLYzn3f79DUva4iVpDoQxC8xmmyBwD1XJtD7MJGtUcr1DylTIpJSBC3YUR4wrB7O3TTj9wtiS/Pbb",
+	"qxdYLHdxdk5oFAFUjawLRHino9lWWt/tUiRxVWOjH8HpYAim1QEegVcWIH+eFdg2liScC2mLRkLKAfs1",
+	"b4+z40IsgFbsiiY360sCD2yRbRFKtpIJHgs5yrI6ABbopBWy+ids7k/tsdkukOHn5XECb1bBtmUZ9DVs",
+	"dSGrQ3ym6EBL2SJcmyn8hh7K+t3Qwd42DV3QNaQJdskZv+bYaSWJpUF2XROeYXVnKhakrzkGnV7AMT3Q",
+	"OrEctqITXmT7GbXI4/Eajrf4ld/Eu8XP8q61jX9U2lU3cGBW616aL2Xrjr5NxTROCpUvmkEimmqOmDHO",
+	"UlpdC/tOVFUsjG9jtmLpGCIPskvGWIc+xuYmADwcOFwEvYeg65uURsqja547qPXXWFwkvR52xoa2Q+BL",
+	"8DM9no06jK+5Zq1IEM0ea/x1oXkZzlSfgRIeiv7MvqZ66VlF7tldgKfag0QBpepAhGo+rk7pNHk6lf2X",
+	"74DFYgACqpAZATIBv/cK22XMQwzFpRm38QRy11ntLLmvzGu2k3O4CF9jatvgpe1hqIWNSkR1ZsCVbbRY",
+	"Slx2aVYTlgg+0yZ5cyQBuYQ4R22tzXmptn9IJkytmMlRwEiqLdAHXAPXVbAwBZFh6xgzPt4AjQGv3mXc",
+	"AV6pNJ7NUFHd8ZMr82QlbpR9TQ4dtQML6l3G92KMZfwhDTFLqOawRzk4oANA2gJ15JHVv17yNs4LyrOa",
+	"2+XSGcVVYGXG5wSquPUSxNhl3URUh5gDmzuqZMFDFVxzChmyBifFvQK8CzmnOtfWYR8i5ravwuZt8q8s",
+	"BmAsMAWghVJN68t7dHe+k/N+Tx3J4SBsbUt+aaqCWhr159AkHECYbCs8o7NrJY+tiFYdIbcpzXiXnCUJ",
+	"0eIHXu+VYWAYc5FBxnMS5XmllK8DgKs2A/h1QfqHaFx0yZUx8KVNC8Pwdrnw3xq+ZcAEg6djcnlseezj",
+	"F+e9x7eLx8tURF1yBt6J28vlnKXMIHTp52VAKJEJlXP9h+ZI+Aca8EuW6tkSGc84oq/avqY2eeB/DKYB",
+	"+R/HoX7+fwyOm5nw+iWjlM3Yp4rKZTbLEgpI9CbJwbXQX3NFP2ky/ijI3969HHwXkAVVkNZG+doUOfDc",
+	"DqbSrpfIOXY1HZL/A2frP4iKIcVLCYPVrD9lPArI3/5n/B2JZxx614RUsmZrSpmWivEt220FX2aTA9xM",
+	"QPxqaPhu33S7H9SwJYgnHKRL3goBfXfRGZ5xZYfdvSxFW3QLvaKzijbu5Stku1Xcoi6xSe/OamGR3rIK",
+	"rES6jEe3LK1OrLmgf+gjwSOyiLlIiXnQAdGHgquUhkrbklj7UnyORpE+avY7eBtEIeiaTFJGb6qzoRtD",
+	"tThD3iS61mltIolGkQcu0iyW5iOSVGW2rV3NbizJhM0yHhAwMLD7E9RZbYX5QK87ZyuW9+T2l9NtlxFj",
+	"XQBh7jTY7nkuORkKL1nmdmqjl1i71msJX6Eg2+qEVp29IdfFMuiO2Il5MCjw9SaTBB0XgC0vuIqSlQfK",
+	"A0GqSckj4BFA2ZRQxPsG0HzoZtglY72lY7hJJeSEZdxHyNLfdjwcp0rlxjUkLvullymLYmjBYW95o3mJ",
+	"KXqGjBdQC80ksdmK3mX9SBLoEimbNt0t3mjhjeAWwFErdFobsCqChX5Eno9T0hwlAODlRyFdbkEgsLlz",
+	"8Cwi5yxiWdeTtgqoEcEfq+tyV1CMm1JlTjBVhXXYxVWXgEG/3JYQkNu6dRipAa9tiq5udMpoS9kx43SS",
+	"sMhLXoR09y7AMLgB/fUbha961aWQZsWe/YpYki3hRZD734lVdYltua9xW8iI0huqmK8CSMLjH5/YDjO+",
+	"yAIVxKmUNm6lm35uqIeuPw4/afvLuiGkt6X6h8SEey3WSQP+uSPsCNKudpY/iJRIzHp1CqyBqdAXqYlb",
+	"PLMMiHEKLvCM3/tcPwcEDP/4PsMsjdTIsRroDZAqNeLfdayd1nRlbBtg2OjgcE/ZgUc3vxjQg3wHIVIR",
+	"Ym8l4FRKuVyKVO3Utd2DtZkX2/UDk7BuYjP5uEF1e4cdZ7skFzwcXEedyrPsSmorri6sHZiLLA3I+Kef",
+	"hr3euNi3tDcY9nrgGlKKpfpH/+dvH3r9jx96B08//n+DD72Dw4/fDXu9/+g0rT+D+fwOsq51434tWuhC",
+	"H9oNSOZlrDUewJob59W64zx/oKJTEU2T2EDtNC5KBh9Cm598rtyTvIqlUnUF9ymEfPLaFFdY4BVBmpQW",
+	"SL3CWEqF+pSYAEGNcK2aATXtXyThjEVNgZpM2+dWEQ9sbD6q6/qTJOYuyWeDYQaudxZ/bFoC6Q/bNCUD",
+	"mKWq1Qufwk0lVIUIqvN0l6SET7YSPQKzeXanvGnnQ1Ye+jUPnfe3FMJD364BEwVGU+ma4KfPXOkKVKhh",
+	"WiAZOzzpkVzzMK9usrbDkmHXZBRl620tLIPOFZ21Lcehis1M1XY5I2BX9shm0snun5XbMNjht8TQr+js",
+	"AhNU7pI8SjEnkwgv38Tv+WxzI9J0TahTWBSdBaZp5Np8GascbvMPMbEu7y4xk5MOswdaBwyto2AliJhe",
+	"czVnCzAQ4aLGOWG/KMaVyQDAvj6KzpxTHf3pEz0HJBQWFdEFA1+tDFxUSE8JcEal6BJslWDHNbE5aP6r",
+	"lX/9vGQWjKgc5oInJkLNqxID7sEuJpez5a8UcnTLXwE5G2R91nOjHjcwDQHxbZWsGS8YoEy0aN6JCCSG",
+	"6vUQI9OUsbofu3QerEt2GI/Vb9IbOsIHKhyDItX3vH6rB8mk5pTbAvCUBSasiwiTdmXjPKdULmiSaKPy",
+	"de5Gi1KxXLJo6KSeEgIbF0GkTOaHSdMAs5zrq7kB9KOu2xlbLDXZEbAFMYjg/qIJuGhc7wEKKXuwWigl",
+	"ZP/KqBYMJmnW6iw1uab1OFeYPL2ai+9NpeBqLvB4Gi2KKizE5qatcTN3tOGtnzBwUgV7tROG2mFPV/RJ",
+	"b36fZ7KK8h4r5pzTAL8qn3WhxSYMYti+uOdFDt52DH9yMaaq6F814oXZ1kq7rtZ8qwEXsuDfiVCPdsMI",
+	"VYUJjVlTj4Bjl7qPILmTXq0j5eh1Hf1ZCUB6ZRxJY7fT4/01xaqPlfhzCrYE76/EDeNfoZ3ow3V73zn0",
+	"HdODU3Yr7gu1k4oGoQdhwg0GfqjSAx/CFUMk45F8hj0hjZcbYRIsNErEmkKiaIlzj7VVOyRgvbVst5dT",
+	"C/z7cMktV74Px1ohNFNCi6dp2Ak6c6FoBNJqUm2G/MaXqVAsVHSSQNVXXWAFkPoxsoCZJrCJJa+hn+rk",
+	"IHsQeBkCK5UzsHlhpSSEVCzaZgxOdhaYwGAA1/ocNsJtY1nVkopk+llU659h12UIykL0yTB0nKIF0VhT",
+	"gPFfKbao4ooqmNfXQkGTrtQpeoRxB/1qC3vsvdWMWA70eedML7MF6ug8lnMWNf9NuV+B3kxYoLdVlmQ5",
+	"PrQbp4rZC1tX6Mxzu6huyYMbCPpsgnoUeVHaRgrxYWNb/XZ17jMuvNZL5IKJdwqdKQAS0WYh13M3bPim",
+	"3YEdB3bgfG02LdY6YVXb4qb+KR61a0s+iyd17c9+jJ9rwnl+XCsctL5istCIzBYLltuzHlDuLidRUbf4",
+	"MX4Ozs/8Oq2k2PuLwOmKQd65LN82r15STAEaaoi30WRN5pRHkP8G3+CvK1UirOStoQv6aE2EzsBSNNye",
+	"HbCtOQyxsmlIVEFARvk96bFCtdmIVuWo1HMcouscerhxBvUKiyIsSmWwZAdf4zofIb8EGB1HbhY8ZAGZ",
+	"ixVkqJn+hWAQwZKfEWlKkNgnZZvvN4zK1M3J9acBKKF2GybpbTVEkLZ3l153fv+UTPJgUBRHELEClxSC",
+	"t2F9TUB63ada0Yy1Uci0vGqeQlxnbQKEnDa1RYoyEHxnU5pCVWHJ7gSYVSMVG3frxZFHYNTXGeBO/feb",
+	"OcHuthlqGx7Vl21bXrwiN9ng/UWegR+rKghpv9PnBmCA7BTljS+Tq85cgdmD0kVTolzOwLWXrr7RK6CW",
+	"9KU9HoKIw1maU4znF0phPDxozUpSn2iaELj3u2RsiQZcYC5h5+eF82BrFuICwvM3cY9+m9fiv82t9H9v",
+	"km/jJvl2hOy3JRmNo6stJPW2zF+XM//MxB3LAI1yzcNG/pIiSmYFWuPLi1JWdh3K2l7caQa4dHMec6WW",
+	"cvj48VxI9WG4FKn6WJzWcX+wG7ipITRUufi4VDF+P4pXxIbvTjBMAW2eNG148Vf8WSuwpjv6G+sxil+b",
+	"3ASsgyXU3tsPAkRciHIVnAL9XlAXzNMXknWYOAQ/0wRoB1rNmoct8M/hcVfO1xDZ1aUsVIBJQayzAAFR",
+	"SujEWLJtk9c8gN480pUH+Ev1FxXurHm2mCzTyoN/+dPZweD4xM7NSohHkhTwiGNO5uwTIi2JTGHHEuY/",
+	"g8gJADZL6IzqQ07GRfEHsKRY1yMVWzyShGZqLtJYVeAjVTZvLEVQrN/pt6vzDcfTq7PXZxA8dKCefvYn",
+	"oI7aaOra4pLycuXPSWWBzJ0S9rJldG/5bcGY7xDdrwfQfVWICIgpGb99c3lloGre/nZl22/aNrE30CAL",
+	"2QWv7bwAbZ5n20LmxCKPlDuvKWerclR8/6C87qbziLZFefg1l/MteptaXPk0Ay1bK7mlhhSGRZvWEBh+",
+	"3pCYPfI9yThcRjXZb05c9iqbHubhBDPE8cATuceDXfIWXgDTtfg67k2Dnvemo9Ndb/pDTPBFJVgh87aj",
+	"0k2w63UWigFemdfN2bun1ds+b+OP+8egrJ76cFGoYvujtpgw4TKTlcBx1RC6xuY9f/ubLKBEtQJE9Fiz",
+	"GQ0LK0TE1IpeRo3KZivdpjPBWX3vg1jl2A1Oz2zuKJt5vV5rgauawmzshvCp0YRLUL8Yw/J8YY8kZmHO",
+	"hIic2t207fiisk14m/aq1U3HtOG9KDcey++d28XB0aBdOgqPw7vy3etX5xtsVzwVr1+dyxxeqxGQhNcX",
+	"um0tcHX/X+Y6ojcMRt6h7ndD0/Rg6zbTwTI/xD3a1seOC69eL3ZdmSE2RBWhSeJdtNqMCCkPPE/XlEix",
+	"QKhPub88mu1tCNbQDg2L6I2LSH+Qd5s1i2d+230oszFKVZseilV5UIW8njLylin6MOqRz5ferllxbE5H",
+	"QaobBvFokPPY7svIwtg2TfhsIzFspW5d9uyuCw2qKAzi6abK3ZhnY7+z8IRiJUBVyLLc0g3yZXEGhew+",
+	"WNdu0u5FNylqDl9KRdGCdHPmyzYqRPGwvnor2238gobVtwMiLu5eKu6efk3+o90Lf8emVeVPiFRsPOMr",
+	"o3GsIN6rWEQiUyhclaj55SH+toP4lToetuwejk0WbXfLxk0toUOj351xV09G15CxXPtaeFFQmFDdar2l",
+	"5k3SUqlcaYxmwHkMSHdTkaXw4mk8hf9qjasybeV3B9rXjn73bA+aO5SegNFkvUsbpy/j8b8yZr6uAlov",
+	"zGWTdlirlKWxWl/qiRhLhdEUNXiYHegR+JF7wVypZefzZ+D0aUW+1i9ZSgG6U2JV4cH7C88P9/5iRVPm",
+	"PG+mmpLYKuQuuZrH0mBUXEO2hUX7cCBj2NYpRVdq5OH+GRhpmtxI02zuml/zv5OXACsU0iSBujFJKMFF",
+	"EWgCZgCGKf6LGDjBqUgSsZIYIAWMOJGwZ9ecmBAvAAfGgoMLC3PnUQfSz0mS8YilZPzpAP457up5vAHS",
+	"m/ZZ4GyfrMk4jsYBGZyQcE71Mpn140iRQjGNS4235f56Dgt6AzCJ2DFavxDuMTkkiRA3oJllS9Pv63/q",
+	"GX6PU4Asanj+3Q/n5PDw8GlAZPyn+QycI13yG8fZ5bwN3xrUbKCB95Wp503WfhWmgffWP0N8H2hWbIvW",
+	"YCpniP+J7i9JxnBWwPsVkIwnTEovVImW0RLaPY69K1GvipAz+AYxRiHRja1YijF2dH+NwYUzNuOi80zr",
+	"FdaksZPQj768orNx13jgDOI+zgGLZPEnQAWk76vpwQVVBgAfyq+lMDm/U8LFRERrVDdNrE0/9jf44Kg/",
+	"+A7mNH4VscVSKMbD9cEvbD0mghNqHYILg4edsiVTIIosbobFOTMLgDnZiCSGbzBfyQQcyJXXEABnb1Fy",
+	"YJYeNHp+buATmiCgxdtUTBK2IH/T7PP06PjJd+Y1ZByKiI0B+j/UwyLHZ0rGESPjx7f9cZBjdeFRG5Lx",
+	"4zmjiZr/OQ7I+DHUDOKfYsk4XcbdNV0kY6D1+PGCqTQO5dimUiv2CUDbFpjB/zYVC6bmLJNYC5bEIeMI",
+	"vGOUlIu3vx4Muj0tPNPEi72tVqvuQvwZJwntinT2+OLtr48H3d5jdHwrqH/WUq3jQcJ0+t0e1CvhRDvD",
+	"zmG31z3ECmnEZnl823+MxtRB3u5/hj18nfh4FXWGHX0QEJftR9sKfUlTumBaGtQGTPJHHmsx0Pkc7HwO",
+	"3K1NHjxHhRMjMHIpuMT7YdDrYV80rkxHYbpcJnEIa3n8h9HRXdm4uwE/fDRVSQvaDKAOCAEaNlw1GzAz",
+	"kNwwNYiyARFJ5OF4FBukVQ3mFvXYcDReiNliQdN1Z9jRIxPXlx4t9A+d4m5CkBHEewuYWfBNyAoewDCz",
+	"t/jWTODJkF/Y2uwdCNznIlrXU8I+ErMC8Y03xN/7/m5yei84x8D5HnbjAuOoNv24yXa4XfBI/znYPJOP",
+	"/4qjz6jEJKwqUeCFQya2vQbeoYg00j/mo0yyselr4qEap0wLcSzvKG41DlXc6hKlj3aT6keBBuM9aYvr",
+	"a0ndAj9XirQZU1sX2GvFSm9+2cNKf2Sq5TJbnOl2J/UFnM5lVofo61fd5iwF7ORXvlLOVoGBwDCeurTA",
+	"nBDtm2YJNrso7hDGRe8lcKag9zyEpPkK7IHIzQ8pZh4bQHRPDyhnjqzcLRbY/QfN96jXI9hcGBzyADVt",
+	"9H7DCljwz1wqpXNUz6l0mie6PxnHjjgOFWCDN0oKybmZ9waDlLIRtc7rQN9dHhFQwAY3DNhcrJ//V8Zy",
+	"MIVhB+q2R4A7l2a84+sLuzpkfNOqz18d8IUNeoOTg/7goNe/6vWHx6fDXu+f4HfMtJKquc243oczkUQu",
+	"Na8ztJjrG9hD1gnV6fV/fvHPXw7/1+n/Prp6+n5wcfL8yevj8/673oucuizVVvtHA+yXZhijMLPqHxz2",
+	"rvpPhr0ezKqxruZjnu9W1gxr7E0/WxUx56ELN5t+U0K+XhaYM1wrC7x2rtrg0Xbc0sDQbD2rF+a9dxGp",
+	"m/7tvUhW2KxCAhaKHyPgsD5pBc2jNaFItiRcrL7p7Rua0YZ/3fHqr7QBJt+E9v8GWFBW3MqD3RzwLuNn",
+	"YciW+1H8nxt2MCe6BVvsvpjzhP4dNvkrm2bdbkOKhwnCmNWFMY8kpsE5jJFiE7y667IMRGfRGJzg3gkn",
+	"s3MJwIlm5jsetYDyzZ5+l/FmD/pB4L8q23SlJI7qSFSoU60kTFW24+ZIKs0Y+d54ugCYfhkz2SVv1Jyl",
+	"q1hqrTEUS3Cgab5hLtcfi38kEWk8izl60WbQb12kRkfPJzmuWweO10YjatFu+69qZQw7wDZVBOCMXOJv",
+	"mnCW8Q2cTTExq+nzz6E8qYIXQPU0UQYgKwCF2wanBrB9fMPW3wM+0lhb8Ut4JTYNgIYCE68Cz+lxHzoq",
+	"Zun3oJN9rN4eG0LOSeXiPuVEfg8+8cP/+f7jf37f/ft/VCb0uDDQoLeZgvBv5OcDxtmtOtryOu5ZSBA9",
+	"AXYexRxRHvemWrrSmtJdYz6/mwpSdf/s9D8VvU2ICjg2dXr234gSODbmXZxoeQSBEAzDxcokvlQ4rKht",
+	"qoUJNCDFsOHWLs/VK9MB5at7rjixzViabFYL11XNClucjGLub/Uy7aP+gcCVtj1GVUfoyvVI3ZcHrR25",
+	"H9qFBg6ojUPzG0RfsS7PoOoTg7RPxqbbnesc7R8VuzoTv2U0nKPLBT9F/wrjkSRSCM5SDNDGBtqQGhPX",
+	"JnZa190j6c0DG3fbHg6YZoftwc8Ax9QC90slc0BTM76BZSIzge7ASOh3SLF5UhFMtMzHBXuguXAv9nns",
+	"DA9PTj630gxeWuxaZNE8TcEU9fzfE2YvH++EAcwNIN+0F221V81jo0vWuR1ecVOZ6tTSWN+7gkM7eDgQ",
+	"z7CyHevVDVQfXDEpIxOmGVKbLaDhQh0uQsBWOy6AqudWvd2Xvw3WGFU5uAb9Ye/0n50iwJlzzR32wQl2",
+	"OOwP9DPbfWvvO1BUMdr+1O9FuJyhSUk6kDGkfRo1e9iZCRGhw6HFsToXy3Wd7qTZ0tgp+3Th4CuhhP7b",
+	"ughcecyGWWAyIqjyi7QdTD6w6JoBQINkXAWE8TBdL5XVuSxC/w1baxENGpLjegkGqPT4ntAE8hgwmUJl",
+	"KWfRM+JQLWOZ9xGApAk+TeJQmd65mEtUpXnpYYvSfN/uoTbXQS0/b9wU/fYc/Q7n1eyqaOCS+llM9uiS",
+	"0jPMRbQSLoOm4GxociKauqhQbgNE61ZvFRDwJ3jsy1tzbvBt8sigQPvJGs8INa37+71el7zxzgnAguQe",
+	"FdSFEEklZdD7INpjKIGqkgr4Lcu134AWeqaQbIzlD7myCAqtR6YA1scKMCsFnVRCaPHMcrVt1u3gamDj",
+	"PKB4zMvMuNK/InOmh4Nf4ock5gg9tynH9Ju+HTmGRQWdsyyKHbTImtGUaI0AkmyhG4GWM08OekcQu+u1",
+	"jpK5s9FMpPXbrcLHpygEGQfDQc8GGc0zE83wy3jJkhiBZ7fqLm8dtMj2515iCfXXoGW1jNmHWPiFsWVb",
+	"WXAHif74L/2f0Q4nUG6BzqFOwT+7aDtqwYktwiBX2IpPMBSNQ9Sg/IDmuw5sCuki5pli8plfi26h+TdO",
+	"rxEo+Sbc96KpVMN7pwU1XIsX5+duyo+u2/ZO2g31nWINa6pIPgsCs0D4t8YMqsnyzsjdKh6FXPMJAwh5",
+	"131xX+ajGdj4NO7iEWt/SdkAwpJCQYXxiRuu7pTF3bY4zA4kBb/eSFO5IkLrHa/hLUvj6freEdpS1S6k",
+	"RE/WCLuhFf2ARMzaC5RHAPpEU994AHAOmS0C2/XM9aM0wALQ1a9LLpmSZAzTRut1DNc6Zn/nPqBxRPV/",
+	"o3F+rhFaTZMm8lQoZ5+kGZdVZsnm+Uaabb2fy95pGnlTEDxkiD0BnT5YgvqIh3WC2GTcZ/uabKA5HRyf",
+	"tMoCKrLI5U9n+gUNgiCVOsXXtTKArs7KgMKDtndQ8xjEEKVfVOsUcihnjnO9m8RkbuDV5VXYSgVIw4YF",
+	"oOoAv1t3iUkos15QzwgIer1etavoJU7SReP35SyqvoL6Nh3qeLcn6CU6crS923llTXyvlt9A8ZW62Jt2",
+	"KH69amVI36RuNTfFfEJts8ZsTA0maxphgtKw3yx6D4dpU0F50AhboQvKjiSPS/fsQ9VetEimaJA6YlIS",
+	"IM3Atk0VHEu3q8SpeebfJ6uybaDZbvDuWLNjmwcqK5Eeq5WYP//qvsUl24LIeVY4SGTXvgZobuqfKccG",
+	"RVpnVkKQKVtdc9eRSAbmVexTyFgk/T5Lpno6hFvBNCIF7Ai+JomgEVZn1Re/XOZ4818rA85N4R4lMPYd",
+	"e6+Ccb3P9N5BM10siKWqBUPttlTdL9tXyGxNG/C29+vXvBRoCf3uHC3hZm5O0BZpBfUU6LVlrj3WxXht",
+	"HvYvlO5RHVNftHJ3QXH/upUtEuLrbKKrXtkiHqBe6OFkxGMRhlmaMh7u0LjeeM/tsC8vE2H7tk3YLM7h",
+	"aWOEEn9mkf6IxfGp0H1M75VcW2iCy1SXGAke7mo1qt9rB3u3xwoTr99ByQcMDtb/7D0d9nptjIh8j7aZ",
+	"EFqTkAHmwuQRHYBtcNnMjiGxf4bpnLHXkPQCsmCAVcDK+sZkWdND0zXIaJU2eHxOE62jpVh7f3x8dPxd",
+	"YDDO48VSpJB1nBKZTfTPJoBAjN4gdsu4IkuWXnNNJNvTIsjB/00TQOAiL44EJiyogVORmjpDBLO/5lqq",
+	"vL+QpnUkBQkDISQczWYeSvLbqxcBwszb1mi4DGMHX3PAiQfkWiLnYgWwDwjp+Rq6z8ZMok8JoBxsJZyR",
+	"BGO9hnGVTsk+aaL8l5E1G35GrqR1i9TnhdfKosOTk30LI8U+qcd2+wqSqPP85Y+vXg/fn5/9+vL1i7N3",
+	"1+k1f//y3eWrN6+Hg25P//PtuzcvXr0YHjx+/EuWUvv/L1/r716+flH8bWFJZVpVZ7qYaT1zGBMMKbhV",
+	"DFmZAWHmKJZgIu9DNl1tFUsE2rs6Sn77QmqYZnzPjvQrkwVpG9xO2FoWGrohAnxFCCrjD2Enft06p3cZ",
+	"9/mjssxpD2raEEIRsJOVm/JciBvnlDWwSKYuL68sz0FiCCQyuSgEuHiXuL6KBCY9dIUBdMfYPeTc4HZv",
+	"d86ewwY7jQBAumIA9nJNE7e/4HmhhpbweDZXyboi1+nUNH+CUgT9xgHoXHf0U53DVu07XdYie1laAM4a",
+	"wpxZvDCD4fbhsP/RQdJ1aBrO49uqDK+TQXnZh3rZm87sXZXKBZTPD53XAkvUOfmBTdKMpuuAnC3TOAnI",
+	"zxlnAbnUh28xMShgr8Ut/GOIuPK2u31E1+Sw3+18vM8uvGNSn+2Kq+eVdz6oEQd7uT9YkmAUBYG+9BUF",
+	"qeX6b09Q4OAYtd//PVInRRbiltULkQKAhddnCfKDZ/Etw7C7LWHx0ohh51aU+xgXueoI34aU2xx7A8wV",
+	"c+hdbTorkbMkgV9bxAORYnsBcuaArHLANkfHyRpUVXiljU5qSxVaw8WcjN3iu/1uzu0VqBqaNveNKOwz",
+	"x8mLgTQQlV9JUB4aQdkEzqBmgmbgFZu0ltBtRdVLrS3fUZ5c6KPzEEI9dwXcYdd2s8V99jUozKkxYMUX",
+	"2sp9x5GuCpA9iF64BpHExSqwwgV6Jrsexni4u/tzA9q8zcJEsNf8/bXKP8Rku3/vZ/3AhtCrMmBvYh41",
+	"rjH+WUx+0c9vrVlmbV5nUN+3R1f/lbHM5PZY22RboJWGChWlvcZZKyPCrWrn91WR37Zy+79ChPhnMdkd",
+	"FtZsXyxA3psX8w88MPZowj/vpbLpN7i4XV006mcx+XLFrXqwz202pE62/iEmeytl1S/bD93v43Jxm/UY",
+	"fVa1LuBLyL46gO4L+GiXvKThnIz/EJOxcbyGNE0BsZf8LCZa7P98+eb10EOEpeqaY1tQwBRiqWsm5Vy+",
+	"zmn2h5jYTB1IEDauNJUyurjmjEcSS6IWCz10EqOzOV2T/jHBwiBpPMHoqOechZB4S5P4llV5bfHdP4sJ",
+	"ekA7zbySsPQD/G3RMwnfDPVCrnlEFR2Svz5f87u4GA3F98B7PwC09DfHfsOQ8hC7MezR0XdmL1DDSzhI",
+	"gpB1plGyf7G6BBLArdMXJKTHXXP0xsdKsmRaLKiDpDWTbiixQgiLtjUdyRhpNyYLur7mOLxBWpMBGVuC",
+	"wvdmdhYTQVbmqsAjlcLzi6eJnskbZCOiBJFKLLezU7PLw6/83arnvfMf/O8MWewIsd6tRpTqqh8iwSwt",
+	"7otliMLH+80vs90px7Yr6phQ6DfoVdwasMnAAoanlEdiQW7YGmtP0PligXjYYqnW2PYS2/tUFtAqRbX9",
+	"YhH8TSUmFMUlCcLzixUHoYPKPPixabGYUNEbxkGIdGsS0975pZ1fPinNG/5OCWn57/ecjCZSswUITr9Z",
+	"/rqF5bbLnZ1JZ1euKiJls1gq04wB0OV5RJTIwrkHsxFbzUWkzTGcA9e3IgUV3YSwwZQ3qdKcAZ5/4EHv",
+	"xC4D3IaLYULAswAKDZGLuiS5bay2SQHwWtpJZq7sLqSKJmKWQaRxxZIErsM4JVoDgptyWG5abuCD7YnC",
+	"eHyQB3fswbbQJikLBWh6cs6YKhPUwhQhRfL+9wuo54UvawPoIp0xNXIATBtaWm42f/yKKYQ/wDTvx/f1",
+	"iYIFLmifX5b/fI8Jgm0X+nWQf343dwQAweojAXphl7yG5rdMqZjP5BgOokpjFuVhCOOlwwb4wzyi6R0S",
+	"uJyS2MDE4aGHuIE7HEvQXZ/5wA5QTLnCgixJpiLTP+JSMRp1XTMSaP+rD8ZoAW00oAcw/Duiazk2WTaY",
+	"hYMLtKB2NodHX3DPnLyzVyWeNf1Xxs3fEOvoEjQmpQXG0EIcWvf5O0poos/u38YHB/DE+DtEqtQneWhu",
+	"ePggliYTSYkEOp/rJwKihKjDHb/PlXqf9E3vLkR45c/fwAFzyZsPcIkOkcEO/H71ezXvjB4HoJY2RSxZ",
+	"w2L8KwKqAeUz/AfEBs3JgzsR764I6iDfGWMQrtyZIAI6NKFRqA1IeHYaeNcKUSvhDqGEUyhLF1zgdye6",
+	"4WIlyUSoOZ5hAPTK22qbcCBLplVpDPqJfP/fWrLuPwvlKwj6+LbIheaML/NF7okpFzTmisb7zioqFSoi",
+	"yo/bTaJWcagXGNF1l1wutb2BddgQkI45kYotZR5ytm4J4y0AXkETQxrpaZXBeZaqoXWZPZLElJ9LrIHN",
+	"pX/KLBpHXgKoBMzCgfPfr4TXUvZBbZbmxnSUrgHN30Y5G+LK60UwTnkI0dJvAPbnh5Qx3Ddb5oK95IJS",
+	"stY9z0XKJlmcRAdOg9/zAXkH0J4KmzrHUybzNI28R19ZcqJUX1BnPh+ghOdRpcn9yKAhJrGEfFqX32EP",
+	"C3SXG3odIhIhTYqkNlAmVCJ6HCZNxgqyNwwKkEPGk+TQJAIDRJ6trWc0TWImjUWGeI1ohVQYPL5LAD2G",
+	"pdMLyo0/cskGNGalLzD5GjPc73WIDRucOy647xHeiHBe0PTmbivTNqWBIKiz4ZZpxllb2+2LH2nwlfm3",
+	"3SNnS5cKZe59qFEROgDdZ98KGBTYU1Wp9XjJmUqEN+RGLGNKlqmYpXSR9+ODFHevpabmV3sSh0ULx/gy",
+	"yA1bSwdzar0qv88FHDi0Vkz7cPC3YVSopjzQ0ucSyHMnpd5/wb1zaRT7pDrDzoH+H2S2k7MfX5KXr8/f",
+	"/ePt1csX5IdXv76EL695t9u95vD3y9cv6h/rtHAlF5ZSk1+ivwzAHKRE0ule6ml+T2PFNtT2/Z0CRW8Y",
+	"lPzvl/8vjCMwlkW/L2TZWBGs7y5oSYpSfirSBUuJWHGWAo+iIoZwLlyoOLSoSZq9AeviDzHxsC1iZ4KD",
+	"oZJJqAnRn8H9xpYVCI56/W9uWbpvxewr2wxXWJXsyZwSrkNLtjFd77fHnVxr/Hb0+68RS4LFNQkkIRUe",
+	"KCclzYmc76T5aL/Bo58Y+t8quuDG9kKD9z1CIFZ9Ch18K6K3DAm95tZac4D2Uzz8Nwy0LewS5UWOZRaG",
+	"jEXMOu6xVe81h5bDBkFxTrl+ABMghG33kcPpYzfbG7YOjKms347FmPU4B2aLv1IsCce+F+xgq8wfN2Lb",
+	"I1B3+5n9DZDeqdnYLiDF0cj01PpV4NTrxjKPPnbPmcHudXAuoX6S5jM0syOx2n2MdsTk8Tc742LnkJ2A",
+	"rbONz8xcbhmXXXLl4mIOikizu3l93nnb+o+pvGGRvi/r41U1vFyFEWFACFc5DJLyY8KgdsbyRgbWN4j3",
+	"7FSkM6EU4+Uw0+1iZA79OJ8402+PJVkKaHqNvsK8/UXumLfdeeB0r1IB2s/7C4hqGrP2/QUCoECE2JNE",
+	"gLXzyBQM1FlBSKCR/cnodnEPNLMXPrWj9xedbyX6Zbf/Tty9LQLWiK+u0BRxFSJO+GuuBjlsmMVLJaDc",
+	"4lzqX11zLDqG20BKi2BLC7K/UIWSd1BHQa/vHsx1wKH9iAxeAsAdKHFy9ihddvWtu453ICPeT0v5JmR5",
+	"d49RyoYM+SVS6+zQu+ouL5GP7lN4ec1N5eVw02+DFvttCOngEJqTLLk1PapBwqMtOehdc5u1aSrPAyMl",
+	"fQ8BhAIx+WJhjpWas2u+qb6BA88eC1VYlOnZCT0ivGMW6/No0Ger9CdTjvcNqk8tDQO/1PF20evbPEYb",
+	"1nUXIhQ1aEpuwHr0+/985kW9qCums4qvihesTemjWVzTmkeQft09VT9DjknKDqZJPJurAufs7yzbY5nx",
+	"HQamfqAte7XrgOijAd6/luVdxr1aln8HKzjjDSzgjEvPh8ni9CGLNFJkCseK+p/3ZsOdRRrvoBP2l7re",
+	"M97mas947bWe8T1e6ZknDkulMvfYhftc7HgTbts3TK+5N0wtXcajW5ZKJG2/2+sEnTARqEyY0sfSxXA4",
+	"7B39U5MozaTy6kt97+iOssizQsFlOBexgfQydZwf+sEgOAyOguPgJHgSnH4MciCBD4f94GQQPD0M+oOj",
+	"oH98HPRPT4JB/0kwONIPCs5MzeaHfnDYDw5PTj4GnRVjN/DrJ0H/KBj0g8FpcHgcHA2Co6fB8cnHz/6E",
+	"TCc3lJI8opiYsJUYBRp2e8398WYf6xzx8O1evO9oXORaVixtTmk4zxHrwbCnSSJW/ikw7HgvaYTvGNJI",
+	"LNWBDf7Uq6xnLkCUexGWGXayQwsob4mLOW/QKY+RBU1vpLOlrnnBaZ8weos1/ZhjmnuOh2QskmhkBx3b",
+	"ODVO2ymNJuxrs34lmbBZxgPCUMfUyutC3DKI9mpa07WZCxfo3tMaMNDfQvP708MArovw/uxygiHb19FD",
+	"iJtrrhVqU/mCoV/wTWolDeYSFKKusco9mjdcrOA5jM4G17wUQp8JjllTmpQs8uKxdvV+lNy0eTjsXXOI",
+	"lsPecLEq+1LKfpHCkkxgQySV6K3AMy8syzxQUKNFTwlN3xFWKQ8CrIMZfthWc/7R9YuAJ6/EDYZSNV9r",
+	"WqTsVmhKy5iHDJM8vSQjSJUekkSIG6Lmqchmc3KTpZQo/R7Yxm4HMlalZNGogJLYP2osic4i7OG8rakE",
+	"dMSeQgOxvfUiFEmUMwKk4+2SPLXCRfNYnC4O3A1WI1sgMYRqabB0Ke3QGnOy9pDgII/L43bEcQ/0J/Aw",
+	"BsTNiZCQ7RWbFCxz/E3eHzWpWyFNEtv9ZGUNKOODnKydUxCm4uV3RPF0ylLpoelZlPzidA2icm7GG0N/",
+	"TqWZvBWSPO/bkndoqeoJB+Q8B2p+zSSvbXdvY/6GZZzjkjyX/J5xMmqnelylM7WYeS0ynf4yIObNTvwS",
+	"sRcN2dCryHahYYiWh1STBtDqaguQ9XqgFwWi7bjsW31M/oQE4AISKKTtQi8Q5Hzjl7jmf2KULKVRlOgr",
+	"cCXIb1fn+FJM1J1mcBRLKb6u5Ri+UN+M+vzRNToNJL0FxL2beCntlYWXqBf1A/ErTSpoLK+5SYKCD7rk",
+	"J1iYu2uhyMfmROGTVTeg/ubKka8R9IVxxz1gj5wi/kMp5pov02BdqhzoUisskFRXRLwkb6Zm3xWKrVtm",
+	"1SsfuE9T2nXte2CYzI1luGoOs5TAdRbJcUPnjEb5yp5UoInWTFqJPUz51dnrM8grzKfgeWcf1eKK6PeP",
+	"/hSlvDqPPU6OGoxugE1y17EDiME9hfINC+BVN5XVXLTGNyn7ENnCZHyCM2cHzilgQdZgLp+ctsM5/Qpu",
+	"r786tj0CYkRrFQRUUy1dRohz5ojnujF4n7UF8apEa8IOAcNTgENsBBcddLSWon8SVC9B/7VzDUai1Yx4",
+	"WDliT08y5/hh50zG9PGVuFlrzvNE51YnRuML3Iru3S5Hc0UVr7kHALN29yt1cRt7ZuN0o9lDfnPfywUA",
+	"9sp2zziaRv+WiVewtN0cgEQquZ0V+6QeqJhfWYq7zcYPtvXwq7SqXikJ84TCk7lYcczxBj8TRMPzhHmw",
+	"aEHNqkzJsjmOBKsgpyL1m0fmgOBhylRdST1Q+z4AsOW2XU+sRHE9RfN09LzhqSaYvprwPLTjjS/bvdVb",
+	"RpOlbpeFPzUgRmDznm+ylI5sTKDFf+9Ezk0DA70mzuGvJ9XdX/ccZfiu6WkqiMad2VevbBq+9UAan0B+",
+	"yLTZt5n/fituvBPxlZJ63sE07kCj+0RSMuzSWmNwuo7UeV9pz1CcCDVHH04qMnTwZmpF08jvbKD1jmtu",
+	"KhWQ1R36B1Q5gLkDf+tNjQU3BU8gCbE8ECT6kAyOrjlezPD6Xm/Y74FxODj2mmd7NT9LKlU+DKbrc30l",
+	"X3NjJWlRCmtjEVkwyiETtYhuNDMppWtpi3JoCD/RL9QmMPOtshhd8VCg3iU/0DhhkatfXOgz4Bxm2K00",
+	"4+qau8yT4io2YSTlnCL0il6Vfp22WMjVnF1zOytwXUEYAOvA0TJD0xBN+f6hmhMIGHnV9779WGViz5j6",
+	"Td6lYzj86gdtbzbQP+DhK9H4UQjjP183f3W8YP+E43pvDQdMaHNn9A4PDov3AUK/Qr/viGr13zNGEBp5",
+	"NFkrPfRp7/iwd3Ko7Sh9lrybqNykO+jM4skImK0zPDzp2W7M5pOn5t8SDK9lKm5jGQuej3Q0eHr09OTJ",
+	"4Kn+acqo+6Lfe3L45Kh/OjgKOujEkZ1hr/v09MlxheWwuViTYGnednx4cvqk97Q/ALOlzWIHdYs96ZUX",
+	"2z/+Uqvd2IS61WqTSdQvRwlFAdytniTeip9ubK+e7sOsuGbzOreUx3KOfWlLk+4VJlueai+faa9ypqX5",
+	"9fxplWfUa54RgQKqRq+Bm845GG3Nd15uuZ+gzU9iBc1cXctVE8uDbHQTtor/tF7VOMWEa++yxwv5XnYk",
+	"rjSUt7X3+rlYLOiBZFo86qvvliYZk9jZ6Kh/2vsO0R0AUFJfm9g1WrFCzSK75sDTXXJmYUmgw5Bc6r1F",
+	"0AnMVFP63sPrdyrSRZZQvJRMkRfl15xqoykVyzmr7yX03+z+wX4/uIs5oKa9WII4CjTVAyex8r9GiQhp",
+	"EhgJG9hzHJiOw95ZDdwpDjaOaZAf0cA/koE5q0FBJtytb5Cik4QFoM3MGY2shoVIqZr99tUNCPtfa7sY",
+	"hgRu9Bh1zyfQ+Iy2+3JMfOC/N3SjIcJuv48l6QO5edyO5XzgPtpvud2V42+55mGe53LLOOSL26IGRGd9",
+	"Rsb6sRHko44RxMdVFsWSRFpdr/HxGNp+lURtO/adABPNj/eHlngWRbknd/cW1x/onR6IbcCGILpl4Jlz",
+	"2vJd5EgXsaor88q38iu6JxYC4InuQsb6QqPalfUa88keQfYar+3LNN/difJq0vYBktz5Keow3+4sD+4D",
+	"+FYvCL7wBjuQt32JgWEU0xkXct8YQXliq9GowXMpIcFNFkqJIDsCsbUw9XDBqMxSVoIhiZlTtImY/MFC",
+	"5XxVmI4pMeKAzRvJgvI1tBbF1ErAd6AmC0pLLEy+fF1EdrVTiqVt/dQlV6bj6JyFN2SKrrBY5joej7Qa",
+	"OfSDF+CoJSxNRYroQC4ZMjX+OiKzcG6HgwrfqtooXnkt2g3zZU5Ldn6Br4jlG9gueb9KpFbVAW7oFjUC",
+	"/m8qFXC7CwESXe5PrbqkawO8FicJGNkrkd4EZDVfY92xUoDgZjE9lCCRuP+hTNkk5vtGWfwBbNfbc1vB",
+	"58q2J1mcKOBCd2DA4ockZ70km7QoOBsSGkXmSMtcDgUkYXAWJ+yaa12PRQEmIabsQK9F29dYUp2yUMx4",
+	"/KdFETWQKzxk5Ddo88sSCeiJz1+9uYSPMKgIxrmYMT2TZ2i5L+iSRCyMIybNGeMshplGgskueeW3EI4j",
+	"r4Jb651oR/rtjQzeGLjRFxOWynm8lN1rbvFgI5FN1DRLgFZYEW/Dny71JleCA9tOgIPE0AuIKorPJ5lc",
+	"W+UKYfghQ1xwL3Htmr+/kH4BukyEGk2zJBnnfTZwj6wMMx1qUyEWFuPHLPSZc+W7KAO4kPSbo5SueJXz",
+	"Ajny4ZTxO4IBBh3JEhYqoeeBH4D7sjaIedkGRUkv+R3O80HySEtLQdVay4eZSCItMhI2VZiuYzyRp+Bz",
+	"hDd1XC2uuFmLg4HdcQuLENoqWch6KrU0Azt3a7T3qhN0FgKeuV0cHB0WeqphvTjIh8L0DvuYt4PnGyMH",
+	"hdMNLuRR/t5+r/cEP8vTje4y2xfF2Q4K+Us4Wz//qZDV9NEyUcxn2uwPOu4kmAKAXmueqat7/d1K3QgO",
+	"t777AbEwXetTH7jS5u6+gFgRysJk2eZyyvht8/aXnoi///WlL4B7X16llj5rHu5V+nxd2MB3jEYll0kR",
+	"ArSG8g09d3h8Dszx2eHBK3SFa+/Ia9Uhznn9isfijdaSnfIR0jRdG3a9XKLuTGeBQysfh1SxmUjXQ33G",
+	"x/pOXYKTJQAMUtv9A5tYQfawk7mWgkMrYSuzZOms4AQ2DsFCouxxf1DIoz6syKNe0E+v8KeDnvuapild",
+	"V6WzniVS5DSAxGjAny9wSV1ya8zDJIvYaFbO7W2fVuv2QkxN4aAUC4Z2Uki51oEnDFQI6KlUN6OML1Oh",
+	"WAie6n13MtyXU3iH4V44Gb/GUu3FhkdXLb6bLPJj545++fTez4tfetvOYvHiqr9c3Xhp3Obm4cYPK23E",
+	"EsH3V1leevH+N/I+mVGVuz80A+73hsaXbnDPl/faY4vdetdGg8v+Xcb3eNnrCZFsuckr5Tt/O79UdtPV",
+	"A7EwSyGp/sNfnQmjmoGGHz5CKge+uco5V6hJzhsVWOQQU7EeVP3UXsqMR0sRc+WVOhmZj7dusUhJ1rwt",
+	"14BMFMk+77+iTJnNV2nNIiLStIUoi1fvXaZnsTG2Nl8EXSK0pT2H9ooGyw3jHlDE6d98xXfmJkb1UidC",
+	"3EDgdjMz3+LCCpP67OXod4v1O5ijX3Fv5yXB+s1Ftwa4FCZrwEny3gfIF1UqACPLmIXgfliJ9AY8CNpi",
+	"eX/h/RqMo81fa93BtqwGPxJFtz4agmqTbMZ6rKjwwbCShQTwJ24xfCr3L2UOgztlDknX/dSDkq2qBqvL",
+	"fXFMkdB0ljf7wdz1cE7TWcxn3kAYgq+aoDBtIpPE31tMkP388fP/HwAA//8=",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -5,7 +5,8 @@ import "slices"
 // operations says, for each operation of the contract by its operationId, which
 // roles may call it. What is not here nobody may call.
 var operations = map[string][]Role{
-	"getServer": readers,
+	"getServer":    readers,
+	"confirmClock": operators,
 
 	"listVCenters":  readers,
 	"getVCenter":    readers,

@@ -21,6 +21,7 @@ type Planner interface {
 	Repositories
 	Usages
 	Copies
+	Clocks
 }
 
 // VCenters changes vcenters.
@@ -119,6 +120,13 @@ type Copies interface {
 	CopyImage(ctx context.Context, r backup.CopyRequest) (backup.Job, error)
 	// Copies tells how the copies of an image stand.
 	Copies(ctx context.Context, id string) ([]backup.Copy, error)
+}
+
+// Clocks tells how far the clock is trusted.
+type Clocks interface {
+	Clock(ctx context.Context) (backup.ClockState, error)
+	// ConfirmClock makes it trusted where it agrees with that time.
+	ConfirmClock(ctx context.Context, his time.Time) (backup.ClockState, error)
 }
 
 // Usages tells how long images were there.

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/kura-backup/terraform-provider-kura/server/api"
+	"github.com/kura-backup/terraform-provider-kura/server/auth"
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
 
@@ -17,7 +18,12 @@ func (h *handler) GetServer(ctx context.Context, _ api.GetServerRequestObject) (
 			OneTime: choices(backup.OneTime), Daily: choices(backup.Daily), Weekly: choices(backup.Weekly), Monthly: choices(backup.Monthly),
 		},
 	}
-	err := h.Store.View(ctx, func(tx backup.Tx) error {
+	clock, err := h.Planner.Clock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out.Clock = clockStateOut(clock)
+	err = h.Store.View(ctx, func(tx backup.Tx) error {
 		old, err := backup.FindOldDatabase(ctx, tx)
 		if err == nil && old != nil {
 			out.OldDatabase = &api.OldDatabase{FoundAt: utc(old.FoundAt), Repository: old.Repository, WrittenAt: utc(old.WrittenAt), Message: old.Message()}
@@ -33,4 +39,18 @@ func (h *handler) AdoptDatabase(ctx context.Context, _ api.AdoptDatabaseRequestO
 	return api.AdoptDatabase200JSONResponse{
 		EndedJobs: a.Ended, PassedOccurrences: a.Skipped, Jobs: append([]string{}, a.Jobs...), Messages: append([]string{}, a.Messages...),
 	}, err
+}
+
+// ConfirmClock implements the operation.
+func (h *handler) ConfirmClock(ctx context.Context, q api.ConfirmClockRequestObject) (api.ConfirmClockResponseObject, error) {
+	clock, err := h.Planner.ConfirmClock(ctx, q.Body.Time)
+	if err != nil {
+		return nil, err
+	}
+	h.Log.WarnContext(ctx, "clock confirmed", "time", clock.Now, "by", auth.From(ctx).Name)
+	return api.ConfirmClock200JSONResponse(clockStateOut(clock)), nil
+}
+
+func clockStateOut(s backup.ClockState) api.Clock {
+	return api.Clock{Time: s.Now.UTC(), Trusted: s.Trusted, Expected: utc(s.Expected), HeldUntil: utc(s.HeldUntil), Warning: s.Warning()}
 }

@@ -43,6 +43,7 @@ type cli struct {
 	Repository repositoryCmd `cmd:"" help:"Where images are kept."`
 	Catalog    catalogCmd    `cmd:"" help:"What the server knows of images."`
 	Usage      usageCmd      `cmd:"" help:"Tell how long images were there and how large they are, for charging."`
+	Clock      clockCmd      `cmd:"" help:"The server's clock, which decides when images end."`
 	Doctor     doctorCmd     `cmd:"" help:"Say what will not work, why it matters and what to do."`
 	Tokens     tokenCmd      `cmd:"" name:"token" help:"Who may call the server."`
 	Version    versionCmd    `cmd:"" help:"Tell the versions of this program and of the server."`
