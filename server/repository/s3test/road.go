@@ -18,6 +18,7 @@ type Road struct {
 	Delay     atomic.Int64 // nanoseconds that an answer takes
 	FailEvery atomic.Int64 // requests, of which the last fails; 0 = none does
 	Hang      atomic.Bool  // nothing is answered any more
+	Hanging   atomic.Int64 // requests that nobody answers
 	Count     atomic.Int64 // requests
 	Failed    atomic.Int64 // requests that failed
 
@@ -77,6 +78,8 @@ func toSocket(socket string) http.Handler {
 func NewFront(r *Road, storage http.Handler) *httptest.Server {
 	return httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if r.Hang.Load() {
+			r.Hanging.Add(1)
+			defer r.Hanging.Add(-1)
 			_, _ = io.Copy(io.Discard, q.Body) // only then is it seen that the client has gone
 			<-q.Context().Done()
 			return
