@@ -2,6 +2,7 @@ package backup
 
 import (
 	"iter"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -10,7 +11,7 @@ import (
 
 // Location loads the zone of r. The error is [Invalid] for time_zone.
 func (r Recurrence) Location() (*time.Location, error) {
-	if r.TimeZone == "" || r.TimeZone == "Local" {
+	if r.TimeZone == "" || r.TimeZone == "Local" || !zoneName.MatchString(r.TimeZone) {
 		return nil, Errorf(Invalid, "time_zone", "A time zone is an IANA name such as Asia/Tokyo, got %q.", r.TimeZone)
 	}
 	if loc, ok := locations.Load(r.TimeZone); ok {
@@ -23,6 +24,11 @@ func (r Recurrence) Location() (*time.Location, error) {
 	locations.Store(r.TimeZone, loc)
 	return loc, nil
 }
+
+// zoneName is the form of a zone's one name. The system's folder of zones would
+// give it under others as well ("Asia//Tokyo"), and has what is no zone but this
+// machine's own, or counts leap seconds, by which hours would not begin at :00.
+var zoneName = regexp.MustCompile(`^[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*)*$`)
 
 // locations keeps the zones that were asked for, since loading one takes
 // longer than all that is computed with it. There are but a few hundred.

@@ -1,10 +1,10 @@
 package backup
 
 import (
-	"path"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -75,8 +75,15 @@ func (s Selector) matches(vm VirtualMachine, name *regexp.Regexp) bool {
 // a name is written %2f, %5c or %25 there, as vSphere itself does, so that a
 // folder "a/b" is another one than b in a.
 func inFolder(have, want string, recursive bool) bool {
-	have, want = path.Clean("/"+lowerEscapes.Replace(have)), path.Clean("/"+lowerEscapes.Replace(want))
-	return have == want || recursive && strings.HasPrefix(have, want+"/")
+	have, want = inventoryPath(have), inventoryPath(want)
+	return have == want || recursive && strings.HasPrefix(have, want)
+}
+
+// inventoryPath is a path in the one form that is compared. Dots mean nothing in
+// it: whoever may name a folder ".." must not get out of the one above.
+func inventoryPath(text string) string {
+	steps := strings.FieldsFunc(lowerEscapes.Replace(text), func(r rune) bool { return r == '/' })
+	return strings.Join(append(steps, ""), "/")
 }
 
 // lowerEscapes writes the escapes of inventory paths in the one case that is compared.
@@ -114,7 +121,7 @@ func setOf(ids []string) map[string]bool {
 
 // Validate returns an [Invalid] error for the first bad field.
 func (g Group) Validate() error {
-	if err := validName(g.Name); err != nil {
+	if err := ValidName(g.Name); err != nil {
 		return err
 	}
 	if len(g.VirtualMachineIDs) == 0 && g.Selector == nil {
@@ -153,11 +160,13 @@ func (s Selector) validate() error {
 	return nil
 }
 
-// Names of groups, schedules, vcenters and tokens are 1 to 128 characters of
-// printable UTF-8 without control characters; they are labels, never keys.
+// maxName is the greatest length of a name in characters.
 const maxName = 128
 
-func validName(name string) error {
+// ValidName returns an [Invalid] error for what cannot be the name of a group, a
+// schedule, a vcenter, a repository or a token: it is a label of 1 to 128
+// characters in any script, and shows what it is wherever it is shown.
+func ValidName(name string) error {
 	switch n := utf8.RuneCountInString(name); {
 	case !utf8.ValidString(name):
 		return Errorf(Invalid, "name", "The name is not valid UTF-8.")
@@ -169,8 +178,11 @@ func validName(name string) error {
 		return Errorf(Invalid, "name", "The name %q starts or ends with a space.", name)
 	}
 	for _, r := range name {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp) {
 			return Errorf(Invalid, "name", "The name %q holds a control character.", name)
+		}
+		if '\u202a' <= r && r <= '\u202e' || '\u2066' <= r && r <= '\u2069' {
+			return Errorf(Invalid, "name", "The name %q holds a character that turns the direction of what follows it.", name)
 		}
 	}
 	return nil

@@ -7,6 +7,19 @@ import (
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
 
+// A folder of vSphere may be named "..": it is a folder like any other.
+func TestAFolderOfDotsLeadsNowhere(t *testing.T) {
+	vm := backup.VirtualMachine{VCenterID: "v", Name: "x", Folder: "/DC0/vm/prod/../gold"}
+	gold := backup.Selector{VCenterID: "v", Folder: "/DC0/vm/gold"}
+	if in, err := gold.Matches(vm); in || err != nil {
+		t.Errorf("a VM in %s is one in %s: %t, %v", vm.Folder, gold.Folder, in, err)
+	}
+	prod := backup.Selector{VCenterID: "v", Folder: "/DC0/vm/prod", Recursive: true}
+	if in, err := prod.Matches(vm); !in || err != nil {
+		t.Errorf("a VM in %s is one below %s: %t, %v", vm.Folder, prod.Folder, in, err)
+	}
+}
+
 // seed:W12 seed:W15 seed:W27 seed:W29
 func TestASelectorChoosesByAllOfItsConditions(t *testing.T) {
 	gold, silver, linux := backup.Tag{Category: "backup", Name: "gold"}, backup.Tag{Category: "backup", Name: "silver"}, backup.Tag{Category: "os", Name: "linux"}
@@ -27,6 +40,8 @@ func TestASelectorChoosesByAllOfItsConditions(t *testing.T) {
 		"its folder, escaped otherwise":    {selector{Folder: "/DC0/vm/prod/a%2Fb 蔵/"}, true},
 		"a folder above, alone":            {selector{Folder: "/DC0/vm/prod"}, false},
 		"a folder above, with those below": {selector{Folder: "/DC0/vm", Recursive: true}, true},
+		"the root, with those below":       {selector{Folder: "/", Recursive: true}, true},
+		"a folder above, by way of dots":   {selector{Folder: "/DC0/vm/prod/x/.."}, false},
 		"a folder named like the start":    {selector{Folder: "/DC0/vm/pro", Recursive: true}, false},
 		"a folder a in which b lies":       {selector{Folder: "/DC0/vm/prod/a", Recursive: true}, false},
 		"its pool":                         {selector{ResourcePool: "/DC0/host/C0/Resources/gold/small"}, true},

@@ -81,7 +81,7 @@ func (p *Planner) changedRepository(old RepositoryRecord, c RepositoryChange) (r
 			return r, err
 		}
 	}
-	if err := validName(r.Name); err != nil {
+	if err := ValidName(r.Name); err != nil {
 		return r, err
 	}
 	switch {

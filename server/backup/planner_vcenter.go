@@ -10,7 +10,7 @@ import (
 
 // Validate returns an [Invalid] error for the first bad field.
 func (v VCenter) Validate() error {
-	if err := validName(v.Name); err != nil {
+	if err := ValidName(v.Name); err != nil {
 		return err
 	}
 	u, err := url.Parse(v.Endpoint)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Restore is an image put back: in place, as a new VM, or as one disk. Exactly
@@ -127,11 +128,17 @@ func (r Restore) Validate() error {
 	return r.Disk.validate()
 }
 
+// maxVMName is vSphere's own limit, in characters.
+const maxVMName = 80
+
 func (r RestoreNewVM) validate() error {
-	if err := validName(r.Name); err != nil {
+	if err := ValidName(r.Name); err != nil {
 		e := AsError(err)
 		e.Field = "new_vm.name"
 		return e
+	}
+	if n := utf8.RuneCountInString(r.Name); n > maxVMName {
+		return Errorf(Invalid, "new_vm.name", "vSphere takes names of VMs of up to %d characters, got %d.", maxVMName, n)
 	}
 	n := 0
 	for _, s := range []string{r.Cluster, r.Host, r.ResourcePool} {

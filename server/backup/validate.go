@@ -8,7 +8,7 @@ import (
 // Validate returns an [Invalid] error for the first field of s that no time,
 // load or inventory could make right.
 func (s Schedule) Validate(p RetentionProfile) error {
-	if err := validName(s.Name); err != nil {
+	if err := ValidName(s.Name); err != nil {
 		return err
 	}
 	if (s.GroupID == "") == (s.VMID == "") {

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -34,13 +35,11 @@ func (h *handler) ExportOccurrences(ctx context.Context, q api.ExportOccurrences
 	if err != nil {
 		return nil, err
 	}
-	from, n := q.Params.From, q.Params.Count
-	if from.IsZero() {
-		from = h.Now()
+	from, err := h.occurrencesFrom(q.Params.From)
+	if err != nil {
+		return nil, err
 	}
-	if n == 0 {
-		n = defaultEvents
-	}
+	n := cmp.Or(q.Params.Count, defaultEvents)
 	var due []backup.Occurrence
 	if s.Enabled {
 		for o := range s.Recurrence.Between(from, from.AddDate(0, 0, calendarDays)) {

@@ -33,7 +33,6 @@ type jobStream struct {
 // the answer has begun: the stream ends, and a client looks again.
 func (s jobStream) VisitStreamJobEventsResponse(w http.ResponseWriter) error {
 	out := http.NewResponseController(w)
-	_ = out.SetWriteDeadline(time.Time{}) // a job takes longer than a request may
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(http.StatusOK)
 	poll, beat := time.NewTicker(s.h.Poll), time.NewTicker(s.h.Heartbeat)

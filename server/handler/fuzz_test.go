@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	ics "github.com/arran4/golang-ical"
 	"github.com/google/go-cmp/cmp"
@@ -101,7 +102,7 @@ func (z fuzzed) send(method, path, body string) answer {
 
 func isObject(body string) bool {
 	var m map[string]any
-	return json.Unmarshal([]byte(body), &m) == nil && m != nil
+	return utf8.ValidString(body) && json.Unmarshal([]byte(body), &m) == nil && m != nil
 }
 
 func (z fuzzed) read(id string) api.BackupSchedule {

@@ -2,13 +2,15 @@ package handler
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"encoding/json"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
@@ -40,23 +42,33 @@ func (h *handler) admit(operations map[string]operation) mux.MiddlewareFunc {
 }
 
 // readBody takes the body in, which is small, and sees that what claims to be
-// JSON is one value and no more: the decoders behind it stop at its end.
+// JSON can be read in one way only.
 func (h *handler) readBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
+			w.Header().Set("Connection", "close") // rather than wait on
 			h.badRequest(w, r, err)
 			return
 		}
-		if len(body) > 0 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
-			if err := json.Unmarshal(body, new(json.RawMessage)); err != nil {
-				h.fail(w, r, backup.Errorf(backup.Invalid, "", "The body is not valid JSON: %s.", jsonFault(err)))
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // it is all there; the answer may take longer
+		if len(body) > 0 && isJSON(r.Header.Get("Content-Type")) {
+			if e := soundJSON(body); e != nil {
+				h.fail(w, r, e)
 				return
 			}
 		}
+		visitOf(r.Context()).body = body
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		next.ServeHTTP(w, r)
 	})
+}
+
+// isJSON takes a type that cannot be read for JSON, too: what is behind it may
+// be less strict about the type than about the body.
+func isJSON(contentType string) bool {
+	kind, _, err := mime.ParseMediaType(contentType)
+	return err != nil || kind == "application/json"
 }
 
 // checkQuery refuses parameters that the contract does not know: a filter that
@@ -72,7 +84,7 @@ func (h *handler) checkQuery(operations map[string]operation) mux.MiddlewareFunc
 			}
 			for name := range query {
 				if !op.queries[name] {
-					h.fail(w, r, backup.Errorf(backup.Invalid, clip(name), "There is no parameter %q here. %s", clip(name), known(op.queries)))
+					h.fail(w, r, backup.Errorf(backup.Invalid, cmp.Or(clip(name), `""`), "There is no parameter %q here. %s", clip(name), known(op.queries)))
 					return
 				}
 			}

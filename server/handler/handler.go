@@ -40,6 +40,7 @@ type Config struct {
 
 	Poll      time.Duration // between two looks at a job that is followed; default 1 s
 	Heartbeat time.Duration // of a stream of events; default 15 s
+	Patience  time.Duration // with a caller who sends a request, or takes a piece of an answer; default 30 s
 }
 
 func (c Config) defaulted() Config {
@@ -57,6 +58,9 @@ func (c Config) defaulted() Config {
 	}
 	if c.Heartbeat == 0 {
 		c.Heartbeat = 15 * time.Second
+	}
+	if c.Patience == 0 {
+		c.Patience = 30 * time.Second
 	}
 	return c
 }

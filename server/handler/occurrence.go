@@ -1,7 +1,9 @@
 package handler
 
 import (
+	"cmp"
 	"context"
+	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/api"
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
@@ -20,14 +22,20 @@ func (h *handler) ListOccurrences(ctx context.Context, q api.ListOccurrencesRequ
 	if err != nil {
 		return nil, err
 	}
-	from, n := q.Params.From, q.Params.Count
-	if from.IsZero() {
-		from = h.Now()
+	from, err := h.occurrencesFrom(q.Params.From)
+	if err != nil {
+		return nil, err
 	}
-	if n == 0 {
-		n = defaultOccurrences
-	}
+	n := cmp.Or(q.Params.Count, defaultOccurrences)
 	return api.ListOccurrences200JSONResponse{Items: each(s.Recurrence.Next(from, n), occurrenceOut)}, nil
+}
+
+// occurrencesFrom is the time after which slots are listed; zero = now.
+func (h *handler) occurrencesFrom(from time.Time) (time.Time, error) {
+	if from.IsZero() {
+		return h.Now(), nil
+	}
+	return from, tellable("from", from)
 }
 
 func occurrenceOut(o backup.Occurrence) api.Occurrence {

@@ -23,6 +23,7 @@ type visitKey struct{}
 type visit struct {
 	id        string
 	principal auth.Token // once it is let in; for the log
+	body      []byte     // once it is read
 }
 
 func visitOf(ctx context.Context) *visit {
@@ -44,8 +45,9 @@ func (h *handler) outer(next http.Handler) http.Handler {
 			v.id = backup.NewID(start)
 		}
 		r = r.WithContext(context.WithValue(r.Context(), visitKey{}, v))
-		w := &recorder{ResponseWriter: out}
+		w := &recorder{ResponseWriter: out, patience: h.Patience}
 		harden(w.Header(), r)
+		w.await(h.Patience)
 		w.Header().Set("X-Request-Id", v.id)
 		defer h.finish(w, r, v, start)
 		if r.ContentLength > maxBody {
@@ -60,6 +62,7 @@ func (h *handler) outer(next http.Handler) http.Handler {
 
 // finish ends a request: a panic becomes an answer, and the log gets its line.
 func (h *handler) finish(w *recorder, r *http.Request, v *visit, start time.Time) {
+	defer w.hurry(0) // the next request of the connection has its own time
 	if p := recover(); p != nil {
 		if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 			panic(p)
@@ -94,17 +97,19 @@ func tooLarge() *backup.Error {
 	return backup.Errorf(backup.TooLarge, "", "The request holds more than %d bytes, which no object of kura needs.", maxBody)
 }
 
-// recorder notes what became of an answer.
+// recorder notes what became of an answer, and ends one that nobody takes.
 type recorder struct {
 	http.ResponseWriter
-	status int
-	bytes  int64
+	patience time.Duration // with each piece of it
+	status   int
+	bytes    int64
 }
 
 func (w *recorder) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
 	}
+	w.hurry(w.patience)
 	w.ResponseWriter.WriteHeader(status)
 }
 
@@ -112,9 +117,29 @@ func (w *recorder) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
+	w.hurry(w.patience)
 	n, err := w.ResponseWriter.Write(b)
 	w.bytes += int64(n)
 	return n, err
+}
+
+// await gives the rest of the request that time to arrive; 0 = any. A
+// connection without deadlines is one of a test.
+func (w *recorder) await(d time.Duration) {
+	_ = http.NewResponseController(w.ResponseWriter).SetReadDeadline(deadline(d))
+}
+
+// hurry gives the caller that time to take what is written next; 0 = any.
+func (w *recorder) hurry(d time.Duration) {
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(deadline(d))
+}
+
+// deadline is one of a connection, which knows no clock but the machine's.
+func deadline(d time.Duration) time.Time {
+	if d == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(d)
 }
 
 // Unwrap lets http.ResponseController reach the connection.

@@ -34,6 +34,19 @@ func versionOf(ifMatch string) int64 {
 	return v
 }
 
+// lastYear is the last one of times that callers may name: what is reckoned
+// from them, or is told in another zone, must still have four digits, or no
+// answer could be written.
+const lastYear = 9900
+
+// tellable refuses a time that cannot be told again; zero is none.
+func tellable(field string, t time.Time) error {
+	if year := t.UTC().Year(); year < 1 || year > lastYear {
+		return backup.Errorf(backup.Invalid, field, "%s must lie in the years 1 to %d, got %s.", field, lastYear, t.Format("2006-01-02T15:04:05Z07:00"))
+	}
+	return nil
+}
+
 // one makes a list of what was looked up by its name: no such name is an empty list.
 func one[T any](item T, err error) ([]T, error) {
 	switch backup.CodeOf(err) {

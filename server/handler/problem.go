@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -99,12 +100,24 @@ func (h *handler) badRequest(w http.ResponseWriter, r *http.Request, err error) 
 		h.fail(w, r, tooLarge())
 		return
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		// Not by fail: the request's context has ended with it, and yet somebody listens.
+		h.write(w, r, backup.Errorf(backup.Invalid, "", "The request was not whole after %s.", h.Patience), http.StatusBadRequest)
+		return
+	}
 	e := backup.Errorf(backup.Invalid, "", "The request cannot be read: %s.", clip(err.Error()))
 	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && t.Field != "" {
 		e = backup.Errorf(backup.Invalid, t.Field, "%s cannot hold the %s.", t.Field, clip(t.Value))
 	}
+	if p, ok := errors.AsType[*time.ParseError](err); ok { // the contract's own check lets days pass that do not exist
+		field := placeOf(visitOf(r.Context()).body, p.Value)
+		e = backup.Errorf(backup.Invalid, field, "%s must be a time as in 2026-12-01T02:00:00+09:00, got %q.", field, clip(p.Value))
+	}
 	if p, ok := errors.AsType[*api.InvalidParamFormatError](err); ok {
 		e = backup.Errorf(backup.Invalid, p.ParamName, "%s has the wrong form.", p.ParamName)
+	}
+	if p, ok := errors.AsType[*api.TooManyValuesForParamError](err); ok {
+		e = backup.Errorf(backup.Invalid, p.ParamName, "%s is there %d times. Send it once.", p.ParamName, p.Count)
 	}
 	h.fail(w, r, e)
 }

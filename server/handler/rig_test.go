@@ -81,6 +81,12 @@ func (l *lines) reset() {
 
 func newRig(t testing.TB, change ...func(*backup.Planner)) *rig {
 	t.Helper()
+	return newRigWith(t, func(*handler.Config) {}, change...)
+}
+
+// newRigWith is newRig of a server with other settings.
+func newRigWith(t testing.TB, set func(*handler.Config), change ...func(*backup.Planner)) *rig {
+	t.Helper()
 	r := &rig{t: t, tokens: map[auth.Role]string{}, clock: &clock{now: time.Date(2026, 12, 1, 0, 30, 0, 0, time.UTC)}, log: &lines{}}
 	db, err := store.Open(context.Background(), store.Config{
 		DSN: "sqlite:" + filepath.Join(t.TempDir(), "kura.db"), Key: bytes.Repeat([]byte{7}, 32), Now: r.clock.Now, Migrate: true,
@@ -99,14 +105,16 @@ func newRig(t testing.TB, change ...func(*backup.Planner)) *rig {
 	for _, c := range change {
 		c(planner)
 	}
-	h, err := handler.New(handler.Config{
+	config := handler.Config{
 		Planner: planner, Store: db, Tokens: db, Replies: db,
 		Auth:    auth.New(auth.Config{Store: db, Now: r.clock.Now, Log: log}),
 		Version: "1.2.3", Installation: "01JDZK3Q8X4T9V2M6B7N5C1R0A", Now: r.clock.Now, Log: log,
 		Ready:   func(context.Context) error { return r.ready },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "kura_up 1\n") }),
 		Poll:    time.Millisecond, Heartbeat: 2 * time.Millisecond,
-	})
+	}
+	set(&config)
+	h, err := handler.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

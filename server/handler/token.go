@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"errors"
 
 	"github.com/kura-backup/terraform-provider-kura/server/api"
 	"github.com/kura-backup/terraform-provider-kura/server/auth"
@@ -25,6 +26,9 @@ func (h *handler) ListTokens(ctx context.Context, q api.ListTokensRequestObject)
 func (h *handler) CreateToken(ctx context.Context, q api.CreateTokenRequestObject) (api.CreateTokenResponseObject, error) {
 	if end := q.Body.ExpiresAt; !end.IsZero() && !end.After(h.Now()) {
 		return nil, backup.Errorf(backup.Invalid, "expires_at", "A token must expire in the future, got %s.", end.Format("2006-01-02T15:04:05Z07:00"))
+	}
+	if err := errors.Join(backup.ValidName(q.Body.Name), tellable("expires_at", q.Body.ExpiresAt)); err != nil {
+		return nil, err
 	}
 	text := auth.NewText()
 	t := auth.Token{Project: backup.DefaultProject, Name: q.Body.Name, Role: auth.Role(q.Body.Role), Hash: auth.Hash(text.Reveal()), ExpiresAt: q.Body.ExpiresAt}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/csv"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,9 @@ func (h *handler) ExportUsage(ctx context.Context, q api.ExportUsageRequestObjec
 
 func (h *handler) usage(ctx context.Context, p api.GetUsageParams) (api.Usage, error) {
 	loc, err := usageZone(p.TimeZone)
+	if err == nil {
+		err = errors.Join(tellable("from", p.From), tellable("to", p.To))
+	}
 	if err != nil {
 		return api.Usage{}, err
 	}
