@@ -45,6 +45,7 @@ type Verification struct {
 	Read     bool             // read and check every byte; else only that all is there
 	Rate     int64            // bytes read per second at most; 0 = no limit
 	Progress func(done int64) // told the bytes read so far, one call at a time; nil = nobody asks
+	Brief    bool             // what is wrong is known: it is not noted, and who else is hurt not looked for
 }
 
 // Verified tells how an image stands.

@@ -91,6 +91,7 @@ type ImageDisk struct {
 	UUID          string `json:"uuid,omitempty"`   // backing UUID
 	ChangeID      string `json:"change_id,omitempty"`
 	SkippedReason string `json:"skipped_reason,omitempty"`
+	Damaged       bool   `json:"damaged,omitempty"` // some of it is lost; never so in the image itself
 
 	File            string          `json:"file,omitempty"` // that the VM wrote to at the snapshot
 	ChangeDetection ChangeDetection `json:"change_detection,omitempty"`

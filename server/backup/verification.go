@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -23,6 +24,8 @@ func (p *Planner) VerifyImage(ctx context.Context, id string) (Job, error) {
 // VerifySpec is what a job of [KindVerify] was asked to do besides.
 type VerifySpec struct {
 	SHA256 bool `json:"sha256,omitempty"` // tell the checksum of each disk
+	// IfWhole: the image is damaged, and only read if all of it is there again.
+	IfWhole bool `json:"if_whole,omitempty"`
 }
 
 // HashImage is [Planner.VerifyImage], and the image tells the SHA-256 of each
@@ -131,8 +134,71 @@ func insertReading(ctx context.Context, tx Tx, r RepositoryRecord, i Image, spec
 	return j, tx.InsertJob(ctx, j)
 }
 
+// ReadDamaged asks for a look at the damaged images of a new image's VM, in the
+// same repository: it may have brought what they lack.
+func ReadDamaged(ctx context.Context, tx Tx, fresh Image) error {
+	if fresh.Status == ImageDamaged {
+		return nil
+	}
+	f := ImageFilter{RepositoryID: fresh.RepositoryID, VMID: fresh.VMID, Status: ImageDamaged, Page: Page{Limit: 1000}}
+	damaged, _, err := tx.Images(ctx, f)
+	if err != nil || len(damaged) == 0 {
+		return err
+	}
+	waiting, err := activeImages(ctx, tx, KindVerify)
+	if err != nil {
+		return err
+	}
+	r, err := tx.Repository(ctx, fresh.RepositoryID)
+	if err != nil {
+		return err
+	}
+	for _, i := range damaged {
+		if waiting[i.ID] {
+			continue
+		}
+		if _, err := insertReading(ctx, tx, r, i, VerifySpec{IfWhole: true}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// MarkHurt lists images as damaged that need what was found to be lost. It
+// returns those of which that was not known.
+func MarkHurt(ctx context.Context, tx Tx, repositoryID string, hurt []HurtImage) (news []Image, err error) {
+	for _, h := range hurt {
+		i, err := tx.Image(ctx, h.ID)
+		if CodeOf(err) == NotFound || err == nil && (i.RepositoryID != repositoryID || i.Status == ImageExpired || i.Status == ImageDamaged) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		i.Verified(Verified{Message: h.Message, Damaged: h.Disks}, tx.Now())
+		if err := tx.UpdateImage(ctx, i); err != nil {
+			return nil, err
+		}
+		news = append(news, i)
+	}
+	return news, nil
+}
+
+// DamagedDisks are the labels of the disks of which something is lost.
+func (i Image) DamagedDisks() (labels []string) {
+	for _, d := range i.Disks {
+		if d.Damaged {
+			labels = append(labels, d.Label)
+		}
+	}
+	return labels
+}
+
 // Verified notes in the image what a reading has found.
 func (i *Image) Verified(v Verified, at time.Time) {
+	for n := range i.Disks {
+		i.Disks[n].Damaged = slices.Contains(v.Damaged, i.Disks[n].Key)
+	}
 	if v.Message != "" {
 		i.Status, i.Message = ImageDamaged, v.Message
 		return

@@ -98,7 +98,7 @@ func (c *collector) run(ctx context.Context) error {
 		if err != nil {
 			return nil, fmt.Errorf("list images: %w", err)
 		}
-		if c.out.Images, err = m.markAll(ctx, c.manifests.snapshots(), c.pins, c.baseLost(ctx)); err != nil {
+		if err := c.markAll(ctx, m); err != nil {
 			return nil, err
 		}
 		return nil, c.markUnused(ctx, m)
@@ -160,6 +160,9 @@ func (c *collector) begin(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if c.lost, err = c.readLosses(ctx, nil); err != nil {
+		return err
+	}
 	c.pins = live
 	c.out.Abandoned = len(dead)
 	for _, p := range dead {
@@ -189,12 +192,6 @@ func (c *collector) compareClocks(ctx context.Context) error {
 	}
 	c.cutoff = m.Timestamp
 	return nil
-}
-
-func (c *collector) baseLost(ctx context.Context) func(pinned, error) {
-	return func(p pinned, err error) {
-		c.cfg.Log.WarnContext(ctx, "base of an image being written cannot be read", "image", p.Image, "error", err)
-	}
 }
 
 // task notes a step in kopia's own record.

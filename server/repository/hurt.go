@@ -21,10 +21,7 @@ func (r *repository) hurtBy(ctx context.Context, l *losses, except string) (all 
 	}
 	defer r.whole.hold()()
 	m := r.newMarker(ctx, r.repo)
-	m.bad = func(c content.ID) bool {
-		i, err := r.repo.ContentInfo(ctx, c)
-		return err != nil || l.has(i)
-	}
+	m.bad = r.lostFrom(ctx, l)
 	there := slices.DeleteFunc(r.manifests.snapshots(), func(s *stored) bool { return s.kind != kindImage || string(s.id) == except })
 	for _, s := range inOrder(ctx, r.repo, there) {
 		files, err := r.hurtFiles(ctx, m, s)
@@ -40,6 +37,14 @@ func (r *repository) hurtBy(ctx context.Context, l *losses, except string) (all 
 		}
 	}
 	return all, nil
+}
+
+// lostFrom says of a content whether it is lost, by those notes.
+func (r *repository) lostFrom(ctx context.Context, l *losses) func(content.ID) bool {
+	return func(c content.ID) bool {
+		i, err := r.repo.ContentInfo(ctx, c)
+		return lost(err) || err == nil && l.has(i)
+	}
 }
 
 // hurtFiles names the files of an image that need what the marker looks out for.

@@ -216,15 +216,14 @@ func (r *repository) unreadable(ctx context.Context, pack blob.ID, all []content
 
 // dropHealed drops the notes of packs in which the index has nothing any more.
 func (c *collector) dropHealed(ctx context.Context) error {
-	l, err := c.readLosses(ctx, nil)
-	if c.lost = l; err != nil || l.empty() {
-		return err
+	if c.lost.empty() {
+		return nil
 	}
 	named, err := c.packs(ctx)
 	if err != nil {
 		return err
 	}
-	for pack := range l.packs {
+	for pack := range c.lost.packs {
 		if _, still := named[pack]; still {
 			continue
 		}

@@ -37,8 +37,9 @@ type marker struct {
 
 	explain func(error) error // for users
 
-	bad func(content.ID) bool // what to look out for besides; nil = nothing
-	hit bool                  // it was seen
+	bad  func(content.ID) bool // what to look out for besides; nil = nothing
+	hit  bool                  // it was seen
+	hurt []string              // files of the image at hand that name it
 }
 
 // fragment is what a chunk of a list holds beside its whole entries: the end of
@@ -78,9 +79,14 @@ func (m *marker) image(ctx context.Context, root object.ID) error {
 	if err := json.Unmarshal(b, &dir); err != nil {
 		return fmt.Errorf("parse folder: %w", err)
 	}
+	m.hurt = nil
 	for _, e := range dir.Entries {
+		m.hit = false
 		if err := m.object(ctx, e.ObjectID); err != nil {
 			return fmt.Errorf("%s: %w", e.Name, err)
+		}
+		if m.hit {
+			m.hurt = append(m.hurt, e.Name)
 		}
 	}
 	return nil
@@ -239,17 +245,29 @@ func (m *marker) entry(b []byte) error {
 // markAll marks what the images, what others have stored and what running
 // backups build upon need. What cannot be read ends it: without its lists
 // nobody knows what it needs, and nothing may be taken away.
-func (m *marker) markAll(ctx context.Context, there []*stored, pins []pinned, log func(pinned, error)) (images int, err error) {
+func (c *collector) markAll(ctx context.Context, m *marker) error {
 	defer m.whole.hold()()
-	for _, s := range inOrder(ctx, m.r, there) {
-		if s.kind == kindImage {
-			images++
-		}
+	if !c.lost.empty() {
+		m.bad = c.lostFrom(ctx, c.lost)
+	}
+	for _, s := range inOrder(ctx, m.r, c.manifests.snapshots()) {
 		if err := m.snapshot(ctx, s); err != nil {
-			return images, unreadable(s, m.explain(err))
+			return unreadable(s, m.explain(err))
+		}
+		if s.kind != kindImage {
+			continue
+		}
+		c.out.Images++
+		if len(m.hurt) > 0 {
+			c.out.Hurt = append(c.out.Hurt, backup.HurtImage{ID: s.image, Disks: disksOf(m.hurt), Message: c.lacking(m.hurt)})
 		}
 	}
-	for _, p := range pins {
+	return c.markBases(ctx, m)
+}
+
+// markBases marks what the images being written build upon.
+func (c *collector) markBases(ctx context.Context, m *marker) error {
+	for _, p := range c.pins {
 		if p.Root == "" {
 			continue
 		}
@@ -258,13 +276,13 @@ func (m *marker) markAll(ctx context.Context, there []*stored, pins []pinned, lo
 			err = m.image(ctx, root)
 		}
 		if err != nil && !isDamage(m.explain(err)) {
-			return images, fmt.Errorf("read base of image %s: %w", p.Image, err)
+			return fmt.Errorf("read base of image %s: %w", p.Image, err)
 		}
-		if err != nil {
-			log(p, err) // the backup reads all of its disks: it needs no base
+		if err != nil { // the backup reads all of its disks: it needs no base
+			c.cfg.Log.WarnContext(ctx, "base of an image being written cannot be read", "image", p.Image, "error", err)
 		}
 	}
-	return images, nil
+	return nil
 }
 
 func (m *marker) snapshot(ctx context.Context, s *stored) error {

@@ -142,8 +142,8 @@ func (c *collector) rewrite(ctx context.Context) error {
 }
 
 // whyNotMoved looks at packs whose blocks could not all be moved. Where some
-// are lost that is noted: the next collection leaves those packs alone, and
-// this one has done the rest of its work.
+// are lost that is noted: the next collection leaves those packs alone and tells
+// whom they hurt, and this one has done the rest of its work.
 func (c *collector) whyNotMoved(ctx context.Context, moves []content.ID, failed error) error {
 	suspects := map[blob.ID]bool{}
 	for _, id := range moves {
@@ -152,14 +152,10 @@ func (c *collector) whyNotMoved(ctx context.Context, moves []content.ID, failed 
 		}
 	}
 	fresh, err := c.noteLosses(ctx, suspects)
-	if err != nil {
+	if err != nil || fresh.empty() {
 		return errors.Join(failed, err)
 	}
-	if fresh.empty() {
-		return failed
-	}
-	c.out.Hurt, err = c.hurtBy(ctx, fresh, "")
-	return err
+	return nil
 }
 
 // toMove lists the living blocks of sparse packs. A single sparse pack of its

@@ -26,7 +26,7 @@ type verifier struct {
 	began time.Time
 	read  atomic.Int64
 
-	lost  *losses
+	lost *losses
 
 	mu       sync.Mutex // guards the rest
 	out      backup.Verified
@@ -89,7 +89,7 @@ func (v *verifier) run(ctx context.Context) error {
 // images that it hurts besides this one. A reading looks at what was noted
 // before, too: it may have been put back.
 func (v *verifier) note(ctx context.Context) error {
-	if v.r.writable() != nil {
+	if v.ask.Brief || v.r.writable() != nil {
 		return nil
 	}
 	if v.ask.Read && !v.lost.empty() {

@@ -95,15 +95,7 @@ func (b *backupJob) done(ctx context.Context) ending {
 	if b.image.Status == backup.ImageDamaged {
 		e = ending{state: backup.JobFailed, code: backup.RepositoryDamaged, message: b.image.Message, imageID: b.image.ID}
 	}
-	e.also = func(tx backup.Tx) error {
-		if err := tx.InsertImage(ctx, b.image); err != nil {
-			return err
-		}
-		if err := backup.PlanCopies(ctx, tx, *b.job, b.image); err != nil {
-			return err
-		}
-		return backup.ShareWithWaiting(ctx, tx, *b.job, b.image)
-	}
+	e.also = func(tx backup.Tx) error { return b.list(ctx, tx) }
 	return e
 }
 
@@ -305,6 +297,7 @@ func (b *backupJob) write(ctx context.Context, started time.Time) error {
 	}
 	failpoint.Hit("backup.image_committed")
 	b.image.Ref, b.image.Sizes = done.Ref, done.Sizes
+	b.tellHealed(done.Healed)
 	if err := b.noteImage(ctx, &b.image); err != nil {
 		return err
 	}

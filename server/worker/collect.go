@@ -42,6 +42,9 @@ func (a *attempt) collect(ctx context.Context) (ending, error) {
 	}
 	failpoint.Hit("collect.collected")
 	a.tellCollected(ctx, record, spec, c)
+	if err := a.markHurt(ctx, record.ID, c.Hurt); err != nil {
+		return ending{}, err
+	}
 	if spec.DryRun {
 		return ending{state: backup.JobSucceeded}, nil
 	}

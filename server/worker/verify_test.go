@@ -89,3 +89,78 @@ func TestAnImageThatIsNotInItsRepositoryIsDamaged(t *testing.T) {
 		t.Errorf("job = %s, image = %s; want failed and damaged", j.State, h.images()[0].Status)
 	}
 }
+
+func TestAReadingNamesTheOtherImagesThatAreHurt(t *testing.T) {
+	h := newHouse(t)
+	defer h.start()()
+	h.ended(h.ask(h.vm))
+	h.ended(h.ask(h.vm))
+	all := h.images()
+	if len(all) != 2 {
+		t.Fatalf("%d images, want 2", len(all))
+	}
+	found := broken
+	found.Hurt = []backup.HurtImage{{ID: all[1].ID, Disks: []int32{2000}, Message: broken.Message}, {ID: "an image of nobody"}}
+	h.found(found)
+	j := h.verify(all[0].ID)
+	if said := strings.Join(j.Messages, " "); !strings.Contains(said, all[1].ID) || !strings.Contains(said, "1 other images") {
+		t.Errorf("messages = %q, want the other image named", said)
+	}
+	for _, i := range h.images() {
+		if i.Status != backup.ImageDamaged || i.Message != broken.Message || len(i.DamagedDisks()) != 1 {
+			t.Errorf("image %s = %s %q, damaged disks %v; want it damaged, and its disk named", i.ID, i.Status, i.Message, i.DamagedDisks())
+		}
+	}
+}
+
+func TestABackupHasTheDamagedImagesOfItsVMLookedAt(t *testing.T) {
+	h := newHouse(t)
+	defer h.start()()
+	h.ended(h.ask(h.vm))
+	id := h.images()[0].ID
+	h.found(broken)
+	h.verify(id)
+	h.found(backup.Verified{Blocks: 7}) // the next backup stores what is lost
+	h.ended(h.ask(h.vm))
+	looks := h.readings()
+	if len(looks) != 2 {
+		t.Fatalf("%d readings, want one more than was asked for", len(looks))
+	}
+	for _, j := range looks {
+		h.ended(j.ID)
+	}
+	if i := h.images()[0]; i.Status != backup.ImageGood || i.Message != "" || len(i.DamagedDisks()) != 0 {
+		t.Errorf("the image = %s %q %v, want it good again", i.Status, i.Message, i.DamagedDisks())
+	}
+}
+
+func TestAnImageThatStillLacksSomethingIsNotRead(t *testing.T) {
+	h := newHouse(t)
+	defer h.start()()
+	h.ended(h.ask(h.vm))
+	i := h.images()[0]
+	h.found(broken)
+	h.verify(i.ID)
+	h.update(func(tx backup.Tx) error {
+		return backup.ReadDamaged(h.ctx, tx, backup.Image{Status: backup.ImageGood, RepositoryID: i.RepositoryID, VMID: i.VMID})
+	})
+	looks := h.readings()
+	if len(looks) != 2 {
+		t.Fatalf("%d readings, want one more than was asked for", len(looks))
+	}
+	if j := h.ended(looks[0].ID); j.State != backup.JobSkipped || !strings.Contains(j.Error+strings.Join(j.Messages, " "), "not stored again") {
+		t.Errorf("job = %s %q %q, want it skipped", j.State, j.Error, j.Messages)
+	}
+	if got := h.images()[0]; got.Status != backup.ImageDamaged {
+		t.Errorf("image = %s, want it damaged still", got.Status)
+	}
+}
+
+// readings lists the readings that were asked for, newest first.
+func (h *house) readings() []backup.Job {
+	h.Helper()
+	return read(h, func(tx backup.Tx) ([]backup.Job, error) {
+		all, _, err := tx.Jobs(h.ctx, backup.JobFilter{Kind: backup.KindVerify, Page: backup.Page{Limit: 100}})
+		return all, err
+	})
+}
