@@ -41,7 +41,7 @@ func (r *restoreResource) ModifyPlan(ctx context.Context, req resource.ModifyPla
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	refused := r.refusal(req.Plan.Schema.(schema.Schema))
+	refused := r.refusal(req.Plan.Schema.(schema.Schema), m)
 	if r.conn.serverErr != nil {
 		refused.add(&resp.Diagnostics, r.conn.serverErr)
 		return

@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/resourcevalidator"
@@ -42,10 +43,18 @@ func (r *restoreResource) ConfigValidators(context.Context) []resource.ConfigVal
 	}
 }
 
-func (r *restoreResource) refusal(s schema.Schema) refusal {
+// advice on a machine that runs: only a restore of the whole may power it off.
+func (m restoreModel) advice() string {
+	if !m.Disk.IsNull() {
+		return "Power the machine off before the apply, or put the disk beside the present one: mode = \"attach\""
+	}
+	return "Let the restore power it off: in_place = { power_off = true }"
+}
+
+func (r *restoreResource) refusal(s schema.Schema, m restoreModel) refusal {
 	return refusal{conn: r.conn, schema: &s, fallback: path.Root("image_id"), advice: map[api.ErrorCode]string{
 		api.ErrorCodeVMGone:    "Restore it as a new machine: new_vm = { name = \"restored\" }",
-		api.ErrorCodeVMRunning: "Let the restore power it off: in_place = { power_off = true }",
+		api.ErrorCodeVMRunning: m.advice(),
 		api.ErrorCodeVMBusy:    "Apply again when that job is over: kura job list",
 		api.ErrorCodeNotFound:  "Look images up with the data source kura_backup_images; expired ones are gone.",
 	}}
@@ -64,7 +73,7 @@ func (r *restoreResource) Create(ctx context.Context, req resource.CreateRequest
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	refused := r.refusal(req.Plan.Schema.(schema.Schema))
+	refused := r.refusal(req.Plan.Schema.(schema.Schema), m)
 	restore, err := made(r.conn.client.CreateRestoreWithResponse(ctx, &api.CreateRestoreParams{IdempotencyKey: key}, body))
 	if err != nil {
 		refused.add(&resp.Diagnostics, err)
@@ -82,6 +91,9 @@ func (r *restoreResource) Create(ctx context.Context, req resource.CreateRequest
 	if restore.Status != api.JobStateSucceeded {
 		sayFailed(m, restore, &resp.Diagnostics)
 		return
+	}
+	if len(restore.Messages) > 0 { // as one: core folds warnings of the same summary
+		resp.Diagnostics.AddAttributeWarning(m.target(), "The restore succeeded and has this to say", strings.Join(restore.Messages, "\n"))
 	}
 	m.outcome(ctx, restore, &resp.Diagnostics)
 	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
@@ -141,7 +153,7 @@ func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, re
 		return
 	}
 	if err != nil {
-		r.refusal(req.State.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
+		r.refusal(req.State.Schema.(schema.Schema), m).add(&resp.Diagnostics, err)
 		return
 	}
 	if imported {
@@ -172,7 +184,7 @@ func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest
 		return
 	}
 	if err := gone(r.conn.client.DeleteRestoreWithResponse(ctx, m.ID.ValueString(), nil)); err != nil {
-		r.refusal(req.State.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
+		r.refusal(req.State.Schema.(schema.Schema), m).add(&resp.Diagnostics, err)
 	}
 }
 
