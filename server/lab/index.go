@@ -53,7 +53,8 @@ type index struct {
 
 	mu    sync.RWMutex // guards all below
 	vms   map[ref]VM
-	waits map[ref]chan struct{} // task: closed when it is done
+	made  func(*simulator.VirtualMachine) // what is done with a VM before anybody sees it, while one is made
+	waits map[ref]chan struct{}           // task: closed when it is done
 }
 
 func newIndex() *index {
@@ -63,9 +64,25 @@ func newIndex() *index {
 func (x *index) Reference() ref { return x.Self }
 
 func (x *index) PutObject(_ *simulator.Context, o mo.Reference) {
-	if vm, ok := o.(*simulator.VirtualMachine); ok {
-		x.note(&vm.VirtualMachine)
+	vm, ok := o.(*simulator.VirtualMachine)
+	if !ok {
+		return
 	}
+	x.mu.RLock()
+	_, known := x.vms[vm.Self] // it moves to another folder
+	made := x.made
+	x.mu.RUnlock()
+	if made != nil && !known {
+		made(vm)
+	}
+	x.note(&vm.VirtualMachine)
+}
+
+// whenMade has f called for a VM that is new; nil ends it.
+func (x *index) whenMade(f func(*simulator.VirtualMachine)) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.made = f
 }
 
 // UpdateObject heeds known VMs only: vcsim goes on changing one that it has removed.

@@ -62,6 +62,7 @@ func (l *Lab) createModel() error {
 		sp.shown.Store(-1)
 		l.store.spaces[ds.Name] = sp
 	}
+	l.fence()
 	return l.findPlaces()
 }
 

@@ -28,6 +28,24 @@ func resolve(ctx *simulator.Context, m *simulator.Method) {
 	}
 }
 
+// FindChild finds an entity by its name.
+func (r *router) FindChild(c *simulator.Context, q *types.FindChild) soap.HasFault {
+	defer r.l.still()()
+	return c.Map.SearchIndex().FindChild(c, q)
+}
+
+// FindByInventoryPath finds an entity by the names that lead to it.
+func (r *router) FindByInventoryPath(c *simulator.Context, q *types.FindByInventoryPath) soap.HasFault {
+	defer r.l.still()()
+	return c.Map.SearchIndex().FindByInventoryPath(c, q)
+}
+
+// CreateContainerView lists what is below an entity.
+func (r *router) CreateContainerView(c *simulator.Context, q *types.CreateContainerView) soap.HasFault {
+	defer r.l.still()()
+	return c.Map.ViewManager().CreateContainerView(c, q)
+}
+
 // FindByUuid finds a VM as FindAllByUuid does; the simulator's own waits for ever.
 func (r *router) FindByUuid(c *simulator.Context, q *types.FindByUuid) soap.HasFault {
 	all := r.FindAllByUuid(c, &types.FindAllByUuid{This: q.This, Uuid: q.Uuid, VmSearch: q.VmSearch, InstanceUuid: q.InstanceUuid})

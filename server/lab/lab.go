@@ -134,7 +134,6 @@ type Lab struct {
 	deviceRead, deviceWritten atomic.Int64
 
 	busy     sync.RWMutex // see alone
-	walking  sync.Mutex   // see still
 	filing   sync.Mutex   // one file is moved, copied or deleted at a time
 	goldTag  string
 	stuns    sync.Map // VM -> *sync.RWMutex

@@ -170,12 +170,16 @@ func (le *lease) end(ctx *simulator.Context, fault types.BaseMethodFault) {
 			{Name: "error", Val: types.LocalizedMethodFault{Fault: fault, LocalizedMessage: faultName(fault)}},
 		})
 	})
-	le.mu.Lock()
-	vm := le.vm
-	le.mu.Unlock()
-	if le.snap == nil && vm != (ref{}) {
+	if vm := le.machine(); le.snap == nil && vm != (ref{}) {
 		le.l.destroyNow(ctx, vm)
 	}
+}
+
+// machine is the VM that the lease is about; an import has none at first.
+func (le *lease) machine() ref {
+	le.mu.Lock()
+	defer le.mu.Unlock()
+	return le.vm
 }
 
 // destroyNow removes a half imported VM within the call that gives it up.
@@ -241,9 +245,10 @@ func (le *lease) HttpNfcLeaseComplete(ctx *simulator.Context, _ *types.HttpNfcLe
 	if !le.stop() {
 		return &methods.HttpNfcLeaseCompleteBody{Fault_: simulator.Fault("The lease is not alive.", &types.InvalidState{})}
 	}
-	le.l.journal.end(le.l.journal.begin("HttpNfcLeaseComplete", le.vm, le.vmName), nil)
+	machine := le.machine()
+	le.l.journal.end(le.l.journal.begin("HttpNfcLeaseComplete", machine, le.vmName), nil)
 	ctx.Update(le, []types.PropertyChange{{Name: "state", Val: types.HttpNfcLeaseStateDone}})
-	if vm, ok := ctx.Map.Get(le.vm).(*simulator.VirtualMachine); ok && le.snap == nil {
+	if vm, ok := ctx.Map.Get(machine).(*simulator.VirtualMachine); ok && le.snap == nil {
 		ctx.WithLock(vm, func() { le.l.measure(ctx, vm) })
 	}
 	ctx.Map.Remove(ctx, le.Self)
@@ -256,7 +261,7 @@ func (le *lease) HttpNfcLeaseAbort(ctx *simulator.Context, q *types.HttpNfcLease
 	if q.Fault != nil && q.Fault.Fault != nil {
 		fault = q.Fault.Fault
 	}
-	le.l.journal.end(le.l.journal.begin("HttpNfcLeaseAbort", le.vm, le.vmName), nil)
+	le.l.journal.end(le.l.journal.begin("HttpNfcLeaseAbort", le.machine(), le.vmName), nil)
 	le.end(ctx, fault)
 	ctx.Map.Remove(ctx, le.Self)
 	return &methods.HttpNfcLeaseAbortBody{Res: new(types.HttpNfcLeaseAbortResponse)}

@@ -61,8 +61,8 @@ func unshare(vm *simulator.VirtualMachine) {
 	vm.Network, vm.Datastore, vm.RootSnapshot = slices.Clone(vm.Network), slices.Clone(vm.Datastore), slices.Clone(vm.RootSnapshot)
 }
 
-// ownBus is the PCI controller with the devices of this VM on it. vcsim has one
-// controller for all VMs, on which the devices of all of them gather.
+// ownBus is the PCI controller with the devices on it that the VM has now.
+// vcsim takes none off it, and puts none on it that came with its place.
 func ownBus(c *types.VirtualPCIController, list []types.BaseVirtualDevice) *types.VirtualPCIController {
 	own := &types.VirtualPCIController{VirtualController: types.VirtualController{VirtualDevice: c.VirtualDevice, BusNumber: c.BusNumber}}
 	for _, d := range list {

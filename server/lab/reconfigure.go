@@ -45,24 +45,23 @@ func (l *Lab) createVM(ctx *simulator.Context, q *types.CreateVM_Task, imported 
 	if fault := l.beforeDisks(c.DeviceChange); fault != nil {
 		return nil, fault
 	}
-	result, fault := l.alone(ctx, func() ref {
+	vm, show, fault := l.makeVM(ctx, folder, func() ref {
 		return folder.CreateVMTask(ctx, q).(*methods.CreateVM_TaskBody).Res.Returnval
 	})
+	defer show()
 	if fault != nil {
 		return nil, fault
 	}
-	vm := ctx.Map.Get(result.(ref)).(*simulator.VirtualMachine)
-	ctx.WithLock(vm, func() {
-		unshare(vm)
-		if fault = l.afterDisks(ctx, vm); fault == nil {
-			l.measure(ctx, vm)
-			l.policies.give(vm, c.VmProfile, c.DeviceChange)
-		}
-		if vm.Name != name {
-			ctx.Update(vm, []types.PropertyChange{{Name: "name", Val: name}, {Name: "config.name", Val: name}, {Name: "summary.config.name", Val: name}})
-		}
-	})
-	return result, fault
+	if fault = l.afterDisks(ctx, vm); fault == nil {
+		l.measure(ctx, vm)
+		l.policies.give(vm, c.VmProfile, c.DeviceChange)
+	}
+	if vm.Name != name {
+		l.busy.Lock() // vcsim looks for names without a lock
+		ctx.Update(vm, []types.PropertyChange{{Name: "name", Val: name}, {Name: "config.name", Val: name}, {Name: "summary.config.name", Val: name}})
+		l.busy.Unlock()
+	}
+	return vm.Self, fault
 }
 
 // EscapeName writes a name as vSphere keeps it: what parts paths is escaped,
@@ -239,24 +238,22 @@ func (l *Lab) clone(ctx *simulator.Context, q *types.CloneVM_Task) ref {
 		if q.Spec.Config.InstanceUuid == "" {
 			q.Spec.Config.InstanceUuid = uuid.NewString()
 		}
-		if _, ok := ctx.Map.Get(q.Folder).(*simulator.Folder); !ok {
+		folder, ok := ctx.Map.Get(q.Folder).(*simulator.Folder)
+		if !ok {
 			return nil, &types.InvalidArgument{InvalidProperty: "folder"}
 		}
-		result, fault := l.alone(ctx, func() ref {
+		copied, show, fault := l.makeVM(ctx, folder, func() ref {
 			return vm.CloneVMTask(ctx, q).(*methods.CloneVM_TaskBody).Res.Returnval
 		})
+		defer show()
 		if fault != nil {
 			return nil, fault
 		}
-		copied := ctx.Map.Get(result.(ref)).(*simulator.VirtualMachine)
-		ctx.WithLock(copied, func() {
-			unshare(copied)
-			if fault = l.afterDisks(ctx, copied); fault == nil {
-				fault = l.copyDisks(vm, copied)
-			}
-			l.measure(ctx, copied)
-		})
-		return result, fault
+		if fault = l.afterDisks(ctx, copied); fault == nil {
+			fault = l.copyDisks(vm, copied)
+		}
+		l.measure(ctx, copied)
+		return copied.Self, fault
 	}))
 }
 

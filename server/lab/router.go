@@ -46,7 +46,8 @@ var routed = map[string][]string{
 	},
 	"FileManager": {"MoveDatastoreFile_Task", "DeleteDatastoreFile_Task"},
 	"Datastore":   {"RefreshDatastore"},
-	"SearchIndex": {"FindAllByUuid", "FindByUuid"},
+	"SearchIndex": {"FindAllByUuid", "FindByUuid", "FindChild", "FindByInventoryPath"},
+	"ViewManager": {"CreateContainerView"},
 
 	"AuthorizationManager": {"HasPrivilegeOnEntities"},
 	"ServiceInstance":      {"CurrentTime"},

@@ -8,10 +8,15 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/property"
+	"github.com/vmware/govmomi/view"
+	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
 	"github.com/kura-backup/terraform-provider-kura/server/lab"
@@ -183,4 +188,117 @@ func TestWhatIsDoneAtOnceEnds(t *testing.T) {
 	if n := len(e.VMs()); n != 8+6 {
 		t.Errorf("%d VMs are left, want 8 and 6 clones", n)
 	}
+}
+
+// TestOthersLookWhileVMsAreMade is for the race detector: in two labs VMs are
+// made in all ways, while clients look for them and read them at once.
+func TestOthersLookWhileVMsAreMade(t *testing.T) {
+	for _, name := range []string{"one lab", "another"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := start(t, lab.Config{VMs: 3, DiskSize: mib, Hosts: 3})
+			folder, err := e.f.DefaultFolder(e.ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var makers, lookers sync.WaitGroup
+			done := make(chan struct{})
+			for n, work := range e.waysToMake(folder) {
+				var wanted atomic.Value
+				wanted.Store(n + "-0")
+				makers.Go(func() {
+					for i := range 3 {
+						name := fmt.Sprintf("%s-%d", n, i)
+						wanted.Store(name)
+						task, err := work(name)
+						if _, err := wait(e.ctx, task, err); err != nil {
+							t.Errorf("make %s: %v", name, err)
+						}
+					}
+				})
+				lookers.Go(func() {
+					for !closed(done) {
+						if err := e.look(folder, wanted.Load().(string)); err != nil {
+							t.Errorf("look for %s: %v", wanted.Load(), err)
+						}
+					}
+				})
+			}
+			makers.Wait()
+			close(done)
+			lookers.Wait()
+			if n := len(e.VMs()); n != 3+3+3 {
+				t.Errorf("%d VMs are left, want 3, 3 that were created and 3 clones", n)
+			}
+		})
+	}
+}
+
+func closed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// waysToMake are tasks that make a VM, and one that makes snapshots.
+func (e *env) waysToMake(folder *object.Folder) map[string]func(name string) (*object.Task, error) {
+	pool, err := e.f.ResourcePool(e.ctx, "DC0_C0/Resources")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	content := e.read("vm01", 0)
+	return map[string]func(name string) (*object.Task, error){
+		"created": func(name string) (*object.Task, error) {
+			return folder.CreateVM(e.ctx, importSpec(name, "LocalDS_0", mib).ConfigSpec, pool, nil)
+		},
+		"imported": func(name string) (*object.Task, error) {
+			return e.importVM(name, "LocalDS_1", content).Destroy(e.ctx)
+		},
+		"cloned": func(name string) (*object.Task, error) {
+			return e.vm("vm02").Clone(e.ctx, folder, name, types.VirtualMachineCloneSpec{})
+		},
+		"frozen": func(name string) (*object.Task, error) {
+			return e.vm("vm03").CreateSnapshot(e.ctx, name, "", false, false)
+		},
+	}
+}
+
+// look finds what has the name in the folder and reads it; else it reads what
+// is around, of which it is said where it is.
+func (e *env) look(folder *object.Folder, name string) error {
+	found, err := object.NewSearchIndex(e.c.Client).FindChild(e.ctx, folder, name)
+	if err != nil {
+		return fmt.Errorf("find a child: %w", err)
+	}
+	pc := property.DefaultCollector(e.c.Client)
+	if found != nil {
+		var vm mo.VirtualMachine
+		err := pc.RetrieveOne(e.ctx, found.Reference(), []string{"config.hardware", "layoutEx", "storage", "recentTask"}, &vm)
+		if err != nil && !fault.Is(err, &types.ManagedObjectNotFound{}) { // it may have gone meanwhile
+			return fmt.Errorf("read it: %w", err)
+		}
+		return nil
+	}
+	v, err := view.NewManager(e.c.Client).CreateContainerView(e.ctx, e.c.ServiceContent.RootFolder, []string{"ManagedEntity"}, true)
+	if err != nil {
+		return fmt.Errorf("list all: %w", err)
+	}
+	var around []mo.ManagedEntity
+	if err := v.Retrieve(e.ctx, []string{"Folder", "ResourcePool", "Datastore"}, []string{"name", "parent", "recentTask"}, &around); err != nil {
+		return fmt.Errorf("read what is around: %w", err)
+	}
+	var vm mo.VirtualMachine
+	if err := pc.RetrieveOne(e.ctx, e.vm("vm03").Reference(), []string{"snapshot"}, &vm); err != nil {
+		return fmt.Errorf("read snapshots: %w", err)
+	}
+	if vm.Snapshot != nil {
+		var s mo.VirtualMachineSnapshot
+		if err := pc.RetrieveOne(e.ctx, *vm.Snapshot.CurrentSnapshot, []string{"childSnapshot", "config.hardware"}, &s); err != nil {
+			return fmt.Errorf("read a snapshot: %w", err)
+		}
+	}
+	return v.Destroy(e.ctx)
 }

@@ -181,6 +181,10 @@ func (l *Lab) inner(ctx *simulator.Context, begin func() ref) (types.AnyType, ty
 func (l *Lab) alone(ctx *simulator.Context, begin func() ref) (types.AnyType, types.BaseMethodFault) {
 	l.busy.Lock()
 	defer l.busy.Unlock()
+	return l.finishAlone(ctx, begin)
+}
+
+func (l *Lab) finishAlone(ctx *simulator.Context, begin func() ref) (types.AnyType, types.BaseMethodFault) {
 	result, fault := l.finishInner(ctx, begin())
 	// vcsim goes on deleting files when such a task has ended, under the file
 	// manager's lock, which it takes before that end.

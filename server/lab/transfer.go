@@ -47,7 +47,7 @@ func (l *Lab) export(ctx context.Context, w http.ResponseWriter, le *lease, d le
 	w.Header().Set("Content-Type", "application/x-vnd.vmware-streamVmdk")
 	sum := sha1.New()
 	out := &wire{w: w, stream: l.newStream(le, "export_cut", "export_short"), total: &l.traffic}
-	if f := l.faults.take("export_corrupt", le.vm, le.vmName, false); f != nil {
+	if f := l.faults.take("export_corrupt", le.machine(), le.vmName, false); f != nil {
 		out.corrupt = &f.After
 	}
 	populated, err := sendDisk(io.MultiWriter(sum, out), d.link)
@@ -99,7 +99,7 @@ func (l *Lab) upload(w http.ResponseWriter, r *http.Request, le *lease, d leaseD
 	in := &intake{r: r.Body, stream: l.newStream(le, "upload_cut", "")}
 	var populated int64
 	var err error
-	if l.faults.full(le.vm, le.vmName) {
+	if l.faults.full(le.machine(), le.vmName) {
 		err = errNoSpace
 	} else {
 		populated, err = takeDisk(io.TeeReader(in, sum), d.link)
@@ -161,13 +161,13 @@ func (l *Lab) newStream(le *lease, cut, short string) stream {
 		if kind == "" {
 			return nil
 		}
-		if f := l.faults.take(kind, le.vm, le.vmName, false); f != nil {
+		if f := l.faults.take(kind, le.machine(), le.vmName, false); f != nil {
 			return &f.After
 		}
 		return nil
 	}
 	s.cut, s.short, s.expire = at(cut), at(short), at("lease_expire")
-	s.stall = l.faults.take("stream_stall", le.vm, le.vmName, false)
+	s.stall = l.faults.take("stream_stall", le.machine(), le.vmName, false)
 	return s
 }
 
