@@ -53,6 +53,9 @@ func missing(err error) bool {
 	return ok && p.Code == api.ErrorCodeNotFound && p.Status == http.StatusNotFound
 }
 
+// gone404 is what missing recognizes, for objects that are looked for in a list.
+var gone404 = &api.Problem{Code: api.ErrorCodeNotFound, Status: http.StatusNotFound}
+
 func foreign(a api.Answer) error {
 	return fmt.Errorf("status %d without an object: this is no answer of a Kura server", a.StatusCode())
 }

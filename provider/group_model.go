@@ -127,3 +127,6 @@ func (m *groupModel) take(ctx context.Context, g api.BackupGroup, diags *diag.Di
 		NameRegex:    keepText(prior.NameRegex, g.Selector.NameRegex),
 	}, diags)
 }
+
+func (m *groupModel) id() types.String         { return m.ID }
+func (m *groupModel) timeouts() timeouts.Value { return m.Timeouts }

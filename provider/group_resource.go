@@ -174,77 +174,35 @@ func (r *groupResource) refusal(s schema.Schema) refusal {
 }
 
 func (r *groupResource) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
-	var m groupModel
-	resp.Diagnostics.Append(req.Plan.Get(ctx, &m)...)
-	ctx, cancel := within(ctx, m.Timeouts.Create, requestTime, &resp.Diagnostics)
-	defer cancel()
-	body := m.wire(ctx, &resp.Diagnostics)
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	g, err := made(r.conn.client.CreateBackupGroupWithResponse(ctx, &api.CreateBackupGroupParams{IdempotencyKey: newKey()}, body))
-	if err != nil {
-		r.refusal(req.Plan.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
-		return
-	}
-	m.take(ctx, g, &resp.Diagnostics)
-	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
-	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+	createObject(ctx, r.refusal, req, resp, func(ctx context.Context, m *groupModel) (api.BackupGroup, error) {
+		body := m.wire(ctx, &resp.Diagnostics)
+		if resp.Diagnostics.HasError() {
+			return api.BackupGroup{}, nil
+		}
+		return made(r.conn.client.CreateBackupGroupWithResponse(ctx, &api.CreateBackupGroupParams{IdempotencyKey: newKey()}, body))
+	})
 }
 
 func (r *groupResource) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
-	var m groupModel
-	resp.Diagnostics.Append(req.State.Get(ctx, &m)...)
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
-	if !r.reachable() {
-		return // what is known stays
-	}
-	g, err := found(r.conn.client.GetBackupGroupWithResponse(ctx, m.ID.ValueString()))
-	if missing(err) {
-		resp.State.RemoveResource(ctx)
-		return
-	}
-	if err != nil {
-		r.refusal(req.State.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
-		return
-	}
-	m.take(ctx, g, &resp.Diagnostics)
-	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+	readObject[groupModel](ctx, r.resourceConnection, r.refusal, req, resp, func(ctx context.Context, id string) (api.BackupGroup, error) {
+		return found(r.conn.client.GetBackupGroupWithResponse(ctx, id))
+	})
 }
 
 func (r *groupResource) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
-	var m groupModel
-	resp.Diagnostics.Append(req.Plan.Get(ctx, &m)...)
-	ctx, cancel := within(ctx, m.Timeouts.Update, requestTime, &resp.Diagnostics)
-	defer cancel()
-	body := m.wire(ctx, &resp.Diagnostics)
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	g, err := found(r.conn.client.UpdateBackupGroupWithResponse(ctx, m.ID.ValueString(), &api.UpdateBackupGroupParams{}, body))
-	if err != nil {
-		r.refusal(req.Plan.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
-		return
-	}
-	m.take(ctx, g, &resp.Diagnostics)
-	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
-	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+	updateObject(ctx, r.refusal, req, resp, func(ctx context.Context, m *groupModel) (api.BackupGroup, error) {
+		body := m.wire(ctx, &resp.Diagnostics)
+		if resp.Diagnostics.HasError() {
+			return api.BackupGroup{}, nil
+		}
+		return found(r.conn.client.UpdateBackupGroupWithResponse(ctx, m.ID.ValueString(), &api.UpdateBackupGroupParams{}, body))
+	})
 }
 
 func (r *groupResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
-	var m groupModel
-	resp.Diagnostics.Append(req.State.Get(ctx, &m)...)
-	ctx, cancel := within(ctx, m.Timeouts.Delete, requestTime, &resp.Diagnostics)
-	defer cancel()
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	if err := gone(r.conn.client.DeleteBackupGroupWithResponse(ctx, m.ID.ValueString())); err != nil {
-		r.refusal(req.State.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
-	}
+	deleteObject(ctx, r.refusal, req, resp, func(ctx context.Context, m *groupModel) error {
+		return gone(r.conn.client.DeleteBackupGroupWithResponse(ctx, m.ID.ValueString()))
+	})
 }
 
 func (r *groupResource) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {

@@ -124,6 +124,8 @@ func (p *kura) Configure(ctx context.Context, req provider.ConfigureRequest, res
 func (p *kura) Resources(context.Context) []func() resource.Resource {
 	return []func() resource.Resource{
 		func() resource.Resource { return &groupResource{} },
+		func() resource.Resource { return &holdResource{} },
+		func() resource.Resource { return &repositoryResource{} },
 		func() resource.Resource { return &restoreResource{} },
 		func() resource.Resource { return &scheduleResource{} },
 		func() resource.Resource { return &vcenterResource{} },

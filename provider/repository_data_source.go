@@ -22,7 +22,7 @@ var (
 
 type repositoryDataSource struct{ dataSourceConnection }
 
-type repositoryModel struct {
+type repositoryFacts struct {
 	ID          types.String `tfsdk:"id"`
 	Name        types.String `tfsdk:"name"`
 	Kind        types.String `tfsdk:"kind"`
@@ -75,7 +75,7 @@ func (d *repositoryDataSource) ConfigValidators(context.Context) []datasource.Co
 }
 
 func (d *repositoryDataSource) Read(ctx context.Context, req datasource.ReadRequest, resp *datasource.ReadResponse) {
-	var m repositoryModel
+	var m repositoryFacts
 	resp.Diagnostics.Append(req.Config.Get(ctx, &m)...)
 	if resp.Diagnostics.HasError() || !d.ready(&resp.Diagnostics) {
 		return
@@ -94,7 +94,7 @@ func (d *repositoryDataSource) Read(ctx context.Context, req datasource.ReadRequ
 	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
 }
 
-func (d *repositoryDataSource) find(ctx context.Context, m repositoryModel) (api.Repository, error) {
+func (d *repositoryDataSource) find(ctx context.Context, m repositoryFacts) (api.Repository, error) {
 	if !m.ID.IsNull() {
 		return found(d.conn.client.GetRepositoryWithResponse(ctx, m.ID.ValueString()))
 	}

@@ -195,3 +195,6 @@ func weekDayObject(ctx context.Context, w *api.WeekDayOfMonth, diags *diag.Diagn
 	}
 	return object(ctx, &weekDayModel{WeekOfMonth: types.StringValue(string(w.WeekOfMonth)), DayOfWeek: types.StringValue(string(w.DayOfWeek))}, diags)
 }
+
+func (m *scheduleModel) id() types.String         { return m.ID }
+func (m *scheduleModel) timeouts() timeouts.Value { return m.Timeouts }

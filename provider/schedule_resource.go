@@ -60,83 +60,56 @@ func (r *scheduleResource) refusal(s schema.Schema, body api.BackupSchedule) ref
 }
 
 func (r *scheduleResource) Create(ctx context.Context, req resource.CreateRequest, resp *resource.CreateResponse) {
-	var m scheduleModel
-	resp.Diagnostics.Append(req.Plan.Get(ctx, &m)...)
-	ctx, cancel := within(ctx, m.Timeouts.Create, requestTime, &resp.Diagnostics)
-	defer cancel()
-	body := m.wire(ctx, &resp.Diagnostics)
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	var s api.BackupSchedule
-	r.conn.ledger.begins()
-	err := r.conn.ledger.retry(ctx, func() (err error) {
-		s, err = made(r.conn.client.CreateBackupScheduleWithResponse(ctx, &api.CreateBackupScheduleParams{IdempotencyKey: newKey()}, body))
-		return err
+	var body api.BackupSchedule
+	createObject(ctx, r.refuser(&body), req, resp, func(ctx context.Context, m *scheduleModel) (s api.BackupSchedule, err error) {
+		if body = m.wire(ctx, &resp.Diagnostics); resp.Diagnostics.HasError() {
+			return s, nil
+		}
+		r.conn.ledger.begins()
+		err = r.conn.ledger.retry(ctx, func() (err error) {
+			s, err = made(r.conn.client.CreateBackupScheduleWithResponse(ctx, &api.CreateBackupScheduleParams{IdempotencyKey: newKey()}, body))
+			return err
+		})
+		r.conn.ledger.forget(byName + body.Name) // from here on the server knows
+		warnOfUnbooked(s, &resp.Diagnostics)
+		return s, err
 	})
-	r.conn.ledger.forget(byName + body.Name) // from here on the server knows
-	if err != nil {
-		r.refusal(req.Plan.Schema.(schema.Schema), body).add(&resp.Diagnostics, err)
-		return
-	}
-	m.take(ctx, s, &resp.Diagnostics)
-	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
-	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
-	warnOfUnbooked(s, &resp.Diagnostics)
+}
+
+// refuser knows the schedule that was asked for, once there is one.
+func (r *scheduleResource) refuser(body *api.BackupSchedule) refuser {
+	return func(s schema.Schema) refusal { return r.refusal(s, *body) }
 }
 
 func (r *scheduleResource) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
-	var m scheduleModel
-	resp.Diagnostics.Append(req.State.Get(ctx, &m)...)
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
-	if !r.reachable() {
-		return // what is known stays
-	}
-	s, err := found(r.conn.client.GetBackupScheduleWithResponse(ctx, m.ID.ValueString()))
-	if missing(err) {
-		resp.State.RemoveResource(ctx)
-		return
-	}
-	if err != nil {
-		r.refusal(req.State.Schema.(schema.Schema), api.BackupSchedule{}).add(&resp.Diagnostics, err)
-		return
-	}
-	r.conn.ledger.read(s.ID)
-	m.take(ctx, s, &resp.Diagnostics)
-	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+	readObject[scheduleModel](ctx, r.resourceConnection, r.refuser(&api.BackupSchedule{}), req, resp, func(ctx context.Context, id string) (api.BackupSchedule, error) {
+		s, err := found(r.conn.client.GetBackupScheduleWithResponse(ctx, id))
+		if err == nil {
+			r.conn.ledger.read(s.ID)
+		}
+		return s, err
+	})
 }
 
 func (r *scheduleResource) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
-	var m scheduleModel
-	resp.Diagnostics.Append(req.Plan.Get(ctx, &m)...)
-	ctx, cancel := within(ctx, m.Timeouts.Update, requestTime, &resp.Diagnostics)
-	defer cancel()
-	body := m.wire(ctx, &resp.Diagnostics)
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	id := m.ID.ValueString()
-	var s api.BackupSchedule
-	r.conn.ledger.begins()
-	r.conn.ledger.wants(id, body)
-	err := r.conn.ledger.retry(ctx, func() (err error) {
-		if s, err = found(r.conn.client.UpdateBackupScheduleWithResponse(ctx, id, &api.UpdateBackupScheduleParams{}, body)); api.CodeOf(err) == api.ErrorCodeSlotFull {
-			s, err = r.moved(ctx, id, err)
+	var body api.BackupSchedule
+	updateObject(ctx, r.refuser(&body), req, resp, func(ctx context.Context, m *scheduleModel) (s api.BackupSchedule, err error) {
+		if body = m.wire(ctx, &resp.Diagnostics); resp.Diagnostics.HasError() {
+			return s, nil
 		}
-		return err
+		id := m.ID.ValueString()
+		r.conn.ledger.begins()
+		r.conn.ledger.wants(id, body)
+		err = r.conn.ledger.retry(ctx, func() (err error) {
+			if s, err = found(r.conn.client.UpdateBackupScheduleWithResponse(ctx, id, &api.UpdateBackupScheduleParams{}, body)); api.CodeOf(err) == api.ErrorCodeSlotFull {
+				s, err = r.moved(ctx, id, err)
+			}
+			return err
+		})
+		r.conn.ledger.forget(id) // from here on the server knows
+		warnOfUnbooked(s, &resp.Diagnostics)
+		return s, err
 	})
-	r.conn.ledger.forget(id) // from here on the server knows
-	if err != nil {
-		r.refusal(req.Plan.Schema.(schema.Schema), body).add(&resp.Diagnostics, err)
-		return
-	}
-	m.take(ctx, s, &resp.Diagnostics)
-	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
-	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
-	warnOfUnbooked(s, &resp.Diagnostics)
 }
 
 // moved changes the schedule together with those that wait for seats like it
@@ -185,19 +158,11 @@ func warnOfUnbooked(s api.BackupSchedule, diags *diag.Diagnostics) {
 }
 
 func (r *scheduleResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
-	var m scheduleModel
-	resp.Diagnostics.Append(req.State.Get(ctx, &m)...)
-	ctx, cancel := within(ctx, m.Timeouts.Delete, requestTime, &resp.Diagnostics)
-	defer cancel()
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	r.conn.ledger.begins()
-	err := gone(r.conn.client.DeleteBackupScheduleWithResponse(ctx, m.ID.ValueString()))
-	r.conn.ledger.forget(m.ID.ValueString())
-	if err != nil {
-		r.refusal(req.State.Schema.(schema.Schema), api.BackupSchedule{}).add(&resp.Diagnostics, err)
-	}
+	deleteObject(ctx, r.refuser(&api.BackupSchedule{}), req, resp, func(ctx context.Context, m *scheduleModel) error {
+		r.conn.ledger.begins()
+		defer r.conn.ledger.forget(m.ID.ValueString())
+		return gone(r.conn.client.DeleteBackupScheduleWithResponse(ctx, m.ID.ValueString()))
+	})
 }
 
 func (r *scheduleResource) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {

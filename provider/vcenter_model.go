@@ -145,3 +145,6 @@ func bareEndpoint(s string) string {
 func bareHex(s string) string {
 	return strings.ToLower(strings.ReplaceAll(s, ":", ""))
 }
+
+func (m *vcenterModel) id() types.String         { return m.ID }
+func (m *vcenterModel) timeouts() timeouts.Value { return m.Timeouts }

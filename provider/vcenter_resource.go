@@ -178,9 +178,7 @@ func (r *vcenterResource) Create(ctx context.Context, req resource.CreateRequest
 		refused.add(&resp.Diagnostics, err)
 		return
 	}
-	m.take(ctx, v, &resp.Diagnostics)
-	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
-	resp.Diagnostics.Append(resp.State.Set(ctx, m)...) // it exists from here on, whatever becomes of the wait
+	store(ctx, &m, v, &resp.State, resp.Identity, &resp.Diagnostics) // it exists from here on, whatever becomes of the wait
 	if resp.Diagnostics.HasError() {
 		return
 	}
@@ -189,72 +187,41 @@ func (r *vcenterResource) Create(ctx context.Context, req resource.CreateRequest
 		refused.add(&resp.Diagnostics, err)
 		return
 	}
-	m.take(ctx, v, &resp.Diagnostics)
-	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+	store(ctx, &m, v, &resp.State, resp.Identity, &resp.Diagnostics)
 }
 
 func (r *vcenterResource) Read(ctx context.Context, req resource.ReadRequest, resp *resource.ReadResponse) {
-	var m vcenterModel
-	resp.Diagnostics.Append(req.State.Get(ctx, &m)...)
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
-	if !r.reachable() {
-		return // what is known stays
-	}
-	v, err := found(r.conn.client.GetVCenterWithResponse(ctx, m.ID.ValueString()))
-	if missing(err) {
-		resp.State.RemoveResource(ctx)
-		return
-	}
-	if err != nil {
-		r.refusal(req.State.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
-		return
-	}
-	m.take(ctx, v, &resp.Diagnostics)
-	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
+	readObject[vcenterModel](ctx, r.resourceConnection, r.refusal, req, resp, func(ctx context.Context, id string) (api.VCenter, error) {
+		return found(r.conn.client.GetVCenterWithResponse(ctx, id))
+	})
 }
 
 func (r *vcenterResource) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
-	var m, old vcenterModel
-	resp.Diagnostics.Append(req.Plan.Get(ctx, &m)...)
-	resp.Diagnostics.Append(req.State.Get(ctx, &old)...)
-	ctx, cancel := within(ctx, m.Timeouts.Update, requestTime, &resp.Diagnostics)
-	defer cancel()
-	body := m.wire(ctx, &resp.Diagnostics)
-	if !m.PasswordWOVersion.Equal(old.PasswordWOVersion) {
+	diags := &resp.Diagnostics
+	updateObject(ctx, r.refusal, req, resp, func(ctx context.Context, m *vcenterModel) (v api.VCenter, err error) {
+		var version types.Int64
 		var password types.String
-		resp.Diagnostics.Append(req.Config.GetAttribute(ctx, path.Root("password_wo"), &password)...)
-		body.Password = password.ValueString()
-	}
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	v, err := found(r.conn.client.UpdateVCenterWithResponse(ctx, m.ID.ValueString(), &api.UpdateVCenterParams{}, body))
-	if err != nil {
-		r.refusal(req.Plan.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
-		return
-	}
-	m.take(ctx, v, &resp.Diagnostics)
-	identify(ctx, resp.Identity, m.ID, &resp.Diagnostics)
-	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
-	if len(v.Warnings) > 0 { // the change is made; as one, for core folds warnings of the same summary
-		resp.Diagnostics.AddAttributeWarning(path.Root("slot_capacity"), "Hours hold too many seats", strings.Join(v.Warnings, "\n"))
-	}
+		diags.Append(req.State.GetAttribute(ctx, path.Root("password_wo_version"), &version)...)
+		diags.Append(req.Config.GetAttribute(ctx, path.Root("password_wo"), &password)...)
+		body := m.wire(ctx, diags)
+		if diags.HasError() {
+			return v, nil
+		}
+		if !m.PasswordWOVersion.Equal(version) {
+			body.Password = password.ValueString()
+		}
+		v, err = found(r.conn.client.UpdateVCenterWithResponse(ctx, m.ID.ValueString(), &api.UpdateVCenterParams{}, body))
+		if err == nil && len(v.Warnings) > 0 { // the change is made; as one, for core folds warnings of the same summary
+			diags.AddAttributeWarning(path.Root("slot_capacity"), "Hours hold too many seats", strings.Join(v.Warnings, "\n"))
+		}
+		return v, err
+	})
 }
 
 func (r *vcenterResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
-	var m vcenterModel
-	resp.Diagnostics.Append(req.State.Get(ctx, &m)...)
-	ctx, cancel := within(ctx, m.Timeouts.Delete, requestTime, &resp.Diagnostics)
-	defer cancel()
-	if resp.Diagnostics.HasError() {
-		return
-	}
-	if err := gone(r.conn.client.DeleteVCenterWithResponse(ctx, m.ID.ValueString())); err != nil {
-		r.refusal(req.State.Schema.(schema.Schema)).add(&resp.Diagnostics, err)
-	}
+	deleteObject(ctx, r.refusal, req, resp, func(ctx context.Context, m *vcenterModel) error {
+		return gone(r.conn.client.DeleteVCenterWithResponse(ctx, m.ID.ValueString()))
+	})
 }
 
 func (r *vcenterResource) ImportState(ctx context.Context, req resource.ImportStateRequest, resp *resource.ImportStateResponse) {

@@ -2697,6 +2697,9 @@ type CopyBackupImageJSONRequestBody = ImageCopyRequest
 // HoldBackupImageJSONRequestBody defines body for HoldBackupImage for application/json ContentType.
 type HoldBackupImageJSONRequestBody = ImageHold
 
+// ChangeImageHoldJSONRequestBody defines body for ChangeImageHold for application/json ContentType.
+type ChangeImageHoldJSONRequestBody = ImageHold
+
 // CreateBackupScheduleJSONRequestBody defines body for CreateBackupSchedule for application/json ContentType.
 type CreateBackupScheduleJSONRequestBody = BackupSchedule
 
@@ -2988,6 +2991,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with DELETE /v1/backup-images/{id}/holds/{hold_id} (the `ReleaseImageHold` operationId).
 	ReleaseImageHold(ctx context.Context, id ID, holdID string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ChangeImageHoldWithBody Change a hold
+	//
+	// Gives it another end and another reason; without `until` it lasts until it is released. The image is never without it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /v1/backup-images/{id}/holds/{hold_id} (the `ChangeImageHold` operationId).
+	ChangeImageHoldWithBody(ctx context.Context, id ID, holdID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ChangeImageHold Change a hold
+	//
+	// Gives it another end and another reason; without `until` it lasts until it is released. The image is never without it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /v1/backup-images/{id}/holds/{hold_id} (the `ChangeImageHold` operationId).
+	ChangeImageHold(ctx context.Context, id ID, holdID string, body ChangeImageHoldJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// VerifyBackupImage Read an image whole
 	//
@@ -3937,6 +3958,44 @@ func (c *Client) HoldBackupImage(ctx context.Context, id ID, params *HoldBackupI
 // Corresponds with DELETE /v1/backup-images/{id}/holds/{hold_id} (the `ReleaseImageHold` operationId).
 func (c *Client) ReleaseImageHold(ctx context.Context, id ID, holdID string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewReleaseImageHoldRequest(c.Server, id, holdID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ChangeImageHoldWithBody Change a hold
+//
+// Gives it another end and another reason; without `until` it lasts until it is released. The image is never without it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /v1/backup-images/{id}/holds/{hold_id} (the `ChangeImageHold` operationId).
+func (c *Client) ChangeImageHoldWithBody(ctx context.Context, id ID, holdID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChangeImageHoldRequestWithBody(c.Server, id, holdID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ChangeImageHold Change a hold
+//
+// Gives it another end and another reason; without `until` it lasts until it is released. The image is never without it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /v1/backup-images/{id}/holds/{hold_id} (the `ChangeImageHold` operationId).
+func (c *Client) ChangeImageHold(ctx context.Context, id ID, holdID string, body ChangeImageHoldJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChangeImageHoldRequest(c.Server, id, holdID, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6123,6 +6182,60 @@ func NewReleaseImageHoldRequest(server string, id ID, holdID string) (*http.Requ
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewChangeImageHoldRequest calls the generic ChangeImageHold builder with application/json body
+func NewChangeImageHoldRequest(server string, id ID, holdID string, body ChangeImageHoldJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewChangeImageHoldRequestWithBody(server, id, holdID, "application/json", bodyReader)
+}
+
+// NewChangeImageHoldRequestWithBody constructs an http.Request for the ChangeImageHold method, with any body, and a specified content type
+func NewChangeImageHoldRequestWithBody(server string, id ID, holdID string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "hold_id", holdID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/backup-images/%s/holds/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -9234,6 +9347,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /v1/backup-images/{id}/holds/{hold_id} (the `ReleaseImageHold` operationId).
 	ReleaseImageHoldWithResponse(ctx context.Context, id ID, holdID string, reqEditors ...RequestEditorFn) (*ReleaseImageHoldResponse, error)
 
+	// ChangeImageHoldWithBodyWithResponse Change a hold
+	//
+	// Gives it another end and another reason; without `until` it lasts until it is released. The image is never without it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/backup-images/{id}/holds/{hold_id} (the `ChangeImageHold` operationId).
+	ChangeImageHoldWithBodyWithResponse(ctx context.Context, id ID, holdID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChangeImageHoldResponse, error)
+
+	// ChangeImageHoldWithResponse Change a hold
+	//
+	// Gives it another end and another reason; without `until` it lasts until it is released. The image is never without it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/backup-images/{id}/holds/{hold_id} (the `ChangeImageHold` operationId).
+	ChangeImageHoldWithResponse(ctx context.Context, id ID, holdID string, body ChangeImageHoldJSONRequestBody, reqEditors ...RequestEditorFn) (*ChangeImageHoldResponse, error)
+
 	// VerifyBackupImageWithResponse Read an image whole
 	//
 	// Every byte is read, decrypted and compared with its checksum, at the server's limited rate. Sets `verified_at`, or makes the image `damaged` with the disks named. One that waits or runs already is returned.
@@ -10699,6 +10830,54 @@ func (r ReleaseImageHoldResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ReleaseImageHoldResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ChangeImageHoldResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ImageHold
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ChangeImageHoldResponse) GetJSON200() *ImageHold {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ChangeImageHoldResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ChangeImageHoldResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ChangeImageHoldResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ChangeImageHoldResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ChangeImageHoldResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13656,6 +13835,36 @@ func (c *ClientWithResponses) ReleaseImageHoldWithResponse(ctx context.Context, 
 	return ParseReleaseImageHoldResponse(rsp)
 }
 
+// ChangeImageHoldWithBodyWithResponse Change a hold
+//
+// Gives it another end and another reason; without `until` it lasts until it is released. The image is never without it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/backup-images/{id}/holds/{hold_id} (the `ChangeImageHold` operationId).
+func (c *ClientWithResponses) ChangeImageHoldWithBodyWithResponse(ctx context.Context, id ID, holdID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChangeImageHoldResponse, error) {
+	rsp, err := c.ChangeImageHoldWithBody(ctx, id, holdID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseChangeImageHoldResponse(rsp)
+}
+
+// ChangeImageHoldWithResponse Change a hold
+//
+// Gives it another end and another reason; without `until` it lasts until it is released. The image is never without it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/backup-images/{id}/holds/{hold_id} (the `ChangeImageHold` operationId).
+func (c *ClientWithResponses) ChangeImageHoldWithResponse(ctx context.Context, id ID, holdID string, body ChangeImageHoldJSONRequestBody, reqEditors ...RequestEditorFn) (*ChangeImageHoldResponse, error) {
+	rsp, err := c.ChangeImageHold(ctx, id, holdID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseChangeImageHoldResponse(rsp)
+}
+
 // VerifyBackupImageWithResponse Read an image whole
 //
 // Every byte is read, decrypted and compared with its checksum, at the server's limited rate. Sets `verified_at`, or makes the image `damaged` with the disks named. One that waits or runs already is returned.
@@ -15316,6 +15525,39 @@ func ParseReleaseImageHoldResponse(rsp *http.Response) (*ReleaseImageHoldRespons
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest HoldReleased
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseChangeImageHoldResponse parses an HTTP response from a ChangeImageHoldWithResponse call
+func ParseChangeImageHoldResponse(rsp *http.Response) (*ChangeImageHoldResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ChangeImageHoldResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ImageHold
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -17362,6 +17604,9 @@ type ServerInterface interface {
 	// ReleaseImageHold Release a hold
 	// (DELETE /v1/backup-images/{id}/holds/{hold_id})
 	ReleaseImageHold(w http.ResponseWriter, r *http.Request, id ID, holdID string)
+	// ChangeImageHold Change a hold
+	// (PATCH /v1/backup-images/{id}/holds/{hold_id})
+	ChangeImageHold(w http.ResponseWriter, r *http.Request, id ID, holdID string)
 	// VerifyBackupImage Read an image whole
 	// (POST /v1/backup-images/{id}:verify)
 	VerifyBackupImage(w http.ResponseWriter, r *http.Request, id ID, params VerifyBackupImageParams)
@@ -18336,6 +18581,41 @@ func (siw *ServerInterfaceWrapper) ReleaseImageHold(w http.ResponseWriter, r *ht
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReleaseImageHold(w, r, id, holdID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ChangeImageHold operation middleware
+func (siw *ServerInterfaceWrapper) ChangeImageHold(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "hold_id" -------------
+	var holdID string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "hold_id", mux.Vars(r)["hold_id"], &holdID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "hold_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ChangeImageHold(w, r, id, holdID)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -21038,6 +21318,8 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}/holds/{hold_id}", wrapper.ReleaseImageHold).Methods(http.MethodDelete)
 
+	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}/holds/{hold_id}", wrapper.ChangeImageHold).Methods(http.MethodPatch)
+
 	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}/copies", wrapper.ListImageCopies).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/v1/backup-images/{id}/copies", wrapper.CopyBackupImage).Methods(http.MethodPost)
@@ -21848,6 +22130,47 @@ type ReleaseImageHolddefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ReleaseImageHolddefaultApplicationProblemPlusJSONResponse) VisitReleaseImageHoldResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ChangeImageHoldRequestObject struct {
+	ID     ID     `json:"id"`
+	HoldID string `json:"hold_id"`
+	Body   *ChangeImageHoldJSONRequestBody
+}
+
+type ChangeImageHoldResponseObject interface {
+	VisitChangeImageHoldResponse(w http.ResponseWriter) error
+}
+
+type ChangeImageHold200JSONResponse ImageHold
+
+func (response ChangeImageHold200JSONResponse) VisitChangeImageHoldResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ChangeImageHolddefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ChangeImageHolddefaultApplicationProblemPlusJSONResponse) VisitChangeImageHoldResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -24048,6 +24371,9 @@ type StrictServerInterface interface {
 	// ReleaseImageHold Release a hold
 	// (DELETE /v1/backup-images/{id}/holds/{hold_id})
 	ReleaseImageHold(ctx context.Context, request ReleaseImageHoldRequestObject) (ReleaseImageHoldResponseObject, error)
+	// ChangeImageHold Change a hold
+	// (PATCH /v1/backup-images/{id}/holds/{hold_id})
+	ChangeImageHold(ctx context.Context, request ChangeImageHoldRequestObject) (ChangeImageHoldResponseObject, error)
 	// VerifyBackupImage Read an image whole
 	// (POST /v1/backup-images/{id}:verify)
 	VerifyBackupImage(ctx context.Context, request VerifyBackupImageRequestObject) (VerifyBackupImageResponseObject, error)
@@ -24731,6 +25057,40 @@ func (sh *strictHandler) ReleaseImageHold(w http.ResponseWriter, r *http.Request
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ReleaseImageHoldResponseObject); ok {
 		if err := validResponse.VisitReleaseImageHoldResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ChangeImageHold operation middleware
+func (sh *strictHandler) ChangeImageHold(w http.ResponseWriter, r *http.Request, id ID, holdID string) {
+	var request ChangeImageHoldRequestObject
+
+	request.ID = id
+	request.HoldID = holdID
+
+	var body ChangeImageHoldJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ChangeImageHold(ctx, request.(ChangeImageHoldRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ChangeImageHold")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ChangeImageHoldResponseObject); ok {
+		if err := validResponse.VisitChangeImageHoldResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -26253,429 +26613,431 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
 	"7L3/d9s2ti/6r2DpnbsynUMrkvwljrK67nOctE1bJ7mxm96ZOFeCSEhiTQEaArSi9uV/fwt7AyBIkRJp",
-	"y0nOnDs/TB2JIoCNjY399bP/6oRisRSccSU7w7867BNdLBMGfz+n4U22/DEV2VL/85YmGdN/hCmjikUj",
+	"y0nOnDs/TB2JAoGNjY399bP/6oRisRSccSU7w7867BNdLBMGfz+n4U22/DEV2VL/85YmGdN/hCmjikUj",
 	"qjrDzqA3ODno9w8Gh1e9p8Neb9jr/bMTdOKoM+z0+j+/+Ocvh//r9H8fXT19P7g4ef7k9fF5/13veSfo",
-	"cLpgnWFnJpKoE3RSJll6y6KRZFTP5DToSJawUIlUD6noTHaGH/7qhFSxmUjXnWFnAtMrvenzx6BzGzKu",
+	"cLpgnWFnJpKoE3RSJll6y6KRZFTP5DToSJawUIlUv1LRmewMP/zVCaliM5GuO8POBKZXGunzx6BzGzKu",
 	"WDraPoezzuegky2jHUv5/DkwhHi1oDNWJMSc8hkbRUyxUMWCd4adcKI6QScUXMZSMR7qiYYplXP4dBkz",
-	"swz9Z2nYw95V/8lw0B/2TjUF2adlnDLpPzM4OOzrZ3qHw/5gN5Xfd4LOH2Kygw6/A/WXQsYK6SpZKHh0",
-	"IGPFOkFHKqoyCeQVSN4oljd2M5Y0jNW6Mzw5fdJ/evTk5MnhSWDIEnWGT48On/RPj3q9oHPD1p3hoKf/",
-	"TOiEJZ1h5yeaRkS/jPRhCjTqDPsn/d5JfwCvkUqk+i1HvcHJ8WH/9EgPznhUTbfe0+FRr5ZuvdMC3Waa",
-	"p0e7eXT7Ey8b0ffHjlmyPlOfg85SxFyNYj5SMbBtaRmHw0H/n+UtidiUZonmrDTjO8b7QW9aOGdRlrAd",
+	"swz9Z+m1h72r/pPhoD/snWoKsk/LOGXSf2ZwcNjXz/QOh/3Bbiq/7wSdP8RkBx1+B+ovhYwV0lWyUPDo",
+	"QMaKdYKOVFRlEsgrkLxRLG/sZixpGKt1Z3hy+qT/9OjJyZPDk8CQJeoMnx4dPumfHvV6QeeGrTvDQU//",
+	"mdAJSzrDzk80jYgejPRhCjTqDPsn/d5JfwDDSCVSPcpRb3ByfNg/PdIvZzyqplvv6fCoV0u33mmBbjPN",
+	"06PdPLr9iZeN6PtjxyxZn6nPQWcpYq5GMR+pGNi2tIzD4aD/z/KWRGxKs0RzVprxHe/7QW9aOGdRlrAd",
 	"j57rR+M/8bRX7doyFbexjAXXnxf2uMl2AfOkqma/7F4UGaz56Q06t3GqMpqMFjScxxxO5PYfvdBbyqWi",
 	"PGSjLIOHj3v946eTfnjwZDpgB73o+OjglB5ODvqTXnhCD6eDqK/ZcyHg6dvFwdEgFzksXXY+5xLi0pC9",
 	"KCSqZUEDGRrROFkj00RZSrWEGc1FlsrOsK9PAp0kmuAqzZhme4VnI2WKcZRGH/7qRHQtR2I6WjF20xl+",
 	"6MiMR3Td+ah30Dw30s90hscn+nzt52RoxlrQT6OIJXRt53zik43weDZXyVrTkn1SI83XxRPbv+oNkBb/",
-	"CUTZciZKK4G7w90imgXtWYM3ap7LFgsKb3l5y9I1ieiaUEXga3ImY/r4StysRbcTdPQvR38KzV6d/JtO",
-	"0Mn4MhVa8OttGBmh2JnSOOk0uVeCzirmkVi5HdVs9CKmMy5kLAscVEcX/ZJpzKOY28txzsIbzaV4hLrL",
-	"NL6NEzZjshN0xOQPFmqifAC2DTorNkE+WLBIk+LH+JYRNWeEhqHIuCKUpCLRH1FF5lSSWHXJTZZSEgl9",
-	"L5ODA/39wTROGFmlsWKSCM7IKlZzstI/+kU/zBmLJKE8IlyQhUiZpqpkTN+WV95oCQ1vJHmPZ/oCj3T3",
-	"UlHFuudwWC45Xcq5UITpPVvNmXmVlR8sTUWq1zXXq3mlSCxhcBYRJciC3uDqpH0NrIsSVCOIFmiy2/kc",
-	"bJLxlqVaBhanfXu51DMgZ29f6YFOu73uYbdXmJC4gftSxn/GfKY3crJWTI6WLB3hHdsZnh6enp70TvWt",
-	"yKhko5AuzXeaJY5ACC8YlRmI1n7QgWOTP3Jy1LOy+Pjw5PRJ72l/oH9jLwD8UUlQIrNMhLgBfcu86vBE",
-	"/3D3FItj55NDMVQvJ0u3Sb/35PDJUf90AGvcvgR8dXFglVIulyLVZ4NPw83rYLTrLtB7Y86ge/Xg9LTX",
-	"+1zBVI11ys9B52cxKZ1fxRZLBVtRKffNjejkfsa2fr9b37iJ9c7lGrKWxWYWeqf1tklJZ8AJH2FjZimT",
-	"sppHB72nT/rHsCcRyMF864IOU9RjocFh0FFC0aSgLXxurLY0VBc0S6UZ5/pY6U/YUn/AqJaEBCXxg+sR",
-	"ZQ3gnXc3FUwEFt4Ul4QyvJ/vp7bANPnRgpCDpuqBuQDN8ZimjI1g9/RGPD09Pjw6PT08HJzuYpgLzVLa",
-	"thmBIO4Mj/oDx0JauMu1VGyRrzm/ecWKs2g0We+isN6bkeBam5nSRDL9SSi0GB/JOWOqcp3HZp2SKYVX",
-	"3F+dJVXzzrDz+Jamj5N48lhfR489teCz1UMtJZ6ePjk9Ghw9OQUJdsvSeLo2asJhD/cNflDYNDwDKbMq",
-	"bX9wenr0tNc/PT3F3UqYqtrTwbB/NDx88s/qDXTPNDvHP7tt2YcV8gsoWqvR7UIvMGfeA7zsPoMFjpTD",
-	"RyaxkFZHPhr0j8NexA56k5P+wZNJv3cwCI9PDp6GPTag/ehwenRco1rDz+pV60FBtX7ypHCw8rlVCAaf",
-	"mv2CHSGzMIRrH4Txu4zvdl6UBOx+lOC2hlgi1NZZbUo+lcazGUv1mq3loZf8/hwkX/EOWsYjq8cMO0Zb",
-	"aShoGI/AaO0MO3OllnL4+LFVjYy7qBuKxU56nFWwyFH0lPbCPjs4mfYmB0fT4ycHT6dH/YPBtD89mfTZ",
-	"E9rvwc9uGdcHfCTXPKwWp8enZrpJvIjRmWWU8uOBcVrAtTYXUulLDU4NfhRRRY0UOHIHAb9aCpFo5dzx",
-	"pTLqP2xX7gDpa41lzcOR2yVGo/U2+8FXYGimREOrIZMsNVPRwu//vZWgh3YTEdIEt7+gQhcFW+lQT3uU",
-	"bjnUR5pBlvpQHWlr1BAJTIhI9jtNfEH6/ugMOx8i2f9IWLp8zNJl93YR3XR2+oS0fjYVSQQM/vjFee/x",
-	"7eLxMgUnAW5ih8lP/VY8eA8PQCseXLAFaAKnx6dPnx4eHT8dbFeNeRwiGeMlkLf/dNDtdQfdfk9TGQh1",
-	"BIRa0FCvrzc87g2PT4ZP6bA3GfZCkO5qJVJttwCNNPWWYqX1OMORYMGkTIosDZlhbKSrpubj897jd+ZL",
-	"aUydrUts5ZLVqmcC0zD3f3PtbEVTbizcj6BpzRmNWAoH/OUVBcMqYjJM46XxwWrzDK3dR5IYoReQqUjJ",
-	"+NX04IKqcD7ugqcQGKcz7Fx3+tcdoM6/stizZrRYXVBwQK+X+kGpUi169TR+FSHFAavG14oKEVO0g1dU",
-	"kgWNwFxtPsTnoLOkKV0wZVaLZnB0NjXCvTjqmSIiJVR/SdQ8lkRLni4wbmfY+VfG0nW+MU7sw7v8WUxF",
-	"uoBt16LoAPwmQcXqzVyes6lRnoqTwc+bz2OC77nLRLJUigpyjMGtFMK3Y70TCnZlxgiOVTsjfJ8/kwX9",
-	"9CvjM615HmvVeHMSECN59QIsh4p3On2i5q19raRvvtV7Iei97n1xtJWRym9exNz9u3KciC2WAjyUv7D1",
-	"Jikv6A2ThJKULZmK9YeEcrliKXK3Juw0TqUC7w9+wyJHXzyu+eS90Q70cDUzHxwfN5j5FE5z9REca+ng",
-	"th4FAqES/hXSJGEpueFihX6t8d/HJJaE8nX9xI3sqJvxyVHVFH/V2sjmBF8ptpB6bhSZkiqyEFLVcSXo",
-	"NIWBnfXXx2vhU7zIFvCvHtDN/NNNKeaKaV1Rz+k1vLQ8pTc8WSOpONMzY59oqOCjWBI9j7rJwX9qt/Fk",
-	"9za+y3j94TGug3ZHx3ri61/ra+bt3v2bpDP2QyoWmyT8SWSpJNNULHLRR/Tlk4qMRywikVhxogSQeS6y",
-	"9Bkx+wifTNgsBt3eMq1R9clCcDUnMSe/XZ3X7YIe9S4CFJYDAuz5ersAmxQP63+kbNoZdv6fx3kE+TF+",
-	"Kx8XXupGuYoX7J+CV/Deq7PXZ8BjQ6KNc3AXw6JlQFbzOJwTCteJkMCav12dB4QmUhDFkkSTKk496inr",
-	"G65aS66QtzrHuABRt+eT0oWXb3m2rN5wLla1UxR32Uhj9tWzvKdzteD4oPPpYCYOzDvyQTYsjS0Db3pm",
-	"2xy5z3jZMameiyiuzE0IBVeMK7R0l0mMqtnjPyTqZ07T++tbSDv43PQU+Yt0ZMjvfBd3fAO8KNsRohiX",
-	"pMtlRSTtScup2olsm6wfJG0z2+V6pARsxpZshY1QICQs5HHULxwlrYx3VoUrq4KUNZ6DlltymXuGqvbE",
-	"RRzvxEO14ZNGE9wYu3qK74yr+HLOmGo1v8YzKQ5RNw3fwd+cRsaRLg9zfhDTqc2u8XzbNAyZlKMbtkbO",
-	"Yvx2ePb75ejs/Pzl5eXol5f/GL160Qk6kyy80YRA77AsOujkYckfkojwxjBa57BnP1iICIwdsVgmMeUh",
-	"g/Acm8afjF/pMUwuTJka5fPyJnX58vzdyytvbi3EmkfJXaQ+h6SUdgSvihcsuHrMqYR4gT5BhUBA/+gO",
-	"Uzczq1uACyo0m7fEq3O0TGhYdNk1DQH4P0a/j5hOrW1oPuBmgnrOeTCg9VBb4gjODTVa0OXS7UIq9Etj",
-	"KRJt7WuiteEWpGU1pT1fd3MOaezQLvl8l1TKlUgjODlpqu3JuUglIxOqFEvXRCqqh6j0Dqt5tpgsUxz2",
+	"CUTZciZKK4G7w90imgXtWYMRNc9liwWFUV7esnRNIromVBH4mpzJmD6+Ejdr0e0EHf3L0Z9Cs1cn/6YT",
+	"dDK+TIUW/HobRkYodqY0TjpN7pWgs4p5JFZuRzUbvYjpjAsZywIH1dFFDzKNeRRzeznOWXijuRSPUHeZ",
+	"xrdxwmZMdoKOmPzBQk2UD8C2QWfFJsgHCxZpUvwY3zKi5ozQMBQZV4SSVCT6I6rInEoSqy65yVJKIqHv",
+	"ZXJwoL8/mMYJI6s0VkwSwRlZxWpOVvpHv+iHOWORJJRHhAuyECnTVJWM6dvyyntbQsMbSd7jmb7AI929",
+	"VFSx7jkclktOl3IuFGF6z1ZzZoay8oOlqUj1uuZ6Na8UiSW8nEVECbKgN7g6aYeBdVGCagTRAk12O5+D",
+	"TTLeslTLwOK0by+Xegbk7O0r/aLTbq972O0VJiRu4L6U8Z8xn+mNnKwVk6MlS0d4x3aGp4enpye9U30r",
+	"MirZKKRL851miSMQwgtGZQaitR904Njkj5wc9awsPj48OX3Se9of6N/YCwB/VBKUyCwTIW5A3zJDHZ7o",
+	"H+6eYvHd+eRQDNXLydJt0u89OXxy1D8dwBq3LwGHLr5YpZTLpUj12eDTcPM6GO26C/TemDPohh6cnvZ6",
+	"nyuYqrFO+Tno/CwmpfOr2GKpYCsq5b65EZ3cz9jW73frGzex3rlcQ9ay2MxC77TeNinpDDjhI2zMLGVS",
+	"VvPooPf0Sf8Y9iQCOZhvXdBhinosNDgMOkoomhS0hc+N1ZaG6oJmqTTjXB8r/Qlb6g8Y1ZKQoCR+cD2i",
+	"rAG88+6mgonAwpviklCG9/P91BaYJj9aEHLQVD0wF6A5HtOUsRHsnt6Ip6fHh0enp4eHg9NdDHOhWUrb",
+	"NiMQxJ3hUX/gWEgLd7mWii3yNec3r1hxFo0m610U1nszElxrM1OaSKY/CYUW4yM5Z0xVrvPYrFMypfCK",
+	"+6uzpGreGXYe39L0cRJPHuvr6LGnFny2eqilxNPTJ6dHg6MnpyDBblkaT9dGTTjs4b7BDwqbhmcgZVal",
+	"7Q9OT4+e9vqnp6e4WwlTVXs6GPaPhodP/lm9ge6ZZuf4Z7ct+7BCfgFFazW6XegF5sx7gJfdZ7DAkXL4",
+	"yCQW0urIR4P+cdiL2EFvctI/eDLp9w4G4fHJwdOwxwa0Hx1Oj45rVGv4Wb1qPSio1k+eFA5WPrcKweBT",
+	"s1+wI2QWhnDtgzB+l/HdzouSgN2PEtzWEEuE2jqrTcmn0ng2Y6les7U89JLfn4PkK95By3hk9Zhhx2gr",
+	"DQUN4xEYrZ1hZ67UUg4fP7aqkXEXdUOx2EmPswoWOYqe0l7YZwcn097k4Gh6/OTg6fSofzCY9qcnkz57",
+	"Qvs9+Nkt4/qAj+Sah9Xi9PjUTDeJFzE6s4xSfjwwTgu41uZCKn2pwanBjyKqqJECR+4g4FdLIRKtnDu+",
+	"VEb9h+3KHSB9rbGseThyu8RotN5mP/gKDM2UaGg1ZJKlZipa+P2/txL00G4iQprg9hdU6KJgKx3qaY/S",
+	"LYf6SDPIUh+qI22NGiKBCRHJfqeJL0jfH51h50Mk+x8JS5ePWbrs3i6im85On5DWz6YiiYDBH7847z2+",
+	"XTxepuAkwE3sMPmp34oH7+EBaMWDC7YATeD0+PTp08Oj46eD7aoxj0MkY7wE8vafDrq97qDb72kqA6GO",
+	"gFALGur19YbHveHxyfApHfYmw14I0l2tRKrtFqCRpt5SrLQeZzgSLJiUSZGlITOMjXTV1Hx83nv8znwp",
+	"jamzdYmtXLJa9UxgGub+b66drWjKjYX7ETStOaMRS+GAv7yiYFhFTIZpvDQ+WG2eobX7SBIj9AIyFSkZ",
+	"v5oeXFAVzsdd8BQC43SGnetO/7oD1PlXFnvWjBarCwoO6PVSPyhVqkWvnsavIqT4wqr3a0WFiCnawSsq",
+	"yYJGYK42f8XnoLOkKV0wZVaLZnB0NjXCvfjWM0VESqj+kqh5LImWPF1g3M6w86+Mpet8Y5zYh7H8WUxF",
+	"uoBt16LoAPwmQcXqzVyes6lRnoqTwc+bz2OC49xlIlkqRQU5xuBWCuHbsd4JBbsyYwTfVTsjHM+fyYJ+",
+	"+pXxmdY8j7VqvDkJiJG8egGWQ8WYTp+oGbWvlfTNUb0BQe9148XRVkYqj7yIuft35XsitlgK8FD+wtab",
+	"pLygN0wSSlK2ZCrWHxLK5YqlyN2asNM4lQq8P/gNixx98bjmk/fedqBfVzPzwfFxg5lP4TRXH8Gxlg5u",
+	"61EgECrhXyFNEpaSGy5W6Nca/31MYkkoX9dP3MiOuhmfHFVN8VetjWxO8JViC6nnRpEpqSILIVUdV4JO",
+	"U3ixs/76eC18ihfZAv7VA7qZf7opxVwxrSvqOb2GQctTesOTNZKKMz0z9omGCj6KJdHzqJsc/Kd2G092",
+	"b+O7jNcfHuM6aHd0rCe+flhfM2839m+SztgPqVhskvAnkaWSTFOxyEUf0ZdPKjIesYhEYsWJEkDmucjS",
+	"Z8TsI3wyYbMYdHvLtEbVJwvB1ZzEnPx2dV63C/qtdxGgsBwQYM/X2wXYpHhY/yNl086w8/88ziPIj/Fb",
+	"+bgwqHvLVbxg/xS8gvdenb0+Ax4bEm2cg7sYFi0DsprH4ZxQuE6EBNb87eo8IDSRgiiWJJpUcepRT1nf",
+	"cNVacoW81TnGBYi6PZ+ULrx8y7Nl9YZzsaqdorjLRhqzr57lPZ2rBccHnU8HM3FgxshfsmFpbHnxpme2",
+	"zZH7jJcdk+q5iOLK3IRQcMW4Qkt3mcSomj3+Q6J+5jS9v76FtIPPTU+Rv0hHhvzOd3HHN8CLsh0hinFJ",
+	"ulxWRNKetJyqnci2yfpB0jazXa5HSsBmbMlW2AgFQsJCHkf9wlHSynhnVbiyKkhZ4zlouSWXuWeoak9c",
+	"xPFOPFQbPmk0wY13V0/xnXEVX84ZU63m13gmxVfUTcN38DenkXGky8OcH8R0arNrPN82DUMm5eiGrZGz",
+	"GL8dnv1+OTo7P395eTn65eU/Rq9edILOJAtvNCHQOyyLDjp5WPKHJCK8MYzWOezZDxYiAmNHLJZJTHnI",
+	"IDzHpvEn41d6DJMLU6ZG+by8SV2+PH/38sqbWwux5lFyF6nPISmlHcGr4gULrh5zKiFeoE9QIRDQP7rD",
+	"1M3M6hbgggrN5i3x6hwtExoWXXZNQwD+j9HvI6ZTaxuaD7iZoJ5zHgxo/aotcQTnhhot6HLpdiEVetBY",
+	"ikRb+5pobbgFaVlNac/X3ZxDGju0Sz7fJZVyJdIITk6aantyLlLJyIQqxdI1kYrqV1R6h9U8W0yWKb72",
 	"6Q/D05Phi97wtD88PR0enQ+fvBieHA+fng0HPwxfng3PesPz4+HxmX6mfzw8Oxw+/2F49MOw/3w4eD7s",
 	"PR+eDoaD8+GL/vD4xfDkXD/zvDf8oTfsnQ17p1vzVrY7kJtuiyV81bZgNGkpuNxQ1ozfqOXJcMZu9Zzs",
-	"oyWF6c5q1qYvAS58ra5XOB+rXm0eewzPlJyF2553z3lZZTCxN7/89yLZZlLdl+CcSz+Mdncta5MY1tvw",
-	"lVjITu+BuejbJR84aas9D5AnNhOcdTuYu3MWhmz5cJz2s5i0oA8+XUmUP8SkRI+7scjbVEwSttiy3CU+",
-	"8Z+VdhkoknDfTbMkgbwURePEGjJeOiURnOTBJDIXSSRJv0fEVP8/WOBdSGlkCWjMuVGE+SKLBeMRNWbK",
-	"h78w48UY7nnGiqQLphW7TtmsOtRm1eePzpmwQ9PxcwqOek/1jaogWHQVL5her+Ybs2TjschSPtR36tAQ",
-	"bJiTpfGG292o2PQzkrJpJmkCgR4ypXGSpci2nl76oGKyoLrfVd/fZOXcog8gfVRkisRKEqtwgT8QkjfB",
-	"JAHHuf7eqvpfXKzmS3owkfrvRmrj6H9g6fou423IlfFaOmUcM4RXVBKTf4QUA3L8ISZyL9LX6NEPe2xz",
-	"Zf1O6v0mdYy5VM1CX/w0msk+2FH8L0K+zeSfX2Op2lAFvACKLTDZovFiN8asvr0g0CmmxIQDiE1HD4hI",
+	"oyWF6c5q1qYvAS58ra5XOB+rhjaPPYZnSs7Cbc+757ysMpjYm1/+e5FsM6nuS3DOpR9Gu7uWtUkM6234",
+	"Sixkp/fAXPTtkg+ctNWeB8gTmwnOuh3M3TkLQ7Z8OE77WUxa0AefriTKH2JSosfdWORtKiYJW2xZ7hKf",
+	"+M9KuwwUSbjvplmSQF6KonFiDRkvnZIITvJgEpmLJJKk3yNiqv8fLPAupDSyBDTm3CjCfJHFgvGIGjPl",
+	"w1+Y8WIM9zxjRdIF04pdp2xWHWqz6vNH50zYoen4OQVHvaf6RlUQLLqKF0yvV/ONWbLxWGQpH+o7dWgI",
+	"NszJ0njD7W5UbPoZSdk0kzSBQA+Z0jjJUmRbTy99UDFZUN3vqu9vsnJu0QeQPioyRWIliVW4wB8IyZtg",
+	"koDjXH9vVf0vLlbzJT2YSP13I7Vx9D+wdH2X8TbkyngtnTKOGcIrKonJP0KKATn+EBO5F+lr9OiHPba5",
+	"sn4n9X6TOsZcqmahL34azWQf7Cj+FyHfZvLPr7FUbagCXgDFFphs0XixG++svr0g0CmmxIQDiE1HD4hI",
 	"IiYVRpG7HpmBAGeRWFqeWKZiyVJlggDoytVHcVOv+1lMJB5gLcwiquiESkaUEDeQCvKvjGUs0jepCbJ1",
-	"O5uxUswRq1AaI2lDdH+4cZJYqjwi7uRszCSoOhDsQdr+tRljMR/QNKWQxZonaJfH/h3KFjjRhKBKpETO",
-	"RZZEJNEro6rdMJrnWDQSYZilKeNh1YBv8i/1oq0ubla9YikjUcaIjHnI4PagKSNcKEh5IdlSk7uKuAW/",
-	"wQd/MyvnZfbCI81H904M7neKJjPwehRBwgJN3nqcY3KQiszk4iGqIBrMsyVeThKyYIsJS+UjV1AiYeGw",
-	"aCVmTM31AXdxQZsjgT/TumPKaNQll1k4JxStZaiyMZkA5OlTO0QAVBXTaRJzZupVJIkEEHkm7KXk0Xgi",
-	"RMIo1wTxEzxrQol6Im8gORu9hRtcE7GEQcDCVDy5rKcijTYHL1CtGOjrDY4qRmKfwiSL2GgzYig92dQy",
-	"xQXSI17hT/s9SJAonINihPMlTqEc25T6PTFc0Dvp5co9t4rNX/EpnN5oSVOaJCwpELZXZrznZvPFFLI0",
-	"tJICRUx6J5+RHvneJriYG+aRJJgOS2iSYMC5kCpSSBbpVQlAbnJFWlJc8BFy78iYKbuocQFP/2Ae/rwZ",
-	"mt1Glkv9iC3osgFcMhHiRjqqLChfE6hig2NmztYdKOIHiGmSvJmCMbptbZf2F9r6BF7Tbz2QN/HyAO82",
-	"mhyAR5ql5jSVatPvenK/4jmqOEAliQ8P7hDioE1sXPxu/u6Pxs7KzTvQSxSszvT054wD1k/agQSULpcN",
-	"pICmvINxphfuhxDQLt7PaKBBKnYAh39F13gYNH/AJ5hb9rmETNB4Dt6PNsf/3VpJKaNaNzDjLOMqZeIV",
-	"J0LfjAX9qKCzbJsIUPdcLNdV+wgpAmJanQwIsS2rD8YScv2I/gUR02daJizomkyYcQRW3YGY6f5Xi4m+",
-	"iOVN1URzDINmuT1FTIONvN+JZFyR7wlntwwUrWbvzHMYKvTEObjgNlVP0GoIBYWW3DC21PI0AK1Xjw6M",
-	"6PIbiKRrWa2V6PePMq7ipHIUDi9KqFQ4EuOR7BKz0tU8TpjeslgS/R7yPYE34e6CYgWVqlFzWoArsiYj",
-	"EgqN9bUS81liGUmzj7xhkdVtmzPFT5AutMkUNRthK7v+ur+WockJzsiRfoymrJKdgPo0SazfB/iezGmE",
-	"2zFhjKNYiTl4P5sTORFQCVmz66/FRERrElJOQN2EHc5TtZsNYUyDSnKVcDeqhARUSljDDhbefOi0kB5S",
-	"WptJnt38kSmLrZhuoXKs6nuL27GT4y7hyVIV3V+blwhkoMIl9sw7w2nGTUarTapsRg/rOm8yQXzU1G7S",
-	"GRttZ5XfzGlnHB2V+CPNrSyZoo9cW6fCMpKzyfHsAiDBUPMv9byhaEWZLHE9vk08xZQx0Bshkaw5CfyE",
-	"wPIObsmqhNyUuOUNUVHD3Nxl845NNxWdqKIyOijlkOYM5d1q5aPmeKGofQSbSpG9ZS13F06VE3g7lK/9",
-	"aYyoyz20xugl3t3FW4F6XGPtLehAOGqnh+OdFvEAtKHmReeYd4u3vYF2yUgiUhJH7qL/HuWwyZc2itnO",
-	"bOVyeuXmpe5EfDgXccgkloYJzoBfx2gxgjZFjOIVGC0AhAiXiiYJxToYbVVL43xxduTJ8fHhyXYzssQk",
-	"pUnXc4ufPbuVXYqLfmlqOUxpx9gqf2NwLY03zcTxM1f/YX/jCBSQMUhC/ceKsZtkbV4DGfvJGorriuxK",
-	"l8tknSfdjpQYsU+xVDGfjUwaYyOH0t3Z3iUQb/DDhjmCiqQ2Zghnq1zjQ9A2osQz/FLwkHUJSAnrfEAe",
-	"SUGVWBtfzFp/3FhJ1NbNFU1nTBUN7sMKg2cfrj2TG93QEnwBj7dyY3w556Ez0RquJZY35yABWi6ohMXl",
-	"12IF9QVBEETVFyaIG1PUQt5fEGXK6ySjRTGiF7mtksvDAPurjAZSImeL5VWlyJfPzC9g+TmVCuMCYsGw",
-	"eCcRfMaam0UvzYDv3HhFxh9scr5vu+68EB7Iaat1xN33aJVZIy3V8uDA2tw01ffsBpSaN+rJJsutYAdM",
-	"KbAeDtP0CSV/iAk4OqSKkwS5segAPTndem21YKMcGKrpebwwv3hhzleFq+kVavym+lRfSj++vBpbb7g1",
-	"mZ4Raj0FjBMuQIPBImwzRLdCNDZfGd5yLRZmftBKytzR714A07vrpWBv+uZLfMOhuK/dEpupg89gyzU5",
-	"sEDXlBc/rJL4A5ZwMiOxRdE6/gL6oYMw3KisB9g2bb2iDjL1LhaQDt36Hfbf7qXG7Qhe6Cdxc+3PUJ60",
-	"iH/oX/2OP2rFIQ6nscZHCN6JQBNjJdJo29K9EHieGF9bhVriLhdMK/HWSZUWknGHrFe5ge8vJJmsjQKg",
-	"bKI0xKRmqVhxUKVzFcEWjoILjguSCrEY4pVheBOdlHHC3LOPpKscttFirZlOWCJWxFYlNOOTSpTLHbW/",
-	"/k9ewC8eLJrVSAHIEUQqcyngQszSZRpL9gxi6jGHZA65PZeiZrpOSUHTqPkp+R2fb3VAihii2zRRbQ6x",
-	"MFPxLSMyEUoScct8JtN8ibpBWSvYpYdWhfWC9ibtOcJutnKDxFGNJ9e8kyhBJtrQB2xj71hrfQG/s8As",
-	"O9kI4layzoAsp8VoBcu8PbDj6wsNtUAQ4HC/6HttJhory28TyjmL8oT5XUFZz5XcOhe/uK/uNQ238h2T",
-	"JrmuuGf+dJqdjPLENvTCM3DPriAPasICD4IWM1lTYHX4OpwLITFp2pcLTVOm6mjivW03efbnovT54EG9",
-	"lHagC3HLWp5RdzIar60wWJnDQRbZfzbcnuqVlUPrkFGoZdwHB+MPcbKOcZp+rBAK57kZWJZBof4KpUHE",
-	"wjhiEg0SY/wxHg0LuYmPZJe84R7e8kLcsuiaT9YAm6w/54QCVnUs4Z5SaSYhLRnRldHOYTySgYmIYpA0",
-	"FHwapwv9LpESOksZk4TOqFab3EGJFZE0joxN+sxYj5QkjEIG34qmkdZbKNH32jU3aWoGhsM+HdF195pv",
-	"uP/YpyULFYtqbmA9NiYxSroOQNOJFaxQj64qI79m7S1ivLtDzt579VIxoOSNrlV8fIoL1Xxkq2U3fBon",
-	"4B1ZzxNghEwNHYFzFoxyBFBBAShIJLqVgCH+SbGzMYNXHhfNz3lBdsX4EV0n8WyuOekWoHgFxuFy8BPq",
-	"khWQW7tkPKPLMR4EqEC95qDtwk81B4Cb2JwizRyuPCERCiFfIGUyT7BEeD91za3/o0vGahWHbDzUmwcp",
-	"pZLAJ6W3xdLHskKTT60EMrSVDDO61HTSP68XCOd44lwqewtpWR+dBjChydrDr3okUcg0ZcWqPa/c6aKX",
-	"vQSsRpfLMflXFjMZMqTYLGNSod1Ck0SC0aH3fQzdDsYoZSgx0fngmut3jOxUxlDJJGHjGI0CMjaprmMi",
-	"55nyhwD4JG0bqTm75jbxtrhBtsMCIpr4A3WCjnlz9c7lnvd2W3YvP0aF5rnDxbMzwGWCW2K5DiwW1ddz",
-	"ZGwEuryAbgMT4YWLT7RQOMBJEQHcZJk4//jHP/5xcHFx8OKFZwxQhbGc0l70ilvRqzpPFRNev5n+Djgy",
-	"uTph8GTAd4h/qIxJ/GvFIm7/VvMsNX9O09gUMVKVpQaNZoMXCg0jSiG3FtkDeReJhhraD/iDKrUzb3fQ",
-	"0DmEz7fzCzVKLjGTzNNL7pSQUWLgQgIEZDu47AZHxUpGrgDaaRHA/UmstERNhLjpEn0bsMVSrfN8FXED",
-	"1yDFhKwiJ2xC+m/LpX5ncqC0hfz+Qg+asvBGoK6IIsMojNJ5l6AIxDrXCVUBQRkdp2TBopjywg0Vc3Vy",
-	"1Nnp/7yJtejOw7K7gy2/p7FiThE2iof/imdmUnLJtAmOGoabt5ozXh2AKeMceRMByKPNOIUSLsQHyE+P",
-	"cmIZVXcaq2qqOOHaOzrdlY1eKYHyuGY7HsvlYZLYdGIE2QPcPaoU5PeShCoM75WVfKzdyANpVWnmuwEh",
-	"fXsPnt5IleRfZKA62hpAmguofM9lfMoQf0dLBU2oSnn9Mk1Fem5+WaFB38RQ6eMXetsyb6J/ho5cGkXa",
-	"6sObO2VaZoEiYacC0pLTBFGraQKyKuM00xyu4hAqTYH1JnEUMa09caFGU5HxCLO0pkkcGtmW49mYYnfE",
-	"tkmEhJewTyFjkczBbgCKKJOsYzM+O0HndjGaIeLi7WI0yeQa/8qR7Jcpm4LpAOUiLCr3V4IZjuQSCWxl",
-	"cMYh5dw8YD+NGI9ZVEgeKz3pfRFRbY3rp5UQo0Srf/oBqtgICmfMVOgtjRP4deWugvIU1eT+F5O3m13I",
-	"dUmfqlLj+32+hvREazPNBFkz5Sk4sf6MyW6DzMGRDTzu8BdVpAeOjOfXW3DVTehTax+esAL1dzns6v1c",
-	"m2kI90ux8jEFMWUK/w3hY/0B5GNH1CZP6ef0P/NnNkVs4R1lwYeXxGF/V9KIl1rR3+ZM03wf/ytj5msD",
-	"uFWESmy4RblSXBj/SfvhLdGapRBtmkrtYrAbe9IumgPLhuh/G/W2fWqg1cYryo5YlXfSVewkGEym6pm2",
-	"DycIsJPD4ltQNHAyVMkO11Ouyux1JdLvL2RA5kIqGZC8iwSUXm9k3aF7jU5E1rKS2baxq3aMCRIJfGux",
-	"UNYTrdDarZZScDd2757ovmGLQJe6GkG+ADg5udtrZ0H3nAkCq9jCIpdusiWnDvQ5Gw8hi8uoz3bprtAF",
-	"g1r6glmJ9KZLxsYbiY41/ZkMyCRDz61+PhF8FuAPWJKAUWC/MoaK1VjETR5B0R9D17Wqq/YnkUTvTH3P",
-	"rqt2P3VSO0qhOJazFQqimtQ8NdQDHCTjX1urXSq4dsJC4R1CeNNujnIDmoXno1RxVV6Pt0lubhNnuSOS",
-	"jz2DBiJkpKHbGrIgkXblVPdl/A3Uy9WFmkOxXD+SRKw4iaOhFWB29Ul8wwjla6x6LKpkNopjC2vaFH9t",
-	"q3S6UylSLsbsmVzRWOFx1EvEv0yP3iVNVQz2Ra4/G8X94y4OK3gAzahbeWsfOuKWwtHGCqJ7xzvED3sQ",
-	"L/ED+IO35bIFhGL5A9V6K/C+l0a54R72fabSZJl6ecA2YtbORXx3xcgRtHa7oAR3Uy1ywKwb2XVrxWSl",
-	"W2ZTOXzImm5w981t4ooR4jFWY6K3zSgkn71265WLcfutdTijZEXxdMrSPDaAm2cjv1AYZ2Jp+osgr23Q",
-	"4upPloqGFLrBbjL+k4eDyidN/6/KKte2Vas5oTarVtvUc9Jakip6w7gXWoGmWQ1pIud0cHxSG7VZzUWC",
-	"tadBIeB8w8WKbwruotf68qcz/W7jPF1CDj81CE8VAl+k9VyjNnCM1mSWshWZrBsttHRWb5gr4NP3Se4r",
-	"AjK7ydSeYzDO5b2NchvRrUpQaO2j2SV3f8etpGu5NQoX5GL2AQVnNVmhGL1l4eEeio5c16/aq9BslbhB",
-	"j/zONzas8fDV6Z0P52dnd+lRTV6Juy39dJy28ARbd29vylE1LkE75ejS1qTXXKpVmChRfS36V7ixCi3K",
-	"q7R9CIs8KiRRN3ht9WVydZ9rpEZ6/14vt4fENpq2KWMmdZxqi93AsiBh56WbsqGU96nnRLvd5t1C/nLD",
-	"BNlibqDEjiqdBKYBezkebrqwb2wDeJ+kIFOaBoW2W/rWMMGmqBoeMKQ8ZMnIIArXZW01kJmbxYxZtabz",
-	"WigLR9oaHuMOwDPgiGms2P4sJhDhahfNrzFxt/o+EOx552x+0Y+BFqnYaLIuRnCLMorMxYossnAO6YiG",
-	"wuUauoans9hv/6+qJzx8xxZwjV6j/h0g0vhc3te7jpDbIEgKeCHNYT9Yg425hOc+2+79dWmhWpMX+iia",
-	"bml7w9jYhMtoxuEVwBl39uyDlw0Y2dLN2+HACawSO3m8U5AsVWLVncdNE9jEoLcG1lyweqvDqeyT1j/Y",
-	"7ja0B9OT9K6rmmHXDrbT7pj6cQZeqCRhEJXG7j3GMWXizGBWKJqIWQYJ2yljf7K622EfWhMg8z9Y1r07",
-	"Ih6NELK2E3gd4PNe984BZy8l/NsYgpBtoy/+Sor86hIpqg2BzbyKCojQosuJMaLYJ2WTNUkmIV1VrDgR",
-	"acTSZ+SGraXDPx5/PzbGjz+uV19nKOMdtc6ws6DLDziFj/lMLqg+cxyaWrUzbaJ0PUozXtcZlSWJaeds",
-	"6kyIZrKoytlfpbJvlDdXdJI0ldv6vnl/IR+5lCFALRZTyLwJbE0TukMizK4dF1EJxoFX2WXqX9CTZz1K",
-	"eX77Zr4Yjlo9QYDRLOR7VWtGAAIglX/jNrk4IVus5Y9kNpuB9jWqgmYoYlCX6eQcHWuzrXN6y8g0Vlij",
-	"pUQD5GJLr43pb1Jhy2Q/VvLMYsLSupz7M8jPs9UioVgwmLFDExYpSdhUVQZVap1oMQb9uFBx2Ka8IqSZ",
-	"rJgjwhtLMlbUFqMOZyKJxhABGscKp4j5xqbB/rjypg8dFaw8/EPEaGnoV2wKNi0r9KMHtxQaXkFjfaTo",
-	"z/aX+M9f4fcPgaK1CaBllmEJBjmku7Z+H9dVgZUq7i3ws+bAARWckdcqg081pdwLB7QMpu3pliyCBvsp",
-	"IZ2E0Vs2EpnqBDuio5Tk0N+4QKyfxmotapCCH0kH9E1CyjlUn2DxKBm7waCShTqUbyxssEUmWECKpdg0",
-	"vIHewF0y1g+Nh4SDtSn9qLi/Bv1U5eV94cFR3D9bqUV2EhnLuUgV/lOOIcPMXkaFt4Gf4ZtMZmqXTeQv",
-	"d2cJo372Ah/9iolEGycmB/OvsAlsLePW2JVXBfYZ8karEhCAC+B9prYL6pwpwhxp9SysjUKnqjpub7Bf",
-	"bHTykemu/qeB/LhD/VM+2MetlNqH+PXofncn65skemGKRTfnAwHBVrb69vwRl/UU7C4m3J5zUGw7lCcW",
-	"rVKtZkE/fFMhxtmKpa4gtlR5WejjYcA+JV0XE8cgHaNyhma0bfcbzgs0k5W98QAjGrCDDE7AHRjNbU1h",
-	"FtttZIuo09KE2VH0dIcKJ38h8Pqq2ZZhCdpdRigu7MnG+2LowzMQeGIi1HxYRnTA38ZR8VcGZWHz0mkI",
-	"GbIXjIJ7iOm3YsXSDQcAQKSK6RTMCLkEd26lTuC19CsV9/xwTp4eHT+pyrJq6RCybf42NH4j32XB9g8I",
-	"tBmWVf50vw6tMtkOANz5MlOEKoJAT3CVLKkCBCTQ7gMira2ByCvdQgZ2jdQqdRWsvshc9cN4iHIwpFxz",
-	"GQL9kBRqnrlYBWTitTFqiOjxrjCH6tTWvF9hbbwHjfxHkiRiBtkC0oSB4LcmbL8l62tTtTL9Djf2N/6E",
-	"aEu2U03li/GDXZo9fGtH8tJYDW8F1pnoUaBS+nhu8d2lbw08ClElPFSb5CCmaH2w4cyrgs8zOxq8VQlF",
-	"k5qJmXStVm8si3es0cFRgk3iVdH+HZvEPLpbSlzB4batsA/1TVfZBwbVpjsuKvZuKAAoVsYY4nBO3l9o",
-	"vQGcZXnxM/VtPCWSqOguc+e6xVoXour4XlBOARgI6zhjhwuE0VibgN8yKbAY+Lh4UxnzqEHPav7ecoOX",
-	"Xc4PzCoGOnzc4te1r0fGekvjtBnIkemx06BMFDrBGLURf2aD8LG0JC99YTdEm8vwERcrImqqRatQhl9F",
-	"NqnFDhDzEvgWpiusWmeAlmWq2HpOqzGZvJO4uR7wiewq8pjVErXEzHaNzaOe4N6rxNHD0RRdB6ZGFZyJ",
-	"IlNeb7qZ3jODtKoFBzh4uTAwPC2u6YnW4g23V7bsE7eYALCn9xVwk7ZQvoQ8Bu4lBxJZKUuakx53shJx",
-	"pn73EVy2fLCMcG4+trYJo5SueE2HR9sLzdhtsQJsbmsz4OLzA93Aj28Pgd1Kw3n+TrjD4JNmY6o158/f",
-	"7013wqK63eMrB7Acq2Jak8mA6dZlHEnBayuMoJDUTzCtVY9nPP7Tpept7pkY3fdi23bFXAl7eSlRV5j6",
-	"Rbz2ZneqN7agv2+K1kqT3ELsDknBOK/AZ69zklZoh6UDdP9SzfIb/Y7rf1X24AMBjFkzWgjFEM0EhNZY",
-	"Ybt0JhGotppvm+T1FCluU3y2ob4Ayv3QQ3cCKKntlL8jQu63UDKa55TkDfS9rdvNxeXsDL+nvv5TG8SV",
-	"jgf9mluWri/nrDWMEp2xUcrCeBm7Hqz+Hr7NJkkcEjpj5Iatyd/GdMb63W53/B1xYBtwHeqhtU7PeJiu",
-	"l2oDK9pZyuPUzHZUGHr8zKUleJ7FlNHIVshudx+hk4/lucX6ILFPqkHS8efKnfE9q20ytecsvBm5DL7d",
-	"Wdn6+ftmdpsM08r8hrEcjMnfjG7+XUDGf0oVHUypVEyqMcSDueCsJvy7lz62rt93VSYuXocmDkccqkbN",
-	"az0FGc4WWMu1ycymSRXUW4kpGefEHhdR8bZY7zvQmltnXDZMlw9Fxrcxb4X0tnJjGidMrqViCy05DvX/",
-	"TdUSQK8mEb2tjtnn+T1evPiOXWhXvKbM4KoMcKYsFDQcXi1SMG1iJ5Fs2/bKracbgQ8EGTS2SCyNxmqx",
-	"dZ6ZLJ06eLiewWLeYqJvCh+9hJHgSVWVrsX0mUI1Po3AvZLUOlKcxAQpuz1XwD5rJPKKSjKLbxnP7bNY",
-	"GmMBPKiFc+Bi4Xc76ZIpZQHNGuS0mVqbHVltv1t1OYmZDMhkDXA9XZJz+RBc0l0iD4eE8QjOXUAmWXjD",
-	"VECWKZvGnwKSslkseEBoGDIpRzdsPYqjgEgWppqm7lP9EYjSERTCBCSko1DPfwoQPgFRiSR/G2sSjL8L",
-	"oGndaCEiRv42nmnKQw7cOCBjLZWTGP71HfAdPKrVwy7RB3II6AwBWYpUBcZdrxeipxzfUsVwNiCZRgDk",
-	"0CV4gockSxP8iT6iAZkrtRzZI1GecZf8wtbStVoFZqCSjBm/Hb4+u3g5Jn8DRE9IvsdMgl9+e3c2evfy",
-	"7ZvLV1dv3v1jhNfE2e+Xo/F38Kcm/vDt2dVPY2cPw/3+zE+3uGFLRSSjCYuwQ705XjD63//+96rkw0Gv",
-	"4jL2GxS26X8Av/pV/6iqfy6ylSSWawmVN3AiC+0IUavOdVhma+I2xZQrEKm7ld5C/knVbXSXm8c2LVzX",
-	"VMK9pOE8b6MF3UOxzlHvccyJFJhWqH/9zPXyOOwV6uEOT453JYPsAPqnnOjtpUqkDm+YaVFvAMNRaC1Y",
-	"tL4P8H81Gr5Vya1c+rhV08sz/lq1BNyhe9VrXM80F6yMSLZheeu+40VH5+ZNvbsDWI3ahaJrWPZgAUYq",
-	"F4Wrk94w50ayeNem0RS6FZyTr+LiajFXq8GU4g8YDMCg8zMHmF3lNnngFj+t2ut41/7dKfIgV+mZLdVm",
-	"C3eRPoPkIH0HeleDFs7OW+VTvYm0LgmlxqLkXqH7/BTvI2/Is/4ertjAIBreM4Uw5iNAQNRyhrPV6HZh",
-	"cgejWN6M62BJTb1HdWR2970Dqg3bV0Hy/YzLO7QrbK5DmD3CnvJtquvuU8J35x5pd6jHbmnaWW5rTcFX",
-	"/C38rhURcySenWtqVtm3q3kQHqDWi3vNVu8v2nZhM6riHYaLzGB35pMGJYa7bT2Xw9KYw0314cbMa9Gw",
-	"tkjNrb1u9tBiZmtfGV8qtJPebzMFyhQipfggYZCc3iVl8Y7l6dACTJuDRrb7nwK8x9im5Bk83DHErQDc",
-	"S48An+XAgI9kYXzIEgZbkyWSFT6FlwdeozNM3BDTKQLra95hKb4tlmjxaRNqcGTa4plpoacFZoUVAEoA",
-	"Ptf7CzCGOMNmKxaBBUej2GnOANhVpbIbVMO6DDI7qlbHPD9Hntj6/gK8CpX+nk0R0yBXr4xUrA9KcQcr",
-	"oXm2G1gbu92oNvD+iScNM0situ2QWMHf7py8uWUpuNSk3ScHjYOnxeYGE1FRSrcUK5aOxHS6OysFPiTf",
-	"E+rgB5DDAQq6uswwsO/nzV8PATr4GYv06al+r6RTpna22L7Ep2rUYCD6fnRgPFsPrgDj7dmOPy5M92bO",
-	"VuT9RZf8bqxoc8b1X9LGvhGDkZxh3qSTrGGSScVSrTfPhbbLQbKmzJy2pRBJVUt1OVJssUxcwHNn73Qc",
-	"pqFyShXFGH3z52sk4FkO+gqp9TT/NzFzCtD/YEN405Qxia5yahCAds9gKpKo6Ww1mZs9eec2vGol0pvR",
-	"gi6XLYzn3f79DUva4iVpDoQxC8xmmyBwD1XJtD7MJGtUcr1DylTIpJSBC3YUR4wrB7O3TTj9wtiS/Pbb",
-	"qxdYLHdxdk5oFAFUjawLRHino9lWWt/tUiRxVWOjH8HpYAim1QEegVcWIH+eFdg2liScC2mLRkLKAfs1",
-	"b4+z40IsgFbsiiY360sCD2yRbRFKtpIJHgs5yrI6ABbopBWy+ids7k/tsdkukOHn5XECb1bBtmUZ9DVs",
-	"dSGrQ3ym6EBL2SJcmyn8hh7K+t3Qwd42DV3QNaQJdskZv+bYaSWJpUF2XROeYXVnKhakrzkGnV7AMT3Q",
-	"OrEctqITXmT7GbXI4/Eajrf4ld/Eu8XP8q61jX9U2lU3cGBW616aL2Xrjr5NxTROCpUvmkEimmqOmDHO",
-	"UlpdC/tOVFUsjG9jtmLpGCIPskvGWIc+xuYmADwcOFwEvYeg65uURsqja547qPXXWFwkvR52xoa2Q+BL",
-	"8DM9no06jK+5Zq1IEM0ea/x1oXkZzlSfgRIeiv7MvqZ66VlF7tldgKfag0QBpepAhGo+rk7pNHk6lf2X",
-	"74DFYgACqpAZATIBv/cK22XMQwzFpRm38QRy11ntLLmvzGu2k3O4CF9jatvgpe1hqIWNSkR1ZsCVbbRY",
-	"Slx2aVYTlgg+0yZ5cyQBuYQ4R22tzXmptn9IJkytmMlRwEiqLdAHXAPXVbAwBZFh6xgzPt4AjQGv3mXc",
-	"AV6pNJ7NUFHd8ZMr82QlbpR9TQ4dtQML6l3G92KMZfwhDTFLqOawRzk4oANA2gJ15JHVv17yNs4LyrOa",
-	"2+XSGcVVYGXG5wSquPUSxNhl3URUh5gDmzuqZMFDFVxzChmyBifFvQK8CzmnOtfWYR8i5ravwuZt8q8s",
-	"BmAsMAWghVJN68t7dHe+k/N+Tx3J4SBsbUt+aaqCWhr159AkHECYbCs8o7NrJY+tiFYdIbcpzXiXnCUJ",
-	"0eIHXu+VYWAYc5FBxnMS5XmllK8DgKs2A/h1QfqHaFx0yZUx8KVNC8Pwdrnw3xq+ZcAEg6djcnlseezj",
-	"F+e9x7eLx8tURF1yBt6J28vlnKXMIHTp52VAKJEJlXP9h+ZI+Aca8EuW6tkSGc84oq/avqY2eeB/DKYB",
-	"+R/HoX7+fwyOm5nw+iWjlM3Yp4rKZTbLEgpI9CbJwbXQX3NFP2ky/ijI3969HHwXkAVVkNZG+doUOfDc",
-	"DqbSrpfIOXY1HZL/A2frP4iKIcVLCYPVrD9lPArI3/5n/B2JZxx614RUsmZrSpmWivEt220FX2aTA9xM",
-	"QPxqaPhu33S7H9SwJYgnHKRL3goBfXfRGZ5xZYfdvSxFW3QLvaKzijbu5Stku1Xcoi6xSe/OamGR3rIK",
-	"rES6jEe3LK1OrLmgf+gjwSOyiLlIiXnQAdGHgquUhkrbklj7UnyORpE+avY7eBtEIeiaTFJGb6qzoRtD",
-	"tThD3iS61mltIolGkQcu0iyW5iOSVGW2rV3NbizJhM0yHhAwMLD7E9RZbYX5QK87ZyuW9+T2l9NtlxFj",
-	"XQBh7jTY7nkuORkKL1nmdmqjl1i71msJX6Eg2+qEVp29IdfFMuiO2Il5MCjw9SaTBB0XgC0vuIqSlQfK",
-	"A0GqSckj4BFA2ZRQxPsG0HzoZtglY72lY7hJJeSEZdxHyNLfdjwcp0rlxjUkLvullymLYmjBYW95o3mJ",
-	"KXqGjBdQC80ksdmK3mX9SBLoEimbNt0t3mjhjeAWwFErdFobsCqChX5Eno9T0hwlAODlRyFdbkEgsLlz",
-	"8Cwi5yxiWdeTtgqoEcEfq+tyV1CMm1JlTjBVhXXYxVWXgEG/3JYQkNu6dRipAa9tiq5udMpoS9kx43SS",
-	"sMhLXoR09y7AMLgB/fUbha961aWQZsWe/YpYki3hRZD734lVdYltua9xW8iI0huqmK8CSMLjH5/YDjO+",
-	"yAIVxKmUNm6lm35uqIeuPw4/afvLuiGkt6X6h8SEey3WSQP+uSPsCNKudpY/iJRIzHp1CqyBqdAXqYlb",
-	"PLMMiHEKLvCM3/tcPwcEDP/4PsMsjdTIsRroDZAqNeLfdayd1nRlbBtg2OjgcE/ZgUc3vxjQg3wHIVIR",
-	"Ym8l4FRKuVyKVO3Utd2DtZkX2/UDk7BuYjP5uEF1e4cdZ7skFzwcXEedyrPsSmorri6sHZiLLA3I+Kef",
-	"hr3euNi3tDcY9nrgGlKKpfpH/+dvH3r9jx96B08//n+DD72Dw4/fDXu9/+g0rT+D+fwOsq51434tWuhC",
-	"H9oNSOZlrDUewJob59W64zx/oKJTEU2T2EDtNC5KBh9Cm598rtyTvIqlUnUF9ymEfPLaFFdY4BVBmpQW",
-	"SL3CWEqF+pSYAEGNcK2aATXtXyThjEVNgZpM2+dWEQ9sbD6q6/qTJOYuyWeDYQaudxZ/bFoC6Q/bNCUD",
-	"mKWq1Qufwk0lVIUIqvN0l6SET7YSPQKzeXanvGnnQ1Ye+jUPnfe3FMJD364BEwVGU+ma4KfPXOkKVKhh",
-	"WiAZOzzpkVzzMK9usrbDkmHXZBRl620tLIPOFZ21Lcehis1M1XY5I2BX9shm0snun5XbMNjht8TQr+js",
-	"AhNU7pI8SjEnkwgv38Tv+WxzI9J0TahTWBSdBaZp5Np8GascbvMPMbEu7y4xk5MOswdaBwyto2AliJhe",
-	"czVnCzAQ4aLGOWG/KMaVyQDAvj6KzpxTHf3pEz0HJBQWFdEFA1+tDFxUSE8JcEal6BJslWDHNbE5aP6r",
-	"lX/9vGQWjKgc5oInJkLNqxID7sEuJpez5a8UcnTLXwE5G2R91nOjHjcwDQHxbZWsGS8YoEy0aN6JCCSG",
-	"6vUQI9OUsbofu3QerEt2GI/Vb9IbOsIHKhyDItX3vH6rB8mk5pTbAvCUBSasiwiTdmXjPKdULmiSaKPy",
-	"de5Gi1KxXLJo6KSeEgIbF0GkTOaHSdMAs5zrq7kB9KOu2xlbLDXZEbAFMYjg/qIJuGhc7wEKKXuwWigl",
-	"ZP/KqBYMJmnW6iw1uab1OFeYPL2ai+9NpeBqLvB4Gi2KKizE5qatcTN3tOGtnzBwUgV7tROG2mFPV/RJ",
-	"b36fZ7KK8h4r5pzTAL8qn3WhxSYMYti+uOdFDt52DH9yMaaq6F814oXZ1kq7rtZ8qwEXsuDfiVCPdsMI",
-	"VYUJjVlTj4Bjl7qPILmTXq0j5eh1Hf1ZCUB6ZRxJY7fT4/01xaqPlfhzCrYE76/EDeNfoZ3ow3V73zn0",
-	"HdODU3Yr7gu1k4oGoQdhwg0GfqjSAx/CFUMk45F8hj0hjZcbYRIsNErEmkKiaIlzj7VVOyRgvbVst5dT",
-	"C/z7cMktV74Px1ohNFNCi6dp2Ak6c6FoBNJqUm2G/MaXqVAsVHSSQNVXXWAFkPoxsoCZJrCJJa+hn+rk",
-	"IHsQeBkCK5UzsHlhpSSEVCzaZgxOdhaYwGAA1/ocNsJtY1nVkopk+llU659h12UIykL0yTB0nKIF0VhT",
-	"gPFfKbao4ooqmNfXQkGTrtQpeoRxB/1qC3vsvdWMWA70eedML7MF6ug8lnMWNf9NuV+B3kxYoLdVlmQ5",
-	"PrQbp4rZC1tX6Mxzu6huyYMbCPpsgnoUeVHaRgrxYWNb/XZ17jMuvNZL5IKJdwqdKQAS0WYh13M3bPim",
-	"3YEdB3bgfG02LdY6YVXb4qb+KR61a0s+iyd17c9+jJ9rwnl+XCsctL5istCIzBYLltuzHlDuLidRUbf4",
-	"MX4Ozs/8Oq2k2PuLwOmKQd65LN82r15STAEaaoi30WRN5pRHkP8G3+CvK1UirOStoQv6aE2EzsBSNNye",
-	"HbCtOQyxsmlIVEFARvk96bFCtdmIVuWo1HMcouscerhxBvUKiyIsSmWwZAdf4zofIb8EGB1HbhY8ZAGZ",
-	"ixVkqJn+hWAQwZKfEWlKkNgnZZvvN4zK1M3J9acBKKF2GybpbTVEkLZ3l153fv+UTPJgUBRHELEClxSC",
-	"t2F9TUB63ada0Yy1Uci0vGqeQlxnbQKEnDa1RYoyEHxnU5pCVWHJ7gSYVSMVG3frxZFHYNTXGeBO/feb",
-	"OcHuthlqGx7Vl21bXrwiN9ng/UWegR+rKghpv9PnBmCA7BTljS+Tq85cgdmD0kVTolzOwLWXrr7RK6CW",
-	"9KU9HoKIw1maU4znF0phPDxozUpSn2iaELj3u2RsiQZcYC5h5+eF82BrFuICwvM3cY9+m9fiv82t9H9v",
-	"km/jJvl2hOy3JRmNo6stJPW2zF+XM//MxB3LAI1yzcNG/pIiSmYFWuPLi1JWdh3K2l7caQa4dHMec6WW",
-	"cvj48VxI9WG4FKn6WJzWcX+wG7ipITRUufi4VDF+P4pXxIbvTjBMAW2eNG148Vf8WSuwpjv6G+sxil+b",
-	"3ASsgyXU3tsPAkRciHIVnAL9XlAXzNMXknWYOAQ/0wRoB1rNmoct8M/hcVfO1xDZ1aUsVIBJQayzAAFR",
-	"SujEWLJtk9c8gN480pUH+Ev1FxXurHm2mCzTyoN/+dPZweD4xM7NSohHkhTwiGNO5uwTIi2JTGHHEuY/",
-	"g8gJADZL6IzqQ07GRfEHsKRY1yMVWzyShGZqLtJYVeAjVTZvLEVQrN/pt6vzDcfTq7PXZxA8dKCefvYn",
-	"oI7aaOra4pLycuXPSWWBzJ0S9rJldG/5bcGY7xDdrwfQfVWICIgpGb99c3lloGre/nZl22/aNrE30CAL",
-	"2QWv7bwAbZ5n20LmxCKPlDuvKWerclR8/6C87qbziLZFefg1l/MteptaXPk0Ay1bK7mlhhSGRZvWEBh+",
-	"3pCYPfI9yThcRjXZb05c9iqbHubhBDPE8cATuceDXfIWXgDTtfg67k2Dnvemo9Ndb/pDTPBFJVgh87aj",
-	"0k2w63UWigFemdfN2bun1ds+b+OP+8egrJ76cFGoYvujtpgw4TKTlcBx1RC6xuY9f/ubLKBEtQJE9Fiz",
-	"GQ0LK0TE1IpeRo3KZivdpjPBWX3vg1jl2A1Oz2zuKJt5vV5rgauawmzshvCp0YRLUL8Yw/J8YY8kZmHO",
-	"hIic2t207fiisk14m/aq1U3HtOG9KDcey++d28XB0aBdOgqPw7vy3etX5xtsVzwVr1+dyxxeqxGQhNcX",
-	"um0tcHX/X+Y6ojcMRt6h7ndD0/Rg6zbTwTI/xD3a1seOC69eL3ZdmSE2RBWhSeJdtNqMCCkPPE/XlEix",
-	"QKhPub88mu1tCNbQDg2L6I2LSH+Qd5s1i2d+230oszFKVZseilV5UIW8njLylin6MOqRz5ferllxbE5H",
-	"QaobBvFokPPY7svIwtg2TfhsIzFspW5d9uyuCw2qKAzi6abK3ZhnY7+z8IRiJUBVyLLc0g3yZXEGhew+",
-	"WNdu0u5FNylqDl9KRdGCdHPmyzYqRPGwvnor2238gobVtwMiLu5eKu6efk3+o90Lf8emVeVPiFRsPOMr",
-	"o3GsIN6rWEQiUyhclaj55SH+toP4lToetuwejk0WbXfLxk0toUOj351xV09G15CxXPtaeFFQmFDdar2l",
-	"5k3SUqlcaYxmwHkMSHdTkaXw4mk8hf9qjasybeV3B9rXjn73bA+aO5SegNFkvUsbpy/j8b8yZr6uAlov",
-	"zGWTdlirlKWxWl/qiRhLhdEUNXiYHegR+JF7wVypZefzZ+D0aUW+1i9ZSgG6U2JV4cH7C88P9/5iRVPm",
-	"PG+mmpLYKuQuuZrH0mBUXEO2hUX7cCBj2NYpRVdq5OH+GRhpmtxI02zuml/zv5OXACsU0iSBujFJKMFF",
-	"EWgCZgCGKf6LGDjBqUgSsZIYIAWMOJGwZ9ecmBAvAAfGgoMLC3PnUQfSz0mS8YilZPzpAP457up5vAHS",
-	"m/ZZ4GyfrMk4jsYBGZyQcE71Mpn140iRQjGNS4235f56Dgt6AzCJ2DFavxDuMTkkiRA3oJllS9Pv63/q",
-	"GX6PU4Asanj+3Q/n5PDw8GlAZPyn+QycI13yG8fZ5bwN3xrUbKCB95Wp503WfhWmgffWP0N8H2hWbIvW",
-	"YCpniP+J7i9JxnBWwPsVkIwnTEovVImW0RLaPY69K1GvipAz+AYxRiHRja1YijF2dH+NwYUzNuOi80zr",
-	"FdaksZPQj768orNx13jgDOI+zgGLZPEnQAWk76vpwQVVBgAfyq+lMDm/U8LFRERrVDdNrE0/9jf44Kg/",
-	"+A7mNH4VscVSKMbD9cEvbD0mghNqHYILg4edsiVTIIosbobFOTMLgDnZiCSGbzBfyQQcyJXXEABnb1Fy",
-	"YJYeNHp+buATmiCgxdtUTBK2IH/T7PP06PjJd+Y1ZByKiI0B+j/UwyLHZ0rGESPjx7f9cZBjdeFRG5Lx",
-	"4zmjiZr/OQ7I+DHUDOKfYsk4XcbdNV0kY6D1+PGCqTQO5dimUiv2CUDbFpjB/zYVC6bmLJNYC5bEIeMI",
-	"vGOUlIu3vx4Muj0tPNPEi72tVqvuQvwZJwntinT2+OLtr48H3d5jdHwrqH/WUq3jQcJ0+t0e1CvhRDvD",
-	"zmG31z3ECmnEZnl823+MxtRB3u5/hj18nfh4FXWGHX0QEJftR9sKfUlTumBaGtQGTPJHHmsx0Pkc7HwO",
-	"3K1NHjxHhRMjMHIpuMT7YdDrYV80rkxHYbpcJnEIa3n8h9HRXdm4uwE/fDRVSQvaDKAOCAEaNlw1GzAz",
-	"kNwwNYiyARFJ5OF4FBukVQ3mFvXYcDReiNliQdN1Z9jRIxPXlx4t9A+d4m5CkBHEewuYWfBNyAoewDCz",
-	"t/jWTODJkF/Y2uwdCNznIlrXU8I+ErMC8Y03xN/7/m5yei84x8D5HnbjAuOoNv24yXa4XfBI/znYPJOP",
-	"/4qjz6jEJKwqUeCFQya2vQbeoYg00j/mo0yyselr4qEap0wLcSzvKG41DlXc6hKlj3aT6keBBuM9aYvr",
-	"a0ndAj9XirQZU1sX2GvFSm9+2cNKf2Sq5TJbnOl2J/UFnM5lVofo61fd5iwF7ORXvlLOVoGBwDCeurTA",
-	"nBDtm2YJNrso7hDGRe8lcKag9zyEpPkK7IHIzQ8pZh4bQHRPDyhnjqzcLRbY/QfN96jXI9hcGBzyADVt",
-	"9H7DCljwz1wqpXNUz6l0mie6PxnHjjgOFWCDN0oKybmZ9waDlLIRtc7rQN9dHhFQwAY3DNhcrJ//V8Zy",
-	"MIVhB+q2R4A7l2a84+sLuzpkfNOqz18d8IUNeoOTg/7goNe/6vWHx6fDXu+f4HfMtJKquc243oczkUQu",
-	"Na8ztJjrG9hD1gnV6fV/fvHPXw7/1+n/Prp6+n5wcfL8yevj8/673oucuizVVvtHA+yXZhijMLPqHxz2",
-	"rvpPhr0ezKqxruZjnu9W1gxr7E0/WxUx56ELN5t+U0K+XhaYM1wrC7x2rtrg0Xbc0sDQbD2rF+a9dxGp",
-	"m/7tvUhW2KxCAhaKHyPgsD5pBc2jNaFItiRcrL7p7Rua0YZ/3fHqr7QBJt+E9v8GWFBW3MqD3RzwLuNn",
-	"YciW+1H8nxt2MCe6BVvsvpjzhP4dNvkrm2bdbkOKhwnCmNWFMY8kpsE5jJFiE7y667IMRGfRGJzg3gkn",
-	"s3MJwIlm5jsetYDyzZ5+l/FmD/pB4L8q23SlJI7qSFSoU60kTFW24+ZIKs0Y+d54ugCYfhkz2SVv1Jyl",
-	"q1hqrTEUS3Cgab5hLtcfi38kEWk8izl60WbQb12kRkfPJzmuWweO10YjatFu+69qZQw7wDZVBOCMXOJv",
-	"mnCW8Q2cTTExq+nzz6E8qYIXQPU0UQYgKwCF2wanBrB9fMPW3wM+0lhb8Ut4JTYNgIYCE68Cz+lxHzoq",
-	"Zun3oJN9rN4eG0LOSeXiPuVEfg8+8cP/+f7jf37f/ft/VCb0uDDQoLeZgvBv5OcDxtmtOtryOu5ZSBA9",
-	"AXYexRxRHvemWrrSmtJdYz6/mwpSdf/s9D8VvU2ICjg2dXr234gSODbmXZxoeQSBEAzDxcokvlQ4rKht",
-	"qoUJNCDFsOHWLs/VK9MB5at7rjixzViabFYL11XNClucjGLub/Uy7aP+gcCVtj1GVUfoyvVI3ZcHrR25",
-	"H9qFBg6ojUPzG0RfsS7PoOoTg7RPxqbbnesc7R8VuzoTv2U0nKPLBT9F/wrjkSRSCM5SDNDGBtqQGhPX",
-	"JnZa190j6c0DG3fbHg6YZoftwc8Ax9QC90slc0BTM76BZSIzge7ASOh3SLF5UhFMtMzHBXuguXAv9nns",
-	"DA9PTj630gxeWuxaZNE8TcEU9fzfE2YvH++EAcwNIN+0F221V81jo0vWuR1ecVOZ6tTSWN+7gkM7eDgQ",
-	"z7CyHevVDVQfXDEpIxOmGVKbLaDhQh0uQsBWOy6AqudWvd2Xvw3WGFU5uAb9Ye/0n50iwJlzzR32wQl2",
-	"OOwP9DPbfWvvO1BUMdr+1O9FuJyhSUk6kDGkfRo1e9iZCRGhw6HFsToXy3Wd7qTZ0tgp+3Th4CuhhP7b",
-	"ughcecyGWWAyIqjyi7QdTD6w6JoBQINkXAWE8TBdL5XVuSxC/w1baxENGpLjegkGqPT4ntAE8hgwmUJl",
-	"KWfRM+JQLWOZ9xGApAk+TeJQmd65mEtUpXnpYYvSfN/uoTbXQS0/b9wU/fYc/Q7n1eyqaOCS+llM9uiS",
-	"0jPMRbQSLoOm4GxociKauqhQbgNE61ZvFRDwJ3jsy1tzbvBt8sigQPvJGs8INa37+71el7zxzgnAguQe",
-	"FdSFEEklZdD7INpjKIGqkgr4Lcu134AWeqaQbIzlD7myCAqtR6YA1scKMCsFnVRCaPHMcrVt1u3gamDj",
-	"PKB4zMvMuNK/InOmh4Nf4ock5gg9tynH9Ju+HTmGRQWdsyyKHbTImtGUaI0AkmyhG4GWM08OekcQu+u1",
-	"jpK5s9FMpPXbrcLHpygEGQfDQc8GGc0zE83wy3jJkhiBZ7fqLm8dtMj2515iCfXXoGW1jNmHWPiFsWVb",
-	"WXAHif74L/2f0Q4nUG6BzqFOwT+7aDtqwYktwiBX2IpPMBSNQ9Sg/IDmuw5sCuki5pli8plfi26h+TdO",
-	"rxEo+Sbc96KpVMN7pwU1XIsX5+duyo+u2/ZO2g31nWINa6pIPgsCs0D4t8YMqsnyzsjdKh6FXPMJAwh5",
-	"131xX+ajGdj4NO7iEWt/SdkAwpJCQYXxiRuu7pTF3bY4zA4kBb/eSFO5IkLrHa/hLUvj6freEdpS1S6k",
-	"RE/WCLuhFf2ARMzaC5RHAPpEU994AHAOmS0C2/XM9aM0wALQ1a9LLpmSZAzTRut1DNc6Zn/nPqBxRPV/",
-	"o3F+rhFaTZMm8lQoZ5+kGZdVZsnm+Uaabb2fy95pGnlTEDxkiD0BnT5YgvqIh3WC2GTcZ/uabKA5HRyf",
-	"tMoCKrLI5U9n+gUNgiCVOsXXtTKArs7KgMKDtndQ8xjEEKVfVOsUcihnjnO9m8RkbuDV5VXYSgVIw4YF",
-	"oOoAv1t3iUkos15QzwgIer1etavoJU7SReP35SyqvoL6Nh3qeLcn6CU6crS923llTXyvlt9A8ZW62Jt2",
-	"KH69amVI36RuNTfFfEJts8ZsTA0maxphgtKw3yx6D4dpU0F50AhboQvKjiSPS/fsQ9VetEimaJA6YlIS",
-	"IM3Atk0VHEu3q8SpeebfJ6uybaDZbvDuWLNjmwcqK5Eeq5WYP//qvsUl24LIeVY4SGTXvgZobuqfKccG",
-	"RVpnVkKQKVtdc9eRSAbmVexTyFgk/T5Lpno6hFvBNCIF7Ai+JomgEVZn1Re/XOZ4818rA85N4R4lMPYd",
-	"e6+Ccb3P9N5BM10siKWqBUPttlTdL9tXyGxNG/C29+vXvBRoCf3uHC3hZm5O0BZpBfUU6LVlrj3WxXht",
-	"HvYvlO5RHVNftHJ3QXH/upUtEuLrbKKrXtkiHqBe6OFkxGMRhlmaMh7u0LjeeM/tsC8vE2H7tk3YLM7h",
-	"aWOEEn9mkf6IxfGp0H1M75VcW2iCy1SXGAke7mo1qt9rB3u3xwoTr99ByQcMDtb/7D0d9nptjIh8j7aZ",
-	"EFqTkAHmwuQRHYBtcNnMjiGxf4bpnLHXkPQCsmCAVcDK+sZkWdND0zXIaJU2eHxOE62jpVh7f3x8dPxd",
-	"YDDO48VSpJB1nBKZTfTPJoBAjN4gdsu4IkuWXnNNJNvTIsjB/00TQOAiL44EJiyogVORmjpDBLO/5lqq",
-	"vL+QpnUkBQkDISQczWYeSvLbqxcBwszb1mi4DGMHX3PAiQfkWiLnYgWwDwjp+Rq6z8ZMok8JoBxsJZyR",
-	"BGO9hnGVTsk+aaL8l5E1G35GrqR1i9TnhdfKosOTk30LI8U+qcd2+wqSqPP85Y+vXg/fn5/9+vL1i7N3",
-	"1+k1f//y3eWrN6+Hg25P//PtuzcvXr0YHjx+/EuWUvv/L1/r716+flH8bWFJZVpVZ7qYaT1zGBMMKbhV",
-	"DFmZAWHmKJZgIu9DNl1tFUsE2rs6Sn77QmqYZnzPjvQrkwVpG9xO2FoWGrohAnxFCCrjD2Enft06p3cZ",
-	"9/mjssxpD2raEEIRsJOVm/JciBvnlDWwSKYuL68sz0FiCCQyuSgEuHiXuL6KBCY9dIUBdMfYPeTc4HZv",
-	"d86ewwY7jQBAumIA9nJNE7e/4HmhhpbweDZXyboi1+nUNH+CUgT9xgHoXHf0U53DVu07XdYie1laAM4a",
-	"wpxZvDCD4fbhsP/RQdJ1aBrO49uqDK+TQXnZh3rZm87sXZXKBZTPD53XAkvUOfmBTdKMpuuAnC3TOAnI",
-	"zxlnAbnUh28xMShgr8Ut/GOIuPK2u31E1+Sw3+18vM8uvGNSn+2Kq+eVdz6oEQd7uT9YkmAUBYG+9BUF",
-	"qeX6b09Q4OAYtd//PVInRRbiltULkQKAhddnCfKDZ/Etw7C7LWHx0ohh51aU+xgXueoI34aU2xx7A8wV",
-	"c+hdbTorkbMkgV9bxAORYnsBcuaArHLANkfHyRpUVXiljU5qSxVaw8WcjN3iu/1uzu0VqBqaNveNKOwz",
-	"x8mLgTQQlV9JUB4aQdkEzqBmgmbgFZu0ltBtRdVLrS3fUZ5c6KPzEEI9dwXcYdd2s8V99jUozKkxYMUX",
-	"2sp9x5GuCpA9iF64BpHExSqwwgV6Jrsexni4u/tzA9q8zcJEsNf8/bXKP8Rku3/vZ/3AhtCrMmBvYh41",
-	"rjH+WUx+0c9vrVlmbV5nUN+3R1f/lbHM5PZY22RboJWGChWlvcZZKyPCrWrn91WR37Zy+79ChPhnMdkd",
-	"FtZsXyxA3psX8w88MPZowj/vpbLpN7i4XV006mcx+XLFrXqwz202pE62/iEmeytl1S/bD93v43Jxm/UY",
-	"fVa1LuBLyL46gO4L+GiXvKThnIz/EJOxcbyGNE0BsZf8LCZa7P98+eb10EOEpeqaY1tQwBRiqWsm5Vy+",
-	"zmn2h5jYTB1IEDauNJUyurjmjEcSS6IWCz10EqOzOV2T/jHBwiBpPMHoqOechZB4S5P4llV5bfHdP4sJ",
-	"ekA7zbySsPQD/G3RMwnfDPVCrnlEFR2Svz5f87u4GA3F98B7PwC09DfHfsOQ8hC7MezR0XdmL1DDSzhI",
-	"gpB1plGyf7G6BBLArdMXJKTHXXP0xsdKsmRaLKiDpDWTbiixQgiLtjUdyRhpNyYLur7mOLxBWpMBGVuC",
-	"wvdmdhYTQVbmqsAjlcLzi6eJnskbZCOiBJFKLLezU7PLw6/83arnvfMf/O8MWewIsd6tRpTqqh8iwSwt",
-	"7otliMLH+80vs90px7Yr6phQ6DfoVdwasMnAAoanlEdiQW7YGmtP0PligXjYYqnW2PYS2/tUFtAqRbX9",
-	"YhH8TSUmFMUlCcLzixUHoYPKPPixabGYUNEbxkGIdGsS0975pZ1fPinNG/5OCWn57/ecjCZSswUITr9Z",
-	"/rqF5bbLnZ1JZ1euKiJls1gq04wB0OV5RJTIwrkHsxFbzUWkzTGcA9e3IgUV3YSwwZQ3qdKcAZ5/4EHv",
-	"xC4D3IaLYULAswAKDZGLuiS5bay2SQHwWtpJZq7sLqSKJmKWQaRxxZIErsM4JVoDgptyWG5abuCD7YnC",
-	"eHyQB3fswbbQJikLBWh6cs6YKhPUwhQhRfL+9wuo54UvawPoIp0xNXIATBtaWm42f/yKKYQ/wDTvx/f1",
-	"iYIFLmifX5b/fI8Jgm0X+nWQf343dwQAweojAXphl7yG5rdMqZjP5BgOokpjFuVhCOOlwwb4wzyi6R0S",
-	"uJyS2MDE4aGHuIE7HEvQXZ/5wA5QTLnCgixJpiLTP+JSMRp1XTMSaP+rD8ZoAW00oAcw/Duiazk2WTaY",
-	"hYMLtKB2NodHX3DPnLyzVyWeNf1Xxs3fEOvoEjQmpQXG0EIcWvf5O0poos/u38YHB/DE+DtEqtQneWhu",
-	"ePggliYTSYkEOp/rJwKihKjDHb/PlXqf9E3vLkR45c/fwAFzyZsPcIkOkcEO/H71ezXvjB4HoJY2RSxZ",
-	"w2L8KwKqAeUz/AfEBs3JgzsR764I6iDfGWMQrtyZIAI6NKFRqA1IeHYaeNcKUSvhDqGEUyhLF1zgdye6",
-	"4WIlyUSoOZ5hAPTK22qbcCBLplVpDPqJfP/fWrLuPwvlKwj6+LbIheaML/NF7okpFzTmisb7zioqFSoi",
-	"yo/bTaJWcagXGNF1l1wutb2BddgQkI45kYotZR5ytm4J4y0AXkETQxrpaZXBeZaqoXWZPZLElJ9LrIHN",
-	"pX/KLBpHXgKoBMzCgfPfr4TXUvZBbZbmxnSUrgHN30Y5G+LK60UwTnkI0dJvAPbnh5Qx3Ddb5oK95IJS",
-	"stY9z0XKJlmcRAdOg9/zAXkH0J4KmzrHUybzNI28R19ZcqJUX1BnPh+ghOdRpcn9yKAhJrGEfFqX32EP",
-	"C3SXG3odIhIhTYqkNlAmVCJ6HCZNxgqyNwwKkEPGk+TQJAIDRJ6trWc0TWImjUWGeI1ohVQYPL5LAD2G",
-	"pdMLyo0/cskGNGalLzD5GjPc73WIDRucOy647xHeiHBe0PTmbivTNqWBIKiz4ZZpxllb2+2LH2nwlfm3",
-	"3SNnS5cKZe59qFEROgDdZ98KGBTYU1Wp9XjJmUqEN+RGLGNKlqmYpXSR9+ODFHevpabmV3sSh0ULx/gy",
-	"yA1bSwdzar0qv88FHDi0Vkz7cPC3YVSopjzQ0ucSyHMnpd5/wb1zaRT7pDrDzoH+H2S2k7MfX5KXr8/f",
-	"/ePt1csX5IdXv76EL695t9u95vD3y9cv6h/rtHAlF5ZSk1+ivwzAHKRE0ule6ml+T2PFNtT2/Z0CRW8Y",
-	"lPzvl/8vjCMwlkW/L2TZWBGs7y5oSYpSfirSBUuJWHGWAo+iIoZwLlyoOLSoSZq9AeviDzHxsC1iZ4KD",
-	"oZJJqAnRn8H9xpYVCI56/W9uWbpvxewr2wxXWJXsyZwSrkNLtjFd77fHnVxr/Hb0+68RS4LFNQkkIRUe",
-	"KCclzYmc76T5aL/Bo58Y+t8quuDG9kKD9z1CIFZ9Ch18K6K3DAm95tZac4D2Uzz8Nwy0LewS5UWOZRaG",
-	"jEXMOu6xVe81h5bDBkFxTrl+ABMghG33kcPpYzfbG7YOjKms347FmPU4B2aLv1IsCce+F+xgq8wfN2Lb",
-	"I1B3+5n9DZDeqdnYLiDF0cj01PpV4NTrxjKPPnbPmcHudXAuoX6S5jM0syOx2n2MdsTk8Tc742LnkJ2A",
-	"rbONz8xcbhmXXXLl4mIOikizu3l93nnb+o+pvGGRvi/r41U1vFyFEWFACFc5DJLyY8KgdsbyRgbWN4j3",
-	"7FSkM6EU4+Uw0+1iZA79OJ8402+PJVkKaHqNvsK8/UXumLfdeeB0r1IB2s/7C4hqGrP2/QUCoECE2JNE",
-	"gLXzyBQM1FlBSKCR/cnodnEPNLMXPrWj9xedbyX6Zbf/Tty9LQLWiK+u0BRxFSJO+GuuBjlsmMVLJaDc",
-	"4lzqX11zLDqG20BKi2BLC7K/UIWSd1BHQa/vHsx1wKH9iAxeAsAdKHFy9ihddvWtu453ICPeT0v5JmR5",
-	"d49RyoYM+SVS6+zQu+ouL5GP7lN4ec1N5eVw02+DFvttCOngEJqTLLk1PapBwqMtOehdc5u1aSrPAyMl",
-	"fQ8BhAIx+WJhjpWas2u+qb6BA88eC1VYlOnZCT0ivGMW6/No0Ger9CdTjvcNqk8tDQO/1PF20evbPEYb",
-	"1nUXIhQ1aEpuwHr0+/985kW9qCums4qvihesTemjWVzTmkeQft09VT9DjknKDqZJPJurAufs7yzbY5nx",
-	"HQamfqAte7XrgOijAd6/luVdxr1aln8HKzjjDSzgjEvPh8ni9CGLNFJkCseK+p/3ZsOdRRrvoBP2l7re",
-	"M97mas947bWe8T1e6ZknDkulMvfYhftc7HgTbts3TK+5N0wtXcajW5ZKJG2/2+sEnTARqEyY0sfSxXA4",
-	"7B39U5MozaTy6kt97+iOssizQsFlOBexgfQydZwf+sEgOAyOguPgJHgSnH4MciCBD4f94GQQPD0M+oOj",
-	"oH98HPRPT4JB/0kwONIPCs5MzeaHfnDYDw5PTj4GnRVjN/DrJ0H/KBj0g8FpcHgcHA2Co6fB8cnHz/6E",
-	"TCc3lJI8opiYsJUYBRp2e8398WYf6xzx8O1evO9oXORaVixtTmk4zxHrwbCnSSJW/ikw7HgvaYTvGNJI",
-	"LNWBDf7Uq6xnLkCUexGWGXayQwsob4mLOW/QKY+RBU1vpLOlrnnBaZ8weos1/ZhjmnuOh2QskmhkBx3b",
-	"ODVO2ymNJuxrs34lmbBZxgPCUMfUyutC3DKI9mpa07WZCxfo3tMaMNDfQvP708MArovw/uxygiHb19FD",
-	"iJtrrhVqU/mCoV/wTWolDeYSFKKusco9mjdcrOA5jM4G17wUQp8JjllTmpQs8uKxdvV+lNy0eTjsXXOI",
-	"lsPecLEq+1LKfpHCkkxgQySV6K3AMy8syzxQUKNFTwlN3xFWKQ8CrIMZfthWc/7R9YuAJ6/EDYZSNV9r",
-	"WqTsVmhKy5iHDJM8vSQjSJUekkSIG6Lmqchmc3KTpZQo/R7Yxm4HMlalZNGogJLYP2osic4i7OG8rakE",
-	"dMSeQgOxvfUiFEmUMwKk4+2SPLXCRfNYnC4O3A1WI1sgMYRqabB0Ke3QGnOy9pDgII/L43bEcQ/0J/Aw",
-	"BsTNiZCQ7RWbFCxz/E3eHzWpWyFNEtv9ZGUNKOODnKydUxCm4uV3RPF0ylLpoelZlPzidA2icm7GG0N/",
-	"TqWZvBWSPO/bkndoqeoJB+Q8B2p+zSSvbXdvY/6GZZzjkjyX/J5xMmqnelylM7WYeS0ynf4yIObNTvwS",
-	"sRcN2dCryHahYYiWh1STBtDqaguQ9XqgFwWi7bjsW31M/oQE4AISKKTtQi8Q5Hzjl7jmf2KULKVRlOgr",
-	"cCXIb1fn+FJM1J1mcBRLKb6u5Ri+UN+M+vzRNToNJL0FxL2beCntlYWXqBf1A/ErTSpoLK+5SYKCD7rk",
-	"J1iYu2uhyMfmROGTVTeg/ubKka8R9IVxxz1gj5wi/kMp5pov02BdqhzoUisskFRXRLwkb6Zm3xWKrVtm",
-	"1SsfuE9T2nXte2CYzI1luGoOs5TAdRbJcUPnjEb5yp5UoInWTFqJPUz51dnrM8grzKfgeWcf1eKK6PeP",
-	"/hSlvDqPPU6OGoxugE1y17EDiME9hfINC+BVN5XVXLTGNyn7ENnCZHyCM2cHzilgQdZgLp+ctsM5/Qpu",
-	"r786tj0CYkRrFQRUUy1dRohz5ojnujF4n7UF8apEa8IOAcNTgENsBBcddLSWon8SVC9B/7VzDUai1Yx4",
-	"WDliT08y5/hh50zG9PGVuFlrzvNE51YnRuML3Iru3S5Hc0UVr7kHALN29yt1cRt7ZuN0o9lDfnPfywUA",
-	"9sp2zziaRv+WiVewtN0cgEQquZ0V+6QeqJhfWYq7zcYPtvXwq7SqXikJ84TCk7lYcczxBj8TRMPzhHmw",
-	"aEHNqkzJsjmOBKsgpyL1m0fmgOBhylRdST1Q+z4AsOW2XU+sRHE9RfN09LzhqSaYvprwPLTjjS/bvdVb",
-	"RpOlbpeFPzUgRmDznm+ylI5sTKDFf+9Ezk0DA70mzuGvJ9XdX/ccZfiu6WkqiMad2VevbBq+9UAan0B+",
-	"yLTZt5n/fituvBPxlZJ63sE07kCj+0RSMuzSWmNwuo7UeV9pz1CcCDVHH04qMnTwZmpF08jvbKD1jmtu",
-	"KhWQ1R36B1Q5gLkDf+tNjQU3BU8gCbE8ECT6kAyOrjlezPD6Xm/Y74FxODj2mmd7NT9LKlU+DKbrc30l",
-	"X3NjJWlRCmtjEVkwyiETtYhuNDMppWtpi3JoCD/RL9QmMPOtshhd8VCg3iU/0DhhkatfXOgz4Bxm2K00",
-	"4+qau8yT4io2YSTlnCL0il6Vfp22WMjVnF1zOytwXUEYAOvA0TJD0xBN+f6hmhMIGHnV9779WGViz5j6",
-	"Td6lYzj86gdtbzbQP+DhK9H4UQjjP183f3W8YP+E43pvDQdMaHNn9A4PDov3AUK/Qr/viGr13zNGEBp5",
-	"NFkrPfRp7/iwd3Ko7Sh9lrybqNykO+jM4skImK0zPDzp2W7M5pOn5t8SDK9lKm5jGQuej3Q0eHr09OTJ",
-	"4Kn+acqo+6Lfe3L45Kh/OjgKOujEkZ1hr/v09MlxheWwuViTYGnednx4cvqk97Q/ALOlzWIHdYs96ZUX",
-	"2z/+Uqvd2IS61WqTSdQvRwlFAdytniTeip9ubK+e7sOsuGbzOreUx3KOfWlLk+4VJlueai+faa9ypqX5",
-	"9fxplWfUa54RgQKqRq+Bm845GG3Nd15uuZ+gzU9iBc1cXctVE8uDbHQTtor/tF7VOMWEa++yxwv5XnYk",
-	"rjSUt7X3+rlYLOiBZFo86qvvliYZk9jZ6Kh/2vsO0R0AUFJfm9g1WrFCzSK75sDTXXJmYUmgw5Bc6r1F",
-	"0AnMVFP63sPrdyrSRZZQvJRMkRfl15xqoykVyzmr7yX03+z+wX4/uIs5oKa9WII4CjTVAyex8r9GiQhp",
-	"EhgJG9hzHJiOw95ZDdwpDjaOaZAf0cA/koE5q0FBJtytb5Cik4QFoM3MGY2shoVIqZr99tUNCPtfa7sY",
-	"hgRu9Bh1zyfQ+Iy2+3JMfOC/N3SjIcJuv48l6QO5edyO5XzgPtpvud2V42+55mGe53LLOOSL26IGRGd9",
-	"Rsb6sRHko44RxMdVFsWSRFpdr/HxGNp+lURtO/adABPNj/eHlngWRbknd/cW1x/onR6IbcCGILpl4Jlz",
-	"2vJd5EgXsaor88q38iu6JxYC4InuQsb6QqPalfUa88keQfYar+3LNN/difJq0vYBktz5Keow3+4sD+4D",
-	"+FYvCL7wBjuQt32JgWEU0xkXct8YQXliq9GowXMpIcFNFkqJIDsCsbUw9XDBqMxSVoIhiZlTtImY/MFC",
-	"5XxVmI4pMeKAzRvJgvI1tBbF1ErAd6AmC0pLLEy+fF1EdrVTiqVt/dQlV6bj6JyFN2SKrrBY5joej7Qa",
-	"OfSDF+CoJSxNRYroQC4ZMjX+OiKzcG6HgwrfqtooXnkt2g3zZU5Ldn6Br4jlG9gueb9KpFbVAW7oFjUC",
-	"/m8qFXC7CwESXe5PrbqkawO8FicJGNkrkd4EZDVfY92xUoDgZjE9lCCRuP+hTNkk5vtGWfwBbNfbc1vB",
-	"58q2J1mcKOBCd2DA4ockZ70km7QoOBsSGkXmSMtcDgUkYXAWJ+yaa12PRQEmIabsQK9F29dYUp2yUMx4",
-	"/KdFETWQKzxk5Ddo88sSCeiJz1+9uYSPMKgIxrmYMT2TZ2i5L+iSRCyMIybNGeMshplGgskueeW3EI4j",
-	"r4Jb651oR/rtjQzeGLjRFxOWynm8lN1rbvFgI5FN1DRLgFZYEW/Dny71JleCA9tOgIPE0AuIKorPJ5lc",
-	"W+UKYfghQ1xwL3Htmr+/kH4BukyEGk2zJBnnfTZwj6wMMx1qUyEWFuPHLPSZc+W7KAO4kPSbo5SueJXz",
-	"Ajny4ZTxO4IBBh3JEhYqoeeBH4D7sjaIedkGRUkv+R3O80HySEtLQdVay4eZSCItMhI2VZiuYzyRp+Bz",
-	"hDd1XC2uuFmLg4HdcQuLENoqWch6KrU0Azt3a7T3qhN0FgKeuV0cHB0WeqphvTjIh8L0DvuYt4PnGyMH",
-	"hdMNLuRR/t5+r/cEP8vTje4y2xfF2Q4K+Us4Wz//qZDV9NEyUcxn2uwPOu4kmAKAXmueqat7/d1K3QgO",
-	"t777AbEwXetTH7jS5u6+gFgRysJk2eZyyvht8/aXnoi///WlL4B7X16llj5rHu5V+nxd2MB3jEYll0kR",
-	"ArSG8g09d3h8Dszx2eHBK3SFa+/Ia9Uhznn9isfijdaSnfIR0jRdG3a9XKLuTGeBQysfh1SxmUjXQ33G",
-	"x/pOXYKTJQAMUtv9A5tYQfawk7mWgkMrYSuzZOms4AQ2DsFCouxxf1DIoz6syKNe0E+v8KeDnvuapild",
-	"V6WzniVS5DSAxGjAny9wSV1ya8zDJIvYaFbO7W2fVuv2QkxN4aAUC4Z2Uki51oEnDFQI6KlUN6OML1Oh",
-	"WAie6n13MtyXU3iH4V44Gb/GUu3FhkdXLb6bLPJj545++fTez4tfetvOYvHiqr9c3Xhp3Obm4cYPK23E",
-	"EsH3V1leevH+N/I+mVGVuz80A+73hsaXbnDPl/faY4vdetdGg8v+Xcb3eNnrCZFsuckr5Tt/O79UdtPV",
-	"A7EwSyGp/sNfnQmjmoGGHz5CKge+uco5V6hJzhsVWOQQU7EeVP3UXsqMR0sRc+WVOhmZj7dusUhJ1rwt",
-	"14BMFMk+77+iTJnNV2nNIiLStIUoi1fvXaZnsTG2Nl8EXSK0pT2H9ooGyw3jHlDE6d98xXfmJkb1UidC",
-	"3EDgdjMz3+LCCpP67OXod4v1O5ijX3Fv5yXB+s1Ftwa4FCZrwEny3gfIF1UqACPLmIXgfliJ9AY8CNpi",
-	"eX/h/RqMo81fa93BtqwGPxJFtz4agmqTbMZ6rKjwwbCShQTwJ24xfCr3L2UOgztlDknX/dSDkq2qBqvL",
-	"fXFMkdB0ljf7wdz1cE7TWcxn3kAYgq+aoDBtIpPE31tMkP388fP/HwAA//8=",
+	"O5uxUswRq1AaI2lDdH+49ySxVHlE3MnZmElQdSDYg7T9azPGYj6gaUohizVP0C6/+3coW+BEE4IqkRI5",
+	"F1kSkUSvjKp2r9E8x6KRCMMsTRkPq174Jv9SL9rq4mbVK5YyEmWMyJiHDG4PmjLChYKUF5ItNbmriFvw",
+	"G3zwN7NyXmYvPNJ8dGNicL9TNJmB16MIEhZo8tbjHJODVGQmFw9RBdFgni3xcpKQBVtMWCofuYISCQuH",
+	"RSsxY2quD7iLC9ocCfyZ1h1TRqMuuczCOaFoLUOVjckEIE+f2lcEQFUxnSYxZ6ZeRZJIAJFnwl5KHo0n",
+	"QiSMck0QP8GzJpSoJ/IGkrPRW7jBNRFLGAQsTMWTy3oq0mjz5QWqFQN9vcFRxZvYpzDJIjbajBhKTza1",
+	"THGB9IhX+NN+DxIkCuegGOF8iVMoxzalHieGC3onvVy551ax+Ss+hdMbLWlKk4QlBcL2yoz33Gy+mEKW",
+	"hlZSoIhJ7+Qz0iPf2wQXc8M8kgTTYQlNEgw4F1JFCskivSoByE2uSEuKCz5C7h0ZM2UXNS7g6R/Mw583",
+	"Q7PbyHKpH7EFXTaASyZC3EhHlQXlawJVbHDMzNm6A0X8ADFNkjdTMEa3re3S/kJbn8BretQDeRMvD/Bu",
+	"o8kBeKRZak5TqTb9rif3K56jigNUkvjw4A4hDtrExsXv5u/+aOys3LwDvUTB6kxPf874wvpJO5CA0uWy",
+	"gRTQlHcwzvTC/RAC2sX7GQ00SMUO4PCv6BoPg+YP+ARzyz6XkAkaz8H70eb7f7dWUsqo1g3Me5ZxlTLx",
+	"ihOhb8aCflTQWbZNBKh7Lpbrqn2EFAExrU4GhNiW1QdjCbl+RP+CiOkzLRMWdE0mzDgCq+5AzHT/q8VE",
+	"X8TypmqiOYZBs9yeIqbBRt7vRDKuyPeEs1sGilazMfMchgo9cQ4uuE3VE7QaQkGhJTeMLbU8DUDr1W8H",
+	"RnT5DUTStazWSvT4o4yrOKl8C4eBEioVvonxSHaJWelqHidMb1ksiR6HfE9gJNxdUKygUjVqTgtwRdZk",
+	"REKhsb5WYj5LLCNp9pE3LLK6bXOm+AnShTaZomYjbGXXX/fXMjQ5wRk50o/RlFWyE1CfJon1+wDfkzmN",
+	"cDsmjHEUKzEH72dzIicCKiFrdv21mIhoTULKCaibsMN5qnazVxjToJJcJdyNKiEBlRLWsIOFN391WkgP",
+	"Ka3NJM9u/siUxVZMt1A5VvW9xe3YyXGX8GSpiu6vzUsEMlDhEnvmneE04yaj1SZVNqOHdZ03mSA+amo3",
+	"6YyNtrPKb+a0M46OSvyR5laWTNFHrq1TYRnJ2eR4dgGQYKj5l3reULSiTJa4fr9NPMWUMdAbIZGsOQn8",
+	"hMDyDm7JqoTclLjlDVFRw9zcZfOOTTcVnaiiMjoo5ZDmDOXdauWj5nihqH0Em0qRvWUtdxdOlRN4O5Sv",
+	"/WmMqMs9tMboJd7dxVuBelxj7S3oQDhqp4fjnRbxALSh5kXnmHeLt72BdslIIlISR+6i/x7lsMmXNorZ",
+	"zmzlcnrl5qXuRHw4F3HIJJaGCc6AX8doMYI2RYziFRgtAIQIl4omCcU6GG1VS+N8cXbkyfHx4cl2M7LE",
+	"JKVJ13OLnz27lV2Ki35pajlMacfYKn9jcC2NN83E8TNX/2F/4wgUkDFIQv3HirGbZG2GgYz9ZA3FdUV2",
+	"pctlss6TbkdKjNinWKqYz0YmjbGRQ+nubO8SiDf4YcMcQUVSGzOEs1Wu8SFoG1HiGX4peMi6BKSEdT4g",
+	"j6SgSqyNL2atP26sJGrr5oqmM6aKBvdhhcGzD9eeyY1uaAm+gMdbuTG+nPPQmWgN1xLLm3OQAC0XVMLi",
+	"8muxgvqCIAii6gsTxI0paiHvL4gy5XWS0aIY0YvcVsnlYYD9VUYDKZGzxfKqUuTLZ+YXsPycSoVxAbFg",
+	"WLyTCD5jzc2il+aF79z7iow/2OR833bdeSE8kNNW64i779Eqs0ZaquXBgbW5aarv2Q0oNe+tJ5sst4Id",
+	"MKXA+nWYpk8o+UNMwNEhVZwkyI1FB+jJ6dZrqwUb5cBQTc/jhfnFC3O+KlxNr1DjN9Wn+lL68eXV2HrD",
+	"rcn0jFDrKWCccAEaDBZhm1d0K0Rj85XhLddiYeYHraTMHf3uBTC9u14K9qZvvsQ3HIr72i2xmTr4DLZc",
+	"kwMLdE158cMqiT9gCSczElsUreMvoB86CMONynqAbdPWK+ogU+9iAenQrd9hf3QvNW5H8EI/iZtrf4by",
+	"pEX8Q//qd/xRKw5xOI01PkLwTgSaGCuRRtuW7oXA88T42irUEne5YFqJt06qtJCMO2S9yg18fyHJZG0U",
+	"AGUTpSEmNUvFioMqnasItnAUXHBckFSIxRCvDMOb6KSME+aefSRd5bCNFmvNdMISsSK2KqEZn1SiXO6o",
+	"/fV/8gJ+8WDRrEYKQI4gUplLARdili7TWLJnEFOPOSRzyO25FDXTdUoKmkbNT8nv+HyrA1LEEN2miWpz",
+	"iIWZim8ZkYlQkohb5jOZ5kvUDcpawS49tCqsF7Q3ac8RdrOVGySOajy5ZkyiBJloQx+wjb1jrfUF/M4C",
+	"s+xkI4hbyToDspwWoxUsM3pg368vNNQCQYDD/aLvtZlorCy/TSjnLMoT5ncFZT1Xcutc/OK+umEabuU7",
+	"Jk1yXXHP/Ok0OxnliW3ohWfgnl1BHtSEBR4ELWaypsDq8HU4F0Ji0rQvF5qmTNXRxBttN3n256L0+eBB",
+	"vZT2RRfilrU8o+5kNF5b4WVlDgdZZP/ZcHuqV1YOrUNGoZZxHxyMP8TJOsZp+rFCKJznZmBZBoX6K5QG",
+	"EQvjiEk0SIzxx3g0LOQmPpJd8oZ7eMsLccuiaz5ZA2yy/pwTCljVsYR7SqWZhLRkRFdGO4fxSAYmIopB",
+	"0lDwaZwu9FgiJXSWMiYJnVGtNrmDEisiaRwZm/SZsR4pSRiFDL4VTSOtt1Ci77VrbtLUDAyHfTqi6+41",
+	"33D/sU9LFioW1dzA+t2YxCjpOgBNJ1awQv12VRn5NWtvEePdHXL2xtVLxYCS93at4uNTXKjmb7ZadsOn",
+	"cQLekfU8AUbI1NAROGfBKEcAFRSAgkSiWwkY4p8UOxvz8srjovk5L8iueH9E10k8m2tOugUoXoFxuBz8",
+	"hLpkBeTWLhnP6HKMBwEqUK85aLvwU80B4CY2p0gzhytPSIRCyBdImcwTLBHeT11z6//okrFaxSEbD/Xm",
+	"QUqpJPBJabRY+lhWaPKplUCGtpJhRpeaTvrn9QLhHE+cS2VvIS3ro9MAJjRZe/hVjyQKmaasWLXnlTtd",
+	"9LKXgNXocjkm/8piJkOGFJtlTCq0W2iSSDA69L6PodvBGKUMJSY6H1xzPcbITmUMlUwSNo7RKCBjk+o6",
+	"JnKeKf8VAJ+kbSM1Z9fcJt4WN8h2WEBEE/9FnaBjRq7eudzz3m7L7uXHqNA8d7h4dga4THBLLNeBxaL6",
+	"eo6MjUCXF9BtYCK8cPGJFgoHOCkigJssE+cf//jHPw4uLg5evPCMAaowllPai15xK3pV56liwus3098B",
+	"RyZXJwyeDPgO8Q+VMYl/rVjE7d9qnqXmz2kamyJGqrLUoNFs8EKhYUQp5NYieyDvItFQQ/sBf1Cldubt",
+	"Dho6h/D5dn6hRsklZpJ5esmdEjJKDFxIgIBsB5fd4KhYycgVQDstArg/iZWWqIkQN12ibwO2WKp1nq8i",
+	"buAapJiQVeSETUj/bbnU70wOlLaQ31/ol6YsvBGoK6LIMAqjdN4lKAKxznVCVUBQRscpWbAoprxwQ8Vc",
+	"nRx1dvo/b2ItuvOw7O5gy+9prJhThI3i4Q/xzExKLpk2wVHDcPNWc8arAzBlnCNvIgB5tBmnUMKF+AD5",
+	"6VFOLKPqTmNVTRUnXHtHp7uy0SslUB7XbMdjuTxMEptOjCB7gLtHlYL8XpJQheG9spKPtRt5IK0qzXw3",
+	"IKRv78HTG6mS/Iu8qI62BpDmAirfcxmfMsTf0VJBE6pSXr9MU5Gem19WaNA3MVT6+IXetsyb6J+hI5dG",
+	"kbb68OZOmZZZoEjYqYC05DRB1GqagKzKOM00h6s4hEpTYL1JHEVMa09cqNFUZDzCLK1pEodGtuV4NqbY",
+	"HbFtEiFhEPYpZCySOdgNQBFlknVsxmcn6NwuRjNEXLxdjCaZXONfOZL9MmVTMB2gXIRF5f5KMMORXCKB",
+	"rQzOOKScmwfspxHjMYsKyWOlJ70vIqqtcf20EmKUaPVPP0AVG0HhjJkKvaVxAr+u3FVQnqKa3P9i8naz",
+	"C7ku6VNVany/z9eQnmhtppkga6Y8BSfWnzHZbZA5OLKBxx3+oor0wJHx/HoLrroJfWrtwxNWoP4uh129",
+	"n2szDeF+KVY+piCmTOG/IXysP4B87Ija5Cn9nP5n/symiC2MURZ8eEkc9ncljXipFf1tzjTN9/G/Mma+",
+	"NoBbRajEhluUK8WF9z9p/3pLtGYpRJumUrsY7MaetIvmwLIh+t9GvW2fGmi18YqyI1blnXQVOwkGk6l6",
+	"pu3DCQLs5LD4FhQNnAxVssP1lKsye12J9PsLGZC5kEoGJO8iAaXXG1l36F6jE5G1rGS2beyqHWOCRAJH",
+	"LRbKeqIVWrvVUgruxu7dE903bBHoUlcjyBcAJyd3e+0s6J4zQWAVW1jk0k225NSBPmfjIWRxGfXZLt0V",
+	"umBQS18wK5HedMnYeCPRsaY/kwGZZOi51c8ngs8C/AFLEjAK7FfGULEai7jJIyj6Y+i6VnXV/iSS6J2p",
+	"79l11e6nTmpHKRTHcrZCQVSTmqeGeoCDZPxra7VLBddOWCi8Qwgj7eYo90Kz8PwtVVyV1+NtkpvbxFnu",
+	"iORjz6CBCBlp6LaGLEikXTnVfRl/A/VydaHmUCzXjyQRK07iaGgFmF19Et8wQvkaqx6LKpmN4tjCmjbF",
+	"X9sqne5UipSLMXsmVzRWeBz1EvEv06N3SVMVg32R689Gcf+4i8MKHkDz1q28tQ8dcUvhaGMF0Y3xDvHD",
+	"HsRL/AD+4G25bAGhWP5Atd4KvO+lUW64h32fqTRZpl4esI2YtXMR310xcgSt3S4owd1Uixww60Z23Vox",
+	"WemW2VQOH7KmG9x9c5u4YoR4jNWY6G0zCslnr9165WLcfmsdzihZUTydsjSPDeDm2cgvFMaZWJr+Ishr",
+	"G7S4+pOloiGFbrCbjP/k4aDySdP/q7LKtW3Vak6ozarVNvWctJakit4w7oVWoGlWQ5rIOR0cn9RGbVZz",
+	"kWDtaVAION9wseKbgrvotb786UyPbZynS8jhpwbhqULgi7Sea9QGjtGazFK2IpN1o4WWzuoNcwV8+j7J",
+	"fUVAZjeZ2nMMxrm8t1FuI7pVCQqtfTS75O7vuJV0LbdG4YJczD6g4KwmKxSjtyw83EPRkev6VXsVmq0S",
+	"N+iR3zliwxoPX53e+XB+dnaXHtXklbjb0k/HaQtPsHX39qYcVeMStFOOLm1Nes2lWoWJEtXXon+FG6vQ",
+	"orxK24ewyKNCEnWDYasvk6v7XCM10vv3erk9JLbRtE0ZM6njVFvsBpYFCTsv3ZQNpbxPPSfa7TbvFvKX",
+	"GybIFnMDJXZU6SQwDdjL8XDThX1jG8D7JAWZ0jQotN3St4YJNkXV8IAh5SFLRgZRuC5rq4HM3CxmzKo1",
+	"nddCWTjS1vAYdwCeAUdMY8X2ZzGBCFe7aH6NibvV94Fgzztn84t+DLRIxUaTdTGCW5RRZC5WZJGFc0hH",
+	"NBQu19A1PJ3Ffvt/VT3h4Tu2gGv0GvXvAJHG5/K+3nWE3AZBUsALaQ77wRpszCU899l2769LC9WavNBH",
+	"0XRL2xvGxiZcRjMOrwDOuLNnH7xswMiWbt4OB05gldjJ452CZKkSq+48bprAJga9NbDmgtVbHU5ln7T+",
+	"wXa3oT2YnqR3XdUMu3awnXbH1I8z8EIlCYOoNHbvMY4pE2cGs0LRRMwySNhOGfuT1d0O+9CaAJn/wbLu",
+	"3RHxaISQtZ3A6wCf97p3Djh7KeHfxhCEbBt98VdS5FeXSFFtCGzmVVRAhBZdTowRxT4pm6xJMgnpqmLF",
+	"iUgjlj4jN2wtHf7x+PuxMX7893r1dYYy3lHrDDsLuvyAU/iYz+SC6jPHoalVO9MmStejNON1nVFZkph2",
+	"zqbOhGgmi6qc/VUq+0Z5c0UnSVO5re+b9xfykUsZAtRiMYXMm8DWNKE7JMLs2nERlWAceJVdpv4FPXnW",
+	"o5Tnt2/mi+FbqycIMJqFfK9qzQhAAKTyb9wmFydki7X8kcxmM9C+RlXQDEUM6jKdnKNjbbZ1Tm8ZmcYK",
+	"a7SUaIBcbOm1Mf1NKmyZ7MdKnllMWFqXc38G+Xm2WiQUCwYzdmjCIiUJm6rKoEqtEy3GoB8XKg7blFeE",
+	"NJMVc0R4Y0nGitpi1OFMJNEYIkDjWOEUMd/YNNgfV970oaOClYd/iBgtDT3EpmDTskI/enBLoeEVNNZH",
+	"iv5sf4n//BV+/xAoWpsAWmYZlmCQQ7pr6/dxXRVYqeLeAj9rDhxQwRl5rTL4VFPKvXBAy2Danm7JImiw",
+	"nxLSSRi9ZSORqU6wIzpKSQ79jQvE+mms1qIGKfiRdEDfJKScQ/UJFo+SsXsZVLJQh/KNhQ22yAQLSLEU",
+	"m4Y30Bu4S8b6ofGQcLA2pR8V99egn6q8vC88OIr7Zyu1yE4iYzkXqcJ/yjFkmNnLqDAa+Bm+yWSmdtlE",
+	"/nJ3ljDqZy/w0a+YSLRxYnIw/wqbwNYybo1deVVgnyFvtCoBAbgAxjO1XVDnTBHmSKtnYW0UOlXVcXuD",
+	"/WKjk49Md/U/DeTHHeqf8pd93EqpfYhfj+53d7K+SaIXplh0cz4QEGxlq2/PH3FZT8HuYsLtOQfFtkN5",
+	"YtEq1WoW9MM3FWKcrVjqCmJLlZeFPh4G7FPSdTFxDNIxKmdo3rbtfsN5gWaysjceYEQDdpDBCbgDo7mt",
+	"Kcxiu41sEXVamjA7ip7uUOHkLwSGr5ptGZag3WWE4sKebLwvhj48A4EnJkLNh2VEB/xtHBV/ZVAWNi+d",
+	"hpAhe8EouIeYfitWLN1wAABEqphOwYyQS3DnVuoEXku/UnHPD+fk6dHxk6osq5YOIdvmb0PjN/JdFmz/",
+	"gECbYVnlT/fr0CqT7QDAnS8zRagiCPQEV8mSKkBAAu0+INLaGoi80i1kYNdIrVJXweqLzFU/jIcoB0PK",
+	"NZch0A9JoeaZi1VAJl4bo4aIHu8Kc6hObc37FdbGe9DIfyRJImaQLSBNGAh+a8L2W7K+NlUr0+9wY3/j",
+	"T4i2ZDvVVA6MH+zS7OFb+yYvjdXwVmCdiR4FKqWP5xbfXfrWwKMQVcJDtUkOYorWBxvOvCr4PLOjwahK",
+	"KJrUTMyka7UasSzesUYH3xJsEq+K9u/YJObR3VLiCg63bYV9qG+6yj4wqDbdcVGxd0MBQLEyxhCHc/L+",
+	"QusN4CzLi5+pb+MpkURFd5k71y3WuhBVx/eCcgrAQFjHGTtcIIzG2gT8lkmBxcDHxZvKmEcNelbzccsN",
+	"XnY5PzCrGOjwcYtf1w6PjPWWxmkzkCPTY6dBmSh0gjFqI/7MBuFjaUle+sJuiDaX4SMuVkTUVItWoQy/",
+	"imxSi31BzEvgW5iusGqdAVqWqWLrOa3GZPJO4uZ6wCeyq8hjVkvUEjPbNTaPeoJ7rxJHD9+m6DowNarg",
+	"TBSZ8nrTzfSeGaRVLTjAwcuFgeFpcU1PtBZvuL2yZZ+4xQSAPY1XwE3aQvkS8hi4lxxIZKUsaU563MlK",
+	"xJn63Udw2fLBMsK5+bu1TRildMVrOjzaXmjGbosVYHNbmwEXnx/oBn58ewjsVhrO83fCHQafNBtTrTl/",
+	"/n5vuhMW1e0eXzmA5VgV05pMBky3LuNICl5bYQSFpH6Caa16POPxny5Vb3PPxOi+F9u2K+ZK2MtLibrC",
+	"1C/itTe7U72xBf19U7RWmuQWYndICsZ5BT57nZO0QjssHaD7l2qWR/Q7rv9V2YMPBDBmzWghFEM0ExBa",
+	"Y4Xt0plEoNpqvm2S11OkuE3x2Yb6Aij3Qw/dCaCktlP+jgi530LJaJ5TkjfQ97ZuNxeXszP8nvr6T20Q",
+	"Vzoe9DC3LF1fzllrGCU6Y6OUhfEydj1Y/T18m02SOCR0xsgNW5O/jemM9bvd7vg74sA24DrUr9Y6PeNh",
+	"ul6qDaxoZymPUzPbUeHV42cuLcHzLKaMRrZCdrv7CJ18LM8t1geJfVINko4/V+6M71ltk6k9Z+HNyGXw",
+	"7c7K1s/fN7PbZJhW5jeM5WBM/mZ08+8CMv5TquhgSqViUo0hHswFZzXh3730sXX9vqsycfE6NHE44lA1",
+	"aob1FGQ4W2At1yYzmyZVUG8lpmScE3tcRMXbYr3vQGtunXHZMF0+FBnfxrwV0tvKjWmcMLmWii205DjU",
+	"/zdVSwC9mkT0tjpmn+f3ePHiO3ahXfGaMoOrMsCZslDQcHi1SMG0iZ1Esm3bK7eebgQ+EGTQ2CKxNBqr",
+	"xdZ5ZrJ06uDhegaLeYuJvil89BJGgidVVboW02cK1fg0AvdKUutIcRITpOz2XAH7rJHIKyrJLL5lPLfP",
+	"YmmMBfCgFs6Bi4Xf7aRLppQFNGuQ02ZqbXZktf1u1eUkZjIgkzXA9XRJzuVDcEl3iTwcEsYjOHcBmWTh",
+	"DVMBWaZsGn8KSMpmseABoWHIpBzdsPUojgIiWZhqmrpP9UcgSkdQCBOQkI5CPf8pQPgERCWS/G2sSTD+",
+	"LoCmdaOFiBj523imKQ85cOOAjLVUTmL413fAd/CoVg+7RB/IIaAzBGQpUhUYd71eiJ5yfEsVw9mAZBoB",
+	"kEOX4AkekixN8Cf6iAZkrtRyZI9EecZd8gtbS9dqFZiBSjJm/Hb4+uzi5Zj8DRA9IfkeMwl++e3d2ejd",
+	"y7dvLl9dvXn3jxFeE2e/X47G38GfmvjDt2dXP42dPQz3+zM/3eKGLRWRjCYswg715njB2//+979XJR8O",
+	"ehWXsd+gsE3/A/jVr/pHVf1zka0ksVxLqLyBE1loR4hada7DMlsTtymmXIFI3a30FvJPqm6ju9w8tmnh",
+	"uqYS7iUN53kbLegeinWOeo9jTqTAtEL962eul8dhr1APd3hyvCsZZAfQP+VEby9VInV4w0yLegMYjkJr",
+	"waL1fYD/q9HwrUpu5dLHrZpenvHXqiXgDt2rXuN6prlgZUSyDctb9x0vOjo3b+rdHcBq1C4UXcOyBwsw",
+	"UrkoXJ30hjk3ksW7No2m0K3gnHwVF1eLuVoNphR/wGAABp2fOcDsKrfJA7f4adVex7v2706RB7lKz2yp",
+	"Nlu4i/QZJAfpO9C7GrRwdt4qn+pNpHVJKDUWJfcK3eeneB95Q57193DFBgbR8J4phDEfAQKiljOcrUa3",
+	"C5M7GMXyZlwHS2rqPaojs7vvHVBt2L4Kku9nXN6hXWFzHcLsEfaUb1Ndd58Svjv3SLtDPXZL085yW2sK",
+	"vuJv4XetiJgj8excU7PKvl3Ng/AAtV7ca7Z6f9G2C5tRFe/wusi87M580qDEcLet53JYGnO4qT7cmHkt",
+	"GtYWqbm1180eWsxs7SvjS4V20vttpkCZQqQUHyQMktO7pCzesTwdWoBpc9DIdv9TgPcY25Q8g4c7hrgV",
+	"gHvpN8BnOTDgI1l4P2QJg63JEskKn8LggdfoDBM3xHSKwPqad1iKo8USLT5tQg2OTFs8My30tMCssAJA",
+	"CcDnen8BxhBn2GzFIrDg2yh2mjMAdlWp7AbVsC6DzL5Vq2OenyNPbH1/AV6FSn/PpohpkKtXRirWB6W4",
+	"g5XQPNsNrI3dblQbeP/Ek4aZJRHbdkis4G93Tt7cshRcatLuk4PGwdNic4OJqCilW4oVS0diOt2dlQIf",
+	"ku8JdfADyOEABV1dZhjY8Xnz4SFABz9jkT491eNKOmVqZ4vtS3yqRg0Gou9HB8az9eAKMN6e7fjjwnRv",
+	"5mxF3l90ye/GijZnXP8lbewbMRjJGeZNOskaJplULNV681xouxwka8rMaVsKkVS1VJcjxRbLxAU8d/ZO",
+	"x9c0VE6pohijb/58jQQ8y0FfIbWe5v8mZk4B+h9sCG+aMibRVU4NAtDuGUxFEjWdrSZzsyfv3IZXrUR6",
+	"M1rQ5bKF8bzbv79hSVu8JM2B8M4Cs9kmCNxDVTKtDzPJGpVc75AyFTIpZeCCHcUR48rB7G0TTr8wtiS/",
+	"/fbqBRbLXZydExpFAFUj6wIR3ulotpXWd7sUSVzV2OhHcDoYgml1gEfglQXIn2cFto0lCedC2qKRkHLA",
+	"fs3b4+y4EAugFbuiyc36ksADW2RbhJKtZILHQo6yrA6ABTpphaz+CZv7U3tstgtk+Hn5PYE3q2Dbsgz6",
+	"Gra6kNUhPlN0oKVsEa7NFH5DD2U9NnSwt01DF3QNaYJdcsavOXZaSWJpkF3XhGdY3ZmKBelrjkGnF3BM",
+	"D7ROLIet6IQX2X5GLfJ4vIbjLX7lN/Fu8bO8a23jH5V21b04MKt1g+ZL2bqjb1MxjZNC5YtmkIimmiNm",
+	"jLOUVtfCvhNVFQvj25itWDqGyIPskjHWoY+xuQkADwcOF0HvIej6JqWR8uia5w5q/TUWF0mvh52xoe0r",
+	"cBD8TL/PRh3G11yzViSIZo81/rrQvAxnqs9ACQ9Ff2aHqV56VpF7dhfgqfYgUUCpOhChmo+rUzpNnk5l",
+	"/+U7YLEYgIAqZEaATMDvvcJ2GfMQQ3Fpxm08gdx1VjtL7ivzmu3kHC7C15jaNnhpexhqYaMSUZ0ZcGUb",
+	"LZYSl12a1YQlgs+0Sd4cSUAuIc5RW2tzXqrtH5IJUytmchQwkmoL9AHXwHUVLExBZNg6xrwfb4DGgFfv",
+	"Mu4Ar1Qaz2aoqO74yZV5shI3yg6TQ0ftwIJ6l/G9GGMZf0hDzBKqOexRDg7oAJC2QB15ZPWvl7yN84Ly",
+	"rOZ2uXRGcRVYmfE5gSpuvQQxdlk3EdUh5sDmjipZ8FAF15xChqzBSXFDgHch51Tn2jrsQ8Tc9lXYvE3+",
+	"lcUAjAWmALRQqml9eY/uzndy3u+pIzkchK1tyS9NVVBLo/4cmoQDCJNthWd0dq3ksRXRqiPkNqUZ75Kz",
+	"JCFa/MDwXhkGhjEXGWQ8J1GeV0r5OgC4avMCvy5I/xCNiy65Mga+tGlhGN4uF/5bw7cMmGDwdEwujy2P",
+	"ffzivPf4dvF4mYqoS87AO3F7uZyzlBmELv28DAglMqFyrv/QHAn/QAN+yVI9WyLjGUf0VdvX1CYP/I/B",
+	"NCD/4zjUz/+PwXEzE14PMkrZjH2qqFxmsyyhgERvkhxcC/01V/STJuOPgvzt3cvBdwFZUAVpbZSvTZED",
+	"z+1gKu16iZxjV9Mh+T9wtv6DqBhSvJQwWM36U8ajgPztf8bfkXjGoXdNSCVrtqaUaakY37LdVvBlNjnA",
+	"zQTEr4aG7/ZNt/tBDVuCeMKXdMlbIaDvLjrDM67sa3cvS9EW3UKv6KyijXv5CtluFbeoS2zSu7NaWKS3",
+	"rAIrkS7j0S1LqxNrLugf+kjwiCxiLlJiHnRA9KHgKqWh0rYk1r4Un6NRpI+a/Q5GgygEXZNJyuhNdTZ0",
+	"Y6gWZ8ibRNc6rU0k0SjywEWaxdJ8RJKqzLa1q9mNJZmwWcYDAgYGdn+COqutMB/odedsxfKe3P5yuu0y",
+	"YqwLIMydBts9zyUnQ2GQZW6nNhrE2rVeS/gKBdlWJ7Tq7A25LpZBd8ROzINBga83mSTouABsecFVlKw8",
+	"UB4IUk1KHgGPAMqmhCLeN4DmQzfDLhnrLR3DTSohJyzjPkKW/rbj4ThVKjeuIXHZL71MWRRDCw57yxvN",
+	"S0zRM2S8gFpoJonNVvQu60eSQJdI2bTpbvFGC28EtwCOWqHT2oBVESz0I/J8nJLmKAEALz8K6XILAoHN",
+	"nYNnETlnEcu6nrRVQI0I/lhdl7uCYtyUKnOCqSqswy6uugQM+uW2hIDc1q3DSA0Ytim6utEpoy1lx4zT",
+	"ScIiL3kR0t27AMPgXuiv3yh81asuhTQr9uxXxJJsCS+C3P9OrKpLbMt9jdtCRpRGqGK+CiAJj398YjvM",
+	"+CILVBCnUtq4lW76uaEeuv44/KTtL+uGkN6W6h8SE+61WCcN+OeOsCNIu9pZ/iBSIjHr1SmwBqZCX6Qm",
+	"bvHMMiDGKbjAM37vc/0cEDD84/sMszRSI8dqoDdAqtSIf9exdlrTlbFtgGGjg8M9ZQce3fxiQA/yHYRI",
+	"RYi9lYBTKeVyKVK1U9d2D9ZmXmzXD0zCuonN5O8Nqts77DjbJbng4eA66lSeZVdSW3F1Ye3AXGRpQMY/",
+	"/TTs9cbFvqW9wbDXA9eQUizVP/o/f/vQ63/80Dt4+vH/G3zoHRx+/G7Y6/1Hp2n9Gcznd5B1rRv3a9FC",
+	"F/rQbkAyL2Ot8QDW3Div1h3n+QMVnYpomsQGaqdxUTL4ENr85HPlnuRVLJWqK7hPIeST16a4wgKvCNKk",
+	"tEDqFcZSKtSnxAQIaoRr1Qyoaf8iCWcsagrUZNo+t4p4YGPzUV3XnyQxd0k+GwwzcL2z+GPTEkh/2KYp",
+	"GcAsVa1e+BRuKqEqRFCdp7skJXyylegRmM2zO+VNO39l5aFf89B5f0shPPTtGjBRYDSVrgl++syVrkCF",
+	"GqYFkrHDkx7JNQ/z6iZrOywZdk1GUbbe1sIy6FzRWdtyHKrYzFRtlzMCdmWPbCad7P5ZuQ2Dff2WGPoV",
+	"nV1ggspdkkcp5mQS4eWb+D2fbW5Emq4JdQqLorPANI1cmy9jlcNt/iEm1uXdJWZy0mH2QOuAoXUUrAQR",
+	"02uu5mwBBiJc1Dgn7BfFuDIZANjXR9GZc6qjP32i54CEwqIiumDgq5WBiwrpKQHOqBRdgq0S7HtNbA6a",
+	"/2rlXz8vmQUjKoe54ImJUPOqxIB7sIvJ5Wz5K4Uc3fJXQM4GWZ/13KjfG5iGgDhaJWvGCwYoEy2adyIC",
+	"iaF6PcTINGWs7scunQfrkh3GY/VIekNH+ECFY1Ck+p7Xo3qQTGpOuS0AT1lgwrqIMGlXNs5zSuWCJok2",
+	"Kl/nbrQoFcsli4ZO6ikhsHERRMpkfpg0DTDLub6aG0A/6rqdscVSkx0BWxCDCO4vmoCLxvUeoJCyB6uF",
+	"UkL2r4xqwWCSZq3OUpNrWo9zhcnTq7n43lQKruYCj6fRoqjCQmxu2ho3c0cb3voJAydVsFc7Yagd9nRF",
+	"n/Tm93kmqyjvsWLOOQ3wq/JZF1pswksM2xf3vMjB247hTy7GVBX9q0a8MNtaadfVmm814EIW/DsR6tFu",
+	"GKGqMKExa+oRcOxS9xEkd9KrdaQcva6jPysBSK+MI2nsdnq8v6ZY9bESf07BluD9lbhh/Cu0E324bu87",
+	"X33H9OCU3Yr7Qu2kokHoQZhwg4EfqvTAh3DFEMl4JJ9hT0jj5UaYBAuNErGmkCha4txjbdUOCVhvLdvt",
+	"5dQC/z5ccsuV78OxVgjNlNDiaRp2gs5cKBqBtJpUmyG/8WUqFAsVnSRQ9VUXWAGkfowsYKYJbGLJa+in",
+	"OjnIHgRehsBK5QxsXlgpCSEVi7YZg5OdBSbwMoBrfQ4b4baxrGpJRTL9LKr1z7DrMgRlIfpkGDpO0YJo",
+	"rCnA+18ptqjiiiqY19dCQZOu1Cl6hHEH/WoLe+y91YxYDvR550wvswXq6DyWcxY1/025X4HeTFigt1WW",
+	"ZDk+tHtPFbMXtq7Qmed2Ud2SBzcQ9NkE9SjyorSNFOLDxrb67ercZ1wY1kvkgol3Cp0pABLRZiHXczds",
+	"+KbdgR0HduB8bTYt1jphVdvipv4pHrVrSz6LJ3Xtz36Mn2vCeX5cKxy0vmKy0IjMFguW27MeUO4uJ1FR",
+	"t/gxfg7Oz/w6raTY+4vA6YpB3rks3zavXlJMARpqiLfRZE3mlEeQ/wbf4K8rVSKs5K2hC/poTYTOwFI0",
+	"3J4dsK05DLGyaUhUQUBG+T3psUK12RutylGp5zhE1zn0cOMM6hUWRViUymDJDr7GdT5CfgkwOo7cLHjI",
+	"AjIXK8hQM/0LwSCCJT8j0pQgsU/KNt9vGJWpm5PrTwNQQu02TNLbaoggbe8uve78/imZ5MGgKI4gYgUu",
+	"KQRvw/qagPS6T7WiGWujkGl51TyFuM7aBAg5bWqLFGUg+M6mNIWqwpLdCTCrRio27taLbx6BUV9ngDv1",
+	"32/mBLvb5lXb8Ki+bNvy4hW5yQbvL/IM/FhVQUj7nT43AANkpyhvfJlcdeYKzB6ULpoS5XIGrr109Y1e",
+	"AbWkL+3xEEQcztKcYjy/UArj4UFrVpL6RNOEwL3fJWNLNOACcwk7Py+cB1uzEBcQnr+Je/TbvBb/bW6l",
+	"/3uTfBs3ybcjZL8tyWgcXW0hqbdl/rqc+Wcm7lgGaJRrHjbylxRRMivQGl9elLKy61DW9uJOM8Clm/OY",
+	"K7WUw8eP50KqD8OlSNXH4rSO+4PdwE0NoaHKxcelivH7UbwiNnx3gmEKaPOkacOLv+LPWoE13dHfWI9R",
+	"/NrkJmAdLKH23n4QIOJClKvgFOj3grpgnr6QrMPEIfiZJkA70GrWPGyBfw6Pu3K+hsiuLmWhAkwKYp0F",
+	"CIhSQifGkm2bvOYB9OaRrjzAX6q/qHBnzbPFZJlWHvzLn84OBscndm5WQjySpIBHHHMyZ58QaUlkCjuW",
+	"MP8ZRE4AsFlCZ1QfcjIuij+AJcW6HqnY4pEkNFNzkcaqAh+psnljKYJi/U6/XZ1vOJ5enb0+g+ChA/X0",
+	"sz8BddRGU9cWl5SXK39OKgtk7pSwly2je8tvC8Z8h+h+PYDuq0JEQEzJ+O2byysDVfP2tyvbftO2ib2B",
+	"BlnILnht5wVo8zzbFjInFnmk3HlNOVuVo+L7B+V1N51HtC3Kw6+5nG/R29TiyqcZaNlayS01pDAs2rSG",
+	"wPDzhsTske9JxuEyqsl+c+KyV9n0MA8nmFccDzyRezzYJW9hAJiuxddxIw163khHp7tG+kNMcKASrJAZ",
+	"7ah0E+wazkIxwJB53Zy9e1qN9nkbf9w/BmX11IeLQhXbH7XFhAmXmawEjquG0DU27/nb32QBJaoVIKLH",
+	"ms1oWFghIqZW9DJqVDZb6TadCc7qex/EKsducHpmc0fZzOv1Wgtc1RRmYzeET40mXIL6xRiW5wt7JDEL",
+	"cyZE5NTupm3HF5Vtwtu0V61uOqYN70W58Vh+79wuDo4G7dJReBzele9evzrfYLviqXj96lzm8FqNgCS8",
+	"vtBta4Gr+/8y1xG9YTDyDnW/G5qmB1u3mQ6W+SHu0bY+dlx49Xqx68oMsSGqCE0S76LVZkRIeeB5uqZE",
+	"igVCfcr95dFsb0OwhnZoWERvXET6g7zbrFk889vuQ5mNUara9FCsyoMq5PWUkbdM0YdRj3y+9HbNimNz",
+	"OgpS3TCIR4Ocx3ZfRhbGtmnCZxuJYSt167Jnd11oUEVhEE83Ve7GPBv7nYUnFCsBqkKW5ZZukC+LMyhk",
+	"98G6dpN2L7pJUXP4UiqKFqSbM1+2USGKh/XVW9lu4xc0rL4dEHFx91Jx9/Qw+Y92L/wdm1aVPyFSsfGM",
+	"r4zGsYJ4r2IRiUyhcFWi5peH+NsO4lfqeNiyezg2WbTdLRs3tYQOjX53xl09GV1DxnLta2GgoDChutV6",
+	"S82bpKVSudIYzYDzGJDupiJLYeBpPIX/ao2rMm3ldwfa145+92wPmjuUnoDRZL1LG6cv4/G/Mma+rgJa",
+	"L8xlk3ZYq5SlsVpf6okYS4XRFDV4mB3oEfiRG2Cu1LLz+TNw+rQiX+uXLKUA3SmxqvDg/YXnh3t/saIp",
+	"c543U01JbBVyl1zNY2kwKq4h28KifTiQMWzrlKIrNfJw/wyMNE1upGk2d82v+d/JS4AVCmmSQN2YJJTg",
+	"ogg0ATMAwxT/RQyc4FQkiVhJDJACRpxI2LNrTkyIF4ADY8HBhYW586gD6eckyXjEUjL+dAD/HHf1PN4A",
+	"6U37LHC2T9ZkHEfjgAxOSDinepnM+nGkSKGYxqXG23J/PYcFvQGYROwYrQeEe0wOSSLEDWhm2dL0+/qf",
+	"eobf4xQgixqef/fDOTk8PHwaEBn/aT4D50iX/MZxdjlvw7cGNRto4H1l6nmTtV+FaeC99c8Q3weaFdui",
+	"NZjKGeJ/ovtLkjGcFfB+BSTjCZPSC1WiZbSEdo9j70rUqyLkDL5BjFFIdGMrlmKMHd1fY3DhjM170Xmm",
+	"9Qpr0thJ6EdfXtHZuGs8cAZxH+eARbL4E6AC0vfV9OCCKgOAD+XXUpic3ynhYiKiNaqbJtamH/sbfHDU",
+	"H3wHcxq/ithiKRTj4frgF7YeE8EJtQ7BhcHDTtmSKRBFFjfD4pyZBcCcbEQSwzeYr2QCDuTKawiAs7co",
+	"OTBLDxo9PzfwCU0Q0OJtKiYJW5C/afZ5enT85DszDBmHImJjgP4P9WuR4zMl44iR8ePb/jjIsbrwqA3J",
+	"+PGc0UTN/xwHZPwYagbxT7FknC7j7poukjHQevx4wVQah3JsU6kV+wSgbQvM4H+bigVTc5ZJrAVL4pBx",
+	"BN4xSsrF218PBt2eFp5p4sXeVqtVdyH+jJOEdkU6e3zx9tfHg27vMTq+FdQ/a6nW8SBhOv1uD+qVcKKd",
+	"Yeew2+seYoU0YrM8vu0/RmPqIG/3P8Mevk58vIo6w44+CIjL9qNthb6kKV0wLQ1qAyb5I4+1GOh8DnY+",
+	"B+7WJg+eo8KJERi5FFzi/TDo9bAvGlemozBdLpM4hLU8/sPo6K5s3N2AHz6aqqQFbQZQB4QADRuumg2Y",
+	"GUhumBpE2YCIJPJwPIoN0qpe5hb12HA0XojZYkHTdWfY0W8mri89WugfOsXdhCAjiPcWMLPgm5AVPIBh",
+	"Zm/xrZnAkyG/sLXZOxC4z0W0rqeEfSRmBeIbb4i/9/3d5PQGOMfA+R524wLjqDb9uMl2uF3wSP852DyT",
+	"j/+Ko8+oxCSsKlHghUMmtr0G3qGINNI/5qNMsrHpa+KhGqdMC3Es7yhuNb6quNUlSh/tJtWPAg3Ge9IW",
+	"19eSugV+rhRpM6a2LrDXipXe/LKHlf7IVMtltjjT7U7qCzidy6wO0devus1ZCtjJr3ylnK0CA4FhPHVp",
+	"gTkh2jfNEmx2UdwhjIveS+BMQe95CEnzFdgDkZsfUsw8NoDonh5QzhxZuVsssPsPmu9Rr0ewuTA45AFq",
+	"2uj9hhWw4J+5VErnqJ5T6TRPdH8yjh1xHCrABm+UFJJzM+8NBillI2qd14G+uzwioIANbhiwuVg//6+M",
+	"5WAKww7UbY8Ady7NeMfXF3Z1yPimVZ+/OuALG/QGJwf9wUGvf9XrD49Ph73eP8HvmGklVXObcb0PZyKJ",
+	"XGpeZ2gx1zewh6wTqtPr//zin78c/q/T/3109fT94OLk+ZPXx+f9d70XOXVZqq32jwbYL80wRmFm1T84",
+	"7F31nwx7PZhVY13NxzzfrawZ1tibfrYqYs5DF242/aaEfL0sMGe4VhZ47Vy1waPtuKWBodl6Vi/MuHcR",
+	"qZv+7b1IVtisQgIWih8j4LA+aQXNozWhSLYkXKy+6e0bmrcN/7rj1V9pA0y+Ce3/DbCgrLiVB7s54F3G",
+	"z8KQLfej+D837GBOdAu22H0x5wn9O2zyVzbNut2GFA8ThDGrC2MeSUyDcxgjxSZ4dddlGYjOojE4wb0T",
+	"TmbnEoATzcx3PGoB5Zs9/S7jzR70g8B/VbbpSkkc1ZGoUKdaSZiqbMfNN6k0Y+R74+kCYPplzGSXvFFz",
+	"lq5iqbXGUCzBgab5hrlcfyz+kUSk8Szm6EWbQb91kRodPZ/kuG4d+L42GlGLdtt/VStj2AG2qSIAZ+QS",
+	"f9OEs4xv4GyKiVlNn38O5UkVvACqp4kyAFkBKNw2ODWA7eMbtv4e8JHG2opfwpDYNAAaCky8Cjynx33o",
+	"qJil34NO9rF6e2wIOSeVi/uUE/k9+MQP/+f7j//5fffv/1GZ0OPCQIPeZgrCv5GfDxhnt+poy+u4ZyFB",
+	"9ATYeRRzRHncm2rpSmtKd435/G4qSNX9s9P/VPQ2ISrg2NTp2X8jSuDYmHdxouURBEIwDBcrk/hS4bCi",
+	"tqkWJtCAFMOGW7s8V69MB5Sv7rnixDZjabJZLVxXNStscTKKub/Vy7SP+gcCV9r2GFUdoSvXI3VfHrR2",
+	"5H5oFxo4oDYOzW8QfcW6PIOqTwzSPhmbbneuc7R/VOzqTPyW0XCOLhf8FP0rjEeSSCE4SzFAGxtoQ2pM",
+	"XJvYaV13j6Q3D2zcbXs4YJodtgc/AxxTC9wvlcwBTc37DSwTmQl0B0ZCjyHF5klFMNEyHxfsgebCvdjn",
+	"sTM8PDn53EozeGmxa5FF8zQFU9Tzf0+YvXy8EwYwN4B801601V41j40uWed2eMVNZapTS2N97woO7eDh",
+	"QDzDynasVzdQfXDFpIxMmGZIbbaAhgt1uAgBW+24AKqeW/V2X/42WGNU5eAa9Ie90392igBnzjV32Acn",
+	"2OGwP9DPbPetve9AUcVo+1O/F+FyhiYl6UDGkPZp1OxhZyZEhA6HFsfqXCzXdbqTZktjp+zThYNDQgn9",
+	"t3URuPKYDbPAZERQ5RdpO5h8YNE1A4AGybgKCONhul4qq3NZhP4bttYiGjQkx/USDFDp8T2hCeQxYDKF",
+	"ylLOomfEoVrGMu8jAEkTfJrEoTK9czGXqErz0q8tSvN9u4faXAe1/LxxU/Tbc/Q7nFezq6KBS+pnMdmj",
+	"S0rPMBfRSrgMmoKzocmJaOqiQrkNEK1bvVVAwJ/gsS9vzbmXb5NHBgXaT9Z4Rqhp3d/v9brkjXdOABYk",
+	"96igLoRIKimD3gfRHkMJVJVUwG9Zrv0GtNAzhWRjLH/IlUVQaD0yBbA+VoBZKeikEkKLZ5arbbNuB1cD",
+	"G+cBxWNeZsaV/hWZM/06+CV+SGKO0HObckyP9O3IMSwq6JxlUeygRdaMpkRrBJBkC90ItJx5ctA7gthd",
+	"r3WUzJ2NZiKt324VPj5FIcg4GA56Nshonplohl/GS5bECDy7VXd566BFtj/3EkuovwYtq2XMPsTCL4wt",
+	"28qCO0j0x3/p/4x2OIFyC3QOdQr+2UXbUQtObBEGucJWfIKhaByiBuUHNN91YFNIFzHPFJPP/Fp0C82/",
+	"cXqNQMk34b4XTaUa3jstqOFavDg/d1N+dN22d9JuqO8Ua1hTRfJZEJgFwr81ZlBNlndG7lbxKOSaTxhA",
+	"yLvui/syH82LjU/jLh6x9peUDSAsKRRUGJ+44epOWdxti8PsQFLw6400lbe7gH6E9oaxcvqZtqbBSeP0",
+	"NS2x8gbCY+NEjYvOl5LC4TmDYttCeOWwOSr0dnAIFQ/Mg1xXT4oi9vSLXVe9f7/r6sFo+XDXlcteu9vB",
+	"r72lhrcsjafreyc6lIrfobJgskb0Gm0vByRi1uzWp1QPSlPfBgeMG5ktAts80LV1Nfgc0ByzSy6ZkmQM",
+	"00Yn0Bi0YyyiyF2p44jq/0bj/HpEhEItYSLPEnFmfppxWWXdbx56pNlWNbcc5KGRNwXBQ4YQLtAwhyWo",
+	"1nuQQQjxx/3boyapbk4HxyetkumKkvbypzM9QINYYqVq/nWNdaCrM9ahfqetKtc8lDdEJSKq9a06sEDH",
+	"uZ5CZhKgUAP0CtWlAsBuwwJQvIPfrbvE5GXaYIJnSwe9Xq/a4/oSJ+mSWvblc63W5Po2q/B4t0P1JfpD",
+	"17Iz7LyynjIPEsMgWk4JJe8vnJfAdBXyy74rM2NMBmRzj4ZPqG1ODRuahsmafrKge++3GMWDM9vU8x80",
+	"UF1oJrQjV+rSPftQJUwtcpIaZGCZzB7I1rHdhwVHBIQqcWqe+fdJTm6br2E3eHfKhmObB6rOkh6rlZg/",
+	"/+q+NVrbcjHy4gqQyK4LFNDcwAhQjn2+tOmphCBTtrrmrrGXDMxQ7FPIWCT9dmUGhCCEW8H08wUIFr4m",
+	"iaARFjnW15Bd5m0bvlYiqZvCPSrJ7Bh7LyZzLQT13kFPaqwrp6oFQ+12+Lhfti8025p9423v1y8dK9AS",
+	"2kY6WsLN3JygLbJz6inQa8tceywv87ql7F8o3aPIrL726+6C4v7lX1skxNfZRGdGbxEPUHb3cDLisQjD",
+	"LE0ZD3doXG+853bYl5eJsO0PJ2wW5yjPMSLyP7OAmcTCYVXoPqaFUa4tNIE3q8svhkBRtRrV77VDj9xj",
+	"oZbXNqTkmwLHz3/2ng57vTZGRL5H20wIrUnIAFPK8sAooJ+4ogDHkNiGxjSg2WtmxwKSyYBVwMr6xmRZ",
+	"00PTNQCDlTZ4fE4TraOlCGFxfHx0/F1gWgXEi6VIIXk/JTKb6J9NAMgbvUHslnFFliy95ppItjVMkPfQ",
+	"ML00gYu8cCyYsKAGTkVqynWxJ8Q111Ll/YU0HVgpSBiIxOLbbAKvJL+9ehFgtwbbYRCXYezgaw7tFgAA",
+	"msi5WIHvG5FxX0MT55hJ9CkBIootKDWSYKzXMK7SKdknTZT/MrJmw8/IlbRukfryilpZdHhysm9hpNgn",
+	"9dhuX0ESdZ6//PHV6+H787NfX75+cfbuOr3m71++u3z15vVw0O3pf7599+bFqxfDg8ePf8lSav//5Wv9",
+	"3cvXL4q/LSypTKvqhDEzrTwqwpCCW8WQlRmQrRHFEkzkfcimq61iiUCXZEfJb19IDdOM79mRfmWSiW2f",
+	"6Alby0JfRGykUBHJzfhD2Ilft1zwXcZ9/qisFtyDmjaEUATsZOWmPBfixjllDbqYKW/NARpyrCUC+YAu",
+	"CgEu3iWuryqeyMKbCgPojjFFCIXidm93zp7DBjuNALDuYsDHc71Htw/wvFCKTng8m6tkXZEyeGp6qEFF",
+	"jx5xADrXHf1U57BVDxHI9GkBcIWIFmhh9wwU4ofD/keH7NihaTiPb6sSJU8G5WUf6mVvOrN3FfwXwHI/",
+	"dF4LRHrg5Ac2STOargNytkzjJCA/Z5wF5FIfvsXEgOm9FrfwjyG2Z4AkMC6gXd5hv9v5eJ9deMekPtsV",
+	"V88r73xQIw72cn+wJMEoCuLl6SsKAvL6b09Q4Msx+WX/90idFFmIW1YvRAo4MF67Mkizn8W3DLNXbCWY",
+	"l40PO7ei3IeKyVVH+Dak3JaqGHy7mEMLeNOgjJwlCfzaAoeIFLt0kDOHB5fjHjo6TtagqsKQNjqpLVXo",
+	"sBhzMnaL7/a7ObdXgNNo2tw3orDPVEEvBtJAVH4lQXloBGUTVJCaCZoXr9iktYRuK6peam35jvLkQh+d",
+	"hxDquSvgDru2my3us69BYU6NcV++0FbuO450VUC+QhDQNYgkLlaBFS7Qety1AsfDvcdsGpv+XJiI4Gwv",
+	"WuUfYrLdv/ezfmBD6FUZsDcxjxqX6v8sJr/o57eW/rM2w5nmCdujq//KWGZye6xtsi3QSkOFitJe46yV",
+	"EeFWEBT7ArZoC4DwXyFC/LOY7A4La7Yv1vHvzYv5Bx4YezThn/dS2fQILm5XF436WUy+XI24ftnnNhtS",
+	"J1v/EJO9VYTrwfZD9/u4XNxmPUafVa0L+BKyrw6giQk+2iUvaTgn4z/EZGwcryFNUwC+Jj+LiRb7P1++",
+	"eT30gJWpuubYXReguVjqerI5l69zmv0hJjZTB/LsjStNpYwurjnjkcTKwsVCvzqJ0dmcrkn/mGB9nTSe",
+	"YHTUc85CyF+nSXzLqry2OPbPYoIe0E4zryQs/QB/W/RMwjdDvZBrHlFFh+Svz9f8Li5GQ/E98N4PgND+",
+	"zbHfMKQ8xKYme3T0ndkL1PASviRB5EfTb9y/WF0CCcA/6gsS0uOuOXrjYyVZMi3WpULSmkk3lJj3junu",
+	"mo5kjLQbkwVdX3N8vQEslAEZW4LC92Z2FlpEVuaqwCOVwvOLp4meyRtkI6IEkUost7NTs8vDL6Dfque9",
+	"8x/874z87Qix3q1GlOAJHiLBLC3ui2WIwsf7zS+zTV7HtrnwmFBo2+kVrhvM1sDi7qeUR2JBbtgaS7jQ",
+	"+WLxrNhiqdbYPRa7ZFXWoStFtf1iG2GYAhmoLU0S7HIhVhyEDirz4MemxZpcRW8YByHSrUlMe+dXSH/5",
+	"pDTv9XdKSMt/v+dkNJGaLcAeD5tV5FtYbrvc2Zl0duWqIlI2i6UyPU2gSQOPiBJZOPfQamKruYi0ORR6",
+	"4Nq/pKCimxA2mPImVZozaIsReAhWscsAt+FimBDwLGCrQ+SiLkluG6ttUgC8lnaSmSsHCqmiiZhlEGlc",
+	"sSSB6zBOidaA4KYclnv/GxRue6IwHh/kwR17sC1CUMpCAZqenDOmygS1aF9IEUwZMIiwkuCXtQF0kc6Y",
+	"Gjkcsw0tLTebP37FFMIfYJr34/v6RMECF7TPL8t/vscEwbYL/ToAWr+bOwLwlPWRAL2wS15DD2mmVMxn",
+	"cgwHUaUxi/IwhPHSwRSjYR7R9A4JXE5JbNAW8dBD3MAdjiXors98fBSoSV5hQZYkU5HpH3GpGI26rqcP",
+	"dNHWB2O0gG400Eob/h3RtRybLBvMwsEFWmxIm8OjL7hnTt7ZqxLPmv4r4+ZviHV0CRqT0uLLaCEOHTD9",
+	"HSU00Wf3b+ODA3hi/B0CvuqTPDQ3PHwQS5OJpESihS88ERAlRB18/32u1Pukb3p3IaKUf/4GDphL3nyA",
+	"S3SIDHZgeXTv5p3R4wAb1qaIJWtYjH9FQDWgfIb/gNigOXlwJ+LdFUEd5DtjDMKVOxNEQKMzNAq1AQnP",
+	"TgPvWiFqJdwhlHAKZemCC/wmXzdcrCSZCDXHMwy4eHl3ehMOZMm0riw63/+3lqz7z0L5CoI+vi1yoTnj",
+	"y3yRe2LKBY25ovG+s4pKhYoIluV2k6hVHOoFRnTdJZdLbW8gnAEEpGNOpGJLmYecrVvCeAuAV9DEkEZ6",
+	"WmVwnqVqaF1mjyQxKA4Sa2Bz6Z8yC2qTlwAqAbNwPS7uV8JrKfugNktzYzpK19AUw0Y5G7Zn0ItgnPIQ",
+	"oqXfAHrWDyljuG+2zAVbMgalZK17nouUTbI4iQ6cBr/nA/IOEHIV9kaPp0zmaRp5q8uy5ESpvqDOfD5A",
+	"Ce9hUvgm9yMDKprEEvJpXX6HPSzQpHHoNVpJhDQpktpAmVCJIIyYNBkryN4wYFoOYFKSQ5MIDEiTtrae",
+	"0TSJmTQWmYG5ACukwuDxXQLoMSydXlBu/DeXbEBjVvoCk68xw/1eh9iwwbnjgvse4Y0I5wVNb+62Mm1T",
+	"GgiCOhtumWactbXdvviRBl+Zf9s9crZ0qVDm3ocaFaED0H32rYBBgT1VlVqPl5ypRHhDbsQypmSZillK",
+	"F3lbS0hx9zrTan61J3FYtHCML4PcsLV0aMHWq/L7XMCBQ2vFdOEHfxtGhWrKAy19LoE8d1Lq/QHunUuj",
+	"2CfVGXYO9P8gs52c/fiSvHx9/u4fb69eviA/vPr1JXx5zbvd7jWHv1++flH/WKeFK7mwlJr8Ev1lAOYg",
+	"JZJO91JP83saK7ahtu/vFCh6w6Dkf7/8f2EcgbEs+n0hy8aKYH13QWdflPJTkS5YSsSKsxR4FBUxhHPh",
+	"QsWhBR/T7A1YF3+IiYdtETsTHAyVTEJNCAAr6fuNLSsAlfT639yydN+K2Ve2Ga6wKtmTOSVch5Zsg4G3",
+	"HXEn81Bb+v3XiCXB4poEkpAKD5STkuZEznfSfLTf4NFPDP1vFc2kY3uhwXiPEM9Yn0KHgozoLUNCr7m1",
+	"1lxfiCke/hsG2hY2W/MixzILQ8YiZh332PH6mkPnbgNEOqdcP4AJEMJ2zcm7UmBT6Bu2DoyprEfHYsx6",
+	"nAOzxV8ploTvvhd6Z6vMH/fGtkeg7vYz+xsgvVOzsV0AXKSRaU33q8Cp173LPPrYPWdedq+Dcwn1kzSf",
+	"oZkdidXuY7QjJo+/2RkXO4fsBOxAb3xm5nLLuOySKxcXc1BEmt3N8HkDe+s/pvKGRfq+rI9X1fByFUaE",
+	"wfJc5TBIyo8Jg9oZyxsZWN8g3rNTkc6EUoyXw0y3i5E59ON84kyPHkuyFNA7Hn2FeReZ3DFvm1zB6V6l",
+	"ArSf9xcQ1TRm7fsLBECBCLEniQBr55EpGKizgpBAI/uT0e3iHmhmL3xqR+8vOt9K9Mtu/524e1sErBFf",
+	"XaEp4ipEnPDXXA1y2DCLl0pAuYWL1b+65lh0DLeBlBYImhZkf6EKBcNC+q0o6PXdg7kO+Go/IoOXAHAH",
+	"SpycPUqXXX0HvOMdAKP301K+CVne3WOUsiFDfonUOvvqXXWXl8hH9ym8vOam8nK46bdBi/02hHRwCM1J",
+	"ltyaVu8g4dGWHPSuuc3aNJXngZGSvocAQoGYfLEwx0rN2TXfVN/AgWePhSosyrS+hVYr3jGL9Xk0IM5V",
+	"+pMpx/sG1aeWhoFf6ni76PVtHqMN67oLEYoaNCU3YD36/X8+86Je1BXTWcVXxQvWpvTRLK5pzSNIv+6e",
+	"qp8hxyRlB9Mkns1VgXP2d5btscz4DgNTP9CWvdo1EvXRAO9fy/Iu414ty7+DFZzxBhZwxqXnw2Rx+pBF",
+	"GikyhWNF/c97s+HOIo130FD+S13vGW9ztWe89lrP+B6v9MwTh6VSmXvswn0udrwJt+0bptfcG6aWLuPR",
+	"LUslkrbf7XWCTpgIVCZM6WPpYjgc9o7+qUmUZlJ59aW+d3RHWeRZoeAynIvYQHqZOs4P/WAQHAZHwXFw",
+	"EjwJTj8GOZDAh8N+cDIInh4G/cFR0D8+DvqnJ8Gg/yQYHOkHBWemZvNDPzjsB4cnJx+DzoqxG/j1k6B/",
+	"FAz6weA0ODwOjgbB0dPg+OTjZ39CpiEiSkkeUUxM2EqMAg27veb+eLOPdY54+HYv3nc0LnItK5Y2pzSc",
+	"540fsDFAkoiVfwoMO95LGuEYQxqJpTqwwZ96lfXMBYhyL8Iyw4aQaAHlnaUx5w0aTjKyoOmNdLbUNS84",
+	"7RNGb7GmH3NMc8/xkIxFEo3sS8c2To3TdkqjCfvarF9JJmyW8YAw1DG18roQt9gOQdOars1cuED3ntaA",
+	"gf62w4U/PQzgugjvzy4nGLJ9HT2EuLnmWqE2lS8Y+gXfpFbSYC5BIeoaq9yjecPFCp7D6GxwzUsh9Jng",
+	"mDWlSckiLx5rV+9HyU23lMPeNYdoOewNF6uyL6XsFyksyQQ2RFKJ3go888KyzAMFNVq0ZtH0HWGV8iDA",
+	"Opjhh2015x9d2xV48krcYChV87WmRcpuhaa0jHnIMMnTSzKCVOkhSYS4IWqeimw2JzdZSonS48A2djuQ",
+	"sSoli0YFlMT+UWNJdBZhK/RtvVmgsfwU+nnsraWnSKKcESAdb5fkqRUumsfidHHgbrAa2QKJIVRLg6VL",
+	"aYcOs5O1hwQHeVwetyOOe6A/gYcxIG5OhIRsr9ikYJnjb/L+qEndCmmS2CZCK2tAGR/kZO2cgjAVL78j",
+	"iqdTlkoPTc+i5BenaxCVczPeGPpzKs3krZDkefujvNFRVWtFIOc5UPNrJnltu3sb8zcs4xyX5Lnk94yT",
+	"UTvV4yqdqcXMa5Hp9JcBMSM78UvEXjRkQ68i24WGIVoeUk0aQKurLUDW64FeFIi247Jv9TH5ExKAC0ig",
+	"kLYLvUCQ841f4pr/iVGylEZRoq/AlSC/XZ3joJioO83gKJZSfF3nPhxQ34z6/NE1Og0kvQXEvZt4Ke2V",
+	"hZeoF/UD8StNKmgsr7lJgoIPuuQnWJi7a6HIx+ZE4ZNVN6D+5sqRrxH0hXHHPWCrqSL+Qynmmi/TYF2q",
+	"HOhSKyyQVFdEvCRvpmbfFYqtW2bVKx+4T1PaNb98YJjMjWW4ag6zlMB1FslxQ+eMRvnKnlSgidZMWok9",
+	"TPnV2eszyCvMp+B5Zx/V4oro8Ud/ilJencceJ0cN3m6ATXLXsQOIwT2F8g0L4FU3ldVctMY3KfsQ2cJk",
+	"fIIzZwfOKWBB1mAun5y2wzn9Cm6vvzq2PQJiRGsVBFRTLV1GiHPmiOe6MXiftQXxqkRrwg4Bw1OAQ2wE",
+	"Fx10tJaifxJUL0H/tXMNRqLVvPGw8o09Pcmc44edMxnTx1fiZq05zxOdW50YjS9wK7p3uxzNFVW85h4A",
+	"zNrdr9TFbeyZjdONZg/5zX0vFwDYK9s942ga/VsmXsHSdnMAEqnkdlbsk3qgYn5lKe42Gz/Y1gqz0qp6",
+	"pSTMEwpP5mLFMccb/EwQDc8T5sGiBTWrMiXL5jgSrIKcitTvwZoDgocpU3Ul9UDt+wDAltt2PbESxfU6",
+	"zNPR80aMmmD6asLz0I43vmwTZG8ZTZa6XRb+1IAYgc17vslSOrIxgRb/vRM5Nw0M9Jo4h7+eVHd/3XOU",
+	"4bump6kgGndmX72yafjWA2l8Avkh02bfZv77rbjxTsRXSup5B9O4A43uE0nJsNlxjcHpGrvn7dk9Q3Ei",
+	"1Bx9OKnI0MGbqRVNI7+zgdY7rrmpVEBWd+gfUOUA5g78rTc1FtwUPIEkxPJAkOhDMji65ngxw/C93rDf",
+	"A+NwcOz1oPdqfpZUqvw1mK7P9ZV8zY2VpEUprI1FZMEoh0zUIrrRzKSUrqUtyqEh/EQPqE1g5ltlMbri",
+	"oUC9S36gccIiV7+40GfAOcywW2nG1TV3mSfFVWzCSMo5RegVvSo9nLZYyNWcXXM7K3BdQRgA68DRMkPT",
+	"EE35/qGaEwgYedX3vv1YZWLPmPpN3qXxPvzqB21vNtA/4OEr0fhRCOM/XzcfOl6wf8JxvbeGAya0uTN6",
+	"hweHxfsAoV+hD3FEtfrvGSMIjTyarJV+9Wnv+LB3cqjtKH2WvJuo3Dw46MziyQiYrTM8POnZrsXmk6fm",
+	"3xIMr2UqbmMZC56/6Wjw9OjpyZPBU/3TlFH3Rb/35PDJUf90cBR00IkjO8Ne9+npk+MKy2FzsSbB0ox2",
+	"fHhy+qT3tD8As6XNYgd1iz3plRfbP/5Sq93YhLrVapNJ1C9HCUUB3K2eJN6Kn25sr57uw6y4ZvM6t5TH",
+	"co59aUuT7hUmW55qL59pr3Kmpfn1/GmVZ9RrnhGBAqpGr4GbzjkYbc13Xm65n6DNT2IFzVxdy1UTy4Ns",
+	"dBO2iv+0XtU4xYRr77LHC/lediSuNJS3tff6uVgs6IFkWjzqq++WJhmT2NnoqH/a+w7RHQBQUl+b2DVa",
+	"sULNIrvmwNNdcmZhSaDDkFzqvUXQCcxUU/rew+t3KtJFllC8lEyRF+XXnGqjKRXLOavvJfTf7P7Bfj+4",
+	"izmgpr1YgjgKNNUDJ7Hyv0aJCGkSGAkb2HMcmI7D3lkN3CkONo5pkB/RwD+SgTmrQUEm3K1vkKKThAWg",
+	"zcwZjayGhUipmv321Q0I+19ruxheCdzoMeqeT6DxGW335Zj4wH9v6EZDhN1+H0vSB3LzuB3L+cB9tN9y",
+	"uyvH33LNwzzP5ZZxyBe3RQ2IzvqMjPVjI8hHHSOIj6ssiiWJtLpe4+MxtP0qidr23XcCTDQ/3h9a4lkU",
+	"5Z7c3Vtcf6B3eiC2ARuC6JaBZ85py3eRI13Eqq7MK9/Kr+ieWAiAJ7oLGesLjWpX1mvMJ3sE2Wu8ti/T",
+	"fHcnyqtJ2wdIcuenqMN8u7M8uA/gW70g+MIb7EDe9iUGhlFMZ1zIfWME5YmtRqMGz6WEBDdZKCWC7AjE",
+	"1sLUwwWjMktZCYYkZk7RJmLyBwuV81VhOqbEiAM2byQLytfQWhRTKwHfgZosKC2xMPnydRHZ1U4plrb1",
+	"U5dcmY6jcxbekCm6wmKZ63g80mrk0A9egKOWsDQVKaIDuWTI1PjriMzCuX0dVPhW1UbxymvRbpgvc1qy",
+	"8wscIpZvYLvk/SqRWlUHuFe3qBHwf1OpgNtdCJDocn9q1SVdG+C1OEnAyF6J9CYgq/ka646VAgQ3i+mh",
+	"BInE/Q9lyiYx3zfK4g9gu96e2wo+V7Y9yeJEARe6AwMWPyQ56yXZpEXB2ZDQKDJHWuZyKCAJg7M4Yddc",
+	"63osCjAJMWUHei3avsaS6pSFYsbjPy2KqIFc4SEjv0GbX5ZIQE98/urNJXyEQUUwzsWM6Zk8Q8t9QZck",
+	"YmEcMWnOGGcxzDQSTHbJK7+FcBx5Fdxa70Q70m9vZPDGwI2+mLBUzuOl7F5ziwcbiWyiplkCtMKKeBv+",
+	"dKk3uRIc2HYCHCSGXkBUUXw+yeTaKlcIww8Z4oJ7iWvX/P2F9AvQZSLUaJolyTjvs4F7ZGWY6VCbCrGw",
+	"GD9moc+cK99FGcCFpEeOUrriVc4L5MiHU8bvCAYYdCRLWKiEngd+AO7L2iDmZRsUJb3kdzjPB8kjLS0F",
+	"VWstH2YiibTISNhUYbqO8USegs8RRuq4WlxxsxYHA7vjFhYhtFWykPVUamkGdu7WaO9VJ+gsBDxzuzg4",
+	"Oiz0VMN6cZAPhekd9jFvB883Rg4KpxtcyKN83H6v9wQ/y9ON7jLbF8XZDgr5SzhbP/+pkNX00TJRzGfa",
+	"7A867iSYAoBea56pq3v93UrdCA63vvsBsTBd61MfuNLm7r6AWBHKwmTZ5nLK+G3z9peeiL//9aUvgHtf",
+	"XqWWPmse7lX6fF3YwHeMRiWXSRECtIbyDT13eHwOzPHZ4cErdIVr78hr1SHOef2Kx+KN1pKd8hHSNF0b",
+	"dr1cou5MZ4FDKx+HVLGZSNdDfcbH+k5dgpMlAAxS2/0Dm1hB9rCTuZaCQythK7Nk6azgBDYOwUKi7HF/",
+	"UMijPqzIo17QT6/wp4Oe+5qmKV1XpbOeJVLkNIDEaMCfL3BJXXJrzMMki9hoVs7tbZ9W6/ZCTE3hoBQL",
+	"hnZSSLnWgScMVAjoqVQ3o4wvU6FYCJ7qfXcy3JdTeIfhXjgZv8ZS7cWGR1ctjk0W+bFzR798eu/nxS+N",
+	"trNYvLjqL1c3Xnpvc/Nw44eVNmKJ4PurLC8NvP+NvE9mVOXuD80L93tD46Ab3PPlvfbYYrfetdHgsn+X",
+	"8T1e9npCJFtu8kr5zt/OL5XddPWLWJilkFT/4a/OhFHNQMMPHyGVA0eucs4VapLzRgUWOcRUrAdVP7WX",
+	"MuPRUsRceaVORubjrVssUpI1o+UakIki2ef9IcqU2RxKaxYRkaYtRFm8emOZnsXG2NocCLpEaEt7Du0V",
+	"DZYbxj2giNO/+Ypj5iZG9VInQtxA4HYzM9/iwgqT+uzl6HeL9TuYo19xb+clwXrkolsDXAqTNeAkeeMB",
+	"8kWVCsDIMmYhuB9WIr0BD4K2WN5feL8G42jz11p3sC2rwY9E0a2PhqDaJJuxHisqfDCsZCEB/IlbDJ/K",
+	"/UuZw+BOmUPSdT/1oGSrqsHqcl8cUyQ0neXNfjB3PZzTdBbzmfciDMFXTVCYNpFJ4u8tJsh+/vj5/w8A",
+	"AP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

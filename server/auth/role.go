@@ -59,6 +59,7 @@ var operations = map[string][]Role{
 	"extendBackupImage": operators,
 	"listImageHolds":    readers,
 	"holdBackupImage":   backers,
+	"changeImageHold":   operators,
 	"releaseImageHold":  operators,
 	"listImageCopies":   readers,
 	"copyBackupImage":   backers,

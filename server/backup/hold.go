@@ -35,20 +35,12 @@ type Released struct {
 func (p *Planner) HoldImage(ctx context.Context, h Hold) (Hold, error) {
 	err := p.Store.Update(ctx, func(tx Tx) error {
 		now := tx.Now()
-		switch {
-		case !h.Until.IsZero() && !h.Until.After(now):
-			return Errorf(Invalid, "until", "A hold must end in the future: until is %s, now it is %s. Leave until out to hold the image until the hold is released.", instantText(h.Until), instantText(now))
-		case h.Until.After(forGood):
-			return Errorf(Invalid, "until", "until is %s. Leave it out to hold the image until the hold is released.", instantText(h.Until))
-		case utf8.RuneCountInString(h.Reason) > maxHoldReason:
-			return Errorf(Invalid, "reason", "reason may have %d characters.", maxHoldReason)
-		}
-		i, err := tx.Image(ctx, h.ImageID)
-		if err != nil {
+		if err := h.check(now); err != nil {
 			return err
 		}
-		if i.Status == ImageExpired {
-			return Errorf(Conflict, "", "Image %s is being deleted: it can be held no more.", i.ID)
+		i, err := holdable(ctx, tx, h.ImageID)
+		if err != nil {
+			return err
 		}
 		all, err := tx.ImageHolds(ctx, i.ID)
 		if err != nil {
@@ -63,15 +55,69 @@ func (p *Planner) HoldImage(ctx context.Context, h Hold) (Hold, error) {
 	return h, err
 }
 
+// check refuses a hold that ends in the past, or in no time that can be kept.
+func (h Hold) check(now time.Time) error {
+	switch {
+	case !h.Until.IsZero() && !h.Until.After(now):
+		return Errorf(Invalid, "until", "A hold must end in the future: until is %s, now it is %s. Leave until out to hold the image until the hold is released.", instantText(h.Until), instantText(now))
+	case h.Until.After(forGood):
+		return Errorf(Invalid, "until", "until is %s. Leave it out to hold the image until the hold is released.", instantText(h.Until))
+	case utf8.RuneCountInString(h.Reason) > maxHoldReason:
+		return Errorf(Invalid, "reason", "reason may have %d characters.", maxHoldReason)
+	}
+	return nil
+}
+
+// ChangeHold gives the hold another end and another reason; the image is never
+// without it. Errors: NotFound, Invalid, Conflict (the image is being deleted).
+func (p *Planner) ChangeHold(ctx context.Context, imageID, holdID string, until time.Time, reason string) (Hold, error) {
+	var h Hold
+	err := p.Store.Update(ctx, func(tx Tx) (err error) {
+		if h, err = holdOf(ctx, tx, imageID, holdID); err != nil {
+			return err
+		}
+		now := tx.Now()
+		if until.Equal(h.Until) {
+			now = h.CreatedAt // one that is over may be given another reason
+		}
+		h.Until, h.Reason = until, reason
+		if err := h.check(now); err != nil {
+			return err
+		}
+		if _, err := holdable(ctx, tx, imageID); err != nil {
+			return err
+		}
+		if err := tx.DeleteHold(ctx, h); err != nil {
+			return err
+		}
+		return tx.InsertHold(ctx, h)
+	})
+	return h, err
+}
+
+// holdable returns the image unless it is on its way out.
+func holdable(ctx context.Context, tx Tx, id string) (Image, error) {
+	i, err := tx.Image(ctx, id)
+	if err == nil && i.Status == ImageExpired {
+		err = Errorf(Conflict, "", "Image %s is being deleted: it can be held no more.", i.ID)
+	}
+	return i, err
+}
+
+func holdOf(ctx context.Context, tx Tx, imageID, holdID string) (Hold, error) {
+	h, err := tx.Hold(ctx, holdID)
+	if err == nil && h.ImageID != imageID {
+		err = Errorf(NotFound, "", "Image %s has no hold %s.", imageID, holdID)
+	}
+	return h, err
+}
+
 // ReleaseHold takes a hold away. The image has its retention back: the next
 // expiry takes it when that is over. Errors: NotFound.
 func (p *Planner) ReleaseHold(ctx context.Context, imageID, holdID string) (Released, error) {
 	var r Released
 	err := p.Store.Update(ctx, func(tx Tx) error {
-		h, err := tx.Hold(ctx, holdID)
-		if err == nil && h.ImageID != imageID {
-			err = Errorf(NotFound, "", "Image %s has no hold %s.", imageID, holdID)
-		}
+		h, err := holdOf(ctx, tx, imageID, holdID)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package backup_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -52,6 +53,41 @@ func TestAHoldThatIsOverGivesTheImageBackByItself(t *testing.T) {
 	h.wantListed("held", i)
 	h.days(1)
 	h.wantListed("the hold is over")
+}
+
+func TestAHoldIsChangedWithoutTheImageBeingWithoutIt(t *testing.T) {
+	h := newHouse(t, 10)
+	vm := h.addVMs(h.vcenter.ID, 1)[0]
+	must(h.Expire(h.ctx))(t)
+	i, other := h.addEnding(vm, aDay), h.addEnding(vm, 100*aDay)
+	held := h.hold(i, noon.Add(5*aDay), "audit")
+	later := must(h.ChangeHold(h.ctx, i.ID, held.ID, noon.Add(9*aDay), "appeal"))(t)
+	if later.ID != held.ID || !later.CreatedAt.Equal(held.CreatedAt) || later.CreatedBy != "anna" || later.Reason != "appeal" {
+		t.Errorf("the changed hold is %+v, want %s with another end and reason", later, held.ID)
+	}
+	for name, c := range map[string]struct {
+		image, hold string
+		until       time.Time
+		reason      string
+		code        backup.Code
+	}{
+		"an end in the past":   {i.ID, held.ID, noon.Add(-time.Hour), "", backup.Invalid},
+		"too long a reason":    {i.ID, held.ID, noon.Add(9 * aDay), strings.Repeat("x", 1025), backup.Invalid},
+		"another image's hold": {other.ID, held.ID, time.Time{}, "", backup.NotFound},
+		"no such hold":         {i.ID, "none", time.Time{}, "", backup.NotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := h.ChangeHold(h.ctx, c.image, c.hold, c.until, c.reason)
+			var e *backup.Error
+			if !errors.As(err, &e) || e.Code != c.code {
+				t.Errorf("ChangeHold = %v, want %s", err, c.code)
+			}
+		})
+	}
+	h.days(8)
+	h.wantListed("its new end has not come", i, other)
+	h.days(2)
+	h.wantListed("its new end is over", other)
 }
 
 func TestAReleaseTellsWhatBecomesOfTheImage(t *testing.T) {

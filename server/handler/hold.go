@@ -45,6 +45,15 @@ func (h *handler) HoldBackupImage(ctx context.Context, q api.HoldBackupImageRequ
 	return api.HoldBackupImage201JSONResponse(holdOut(made)), err
 }
 
+// ChangeImageHold implements the operation.
+func (h *handler) ChangeImageHold(ctx context.Context, q api.ChangeImageHoldRequestObject) (api.ChangeImageHoldResponseObject, error) {
+	changed, err := h.Planner.ChangeHold(ctx, q.ID, q.HoldID, q.Body.Until, q.Body.Reason)
+	if err == nil {
+		h.Log.InfoContext(ctx, "hold changed", "image", changed.ImageID, "hold", changed.ID, "until", changed.Until, "by", auth.From(ctx).Name)
+	}
+	return api.ChangeImageHold200JSONResponse(holdOut(changed)), err
+}
+
 // ReleaseImageHold implements the operation.
 func (h *handler) ReleaseImageHold(ctx context.Context, q api.ReleaseImageHoldRequestObject) (api.ReleaseImageHoldResponseObject, error) {
 	r, err := h.Planner.ReleaseHold(ctx, q.ID, q.HoldID)

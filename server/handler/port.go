@@ -74,6 +74,7 @@ type Runs interface {
 	CancelJob(ctx context.Context, id string) (backup.Job, error)
 	DeleteImage(ctx context.Context, id string) (backup.Job, error)
 	HoldImage(ctx context.Context, h backup.Hold) (backup.Hold, error)
+	ChangeHold(ctx context.Context, imageID, holdID string, until time.Time, reason string) (backup.Hold, error)
 	ReleaseHold(ctx context.Context, imageID, holdID string) (backup.Released, error)
 	ExtendImage(ctx context.Context, id string, e backup.Extension) (backup.Image, error)
 }

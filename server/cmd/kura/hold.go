@@ -11,7 +11,8 @@ type imageHold struct {
 	ID      string `arg:"" help:"The image's id."`
 	Until   string `as:"TIME" help:"Keep it until this time or date (UTC). Default: until the hold is released."`
 	Reason  string `as:"TEXT" help:"Why; told to whoever wants to delete the image."`
-	Release string `as:"HOLD_ID" help:"Release this hold instead. The image has its retention back."`
+	Change  string `as:"HOLD_ID" xor:"hold" help:"Give this hold the end and the reason that are told, in place of a new one."`
+	Release string `as:"HOLD_ID" xor:"hold" help:"Release this hold instead. The image has its retention back."`
 }
 
 // Help is shown below the command's first line.
@@ -39,6 +40,16 @@ func (h *imageHold) Run(ctx context.Context, s *session) error {
 	}
 	if h.Release != "" {
 		return h.release(ctx, s, c)
+	}
+	if h.Change != "" {
+		if err := needID("hold", h.Change); err != nil {
+			return err
+		}
+		raw, err := body(c.ChangeImageHoldWithResponse(ctx, h.ID, h.Change, api.ImageHold{Until: until, Reason: h.Reason}))
+		if err != nil {
+			return err
+		}
+		return showOne(s, raw, holdRecord)
 	}
 	raw, err := body(c.HoldBackupImageWithResponse(ctx, h.ID, &api.HoldBackupImageParams{IdempotencyKey: newKey()}, api.ImageHold{Until: until, Reason: h.Reason}))
 	if err != nil {

@@ -1,0 +1,4 @@
+import {
+  to = kura_repository.nas
+  id = "name/nas"
+}
