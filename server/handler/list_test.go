@@ -207,6 +207,7 @@ func TestTheServerTellsWhatItAllows(t *testing.T) {
 			OneTime: []int{1, 31, 366}, Daily: []int{1, 2, 3, 4, 5, 6, 7, 8}, Weekly: []int{7, 14, 21, 28, 35, 42, 49, 56},
 			Monthly: []int{31, 62, 93, 124, 155, 186, 217, 248},
 		},
+		Clock: api.Clock{Time: r.clock.Now(), Trusted: true},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("server (-want +got):\n%s", diff)

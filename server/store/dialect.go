@@ -3,7 +3,9 @@ package store
 import (
 	"database/sql/driver"
 	"errors"
+	"io"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -67,15 +69,31 @@ func (d dialect) dangling(err error) bool {
 	return false
 }
 
-// away says whether the database could not be reached or is going down.
+// full says whether the database's disk has no room.
+func (d dialect) full(err error) bool {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return e.Code == "53100"
+	}
+	if e, ok := errors.AsType[*lite.Error](err); ok {
+		return e.Code()&0xff == codes.SQLITE_FULL
+	}
+	return false
+}
+
+// away says whether the database could not be reached, is going down, or takes
+// no writes for now.
 func (d dialect) away(err error) bool {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		// connection exceptions, too many connections, operator intervention
-		return strings.HasPrefix(e.Code, "08") || e.Code == "53300" || strings.HasPrefix(e.Code, "57P")
+		// connection exceptions, lack of resources, operator intervention, a standby that nobody has promoted
+		return strings.HasPrefix(e.Code, "08") || strings.HasPrefix(e.Code, "53") || strings.HasPrefix(e.Code, "57P") || e.Code == "25006"
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
 	}
+	if d != postgres {
+		return false
+	}
 	_, network := errors.AsType[net.Error](err)
-	return d == postgres && (network || errors.Is(err, driver.ErrBadConn))
+	return network || slices.ContainsFunc([]error{driver.ErrBadConn, pgconn.ErrConnClosed, net.ErrClosed, io.EOF, io.ErrUnexpectedEOF},
+		func(lost error) bool { return errors.Is(err, lost) })
 }

@@ -95,8 +95,11 @@ func (db *DB) within(ctx context.Context, pool *sql.DB, o *sql.TxOptions, lock i
 	if err := fn(t); err != nil {
 		return db.failed("", err)
 	}
-	return db.failed("commit transaction", t.commit(lock))
+	return db.failed(committing, t.commit(lock))
 }
+
+// committing is what was being done when nobody can say whether it is done.
+const committing = "commit transaction"
 
 // commit ends the transaction. Those that change seats are told apart from other
 // Updates, so that a test can break either.
@@ -145,7 +148,12 @@ func (db *DB) failed(doing string, err error) error {
 	if doing != "" {
 		err = fmt.Errorf("%s: %w", doing, err)
 	}
-	if db.dialect.away(err) {
+	switch {
+	case db.dialect.full(err):
+		return backup.Errorf(backup.NoSpace, "", "The disk of the server's database is full: nothing was stored. Make room on it, then try again.").Because(err)
+	case db.dialect.away(err) && doing == committing:
+		return backup.Errorf(backup.Unavailable, "", "The database went away while the change was being stored: it is stored, or it is not. Look for it before you try again.").Because(err)
+	case db.dialect.away(err):
 		return backup.Errorf(backup.Unavailable, "", "The database does not answer. Try again in a moment.").Because(err)
 	}
 	return err

@@ -85,7 +85,8 @@ type Cluster struct {
 	bin  string
 	cred *syscall.SysProcAttr
 	lock *os.File
-	stop func() error
+	args []string // of the server
+	end  func(syscall.Signal)
 }
 
 // DSN returns the address of the cluster's database of that name.
@@ -93,15 +94,26 @@ func (c *Cluster) DSN(name string) string {
 	return "postgres://kura@/" + name + "?host=" + filepath.Join(c.dir, "socket")
 }
 
+// Socket is the file on which the server listens.
+func (c *Cluster) Socket() string { return filepath.Join(c.dir, "socket", ".s.PGSQL.5432") }
+
 // Close ends the server at once and removes its data.
 func (c *Cluster) Close() error {
-	var errs []error
-	if c.stop != nil {
-		errs = append(errs, c.stop())
-	}
-	errs = append(errs, os.RemoveAll(c.dir), c.lock.Close())
-	return errors.Join(errs...)
+	c.Stop(syscall.SIGQUIT)
+	return errors.Join(os.RemoveAll(c.dir), c.lock.Close())
 }
+
+// Stop ends the server: by SIGQUIT at once, as a crash would, by SIGINT once all
+// transactions have been cut off, by SIGTERM once all clients have gone.
+func (c *Cluster) Stop(how syscall.Signal) {
+	if c.end != nil {
+		c.end(how)
+		c.end = nil
+	}
+}
+
+// Again starts a server that was stopped on its data.
+func (c *Cluster) Again() error { return c.serve() }
 
 // Start makes a cluster in a temporary folder and returns when it answers. It
 // listens on a Unix socket only and dies with this process. Settings such as
@@ -144,7 +156,8 @@ func (c *Cluster) start(settings []string) (err error) {
 	for _, s := range settings {
 		args = append(args, "-c", s)
 	}
-	return c.serve(args...)
+	c.args = args
+	return c.serve()
 }
 
 // becomeAnother gives the folders to a user other than root, who runs the
@@ -197,12 +210,12 @@ func (c *Cluster) sql(statement string) error {
 // serve starts the server and waits for it to say that it is ready. The thread
 // that starts it lives as long as it does, for the kernel ends the server when
 // that thread dies, however this process ends.
-func (c *Cluster) serve(args ...string) error {
-	ready, ended, stop := make(chan error, 1), make(chan error, 1), make(chan struct{})
+func (c *Cluster) serve() error {
+	ready, ended, stop := make(chan error, 1), make(chan struct{}), make(chan syscall.Signal, 1)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		cmd := c.command("postgres", args...)
+		cmd := c.command("postgres", c.args...)
 		attr := *c.cred
 		dieWithParent(&attr)
 		cmd.SysProcAttr = &attr
@@ -215,20 +228,17 @@ func (c *Cluster) serve(args ...string) error {
 			return
 		}
 		go watch(log, ready)
-		go func() {
-			<-stop
-			_ = cmd.Process.Signal(syscall.SIGQUIT) // at once: nothing is kept; one that is gone has ended too
-		}()
-		_ = cmd.Wait() // ended by the signal above, which is no fault
-		ended <- nil
+		go func() { _ = cmd.Process.Signal(<-stop) }() // one that is gone has ended too
+		_ = cmd.Wait()                                 // ended by the signal above, which is no fault
+		close(ended)
 	}()
 	if err := <-ready; err != nil {
 		return fmt.Errorf("postgres: %w", err)
 	}
-	c.stop = sync.OnceValue(func() error {
-		close(stop)
-		return <-ended
-	})
+	c.end = func(how syscall.Signal) {
+		stop <- how
+		<-ended
+	}
 	return nil
 }
 
@@ -242,7 +252,7 @@ func watch(log io.Reader, ready chan<- error) {
 		} else if seen == nil {
 			seen = []string{lines.Text()}
 		}
-		if strings.Contains(lines.Text(), "ready to accept connections") {
+		if strings.Contains(lines.Text(), "ready to accept ") {
 			select {
 			case ready <- nil:
 			default:
