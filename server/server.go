@@ -71,7 +71,7 @@ func New(ctx context.Context, c Config) (s *Server, err error) {
 	if s.installation, err = s.db.Installation(ctx); err != nil {
 		return nil, fmt.Errorf("read the installation's id: %w", err)
 	}
-	s.vsphere = vsphere.New(vsphere.Config{Log: c.Log, ProxyUUID: c.ProxyUUID, Devices: c.devices(), NBDCommand: c.NBDCommand})
+	s.vsphere = vsphere.New(vsphere.Config{Log: c.Log, ProxyUUID: c.ProxyUUID, Devices: c.devices(), NBDCommand: c.NBDCommand, Movers: s.db.Movers})
 	s.repositories = repository.New(repository.Config{Installation: s.installation, Dir: filepath.Join(c.Data, "cache"), Log: c.Log, LookupEnv: c.LookupEnv})
 	s.planner = &backup.Planner{Store: s.db, VSphere: s.vsphere, Profile: c.RetentionProfile, SlotCapacity: c.SlotCapacity, Wake: s.wake,
 		Repositories: s.repositories, Installation: s.installation, AgeRecipient: c.AgeRecipient, Images: s.repositories, Reach: c.Reach}

@@ -295,3 +295,33 @@ func TestThousandsOfJobsExpireAtOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestServersThatMoveDisksOfAVCenterAreCounted(t *testing.T) {
+	t.Parallel()
+	on(t, func(t *testing.T, db *store.DB, c *clock) {
+		for i, x := range []struct {
+			vcenter string
+			kind    backup.JobKind
+		}{{"a", backup.KindBackup}, {"a", backup.KindBackup}, {"a", backup.KindRestore}, {"b", backup.KindBackup}, {"a", backup.KindSync}} {
+			j := job(fmt.Sprint("j", i), c.now())
+			j.VCenterID, j.Kind = x.vcenter, x.kind
+			insertJobs(t, db, j)
+		}
+		movers := func(vcenter string) int {
+			t.Helper()
+			n, err := db.Movers(t.Context(), vcenter)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		same(t, "movers before any job runs", movers("a"), 0)
+		for _, owner := range []string{"one", "one", "two", "three", "four"} {
+			claim(t, db, backup.Claim{Owner: owner, Lease: time.Minute})
+		}
+		same(t, "movers of a", movers("a"), 2)
+		same(t, "movers of b", movers("b"), 1)
+		c.pass(2 * time.Minute)
+		same(t, "movers that are dead", movers("a"), 0)
+	})
+}

@@ -144,6 +144,16 @@ func (db *DB) Live(ctx context.Context) (map[string]int, error) {
 	return live, db.failed("live leases", err)
 }
 
+// Movers counts the servers that have jobs which move disks of a vcenter.
+func (db *DB) Movers(ctx context.Context, vcenterID string) (n int, err error) {
+	err = db.view(ctx, func(t *tx) error {
+		_, err := t.row(ctx, `SELECT COUNT(DISTINCT owner) FROM job WHERE state = 'running' AND lease_until >= $1 AND vcenter_id = $2 AND kind IN ('backup', 'restore')`,
+			[]any{t.now, vcenterID}, &n)
+		return err
+	})
+	return n, db.failed("servers that move disks", err)
+}
+
 // expireBatch is how many jobs one transaction of Expire ends.
 const expireBatch = 200
 

@@ -34,6 +34,8 @@ type Session struct {
 	tags   *tagService
 	speed  *rate.Limiter // of all disk streams together
 
+	bandwidth bandwidth // of which speed is this server's share
+
 	wanted atomic.Value // backup.Transport: as the vcenter is set
 
 	inventory inventory
@@ -59,7 +61,7 @@ func open(ctx context.Context, c Config, v backup.VCenter) (*Session, error) {
 	s := &Session{
 		config: c, host: u.Host, user: v.Username,
 		log: c.Log.With("vcenter", u.Host), speed: rate.NewLimiter(rate.Inf, burst), done: make(chan struct{}),
-		inventory: inventory{turn: make(chan struct{}, 1)},
+		inventory: inventory{turn: make(chan struct{}, 1)}, bandwidth: bandwidth{id: v.ID},
 	}
 	if s.trust, err = newTrust(v, withPort(u.Host), c.DialTimeout); err != nil {
 		return nil, err
@@ -100,15 +102,6 @@ func (s *Session) About() (instanceUUID, apiVersion string) {
 	return s.about.InstanceUuid, s.about.ApiVersion
 }
 
-// limit sets the vcenter's bandwidth, which may change while the session lives.
-func (s *Session) limit(l backup.Limits) {
-	if l.BytesPerSecond > 0 {
-		s.speed.SetLimit(rate.Limit(l.BytesPerSecond))
-		return
-	}
-	s.speed.SetLimit(rate.Inf)
-}
-
 // transport is how the vcenter's disks are to be read.
 func (s *Session) transport() backup.Transport {
 	t, _ := s.wanted.Load().(backup.Transport)
@@ -124,15 +117,20 @@ func (s *Session) probe(ctx context.Context) error {
 	return s.problem("use the session", err)
 }
 
-// keepAlive touches an idle session, so that it is not ended after its 30 minutes.
+// keepAlive touches an idle session, so that it is not ended after its 30
+// minutes, and keeps to the bandwidth that is this server's by now.
 func (s *Session) keepAlive(ctx context.Context) {
 	defer close(s.done)
-	tick := time.NewTicker(s.config.KeepAlive)
+	tick, share := time.NewTicker(s.config.KeepAlive), time.NewTicker(s.config.Share)
 	defer tick.Stop()
+	defer share.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-share.C:
+			s.share(ctx)
+			continue
 		case <-tick.C:
 		}
 		if s.login.idle() < s.config.KeepAlive {

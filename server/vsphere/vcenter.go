@@ -27,6 +27,11 @@ type Config struct {
 	GiveUp      time.Duration // how long to try what is blocked; default 10 min
 	KeepDisks   time.Duration // replaced disks of a quick restore are kept for; default 24 h
 
+	// Movers counts the servers that move disks of a vcenter, this one included:
+	// they share its bandwidth. nil = there is no other.
+	Movers func(ctx context.Context, vcenterID string) (int, error)
+	Share  time.Duration // how often they are counted; default 5 s
+
 	ProxyUUID  string        // BIOS UUID of the VM in which this server runs; "" = in none, so there is no hot-add
 	Devices    DeviceOpener  // opens what is attached to that VM; nil = there is no hot-add
 	DeviceWait time.Duration // how long an attached disk may take to show up in that VM; default 1 min
@@ -48,6 +53,7 @@ func (c Config) defaulted() Config {
 	or(&c.Retry, 2*time.Second)
 	or(&c.GiveUp, 10*time.Minute)
 	or(&c.KeepDisks, 24*time.Hour)
+	or(&c.Share, 5*time.Second)
 	or(&c.DeviceWait, time.Minute)
 	or(&c.NBDStop, 5*time.Second)
 	if c.Log == nil {
@@ -114,7 +120,7 @@ func (c *Connector) Connect(ctx context.Context, v backup.VCenter) (backup.VSphe
 		}
 		switch {
 		case k.err == nil:
-			k.session.limit(v.Limits)
+			k.session.limit(ctx, v.Limits.BytesPerSecond)
 			k.session.wanted.Store(v.Transport)
 			if err := k.session.probe(ctx); err != nil {
 				return nil, err
