@@ -219,3 +219,50 @@ func TestNoAcknowledgedWriteIsLostInAFailOver(t *testing.T) {
 	w.wg.Wait()
 	w.allThere(t, db)
 }
+
+// Where packets are swallowed, nothing hangs for longer than the store's patience.
+func TestADatabaseThatFallsSilentIsUnavailable(t *testing.T) {
+	t.Parallel()
+	dsn, proxy := pgtest.Through(t)
+	config := place{dsn: dsn, postgres: true}.config(nil)
+	config.Patience = 500 * time.Millisecond
+	db, err := store.Open(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	wantDone := func(name string) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+			err := insertGroup(t.Context(), db, name)
+			if err == nil {
+				return
+			}
+			if backup.CodeOf(err) != backup.Unavailable || time.Now().After(end) {
+				t.Fatalf("write %s: %v", name, err)
+			}
+		}
+	}
+	wantDone("before")
+	proxy.Blackhole(true)
+	var wg sync.WaitGroup
+	began := time.Now()
+	for i := range 4 {
+		wg.Go(func() { wantError(t, insertGroup(t.Context(), db, fmt.Sprint("during-", i)), backup.Unavailable) })
+		wg.Go(func() {
+			wantError(t, db.View(t.Context(), func(tx backup.Tx) error { return nil }), backup.Unavailable)
+		})
+		wg.Go(func() {
+			_, err := db.Claim(t.Context(), backup.Claim{Owner: "o", Lease: time.Minute})
+			wantError(t, err, backup.Unavailable)
+		})
+	}
+	wg.Wait()
+	t.Logf("twelve calls gave up after %s", time.Since(began).Round(time.Millisecond))
+	proxy.Blackhole(false)
+	wantDone("after")
+}

@@ -24,6 +24,7 @@ func (db *DB) openPostgres(ctx context.Context, dsn string) error {
 	if c.RuntimeParams["application_name"] == "" {
 		c.RuntimeParams["application_name"] = "kura"
 	}
+	c.DialFunc = db.dial
 	db.dialect = postgres
 	db.write = stdlib.OpenDB(*c)
 	db.read = db.write
@@ -41,16 +42,16 @@ func (db *DB) openPostgres(ctx context.Context, dsn string) error {
 }
 
 // postgresNow reads the clock that all servers share, once it holds the
-// advisory lock.
-func postgresNow(ctx context.Context, tx *sql.Tx, lock int64) (time.Time, error) {
-	const clock = `SELECT CAST(floor(EXTRACT(EPOCH FROM clock_timestamp()) * 1000) AS BIGINT)`
+// advisory lock, and the least schema that this server must know.
+func postgresNow(ctx context.Context, tx *sql.Tx, lock int64) (now time.Time, floor int64, err error) {
+	const clock = `SELECT CAST(floor(EXTRACT(EPOCH FROM clock_timestamp()) * 1000) AS BIGINT), (SELECT MAX(floor) FROM schema_floor)`
 	query, args := clock, []any{}
 	if lock != noLock {
 		query, args = `WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock($1)) `+clock+` FROM held`, []any{lock}
 	}
 	var ms int64
-	if err := tx.QueryRowContext(ctx, query, args...).Scan(&ms); err != nil {
-		return time.Time{}, fmt.Errorf("the database's clock: %w", err)
+	if err := tx.QueryRowContext(ctx, query, args...).Scan(&ms, &floor); err != nil {
+		return time.Time{}, 0, fmt.Errorf("the database's clock: %w", err)
 	}
-	return time.UnixMilli(ms).UTC(), nil
+	return time.UnixMilli(ms).UTC(), floor, nil
 }

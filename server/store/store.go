@@ -9,13 +9,15 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
@@ -35,6 +37,9 @@ type Config struct {
 	Log *slog.Logger
 	// Migrate brings an older schema up to this program's. false = refuse it.
 	Migrate bool
+	// Patience is how long PostgreSQL may be silent while something is asked of
+	// it, and how long an Update waits for those before it. 0 = a minute.
+	Patience time.Duration
 }
 
 // DB is an open database. All methods may be called at the same time.
@@ -46,8 +51,13 @@ type DB struct {
 	now     func() time.Time // nil = the database's clock
 	log     *slog.Logger
 	project string
-	turn    sync.Mutex   // held by an Update
-	unlock  func() error // gives up the file lock of SQLite
+	files   fs.FS         // the migrations
+	schema  int64         // the last of them
+	turn    chan struct{} // full while an Update runs
+	unlock  func() error  // gives up the file lock of SQLite
+
+	patience  time.Duration
+	migrating atomic.Bool // nobody is impatient
 }
 
 // DB is what the domain and the workers expect.
@@ -60,6 +70,10 @@ var (
 // key is the one that its secrets were encrypted with. Errors: Invalid (DSN or
 // key), Conflict (another process serves this SQLite file), Unavailable.
 func Open(ctx context.Context, c Config) (*DB, error) {
+	return openWith(ctx, c, own())
+}
+
+func openWith(ctx context.Context, c Config, files fs.FS) (*DB, error) {
 	sealer, err := newBox(c.Key)
 	if err != nil {
 		return nil, err
@@ -68,7 +82,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	db := &DB{box: sealer, now: c.Now, log: log, project: backup.DefaultProject}
+	db := &DB{box: sealer, now: c.Now, log: log, project: backup.DefaultProject, files: files, turn: make(chan struct{}, 1), patience: cmp.Or(c.Patience, patience)}
 	if err := db.open(ctx, c); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

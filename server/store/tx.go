@@ -39,8 +39,11 @@ const tries = 8
 // transaction: no connection is held while waiting, and the turn mostly goes to
 // who is running already, which a queue of the database would not do.
 func (db *DB) Update(ctx context.Context, fn func(backup.Tx) error) error {
-	db.turn.Lock()
-	defer db.turn.Unlock()
+	leave, err := db.takeTurn(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	return db.retryLocked(ctx, lockUpdate, func(t *tx) error { return fn(t) })
 }
 
@@ -127,7 +130,11 @@ const noLock = 0
 func (t *tx) lock(ctx context.Context, id int64) (err error) {
 	t.now = time.Now()
 	if t.db.dialect == postgres {
-		if t.now, err = postgresNow(ctx, t.sql, id); err != nil {
+		var floor int64
+		if t.now, floor, err = postgresNow(ctx, t.sql, id); err != nil {
+			return err
+		}
+		if err := t.db.outdated(floor); err != nil {
 			return err
 		}
 	}
