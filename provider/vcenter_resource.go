@@ -110,7 +110,7 @@ func limitsAttribute() schema.Attribute {
 			"disks":              numberAttribute(defaultDisks, "Disks in flight in all.", int64validator.Between(1, 52)),
 			"jobs_per_datastore": numberAttribute(defaultJobsPerDatastore, "Jobs per datastore.", int64validator.Between(1, 1000)),
 			"restores_per_pool":  numberAttribute(defaultRestoresPerPool, "Restores per resource pool.", int64validator.Between(1, 1000)),
-			"bytes_per_second":   numberAttribute(0, "Bytes per second of all jobs together; 0 = unlimited.", int64validator.AtLeast(0)),
+			"bytes_per_second":   numberAttribute(0, "Bytes per second of all jobs of all servers together; 0 = unlimited. The servers that move disks of the vcenter at the moment have equal shares.", int64validator.AtLeast(0)),
 		},
 	}
 }
