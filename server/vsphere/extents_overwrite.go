@@ -314,14 +314,26 @@ func (s *Session) rollBack(ctx context.Context, vm ref, r replaced, patience tim
 			return fmt.Errorf("revert to the snapshot %s: %w", r.Snapshot, err)
 		}
 	}
-	if err := s.dropUndo(ctx, vm, r, patience); err != nil || !r.WasOn {
-		return err
+	if r.WasOn { // before the record goes: where this fails, or dies here, a sweep goes on
+		if err := s.leaveUndo(ctx, vm, r, patience, false); err != nil {
+			return err
+		}
+		if err := s.powerOnAgain(ctx, vm); err != nil {
+			return err
+		}
+		failpoint.Hit("level.undone")
 	}
-	return s.powerOnAgain(ctx, vm)
+	return s.dropUndo(ctx, vm, r, patience)
 }
 
 // dropUndo removes the snapshot of a restore in place and the record of it.
 func (s *Session) dropUndo(ctx context.Context, self ref, r replaced, patience time.Duration) error {
+	return s.leaveUndo(ctx, self, r, patience, true)
+}
+
+// leaveUndo removes the snapshot of a restore in place and what it has said on
+// the VM, and strikes the record out if the VM owes nothing any more.
+func (s *Session) leaveUndo(ctx context.Context, self ref, r replaced, patience time.Duration, strike bool) error {
 	if err := s.removeSnapshots(ctx, self.Value, r.Snapshot, patience); err != nil {
 		return err
 	}
@@ -333,7 +345,10 @@ func (s *Session) dropUndo(ctx context.Context, self ref, r replaced, patience t
 	if err != nil {
 		return err
 	}
-	entry, err := encodeKept(slices.DeleteFunc(list, func(x replaced) bool { return x.Marker == r.Marker }))
+	if strike {
+		list = slices.DeleteFunc(list, func(x replaced) bool { return x.Marker == r.Marker })
+	}
+	entry, err := encodeKept(list)
 	if err != nil {
 		return err
 	}

@@ -98,9 +98,12 @@ func (s *Session) sweepKept(ctx context.Context, b *broom, v suspect) {
 		if r.Done {
 			files, what = r.Old, "replaced disks of the VM"
 		}
-		err := s.forget(ctx, v.self, r.Marker, files)
-		if err == nil && r.WasOn && !r.Done {
+		var err error
+		if r.WasOn && !r.Done { // before the record goes: what fails now is tried again
 			err = s.powerOnAgain(ctx, v.self)
+		}
+		if err == nil {
+			err = s.forget(ctx, v.self, r.Marker, files)
 		}
 		b.note(fmt.Sprintf("%s %q (%s): %s", what, v.name, v.self.Value, strings.Join(files, ", ")), err)
 	}
@@ -119,13 +122,19 @@ func (s *Session) sweepUndo(ctx context.Context, b *broom, v suspect, r replaced
 	b.note(fmt.Sprintf("what the failed restore %s wrote into the VM %q (%s)", r.Marker, v.name, v.self.Value), s.rollBack(ctx, v.self, r, s.config.sweepPatience()))
 }
 
-// powerOnAgain starts a VM that a restore had powered off before it died.
+// powerOnAgain starts a VM that a restore has or had powered off. A VM that was
+// on must not stay off for one refusal, so it is tried for a while.
 func (s *Session) powerOnAgain(ctx context.Context, self ref) error {
-	err := s.powerOn(ctx, self)
-	if _, on := faultOf[*types.InvalidPowerState](err); on {
-		return nil
+	began := time.Now()
+	for n := 0; ; n++ {
+		err := s.powerOn(ctx, self)
+		if _, on := faultOf[*types.InvalidPowerState](err); on || err == nil {
+			return nil
+		}
+		if !s.pause(ctx, n, began, s.config.sweepPatience()) {
+			return err
+		}
 	}
-	return err
 }
 
 // forget deletes files, none of which is in use by the VM, and the record of them.

@@ -269,14 +269,15 @@ func (o *overwrite) undo(ctx context.Context, cause error) error {
 	if o.swapped(vm) {
 		return fmt.Errorf("the disks were swapped, but what follows was not done: %w", cause)
 	}
+	if o.wasOn && vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOff {
+		if err := o.s.powerOnAgain(ctx, vm.Self); err != nil { // by its record a sweep goes on with it
+			return fmt.Errorf("the VM has its old disks, but could not be powered on yet: %w", cause)
+		}
+		failpoint.Hit("swap.undone")
+	}
 	if extra(vm.Config, keptKey) != "" {
 		if err := o.s.forget(ctx, vm.Self, o.draft.Marker, o.record.New); err != nil {
 			o.s.log.WarnContext(ctx, "new disks are left to the sweep", "vm", vm.Self.Value, "error", err)
-		}
-	}
-	if o.wasOn && vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOff {
-		if err := o.s.powerOn(ctx, vm.Self); err != nil {
-			return fmt.Errorf("the VM has its old disks, but could not be powered on again: %w", cause)
 		}
 	}
 	return fmt.Errorf("the VM has its old disks: %w", cause)

@@ -236,6 +236,44 @@ func TestARestoreThatDiedBeforeTheSwapIsPutAwayByTheSweep(t *testing.T) {
 	}
 }
 
+// A VM that was on is on again, however often vSphere refuses that: in the job
+// itself, and in the sweep where the job had to give up. seed:N9
+func TestAVMThatWasOnDoesNotStayOffForARefusal(t *testing.T) {
+	once := lab.Fault{Kind: "task_fail", Method: "PowerOnVM_Task"}
+	always := lab.Fault{Kind: "task_fail", Method: "PowerOnVM_Task", Count: -1}
+	for name, x := range map[string]struct {
+		setup func(*testing.T, lab.Config) *rig
+		also  lab.Fault // for which the restore fails
+		on    lab.Fault
+	}{
+		"disks are swapped":             {setup: setup, on: once},
+		"areas are written":             {setup: withProxy, on: once},
+		"a swap that is undone":         {setup: setup, on: always, also: lab.Fault{Kind: "task_fail", Method: "ReconfigVM_Task", VM: "vm02", After: 2, Count: 2}},
+		"written areas that are undone": {setup: withProxy, on: always, also: lab.Fault{Kind: "device_write_fail", After: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := x.setup(t, small())
+			img := r.take("vm02", "b1")
+			r.fewWrites("vm02", 0)
+			r.ok(r.lab.Arm(x.on))
+			if x.also.Kind != "" {
+				r.ok(r.lab.Arm(x.also))
+			}
+			_, err := r.level(img, "vm02", "r1", backup.SafetyNone)
+			if failed := err != nil; failed != (x.also.Kind != "") {
+				t.Errorf("the restore ended with %v", err)
+			}
+			r.lab.ClearFaults()
+			_, err = r.session.Sweep(t.Context(), "inst", nobody)
+			r.ok(err)
+			if got := r.vm("vm02").PowerState; got != "poweredOn" {
+				t.Errorf("the VM is %s, want it on", got)
+			}
+			r.noTrace()
+		})
+	}
+}
+
 func TestReplacedDisksAreKeptForADayAndThenDeleted(t *testing.T) {
 	r := setup(t, small())
 	img := r.take("vm01", "b1")
