@@ -56,6 +56,7 @@ type Config struct {
 	CopyRate                         int64         // bytes per second that one copy of an image reads at most; 0 = no limit
 	NBDCommand                       string        // program that serves one disk over NBD, as docs/dev/transports.md says; default none, so there is no transport nbd
 	CompareBudget                    int64         // bytes a day that are read to compare disks in full before they must be; 0 = no limit
+	NoDatabaseCopies                 bool          // leaves out the daily copies of a SQLite database in the repositories
 	Version                          string        // shown by GET /v1/server; default "dev"
 
 	// ProxyUUID is the BIOS UUID of the VM in which this server runs, to which disks

@@ -38,6 +38,7 @@ type Server struct {
 	repositories *repository.Repositories
 	planner      *backup.Planner
 	lineage      *backup.Lineage
+	copying      sync.Mutex     // held while a copy of the database is there
 	worker       *worker.Worker // nil for the role api
 	tracking     *trackingMetrics
 	installation string
@@ -75,6 +76,7 @@ func New(ctx context.Context, c Config) (s *Server, err error) {
 	s.repositories = repository.New(repository.Config{Installation: s.installation, Dir: filepath.Join(c.Data, "cache"), Log: c.Log, LookupEnv: c.LookupEnv})
 	s.planner = &backup.Planner{Store: s.db, VSphere: s.vsphere, Profile: c.RetentionProfile, SlotCapacity: c.SlotCapacity, Wake: s.wake,
 		Repositories: s.repositories, Installation: s.installation, AgeRecipient: c.AgeRecipient, Images: s.repositories, Reach: c.Reach}
+	s.planner.Databases = s.databaseKeeper()
 	s.employDoctor()
 	if err := s.firstStart(ctx); err != nil {
 		return nil, err
@@ -113,6 +115,10 @@ func (s *Server) wake() {
 
 func (s *Server) newWorker() *worker.Worker {
 	c := s.config
+	keep := s.databaseKeeper().KeepDue
+	if !c.keepsDatabase() {
+		keep = nil
+	}
 	host, _ := os.Hostname() // only to be read by people
 	return worker.New(worker.Config{
 		Store: s.db, Planner: s.planner, VSphere: s.vsphere, Repositories: s.repositories, Log: c.Log,
@@ -121,7 +127,7 @@ func (s *Server) newWorker() *worker.Worker {
 		Load:         backup.LoadLimits{MinFree: c.DatastoreMinFree, MaxLatency: c.MaxLatency},
 		ShutdownTime: c.ShutdownTimeout, SnapshotTime: c.SnapshotTimeout,
 		Poll: c.Poll, Dispatch: c.Dispatch, Sync: c.Sync, Sweep: c.Sweep, Backoff: c.Backoff,
-		Lineage: s.lineage,
+		Lineage: s.lineage, KeepDatabase: keep,
 	})
 }
 

@@ -1501,6 +1501,9 @@ type Repository struct {
 	Compression string    `json:"compression,omitempty,omitzero"`
 	CreatedAt   time.Time `json:"created_at,omitempty,omitzero"`
 
+	// DatabaseCopiedAt When the server's database was last copied into it; absent = never.
+	DatabaseCopiedAt time.Time `json:"database_copied_at,omitempty,omitzero"`
+
 	// Default Taken where none is named.
 	Default bool `json:"default,omitempty,omitzero"`
 
@@ -2475,6 +2478,12 @@ type ChangeRepositoryPasswordParams struct {
 	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
 }
 
+// CopyDatabaseParams defines parameters for CopyDatabase.
+type CopyDatabaseParams struct {
+	// IdempotencyKey Makes a repetition answer what the first one answered.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // MaintainRepositoryParams defines parameters for MaintainRepository.
 type MaintainRepositoryParams struct {
 	// IdempotencyKey Makes a repetition answer what the first one answered.
@@ -3220,6 +3229,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/repositories/{id}:change-password (the `ChangeRepositoryPassword` operationId).
 	ChangeRepositoryPassword(ctx context.Context, id ID, params *ChangeRepositoryPasswordParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CopyDatabase Copy the server's database into a repository
+	//
+	// The server does this by itself once a day, and keeps the last seven copies. A copy holds the installation's key as well: with it, and the repository's recovery sheet, a server that is gone is made anew (`kura catalog recover`). Refused with `conflict` where the repository can only be read, and where the database is PostgreSQL, which has tools of its own.
+	//
+	// Corresponds with POST /v1/repositories/{id}:copy-database (the `CopyDatabase` operationId).
+	CopyDatabase(ctx context.Context, id ID, params *CopyDatabaseParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// MaintainRepositoryWithBody Free what no image needs, now
 	//
@@ -4487,6 +4503,23 @@ func (c *Client) UpdateRepository(ctx context.Context, id ID, params *UpdateRepo
 // Corresponds with POST /v1/repositories/{id}:change-password (the `ChangeRepositoryPassword` operationId).
 func (c *Client) ChangeRepositoryPassword(ctx context.Context, id ID, params *ChangeRepositoryPasswordParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewChangeRepositoryPasswordRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CopyDatabase Copy the server's database into a repository
+//
+// The server does this by itself once a day, and keeps the last seven copies. A copy holds the installation's key as well: with it, and the repository's recovery sheet, a server that is gone is made anew (`kura catalog recover`). Refused with `conflict` where the repository can only be read, and where the database is PostgreSQL, which has tools of its own.
+//
+// Corresponds with POST /v1/repositories/{id}:copy-database (the `CopyDatabase` operationId).
+func (c *Client) CopyDatabase(ctx context.Context, id ID, params *CopyDatabaseParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCopyDatabaseRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -7411,6 +7444,53 @@ func NewChangeRepositoryPasswordRequest(server string, id ID, params *ChangeRepo
 	return req, nil
 }
 
+// NewCopyDatabaseRequest constructs an http.Request for the CopyDatabase method
+func NewCopyDatabaseRequest(server string, id ID, params *CopyDatabaseParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/repositories/%s:copy-database", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewMaintainRepositoryRequest calls the generic MaintainRepository builder with application/json body
 func NewMaintainRepositoryRequest(server string, id ID, params *MaintainRepositoryParams, body MaintainRepositoryJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -9607,6 +9687,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/repositories/{id}:change-password (the `ChangeRepositoryPassword` operationId).
 	ChangeRepositoryPasswordWithResponse(ctx context.Context, id ID, params *ChangeRepositoryPasswordParams, reqEditors ...RequestEditorFn) (*ChangeRepositoryPasswordResponse, error)
+
+	// CopyDatabaseWithResponse Copy the server's database into a repository
+	//
+	// The server does this by itself once a day, and keeps the last seven copies. A copy holds the installation's key as well: with it, and the repository's recovery sheet, a server that is gone is made anew (`kura catalog recover`). Refused with `conflict` where the repository can only be read, and where the database is PostgreSQL, which has tools of its own.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/repositories/{id}:copy-database (the `CopyDatabase` operationId).
+	CopyDatabaseWithResponse(ctx context.Context, id ID, params *CopyDatabaseParams, reqEditors ...RequestEditorFn) (*CopyDatabaseResponse, error)
 
 	// MaintainRepositoryWithBodyWithResponse Free what no image needs, now
 	//
@@ -11984,6 +12073,61 @@ func (r ChangeRepositoryPasswordResponse) ContentType() string {
 	return ""
 }
 
+// CopyDatabaseResponse200Headers the declared response headers of an HTTP 200 response for CopyDatabase
+type CopyDatabaseResponse200Headers struct {
+	ETag string
+}
+
+type CopyDatabaseResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RepositoryOK
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *CopyDatabaseResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CopyDatabaseResponse) GetJSON200() *RepositoryOK {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CopyDatabaseResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CopyDatabaseResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CopyDatabaseResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CopyDatabaseResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CopyDatabaseResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // MaintainRepositoryResponse202Headers the declared response headers of an HTTP 202 response for MaintainRepository
 type MaintainRepositoryResponse202Headers struct {
 	Location string
@@ -14276,6 +14420,21 @@ func (c *ClientWithResponses) ChangeRepositoryPasswordWithResponse(ctx context.C
 	return ParseChangeRepositoryPasswordResponse(rsp)
 }
 
+// CopyDatabaseWithResponse Copy the server's database into a repository
+//
+// The server does this by itself once a day, and keeps the last seven copies. A copy holds the installation's key as well: with it, and the repository's recovery sheet, a server that is gone is made anew (`kura catalog recover`). Refused with `conflict` where the repository can only be read, and where the database is PostgreSQL, which has tools of its own.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/repositories/{id}:copy-database (the `CopyDatabase` operationId).
+func (c *ClientWithResponses) CopyDatabaseWithResponse(ctx context.Context, id ID, params *CopyDatabaseParams, reqEditors ...RequestEditorFn) (*CopyDatabaseResponse, error) {
+	rsp, err := c.CopyDatabase(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCopyDatabaseResponse(rsp)
+}
+
 // MaintainRepositoryWithBodyWithResponse Free what no image needs, now
 //
 // What the server does by itself twice a day. Space comes back in steps, so that running backups and other servers are not hurt: the job's messages tell what was freed, what is still to come and when. One that waits or runs already is returned.
@@ -16423,6 +16582,52 @@ func ParseChangeRepositoryPasswordResponse(rsp *http.Response) (*ChangeRepositor
 	return response, nil
 }
 
+// ParseCopyDatabaseResponse parses an HTTP response from a CopyDatabaseWithResponse call
+func ParseCopyDatabaseResponse(rsp *http.Response) (*CopyDatabaseResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CopyDatabaseResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RepositoryOK
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers CopyDatabaseResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseMaintainRepositoryResponse parses an HTTP response from a MaintainRepositoryWithResponse call
 func ParseMaintainRepositoryResponse(rsp *http.Response) (*MaintainRepositoryResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -17673,6 +17878,9 @@ type ServerInterface interface {
 	// ChangeRepositoryPassword Give a repository a new password
 	// (POST /v1/repositories/{id}:change-password)
 	ChangeRepositoryPassword(w http.ResponseWriter, r *http.Request, id ID, params ChangeRepositoryPasswordParams)
+	// CopyDatabase Copy the server's database into a repository
+	// (POST /v1/repositories/{id}:copy-database)
+	CopyDatabase(w http.ResponseWriter, r *http.Request, id ID, params CopyDatabaseParams)
 	// MaintainRepository Free what no image needs, now
 	// (POST /v1/repositories/{id}:maintain)
 	MaintainRepository(w http.ResponseWriter, r *http.Request, id ID, params MaintainRepositoryParams)
@@ -19641,6 +19849,56 @@ func (siw *ServerInterfaceWrapper) ChangeRepositoryPassword(w http.ResponseWrite
 	handler.ServeHTTP(w, r)
 }
 
+// CopyDatabase operation middleware
+func (siw *ServerInterfaceWrapper) CopyDatabase(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CopyDatabaseParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CopyDatabase(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // MaintainRepository operation middleware
 func (siw *ServerInterfaceWrapper) MaintainRepository(w http.ResponseWriter, r *http.Request) {
 
@@ -21355,6 +21613,8 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:maintain", wrapper.MaintainRepository).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:rebuild-catalogue", wrapper.RebuildCatalogue).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:copy-database", wrapper.CopyDatabase).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/repositories/{id}:takeover", wrapper.TakeOverRepository).Methods(http.MethodPost)
 
@@ -23087,6 +23347,47 @@ func (response ChangeRepositoryPassworddefaultApplicationProblemPlusJSONResponse
 	return err
 }
 
+type CopyDatabaseRequestObject struct {
+	ID     ID `json:"id"`
+	Params CopyDatabaseParams
+}
+
+type CopyDatabaseResponseObject interface {
+	VisitCopyDatabaseResponse(w http.ResponseWriter) error
+}
+
+type CopyDatabase200JSONResponse struct{ RepositoryOKJSONResponse }
+
+func (response CopyDatabase200JSONResponse) VisitCopyDatabaseResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CopyDatabasedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CopyDatabasedefaultApplicationProblemPlusJSONResponse) VisitCopyDatabaseResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type MaintainRepositoryRequestObject struct {
 	ID     ID `json:"id"`
 	Params MaintainRepositoryParams
@@ -24440,6 +24741,9 @@ type StrictServerInterface interface {
 	// ChangeRepositoryPassword Give a repository a new password
 	// (POST /v1/repositories/{id}:change-password)
 	ChangeRepositoryPassword(ctx context.Context, request ChangeRepositoryPasswordRequestObject) (ChangeRepositoryPasswordResponseObject, error)
+	// CopyDatabase Copy the server's database into a repository
+	// (POST /v1/repositories/{id}:copy-database)
+	CopyDatabase(ctx context.Context, request CopyDatabaseRequestObject) (CopyDatabaseResponseObject, error)
 	// MaintainRepository Free what no image needs, now
 	// (POST /v1/repositories/{id}:maintain)
 	MaintainRepository(ctx context.Context, request MaintainRepositoryRequestObject) (MaintainRepositoryResponseObject, error)
@@ -25716,6 +26020,33 @@ func (sh *strictHandler) ChangeRepositoryPassword(w http.ResponseWriter, r *http
 	}
 }
 
+// CopyDatabase operation middleware
+func (sh *strictHandler) CopyDatabase(w http.ResponseWriter, r *http.Request, id ID, params CopyDatabaseParams) {
+	var request CopyDatabaseRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CopyDatabase(ctx, request.(CopyDatabaseRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CopyDatabase")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CopyDatabaseResponseObject); ok {
+		if err := validResponse.VisitCopyDatabaseResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // MaintainRepository operation middleware
 func (sh *strictHandler) MaintainRepository(w http.ResponseWriter, r *http.Request, id ID, params MaintainRepositoryParams) {
 	var request MaintainRepositoryRequestObject
@@ -26613,432 +26944,435 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
 	"7L3/d9s2ti/6r2DpnbsynUMrkvwljrK67nOdtE1bJ7mxm96ZOFeCSEhiTQEaArSi5uV/fwt7AyBIkRJp",
-	"y0nOnDs/TB2JAoGNjY399bM/dUKxWArOuJKd4acO+0gXy4TB3z/Q8CZb/pSKbKn/eUuTjOk/wpRRxaIR",
+	"y0nOnDs/TB2JIoCNjY399bM/dUKxWArOuJKd4acO+0gXy4TB3z/Q8CZb/pSKbKn/eUuTjOk/wpRRxaIR",
 	"VZ1hZ9AbnBz0+weDw6ve02GvN+z1/tkJOnHUGXZ6/V+e//PXw/91+r+Prp6+G1yc/PDk1fF5/23vh07Q",
-	"4XTBOsPOTCRRJ+ikTLL0lkUjyaieyWnQkSxhoRKpfqWiM9kZvv/UCaliM5GuO8POBKZXGunzh6BzGzKu",
+	"4XTBOsPOTCRRJ+ikTLL0lkUjyaieyWnQkSxhoRKpHlLRmewM33/qhFSxmUjXnWFnAtMrvenzh6BzGzKu",
 	"WDraPoezzuegky2jHUv5/DkwhHi5oDNWJMSc8hkbRUyxUMWCd4adcKI6QScUXMZSMR7qiYYplXP4dBkz",
-	"swz9Z+m1h72r/pPhoD/snWoKso/LOGXSf2ZwcNjXz/QOh/3Bbiq/6wSdP8VkBx3+AOovhYwV0lWyUPDo",
-	"QMaKdYKOVFRlEsgrkLxRLG/sZixpGKt1Z3hy+qT/9OjJyZPDk8CQJeoMnx4dPumfHvV6QeeGrTvDQU//",
-	"mdAJSzrDzs80jYgejPRhCjTqDPsn/d5JfwDDSCVSPcpRb3ByfNg/PdIvZzyqplvv6fCoV0u33mmBbjPN",
-	"06PdPLr9iReN6PtTxyxZn6nPQWcpYq5GMR+pGNi2tIzD4aD/z/KWRGxKs0RzVprxHe/7UW9aOGdRlrAd",
+	"swz9Z2nYw95V/8lw0B/2TjUF2cdlnDLpPzM4OOzrZ3qHw/5gN5XfdYLOn2Kygw5/APWXQsYK6SpZKHh0",
+	"IGPFOkFHKqoyCeQVSN4oljd2M5Y0jNW6Mzw5fdJ/evTk5MnhSWDIEnWGT48On/RPj3q9oHPD1p3hoKf/",
+	"TOiEJZ1h52eaRkS/jPRhCjTqDPsn/d5JfwCvkUqk+i1HvcHJ8WH/9EgPznhUTbfe0+FRr5ZuvdMC3Waa",
+	"p0e7eXT7Ey8a0fenjlmyPlOfg85SxFyNYj5SMbBtaRmHw0H/n+UtidiUZonmrDTjO8b7UW9aOGdRlrAd",
 	"j57rR+O/8LRX7doyFbexjAXXnxf2uMl2AfOkqma/7F4UGaz56Q06t3GqMpqMFjScxxxO5PYfPddbyqWi",
 	"PGSjLIOHj3v946eTfnjwZDpgB73o+OjglB5ODvqTXnhCD6eDqK/ZcyHg6dvFwdEgFzksXXY+5xLi0pC9",
 	"KCSqZUEDGRrROFkj00RZSrWEGc1FlsrOsK9PAp0kmuAqzZhme4VnI2WKcZRG7z91IrqWIzEdrRi76Qzf",
 	"d2TGI7rufNA7aJ4b6Wc6w+MTfb72czI0Yy3ox1HEErq2cz7xyUZ4PJurZK1pyT6qkebr4ontX/UGSIv/",
-	"BKJsOROllcDd4W4RzYL2rMGImueyxYLCKC9uWbomEV0Tqgh8Tc5kTB9fiZu16HaCjv7l6C+h2auTf9MJ",
-	"OhlfpkILfr0NIyMUO1MaJ50m90rQWcU8Eiu3o5qNnsd0xoWMZYGD6uiiB5nGPIq5vRznLLzRXIpHqLtM",
-	"49s4YTMmO0FHTP5koSbKe2DboLNiE+SDBYs0KX6KbxlRc0ZoGIqMK0JJKhL9EVVkTiWJVZfcZCklkdD3",
-	"Mjk40N8fTOOEkVUaKyaJ4IysYjUnK/2jX/XDnLFIEsojwgVZiJRpqkrG9G155b0toeGNJO/wTF/gke5e",
-	"KqpY9xwOyyWnSzkXijC9Z6s5M0NZ+cHSVKR6XXO9mpeKxBJeziKiBFnQG1ydtMPAuihBNYJogSa7nc/B",
-	"JhlvWaplYHHat5dLPQNy9ualftFpt9c97PYKExI3cF/K+K+Yz/RGTtaKydGSpSO8YzvD08PT05Peqb4V",
-	"GZVsFNKl+U6zxBEI4QWjMgPR2g86cGzyR06OelYWHx+enD7pPe0P9G/sBYA/KglKZJaJEDegb5mhDk/0",
-	"D3dPsfjufHIohurlZOk26feeHD456p8OYI3bl4BDF1+sUsrlUqT6bPBpuHkdjHbdBXpvzBl0Qw9OT3u9",
-	"zxVM1Vin/Bx0fhGT0vlVbLFUsBWVct/ciE7uZ2zr97v1jZtY71yuIWtZbGahd1pvm5R0BpzwATZmljIp",
-	"q3l00Hv6pH8MexKBHMy3LugwRT0WGhwGHSUUTQrawufGaktDdUGzVJpxro+V/oQt9QeMaklIUBI/uB5R",
-	"1gDeendTwURg4U1xSSjD+/l+agtMkx8tCDloqh6YC9Acj2nK2Ah2T2/E09Pjw6PT08PDwekuhrnQLKVt",
-	"mxEI4s7wqD9wLKSFu1xLxRb5mvObV6w4i0aT9S4K670ZCa61mSlNJNOfhEKL8ZGcM6Yq13ls1imZUnjF",
-	"feosqZp3hp3HtzR9nMSTx/o6euypBZ+tHmop8fT0yenR4OjJKUiwW5bG07VREw57uG/wg8Km4RlImVVp",
-	"+4PT06Onvf7p6SnuVsJU1Z4Ohv2j4eGTf1ZvoHum2Tn+xW3LPqyQX0HRWo1uF3qBOfMe4GX3GSxwpBw+",
-	"MomFtDry0aB/HPYidtCbnPQPnkz6vYNBeHxy8DTssQHtR4fTo+Ma1Rp+Vq9aDwqq9ZMnhYOVz61CMPjU",
-	"7BfsCJmFIVz7IIzfZny386IkYPejBLc1xBKhts5qU/KpNJ7NWKrXbC0PveR35yD5infQMh5ZPWbYMdpK",
-	"Q0HDeARGa2fYmSu1lMPHj61qZNxF3VAsdtLjrIJFjqKntBf22cHJtDc5OJoePzl4Oj3qHwym/enJpM+e",
-	"0H4PfnbLuD7gI7nmYbU4PT41003iRYzOLKOUHw+M0wKutbmQSl9qcGrwo4gqaqTAkTsI+NVSiEQr544v",
-	"lVH/YbtyB0hfayxrHo7cLjEarbfZD74CQzMlGloNmWSpmYoWfv/vrQQ9tJuIkCa4/QUVuijYSod62qN0",
-	"y6E+0gyy1IfqSFujhkhgQkSy32niC9L3R2fYeR/J/gfC0uVjli67t4voprPTJ6T1s6lIImDwx8/Pe49v",
-	"F4+XKTgJcBM7TH7st+LBe3gAWvHggi1AEzg9Pn369PDo+Olgu2rM4xDJGC+BvP2ng26vO+j2e5rKQKgj",
-	"INSChnp9veFxb3h8MnxKh73JsBeCdFcrkWq7BWikqbcUK63HGY4ECyZlUmRpyAxjI101NR+f9x6/NV9K",
-	"Y+psXWIrl6xWPROYhrn/m2tnK5pyY+F+AE1rzmjEUjjgL64oGFYRk2EaL40PVptnaO0+ksQIvYBMRUrG",
-	"L6cHF1SF83EXPIXAOJ1h57rTv+4Adf6VxZ41o8XqgoIDer3UD0qVatGrp/GbCCm+sOr9WlEhYop28IpK",
-	"sqARmKvNX/E56CxpShdMmdWiGRydTY1wL771TBGREqq/JGoeS6IlTxcYtzPs/Ctj6TrfGCf2YSx/FlOR",
-	"LmDbtSg6AL9JULF6M5cf2NQoT8XJ4OfN5zHBce4ykSyVooIcY3ArhfDtWO+Egl2ZMYLvqp0RjufPZEE/",
-	"/sb4TGuex1o13pwExEhePgfLoWJMp0/UjNrXSvrmqN6AoPe68eJoKyOVR17E3P278j0RWywFeCh/ZetN",
-	"Ul7QGyYJJSlbMhXrDwnlcsVS5G5N2GmcSgXeH/yGRY6+eFzzyXtvO9Cvq5n54Pi4wcyncJqrj+BYSwe3",
-	"9SgQCJXwr5AmCUvJDRcr9GuN/z4msSSUr+snbmRH3YxPjqqm+JvWRjYn+FKxhdRzo8iUVJGFkKqOK0Gn",
-	"KbzYWX99vBY+xotsAf/qAd3MP92UYq6Y1hX1nF7BoOUpvebJGknFmZ4Z+0hDBR/Fkuh51E0O/lO7jSe7",
-	"t/FtxusPj3EdtDs61hNfP6yvmbcb+3dJZ+zHVCw2SfizyFJJpqlY5KKP6MsnFRmPWEQiseJECSDzXGTp",
-	"M2L2ET6ZsFkMur1lWqPqk4Xgak5iTn6/Oq/bBf3WuwhQWA4IsB/W2wXYpHhY/yNl086w8/88ziPIj/Fb",
-	"+bgwqHvLVbxg/xS8gvdenr06Ax4bEm2cg7sYFi0DsprH4ZxQuE6EBNb8/eo8IDSRgiiWJJpUcepRT1nf",
-	"cNVacoW81TnGBYi6PZ+ULrx8y7Nl9YZzsaqdorjLRhqzr57lPZ2rBccHnY8HM3FgxshfsmFpbHnxpme2",
-	"zZH7jJcdk+oHEcWVuQmh4IpxhZbuMolRNXv8p0T9zGl6n76FtIPPTU+Rv0hHhvzOd3HH18CLsh0hinFJ",
-	"ulxWRNKetJyqnci2yfpB0jazXa5HSsBmbMlW2AgFQsJCHkf9wlHSynhnVbiyKkhZ4zlouSWXuWeoak9c",
-	"xPFOPFQbPmk0wY13V0/xrXEVX84ZU63m13gmxVfUTcN38DenkXGky8OcH8R0arNrPN82DUMm5eiGrZGz",
-	"GL8dnv1xOTo7P39xeTn69cU/Ri+fd4LOJAtvNCHQOyyLDjp5WPKHJCK8MYzWOezZDxYiAmNHLJZJTHnI",
-	"IDzHpvFH41d6DJMLU6ZG+by8SV2+OH/74sqbWwux5lFyF6nPISmlHcGr4gULrh5zKiFeoE9QIRDQP7rD",
-	"1M3M6hbgggrN5i3x6hwtExoWXXZNQwD+j9HvI6ZTaxuaD7iZoJ5zHgxo/aotcQTnhhot6HLpdiEVetBY",
-	"ikRb+5pobbgFaVlNac/X3ZxDGju0Sz7fJZVyJdIITk6aantyLlLJyIQqxdI1kYrqV1R6h9U8W0yWKb72",
+	"BKJsOROllcDd4W4RzYL2rMEbNc9liwWFt7y4ZemaRHRNqCLwNTmTMX18JW7WotsJOvqXo7+EZq9O/k0n",
+	"6GR8mQot+PU2jIxQ7ExpnHSa3CtBZxXzSKzcjmo2eh7TGRcylgUOqqOLfsk05lHM7eU4Z+GN5lI8Qt1l",
+	"Gt/GCZsx2Qk6YvInCzVR3gPbBp0VmyAfLFikSfFTfMuImjNCw1BkXBFKUpHoj6gicypJrLrkJkspiYS+",
+	"l8nBgf7+YBonjKzSWDFJBGdkFas5Wekf/aof5oxFklAeES7IQqRMU1Uypm/LK2+0hIY3krzDM32BR7p7",
+	"qahi3XM4LJecLuVcKML0nq3mzLzKyg+WpiLV65rr1bxUJJYwOIuIEmRBb3B10r4G1kUJqhFECzTZ7XwO",
+	"Nsl4y1ItA4vTvr1c6hmQszcv9UCn3V73sNsrTEjcwH0p479iPtMbOVkrJkdLlo7wju0MTw9PT096p/pW",
+	"ZFSyUUiX5jvNEkcghBeMygxEaz/owLHJHzk56llZfHx4cvqk97Q/0L+xFwD+qCQokVkmQtyAvmVedXii",
+	"f7h7isWx88mhGKqXk6XbpN97cvjkqH86gDVuXwK+ujiwSimXS5Hqs8Gn4eZ1MNp1F+i9MWfQvXpwetrr",
+	"fa5gqsY65eeg84uYlM6vYoulgq2olPvmRnRyP2Nbv9+tb9zEeudyDVnLYjMLvdN626SkM+CED7Axs5RJ",
+	"Wc2jg97TJ/1j2JMI5GC+dUGHKeqx0OAw6CihaFLQFj43VlsaqguapdKMc32s9CdsqT9gVEtCgpL4wfWI",
+	"sgbw1rubCiYCC2+KS0IZ3s/3U1tgmvxoQchBU/XAXIDmeExTxkawe3ojnp4eHx6dnh4eDk53McyFZilt",
+	"24xAEHeGR/2BYyEt3OVaKrbI15zfvGLFWTSarHdRWO/NSHCtzUxpIpn+JBRajI/knDFVuc5js07JlMIr",
+	"7lNnSdW8M+w8vqXp4ySePNbX0WNPLfhs9VBLiaenT06PBkdPTkGC3bI0nq6NmnDYw32DHxQ2Dc9AyqxK",
+	"2x+cnh497fVPT09xtxKmqvZ0MOwfDQ+f/LN6A90zzc7xL25b9mGF/AqK1mp0u9ALzJn3AC+7z2CBI+Xw",
+	"kUkspNWRjwb947AXsYPe5KR/8GTS7x0MwuOTg6dhjw1oPzqcHh3XqNbws3rVelBQrZ88KRysfG4VgsGn",
+	"Zr9gR8gsDOHaB2H8NuO7nRclAbsfJbitIZYItXVWm5JPpfFsxlK9Zmt56CW/OwfJV7yDlvHI6jHDjtFW",
+	"GgoaxiMwWjvDzlyppRw+fmxVI+Mu6oZisZMeZxUschQ9pb2wzw5Opr3JwdH0+MnB0+lR/2Aw7U9PJn32",
+	"hPZ78LNbxvUBH8k1D6vF6fGpmW4SL2J0Zhml/HhgnBZwrc2FVPpSg1ODH0VUUSMFjtxBwK+WQiRaOXd8",
+	"qYz6D9uVO0D6WmNZ83DkdonRaL3NfvAVGJop0dBqyCRLzVS08Pt/byXood1EhDTB7S+o0EXBVjrU0x6l",
+	"Ww71kWaQpT5UR9oaNUQCEyKS/U4TX5C+PzrDzvtI9j8Qli4fs3TZvV1EN52dPiGtn01FEgGDP35+3nt8",
+	"u3i8TMFJgJvYYfJjvxUP3sMD0IoHF2wBmsDp8enTp4dHx08H21VjHodIxngJ5O0/HXR73UG339NUBkId",
+	"AaEWNNTr6w2Pe8Pjk+FTOuxNhr0QpLtaiVTbLUAjTb2lWGk9znAkWDApkyJLQ2YYG+mqqfn4vPf4rflS",
+	"GlNn6xJbuWS16pnANMz931w7W9GUGwv3A2hac0YjlsIBf3FFwbCKmAzTeGl8sNo8Q2v3kSRG6AVkKlIy",
+	"fjk9uKAqnI+74CkExukMO9ed/nUHqPOvLPasGS1WFxQc0OulflCqVItePY3fREhxwKrxtaJCxBTt4BWV",
+	"ZEEjMFebD/E56CxpShdMmdWiGRydTY1wL456pohICdVfEjWPJdGSpwuM2xl2/pWxdJ1vjBP78C5/FlOR",
+	"LmDbtSg6AL9JULF6M5cf2NQoT8XJ4OfN5zHB99xlIlkqRQU5xuBWCuHbsd4JBbsyYwTHqp0Rvs+fyYJ+",
+	"/I3xmdY8j7VqvDkJiJG8fA6WQ8U7nT5R89a+VtI33+q9EPRe97442spI5TcvYu7+XTlOxBZLAR7KX9l6",
+	"k5QX9IZJQknKlkzF+kNCuVyxFLlbE3Yap1KB9we/YZGjLx7XfPLeaAd6uJqZD46PG8x8Cqe5+giOtXRw",
+	"W48CgVAJ/wppkrCU3HCxQr/W+O9jEktC+bp+4kZ21M345Khqir9pbWRzgi8VW0g9N4pMSRVZCKnquBJ0",
+	"msLAzvrr47XwMV5kC/hXD+hm/ummFHPFtK6o5/QKXlqe0muerJFUnOmZsY80VPBRLImeR93k4D+123iy",
+	"exvfZrz+8BjXQbujYz3x9a/1NfN27/5d0hn7MRWLTRL+LLJUkmkqFrnoI/rySUXGIxaRSKw4UQLIPBdZ",
+	"+oyYfYRPJmwWg25vmdao+mQhuJqTmJPfr87rdkGPehcBCssBAfbDersAmxQP63+kbNoZdv6fx3kE+TF+",
+	"Kx8XXupGuYoX7J+CV/Dey7NXZ8BjQ6KNc3AXw6JlQFbzOJwTCteJkMCav1+dB4QmUhDFkkSTKk496inr",
+	"G65aS66QtzrHuABRt+eT0oWXb3m2rN5wLla1UxR32Uhj9tWzvKdzteD4oPPxYCYOzDvyQTYsjS0Db3pm",
+	"2xy5z3jZMal+EFFcmZsQCq4YV2jpLpMYVbPHf0rUz5ym9+lbSDv43PQU+Yt0ZMjvfBd3fA28KNsRohiX",
+	"pMtlRSTtScup2olsm6wfJG0z2+V6pARsxpZshY1QICQs5HHULxwlrYx3VoUrq4KUNZ6DlltymXuGqvbE",
+	"RRzvxEO14ZNGE9wYu3qKb42r+HLOmGo1v8YzKQ5RNw3fwd+cRsaRLg9zfhDTqc2u8XzbNAyZlKMbtkbO",
+	"Yvx2ePbH5ejs/PzF5eXo1xf/GL183gk6kyy80YRA77AsOujkYckfkojwxjBa57BnP1iICIwdsVgmMeUh",
+	"g/Acm8YfjV/pMUwuTJka5fPyJnX54vztiytvbi3EmkfJXaQ+h6SUdgSvihcsuHrMqYR4gT5BhUBA/+gO",
+	"Uzczq1uACyo0m7fEq3O0TGhYdNk1DQH4P0a/j5hOrW1oPuBmgnrOeTCg9VBb4gjODTVa0OXS7UIq9Etj",
+	"KRJt7WuiteEWpGU1pT1fd3MOaezQLvl8l1TKlUgjODlpqu3JuUglIxOqFEvXRCqqh6j0Dqt5tpgsUxz2",
 	"6Y/D05Ph897wtD88PR0enQ+fPB+eHA+fng0HPw5fnA3PesPz4+HxmX6mfzw8Oxz+8OPw6Mdh/4fh4Idh",
 	"74fh6WA4OB8+7w+Pnw9PzvUzP/SGP/aGvbNh73Rr3sp2B3LTbbGEr9oWjCYtBZcbyprxG7U8Gc7YrZ6T",
-	"fbSkMN1Zzdr0JcCFr9X1Cudj1dDmscfwTMlZuO1595yXVQYTe/3rfy+SbSbVfQnOufTDaHfXsjaJYb0N",
-	"X4mF7PQemIu+XfKBk7ba8wB5YjPBWbeDuTtnYciWD8dpv4hJC/rg05VE+VNMSvS4G4u8ScUkYYsty13i",
-	"E/9ZaZeBIgn33TRLEshLUTROrCHjpVMSwUkeTCJzkUSS9HtETPX/gwXehZRGloDGnBtFmC+yWDAeUWOm",
-	"vP+EGS/GcM8zViRdMK3Ydcpm1aE2qz5/cM6EHZqOn1Nw1Huqb1QFwaKreMH0ejXfmCUbj0WW8qG+U4eG",
-	"YMOcLI033O5GxaafkZRNM0kTCPSQKY2TLEW29fTSBxWTBdX9rvr+JivnFn0A6aMiUyRWkliFC/yBkLwJ",
-	"Jgk4zvX3VtX/4mI1X9KDidR/N1IbR/8DS9e3GW9DrozX0injmCG8opKY/COkGJDjTzGRe5G+Ro9+2GOb",
-	"K+t3Uu83qWPMpWoW+uKn0Uz2wY7ifxHybSb//BZL1YYq4AVQbIHJFo0Xu/HO6tsLAp1iSkw4gNh09ICI",
+	"fbSkMN1Zzdr0JcCFr9X1Cudj1avNY4/hmZKzcNvz7jkvqwwm9vrX/14k20yq+xKcc+mH0e6uZW0Sw3ob",
+	"vhIL2ek9MBd9u+QDJ2215wHyxGaCs24Hc3fOwpAtH47TfhGTFvTBpyuJ8qeYlOhxNxZ5k4pJwhZblrvE",
+	"J/6z0i4DRRLuu2mWJJCXomicWEPGS6ckgpM8mETmIokk6feImOr/Bwu8CymNLAGNOTeKMF9ksWA8osZM",
+	"ef8JM16M4Z5nrEi6YFqx65TNqkNtVn3+4JwJOzQdP6fgqPdU36gKgkVX8YLp9Wq+MUs2Hoss5UN9pw4N",
+	"wYY5WRpvuN2Nik0/IymbZpImEOghUxonWYps6+mlDyomC6r7XfX9TVbOLfoA0kdFpkisJLEKF/gDIXkT",
+	"TBJwnOvvrar/xcVqvqQHE6n/bqQ2jv4Hlq5vM96GXBmvpVPGMUN4RSUx+UdIMSDHn2Ii9yJ9jR79sMc2",
+	"V9bvpN5vUseYS9Us9MVPo5nsgx3F/yLk20z++S2Wqg1VwAug2AKTLRovdmPM6tsLAp1iSkw4gNh09ICI",
 	"JGJSYRS565EZCHAWiaXliWUqlixVJgiArlx9FDf1ul/EROIB1sIsoopOqGRECXEDqSD/yljGIn2TmiBb",
-	"t7MZK8UcsQqlMZI2RPene08SS5VHxJ2cjZkEVQeCPUjbT5sxFvMBTVMKWax5gnb53X9A2QInmhBUiZTI",
-	"uciSiCR6ZVS1e43mORaNRBhmacp4WPXC1/mXetFWFzerXrGUkShjRMY8ZHB70JQRLhSkvJBsqcldRdyC",
-	"3+C9v5mV8zJ74ZHmgxsTg/udoskMvB5FkLBAkzce55gcpCIzuXiIKogG82yJl5OELNhiwlL5yBWUSFg4",
-	"LFqJGVNzfcBdXNDmSODPtO6YMhp1yWUWzglFaxmqbEwmAHn61L4iAKqK6TSJOTP1KpJEAog8E/ZS8mg8",
-	"ESJhlGuC+AmeNaFEPZHXkJyN3sINrolYwiBgYSqeXNZTkUabLy9QrRjo6w2OKt7EPoZJFrHRZsRQerKp",
-	"ZYoLpEe8xJ/2e5AgUTgHxQjnC5xCObYp9TgxXNA76eXKPbeKzd/wKZzeaElTmiQsKRC2V2a8H8zmiylk",
-	"aWglBYqY9E4+Iz3yvU1wMTfMI0kwHZbQJMGAcyFVpJAs0qsSgNzkirSkuOAj5N6RMVN2UeMCnv7RPPx5",
-	"MzS7jSyX+hFb0GUDuGQixI10VFlQviZQxQbHzJytO1DEDxDTJHk9BWN029ou7S+09Qm8pkc9kDfx8gDv",
-	"NpocgEeapeY0lWrT73pyv+I5qjhAJYkPD+4Q4qBNbFz8bv7uj8bOys070EsUrM709OeML6yftAMJKF0u",
-	"G0gBTXkH40zP3Q8hoF28n9FAg1TsAA7/iq7xMGj+gE8wt+xzCZmg8Ry8H22+/w9rJaWMat3AvGcZVykT",
-	"LzkR+mYs6EcFnWXbRIC652K5rtpHSBEQ0+pkQIhtWX0wlpDrR/QviJg+0zJhQddkwowjsOoOxEz3Ty0m",
-	"+jyWN1UTzTEMmuX2FDENNvJ+J5JxRb4nnN0yULSajZnnMFToiXNwwW2qnqDVEAoKLblhbKnlaQBar347",
-	"MKLLbyCSrmW1VqLHH2VcxUnlWzgMlFCp8E2MR7JLzEpX8zhhestiSfQ45HsCI+HugmIFlapRc1qAK7Im",
-	"IxIKjfW1EvNZYhlJs4+8YZHVbZszxc+QLrTJFDUbYSu7Pt1fy9DkBGfkSD9GU1bJTkB9miTW7wN8T+Y0",
-	"wu2YMMZRrMQcvJ/NiZwIqISs2fVXYiKiNQkpJ6Buwg7nqdrNXmFMg0pylXA3qoQEVEpYww4W3vzVaSE9",
-	"pLQ2kzy7+SNTFlsx3ULlWNX3FrdjJ8ddwpOlKrpPm5cIZKDCJfbMO8Npxk1Gq02qbEYP6zpvMkF81NRu",
-	"0hkbbWeV381pZxwdlfgjza0smaKPXFunwjKSs8nx7AIgwVDzL/W8oWhFmSxx/X6beIopY6A3QiJZcxL4",
-	"CYHlHdySVQm5KXHLG6Kihrm5y+Ytm24qOlFFZXRQyiHNGcq71cpHzfFCUfsINpUie8ta7i6cKifwdihf",
-	"+9MYUZd7aI3RS7y7i7cC9bjG2lvQgXDUTg/HWy3iAWhDzYvOMe8Wb3sD7ZKRRKQkjtxF/z3KYZMvbRSz",
-	"ndnK5fTKzUvdifhwLuKQSSwNE5wBv47RYgRtihjFKzBaAAgRLhVNEop1MNqqlsb54uzIk+Pjw5PtZmSJ",
-	"SUqTrucWP3t2K7sUF/3C1HKY0o6xVf7G4Foab5qJ42eu/sP+xhEoIGOQhPqPFWM3ydoMAxn7yRqK64rs",
-	"SpfLZJ0n3Y6UGLGPsVQxn41MGmMjh9Ld2d4lEG/ww4Y5goqkNmYIZ6tc40PQNqLEM/xS8JB1CUgJ63xA",
-	"HklBlVgbX8xaf9xYSdTWzRVNZ0wVDe7DCoNnH649kxvd0BJ8Do+3cmN8OeehM9EariWWN+cgAVouqITF",
-	"5ddiBfUFQRBE1RcmiBtT1ELeXRBlyusko0Uxohe5rZLLwwD7VEYDKZGzxfKqUuTLZ+ZXsPycSoVxAbFg",
-	"WLyTCD5jzc2iF+aFb937iow/2OR833bdeSE8kNNW64i779Eqs0ZaquXBgbW5aarv2Q0oNe+tJ5sst4Id",
-	"MKXA+nWYpk8o+VNMwNEhVZwkyI1FB+jJ6dZrqwUb5cBQTc/jhfnFc3O+KlxNL1HjN9Wn+lL66cXV2HrD",
-	"rcn0jFDrKWCccAEaDBZhm1d0K0Rj85XhLddiYeYHraTMHf3uBTC9u14K9qZvvsTXHIr72i2xmTr4DLZc",
-	"kwMLdE158cMqiT9iCSczElsUreMvoB86CMONynqAbdPWK+ogU+9iAenQrd9hf3QvNW5H8EI/iZtrf4by",
-	"pEX8Q//qD/xRKw5xOI01PkLwTgSaGCuRRtuW7oXA88T42irUEne5YFqJt06qtJCMO2S9yg18dyHJZG0U",
-	"AGUTpSEmNUvFioMqnasItnAUXHBckFSIxRCvDMOb6KSME+aefSRd5bCNFmvNdMISsSK2KqEZn1SiXO6o",
-	"/fV/8hx+8WDRrEYKQI4gUplLARdili7TWLJnEFOPOSRzyO25FDXTdUoKmkbNT8kf+HyrA1LEEN2miWpz",
-	"iIWZim8ZkYlQkohb5jOZ5kvUDcpawS49tCqsF7Q3ac8RdrOVGySOajy5ZkyiBJloQx+wjb1jrfUF/M4C",
-	"s+xkI4hbyToDspwWoxUsM3pg368vNNQCQYDD/aLvtZlorCy/SSjnLMoT5ncFZT1Xcutc/OK+umEabuVb",
-	"Jk1yXXHP/Ok0OxnliW3ohWfgnl1BHtSEBR4ELWaypsDq8HU4F0Ji0rQvF5qmTNXRxBttN3n256L0+eBB",
-	"vZT2RRfilrU8o+5kNF5b4WVlDgdZZP/ZcHuqV1YOrUNGoZZx7x2MP8TJOsZp+qFCKJznZmBZBoX6K5QG",
-	"EQvjiEk0SIzxx3g0LOQmPpJd8pp7eMsLccuiaz5ZA2yy/pwTCljVsYR7SqWZhLRkRFdGO4fxSAYmIopB",
-	"0lDwaZwu9FgiJXSWMiYJnVGtNrmDEisiaRwZm/SZsR4pSRiFDL4VTSOtt1Ci77VrbtLUDAyHfTqi6+41",
-	"33D/sY9LFioW1dzA+t2YxCjpOgBNJ1awQv12VRn5NWtvEePdHXL2xtVLxYCS93at4uNTXKjmb7ZadsOn",
-	"cQLekfU8AUbI1NAROGfBKEcAFRSAgkSiWwkY4p8UOxvz8srjovk5L8iueH9E10k8m2tOugUoXoFxuBz8",
-	"hLpkBeTWLhnP6HKMBwEqUK85aLvwU80B4CY2p0gzhytPSIRCyBdImcwTLBHeT11z6//okrFaxSEbD/Xm",
-	"QUqpJPBJabRY+lhWaPKplUCGtpJhRpeaTvrn9QLhHE+cS2VvIS3ro9MAJjRZe/hVjyQKmaasWLXnlTtd",
-	"9LKXgNXocjkm/8piJkOGFJtlTCq0W2iSSDA69L6PodvBGKUMJSY6H1xzPcbITmUMlUwSNo7RKCBjk+o6",
-	"JnKeKf8VAJ+kbSM1Z9fcJt4WN8h2WEBEE/9FnaBjRq7eudzz3m7L7uXHqNA8d7h4dga4THBLLNeBxaL6",
-	"eo6MjUCXF9BtYCI8d/GJFgoHOCkigJssE+cf//jHPw4uLg6eP/eMAaowllPai15xK3pV56liwuvX0z8A",
-	"RyZXJwyeDPgO8Q+VMYl/rVjE7d9qnqXmz2kamyJGqrLUoNFs8EKhYUQp5NYieyDvItFQQ/sRf1Cldubt",
-	"Dho6h/D5dn6hRsklZpJ5esmdEjJKDFxIgIBsB5fd4KhYycgVQDstArg/i5WWqIkQN12ibwO2WKp1nq8i",
-	"buAapJiQVeSETUj/bbnUb00OlLaQ313ol6YsvBGoK6LIMAqjdN4lKAKxznVCVUBQRscpWbAoprxwQ8Vc",
-	"nRx1dvo/b2ItuvOw7O5gyx9prJhThI3i4Q/xzExKLpk2wVHDcPNWc8arAzBlnCNvIgB5tBmnUMKF+AD5",
-	"6VFOLKPqTmNVTRUnXHtHp7uy0SslUB7XbMdjuTxMEptOjCB7gLtHlYL8XpJQheG9spKPtRt5IK0qzXw3",
-	"IKRv78HTG6mS/Iu8qI62BpDmAirfcxmfMsTf0VJBE6pSXr9IU5Gem19WaNA3MVT6+IXetsyb6J+hI5dG",
-	"kbb68OZOmZZZoEjYqYC05DRB1GqagKzKOM00h6s4hEpTYL1JHEVMa09cqNFUZDzCLK1pEodGtuV4NqbY",
-	"HbFtEiFhEPYxZCySOdgNQBFlknVsxmcn6NwuRjNEXLxdjCaZXONfOZL9MmVTMB2gXIRF5f5KMMORXCKB",
-	"rQzOOKScmwfspxHjMYsKyWOlJ70vIqqtcf20EmKUaPVPP0AVG0HhjJkKvaVxAr+u3FVQnqKa3P9i8naz",
-	"C7ku6VNVanx/zNeQnmhtppkga6Y8BSfWnzHZbZA5OLKBxx3+oor0wJHx/HoLrroJfWrtwxNWoP4uh129",
-	"n2szDeF+KVY+piCmTOG/IXysP4B87Ija5Cn9nP5n/symiC2MURZ8eEkc9ncljXipFf1tzjTN9/G/Mma+",
-	"NoBbRajEhluUK8WF9z9p/3pLtGYpRJumUrsY7MaetIvmwLIh+t9GvW2fGmi18YqyI1blnXQVOwkGk6l6",
-	"pu3DCQLs5LD4FhQNnAxVssP1lKsye12J9LsLGZC5kEoGJO8iAaXXG1l36F6jE5G1rGS2beyqHWOCRAJH",
-	"LRbKeqIVWrvVUgruxu7dE903bBHoUlcjyBcAJyd3e+0s6J4zQWAVW1jk0k225NSBPmfjIWRxGfXZLt0V",
-	"umBQS18wK5HedMnYeCPRsaY/kwGZZOi51c8ngs8C/AFLEjAK7FfGULEai7jJIyj6Y+i6VnXV/iyS6K2p",
-	"79l11e6nTmpHKRTHcrZCQVSTmqeGeoCDZPy0tdqlgmsnLBTeIYSRdnOUe6FZeP6WKq7K6/E2yc1t4ix3",
-	"RPKxZ9BAhIw0dFtDFiTSrpzqvoy/gXq5ulBzKJbrR5KIFSdxNLQCzK4+iW8YoXyNVY9FlcxGcWxhTZvi",
-	"r22VTncqRcrFmD2TKxorPI56ifiX6dG7pKmKwb7I9WejuH/YxWEFD6B561be2oeOuKVwtLGC6MZ4i/hh",
-	"D+IlfgB/8LZctoBQLH+gWm8F3vfSKDfcw77PVJosUy8P2EbM2rmI764YOYLWbheU4G6qRQ6YdSO7bq2Y",
-	"rHTLbCqHD1nTDe6+uU1cMUI8xmpM9LYZheSz1269cjFuv7UOZ5SsKJ5OWZrHBnDzbOQXCuNMLE1/EeS1",
-	"DVpc/cVS0ZBCN9hNxn/ycFD5pOn/VVnl2rZqNSfUZtVqm3pOWktSRW8Y90Ir0DSrIU3knA6OT2qjNqu5",
-	"SLD2NCgEnG+4WPFNwV30Wl/+fKbHNs7TJeTwU4PwVCHwRVrPNWoDx2hNZilbkcm60UJLZ/WGuQI+fZ/k",
-	"viIgs5tM7TkG41ze2yi3Ed2qBIXWPppdcvcP3Eq6llujcEEuZh9QcFaTFYrRWxYe7qHoyHX9qr0KzVaJ",
-	"G/TI7xyxYY2Hr07vfDg/O7tLj2ryStxt6afjtIUn2Lp7e1OOqnEJ2ilHl7YmveZSrcJEiepr0b/CjVVo",
-	"UV6l7UNY5FEhibrBsNWXydV9rpEa6f1HvdweEtto2qaMmdRxqi12A8uChJ2XbsqGUt6nnhPtdpt3C/nL",
-	"DRNki7mBEjuqdBKYBuzleLjpwr6xDeB9koJMaRoU2m7pW8MEm6JqeMCQ8pAlI4MoXJe11UBmbhYzZtWa",
-	"ziuhLBxpa3iMOwDPgCOmsWL7i5hAhKtdNL/GxN3q+0Cw552z+VU/BlqkYqPJuhjBLcooMhcrssjCOaQj",
-	"GgqXa+gans5iv/1PVU94+I4t4Bq9Rv07QKTxubyvdx0ht0GQFPBCmsN+sAYbcwnPfbbd++vSQrUmL/RR",
-	"NN3S9oaxsQmX0YzDK4Az7uzZBy8bMLKlm7fDgRNYJXbyeKcgWarEqjuPmyawiUFvDay5YPVWh1PZJ61/",
-	"sN1taA+mJ+ldVzXDrh1sp90x9eMMvFBJwiAqjd17jGPKxJnBrFA0EbMMErZTxv5idbfDPrQmQOZ/sKx7",
-	"d0Q8GiFkbSfwOsDnve6dA85eSvi3MQQh20Zf/JUU+c0lUlQbApt5FRUQoUWXE2NEsY/KJmuSTEK6qlhx",
-	"ItKIpc/IDVtLh388/n5sjB//vV59naGMd9Q6w86CLt/jFD7kM7mg+sxxaGrVzrSJ0vUozXhdZ1SWJKad",
-	"s6kzIZrJoipnf5XKvlHeXNFJ0lRu6/vm3YV85FKGALVYTCHzJrA1TegOiTC7dlxEJRgHXmWXqX9BT571",
-	"KOX57Zv5YvjW6gkCjGYh36taMwIQAKn8G7fJxQnZYi1/JLPZDLSvURU0QxGDukwn5+hYm22d01tGprHC",
-	"Gi0lGiAXW3ptTH+TClsm+6GSZxYTltbl3J9Bfp6tFgnFgsGMHZqwSEnCpqoyqFLrRIsx6MeFisM25RUh",
-	"zWTFHBHeWJKxorYYdTgTSTSGCNA4VjhFzDc2DfbHlTd96Khg5eGfIkZLQw+xKdi0rNCPHtxSaHgFjfWR",
-	"or/YX+I/f4PfPwSK1iaAllmGJRjkkO7a+n1cVwVWqri3wM+aAwdUcEZeqww+1ZRyLxzQMpi2p1uyCBrs",
-	"p4R0EkZv2UhkqhPsiI5SkkN/4wKxfhqrtahBCn4kHdA3CSnnUH2CxaNk7F4GlSzUoXxjYYMtMsECUizF",
-	"puEN9AbukrF+aDwkHKxN6UfF/TXopyov7wsPjuL+2UotspPIWM5FqvCfcgwZZvYyKowGfoZvMpmpXTaR",
-	"v9ydJYz62Qt89CsmEm2cmBzMv8ImsLWMW2NXXhXYZ8gbrUpAAC6A8UxtF9Q5U4Q50upZWBuFTlV13N5g",
-	"v9jo5CPTXf0vA/lxh/qn/GUftlJqH+LXo/vdnayvk+i5KRbdnA8EBFvZ6tvzR1zWU7C7mHB7zkGx7VCe",
-	"WLRKtZoF/fBNhRhnK5a6gthS5WWhj4cB+5R0XUwcg3SMyhmat22733BeoJms7I0HGNGAHWRwAu7AaG5r",
-	"CrPYbiNbRJ2WJsyOoqc7VDj5C4Hhq2ZbhiVodxmhuLAnG++LoQ/PQOCJiVDzYRnRAX8bR8VfGZSFzUun",
-	"IWTIXjAK7iGm34gVSzccAACRKqZTMCPkEty5lTqB19KvVNzz4zl5enT8pCrLqqVDyLb529D4jXyXBds/",
-	"INBmWFb50/06tMpkOwBw58tMEaoIAj3BVbKkChCQQLsPiLS2BiKvdAsZ2DVSq9RVsPoic9UP4yHKwZBy",
-	"zWUI9ENSqHnmYhWQidfGqCGix9vCHKpTW/N+hbXxHjTyH0mSiBlkC0gTBoLfmrD9lqyvTdXK9Dvc2N/4",
-	"I6It2U41lQPjB7s0e/jWvslLYzW8FVhnokeBSunjucV3l7418ChElfBQbZKDmKL1wYYzrwo+z+xoMKoS",
-	"iiY1EzPpWq1GLIt3rNHBtwSbxKui/Vs2iXl0t5S4gsNtW2Ef6puusg8Mqk13XFTs3VAAUKyMMcThnLy7",
-	"0HoDOMvy4mfq23hKJFHRXebOdYu1LkTV8b2gnAIwENZxxg4XCKOxNgG/ZVJgMfBx8boy5lGDntV83HKD",
-	"l13OD8wqBjp82OLXtcMjY72hcdoM5Mj02GlQJgqdYIzaiD+zQfhYWpKXvrAbos1l+IiLFRE11aJVKMMv",
-	"I5vUYl8Q8xL4FqYrrFpngJZlqth6TqsxmbyTuLke8InsKvKY1RK1xMx2jc2jnuDeq8TRw7cpug5MjSo4",
-	"E0WmvN50M71nBmlVCw5w8HJhYHhaXNMTrcUbbq9s2SduMQFgT+MVcJO2UL6EPAbuJQcSWSlLmpMed7IS",
-	"caZ+9xFctnywjHBu/m5tE0YpXfGaDo+2F5qx22IF2NzWZsDF5we6gR/fHgK7lYbz/J1wh8EnzcZUa86f",
-	"v9+b7oRFdbvHlw5gOVbFtCaTAdOtyziSgtdWGEEhqZ9gWqsez3j8l0vV29wzMbrvxbbtirkS9vJSoq4w",
-	"9Yt47c3uVG9sQX/fFK2VJrmF2B2SgnFegc9e5ySt0A5LB+j+pZrlEf2O658qe/CBAMasGS2EYohmAkJr",
-	"rLBdOpMIVFvNt03yeooUtyk+21BfAOV+6KE7AZTUdsrfESH3WygZzXNK8gb63tbt5uJydobfU1//qQ3i",
-	"SseDHuaWpevLOWsNo0RnbJSyMF7Grgerv4dvskkSh4TOGLlha/K3MZ2xfrfbHX9HHNgGXIf61VqnZzxM",
-	"10u1gRXtLOVxamY7Krx6/MylJXiexZTRyFbIbncfoZOP5bnF+iCxj6pB0vHnyp3xPattMrXnLLwZuQy+",
-	"3VnZ+vn7ZnabDNPK/IaxHIzJ34xu/l1Axn9JFR1MqVRMqjHEg7ngrCb8u5c+tq7fd1UmLl6HJg5HHKpG",
-	"zbCeggxnC6zl2mRm06QK6q3ElIxzYo+LqHhbrPcdaM2tMy4bpsuHIuPbmLdCelu5MY0TJtdSsYWWHIf6",
-	"/6ZqCaBXk4jeVsfs8/weL158xy60K15TZnBVBjhTFgoaDq8WKZg2sZNItm175dbTjcAHggwaWySWRmO1",
-	"2DrPTJZOHTxcz2AxbzHRN4WPXsJI8KSqStdi+kyhGp9G4F5Jah0pTmKClN2eK2CfNRJ5RSWZxbeM5/ZZ",
-	"LI2xAB7UwjlwsfC7nXTJlLKAZg1y2kytzY6stj+supzETAZksga4ni7JuXwILukukYdDwngE5y4gkyy8",
-	"YSogy5RN448BSdksFjwgNAyZlKMbth7FUUAkC1NNU/ep/ghE6QgKYQIS0lGo5z8FCJ+AqESSv401Ccbf",
-	"BdC0brQQESN/G8805SEHbhyQsZbKSQz/+g74Dh7V6mGX6AM5BHSGgCxFqgLjrtcL0VOOb6liOBuQTCMA",
-	"cugSPMFDkqUJ/kQf0YDMlVqO7JEoz7hLfmVr6VqtAjNQScaM3w5fnV28GJO/AaInJN9jJsGvv789G719",
-	"8eb15cur12//McJr4uyPy9H4O/hTE3/45uzq57Gzh+F+f+anW9ywpSKS0YRF2KHeHC94+9///veq5MNB",
-	"r+Iy9hsUtul/AL/6Tf+oqn8uspUklmsJlTdwIgvtCFGrznVYZmviNsWUKxCpu5XeQP5J1W10l5vHNi1c",
-	"11TCvaDhPG+jBd1Dsc5R73HMiRSYVqh//cz18jjsFerhDk+OdyWD7AD6p5zo7aVKpA5vmGlRbwDDUWgt",
-	"WLS+D/B/NRq+VcmtXPqwVdPLM/5atQTcoXvVa1zPNBesjEi2YXnrvuNFR+fmTb27A1iN2oWia1j2YAFG",
-	"KheFq5PeMOdGsnjXptEUuhWck6/i4moxV6vBlOIPGAzAoPMzB5hd5TZ54BY/rdrreNf+3SnyIFfpmS3V",
-	"Zgt3kT6D5CB9B3pXgxbOzlvlU72JtC4Jpcai5F6h+/wU7yNvyLP+Hq7YwCAa3jOFMOYjQEDUcoaz1eh2",
-	"YXIHo1jejOtgSU29R3Vkdve9A6oN21dB8v2Myzu0K2yuQ5g9wp7ybarr7lPCd+ceaXeox25p2llua03B",
-	"l/wN/K4VEXMknp1ralbZt6t5EB6g1ot7xVbvLtp2YTOq4h1eF5mX3ZlPGpQY7rb1XA5LYw431YcbM69F",
-	"w9oiNbf2utlDi5mtfWV8qdBOer/JFChTiJTig4RBcnqXlMU7lqdDCzBtDhrZ7n8K8B5jm5Jn8HDHELcC",
-	"cC/9BvgsBwZ8JAvvhyxhsDVZIlnhUxg88BqdYeKGmE4RWF/zDktxtFiixadNqMGRaYtnpoWeFpgVVgAo",
-	"Afhc7y7AGOIMm61YBBZ8G8VOcwbAriqV3aAa1mWQ2bdqdczzc+SJre8uwKtQ6e/ZFDENcvXKSMX6oBR3",
-	"sBKaZ7uBtbHbjWoD75940jCzJGLbDokV/O3OyetbloJLTdp9ctA4eFpsbjARFaV0S7Fi6UhMp7uzUuBD",
-	"8j2hDn4AORygoKvLDAM7Pm8+PATo4Gcs0qenelxJp0ztbLF9iU/VqMFA9P3owHi2HlwBxtuzHX9cmO7N",
-	"nK3Iu4su+cNY0eaM67+kjX0jBiM5w7xJJ1nDJJOKpVpvngttl4NkTZk5bUshkqqW6nKk2GKZuIDnzt7p",
-	"+JqGyilVFGP0zZ+vkYBnOegrpNbT/N/EzClA/4MN4U1TxiS6yqlBANo9g6lIoqaz1WRu9uSd2/CqlUhv",
-	"Rgu6XLYwnnf79zcsaYuXpDkQ3llgNtsEgXuoSqb1YSZZo5LrHVKmQialDFywozhiXDmYvW3C6VfGluT3",
-	"318+x2K5i7NzQqMIoGpkXSDCOx3NttL6bpciiasaG/0ETgdDMK0O8Ai8sgD586zAtrEk4VxIWzQSUg7Y",
-	"r3l7nB0XYgG0Ylc0uVlfEnhgi2yLULKVTPBYyFGW1QGwQCetkNU/YXN/ao/NdoEMPy+/J/BmFWxblkFf",
-	"w1YXsjrEZ4oOtJQtwrWZwm/ooazHhg72tmnogq4hTbBLzvg1x04rSSwNsuua8AyrO1OxIH3NMej0Ao7p",
-	"gdaJ5bAVnfAi28+oRR6P13C8xa/8Jt4tfpZ3rW38o9KuuhcHZrVu0HwpW3f0TSqmcVKofNEMEtFUc8SM",
-	"cZbS6lrYt6KqYmF8G7MVS8cQeZBdMsY69DE2NwHg4cDhIug9BF3fpDRSHl3z3EGtv8biIun1sDM2tH0F",
-	"DoKf6ffZqMP4mmvWigTR7LHGXxeal+FM9Rko4aHoz+ww1UvPKnLP7gI81R4kCihVByJU83F1SqfJ06ns",
-	"v3wHLBYDEFCFzAiQCfi9V9guYx5iKC7NuI0nkLvOamfJfWVes52cw0X4GlPbBi9tD0MtbFQiqjMDrmyj",
-	"xVLiskuzmrBE8Jk2yZsjCcglxDlqa23OS7X9QzJhasVMjgJGUm2BPuAauK6ChSmIDFvHmPfjDdAY8Opt",
-	"xh3glUrj2QwV1R0/uTJPVuJG2WFy6KgdWFBvM74XYyzjD2mIWUI1hz3KwQEdANIWqCOPrP71krdxXlCe",
-	"1dwul84orgIrMz4nUMWtlyDGLusmojrEHNjcUSULHqrgmlPIkDU4KW4I8C7knOpcW4d9iJjbvgqbt8m/",
-	"shiAscAUgBZKNa0v79Hd+U7O+z11JIeDsLUt+aWpCmpp1J9Dk3AAYbKt8IzOrpU8tiJadYTcpjTjXXKW",
-	"JESLHxjeK8PAMOYig4znJMrzSilfBwBXbV7g1wXpH6Jx0SVXxsCXNi0Mw9vlwn9r+JYBEwyejsnlseWx",
-	"j5+f9x7fLh4vUxF1yRl4J24vl3OWMoPQpZ+XAaFEJlTO9R+aI+EfaMAvWapnS2Q844i+avua2uSB/zGY",
-	"BuR/HIf6+f8xOG5mwutBRimbsY8VlctsliUUkOhNkoNrob/min7UZPxJkL+9fTH4LiALqiCtjfK1KXLg",
-	"uR1MpV0vkXPsajok/wfO1n8QFUOKlxIGq1l/yngUkL/9z/g7Es849K4JqWTN1pQyLRXjW7bbCr7MJge4",
-	"mYD41dDw3b7pdj+oYUsQT/iSLnkjBPTdRWd4xpV97e5lKdqiW+gVnVW0cS9fIdut4hZ1iU16d1YLi/SW",
-	"VWAl0mU8umVpdWLNBf1THwkekUXMRUrMgw6IPhRcpTRU2pbE2pficzSK9FGz38FoEIWgazJJGb2pzoZu",
-	"DNXiDHmT6FqntYkkGkUeuEizWJqPSFKV2bZ2NbuxJBM2y3hAwMDA7k9QZ7UV5gO97pytWN6T219Ot11G",
-	"jHUBhLnTYLvnueRkKAyyzO3URoNYu9ZrCV+hINvqhFadvSHXxTLojtiJeTAo8PUmkwQdF4AtL7iKkpUH",
-	"ygNBqknJI+ARQNmUUMT7BtB86GbYJWO9pWO4SSXkhGXcR8jS33Y8HKdK5cY1JC77pZcpi2JowWFveaN5",
-	"iSl6howXUAvNJLHZit5l/UgS6BIpmzbdLd5o4Y3gFsBRK3RaG7AqgoV+RJ6PU9IcJQDg5UchXW5BILC5",
-	"c/AsIucsYlnXk7YKqBHBH6vrcldQjJtSZU4wVYV12MVVl4BBv9yWEJDbunUYqQHDNkVXNzpltKXsmHE6",
-	"SVjkJS9CunsXYBjcC/31G4WvetWlkGbFnv2GWJIt4UWQ+9+KVXWJbbmvcVvIiNIIVcxXASTh8Y9PbIcZ",
-	"X2SBCuJUShu30k0/N9RD1x+Hn7X9Zd0Q0ttS/UNiwr0W66QB/9wRdgRpVzvLH0VKJGa9OgXWwFToi9TE",
-	"LZ5ZBsQ4BRd4xu99rn8ABAz/+D7DLI3UyLEa6A2QKjXi33WsndZ0ZWwbYNjo4HBP2YFHN78Y0IN8ByFS",
-	"EWJvJeBUSrlcilTt1LXdg7WZF9v1A5OwbmIz+XuD6vYOO852SS54OLiOOpVn2ZXUVlxdWDswF1kakPHP",
-	"Pw97vXGxb2lvMOz1wDWkFEv1j/7P3973+h/e9w6efvj/Bu97B4cfvhv2ev/RaVp/BvP5A2Rd68b9WrTQ",
-	"hT60G5DMy1hrPIA1N86rdcd5/kBFpyKaJrGB2mlclAw+hDY/+Vy5J3kVS6XqCu5TCPnktSmusMArgjQp",
-	"LZB6hbGUCvUpMQGCGuFaNQNq2r9IwhmLmgI1mbbPrSIe2Nh8VNf1J0nMXZLPBsMMXO8s/ti0BNIftmlK",
-	"BjBLVasXPoWbSqgKEVTn6S5JCZ9sJXoEZvPsTnnTzl9ZeejXPHTe31IID327BkwUGE2la4KfPnOlK1Ch",
-	"hmmBZOzwpEdyzcO8usnaDkuGXZNRlK23tbAMOld01rYchyo2M1Xb5YyAXdkjm0knu39WbsNgX78lhn5F",
-	"ZxeYoHKX5FGKOZlEePkmfs9nmxuRpmtCncKi6CwwTSPX5stY5XCbf4qJdXl3iZmcdJg90DpgaB0FK0HE",
-	"9JqrOVuAgQgXNc4J+0UxrkwGAPb1UXTmnOroT5/oOSChsKiILhj4amXgokJ6SoAzKkWXYKsE+14Tm4Pm",
-	"v1r5189LZsGIymEueGIi1LwqMeAe7GJyOVv+SiFHt/wVkLNB1mc9N+r3BqYhII5WyZrxggHKRIvmnYhA",
-	"YqheDzEyTRmr+7FL58G6ZIfxWD2S3tARPlDhGBSpvuf1qB4kk5pTbgvAUxaYsC4iTNqVjfOcUrmgSaKN",
-	"yle5Gy1KxXLJoqGTekoIbFwEkTKZHyZNA8xyrq/mBtCPum5nbLHUZEfAFsQggvuLJuCicb0HKKTswWqh",
-	"lJD9K6NaMJikWauz1OSa1uNcYfL0ai6+N5WCq7nA42m0KKqwEJubtsbN3NGGt37GwEkV7NVOGGqHPV3R",
-	"J735fZ7JKsp7rJhzTgP8qnzWhRab8BLD9sU9L3LwtmP4s4sxVUX/qhEvzLZW2nW15lsNuJAF/06EerQb",
-	"RqgqTGjMmnoEHLvUfQTJnfRqHSlHr+vor0oA0ivjSBq7nR7vrylWfazEn1OwJXh/JW4Y/wrtRB+u2/vO",
-	"V98xPThlt+K+UDupaBB6ECbcYOCHKj3wIVwxRDIeyWfYE9J4uREmwUKjRKwpJIqWOPdYW7VDAtZby3Z7",
-	"ObXAvw+X3HLl+3CsFUIzJbR4moadoDMXikYgrSbVZsjvfJkKxUJFJwlUfdUFVgCpHyMLmGkCm1jyGvqp",
-	"Tg6yB4GXIbBSOQObF1ZKQkjFom3G4GRngQm8DOBaf4CNcNtYVrWkIpl+FtX6Z9h1GYKyEH0yDB2naEE0",
-	"1hTg/S8VW1RxRRXM6yuhoElX6hQ9wriDfrWFPfbeakYsB/q8c6aX2QJ1dB7LOYua/6bcr0BvJizQ2ypL",
-	"shwf2r2nitkLW1fozHO7qG7JgxsI+myCehR5XtpGCvFhY1v9fnXuMy4M6yVywcQ7hc4UAIlos5DruRs2",
-	"fNPuwI4DO3C+NpsWa52wqm1xU/8Uj9q1JZ/Fk7r2Zz/FP2jCeX5cKxy0vmKy0IjMFguW27MeUO4uJ1FR",
-	"t/gp/gGcn/l1WkmxdxeB0xWDvHNZvm1evaSYAjTUEG+jyZrMKY8g/w2+wV9XqkRYyVtDF/TRmgidgaVo",
-	"uD07YFtzGGJl05CogoCM8nvSY4VqszdalaNSz3GIrnPo4cYZ1CssirAolcGSHXyN63yE/BJgdBy5WfCQ",
-	"BWQuVpChZvoXgkEES35GpClBYh+Vbb7fMCpTNyfXnwaghNptmKS31RBB2t5det35/VMyyYNBURxBxApc",
-	"UgjehvU1Ael1n2pFM9ZGIdPyqnkKcZ21CRBy2tQWKcpA8J1NaQpVhSW7E2BWjVRs3K0X3zwCo77OAHfq",
-	"v9/MCXa3zau24VF92bblxStykw3eXeQZ+LGqgpD2O31uAAbITlHe+DK56swVmD0oXTQlyuUMXHvp6hu9",
-	"AmpJX9rjIYg4nKU5xXh+oRTGw4PWrCT1iaYJgXu/S8aWaMAF5hJ2fl44D7ZmIS4gPH8T9+i3eS3+29xK",
-	"//cm+TZukm9HyH5bktE4utpCUm/L/HU5889M3LEM0CjXPGzkLymiZFagNb64KGVl16Gs7cWdZoBLN+cx",
-	"V2oph48fz4VU74dLkaoPxWkd9we7gZsaQkOVi49LFeP3o3hFbPjuBMMU0OZJ04YXf8OftQJruqO/sR6j",
-	"+JXJTcA6WELtvf0gQMSFKFfBKdDvBXXBPH0hWYeJQ/AzTYB2oNWsedgC/xwed+V8DZFdXcpCBZgUxDoL",
-	"EBClhE6MJds2ec0D6M0jXXmAv1R/UeHOmmeLyTKtPPiXP58dDI5P7NyshHgkSQGPOOZkzj4i0pLIFHYs",
-	"Yf4ziJwAYLOEzqg+5GRcFH8AS4p1PVKxxSNJaKbmIo1VBT5SZfPGUgTF+p1+vzrfcDy9PHt1BsFDB+rp",
-	"Z38C6qiNpq4tLikvV/6cVBbI3ClhL1tG95bfFoz5DtH9egDdl4WIgJiS8ZvXl1cGqubN71e2/aZtE3sD",
-	"DbKQXfDazgvQ5nm2LWROLPJIufOacrYqR8X3D8rrbjqPaFuUh99yOd+it6nFlU8z0LK1kltqSGFYtGkN",
-	"geHnDYmJGatLCOXop63p8KeYODMC8w4lUWLGtE6HycIZhyuMRV2Sl6CYHYLMYjSHyoWKNi16oZcCWizG",
-	"/eWcpgxCSSY6DqDegJ7GeCQxK1nFoSl9iDk5NlOutjaclO9V9mrMoyCGMscD76Y4Huy6JmAAoLKFBXIj",
-	"DXreSEenu0bSlIaBSmhIZrSj0gW2aziLIAFD5uV+9spsNdrnbWx9/9CZVa8fLnhW7NrUFsomXGayEu+u",
-	"GvnXmOrnb36XBXCrVjiOHms2o2FhhQj0WtGCqVG1b6W3dyY4q2/ZEKsccsKpx839ezOvRW0t3lZTdJDd",
-	"yEM1CnwJoRiFoOfCeyQxeXQmROSshabd0heV3c3bdIWt7pWmZe6i3C8tvy5vFwdHg3ZZNDwO78p3r16e",
-	"b7Bd8VS8enkuc1SwRvgXXjvrtiXM1W2LmWvk3jCGeody5Q0F2UPb28xiy/zI/Ghb+z0uvDLD2DWThpAW",
-	"Vfqa9vQDfYeGlAeeg25KpFiYO3l/6T/buyesoYsb1v4bz5b+IG+SaxZvvUegBkJ1kNEF27R+rErfKqQj",
-	"lQHDTK2K0ep8vvR2zYpjczoKUt0wiEeDnMd2X0YWfbdpnmobiWELjOuSfnddaFD8YYBaNy2Fxjwb+w2R",
-	"JxQLGKoireVOdJDmizMoJCXCunaTdi+6SVFz+FIqihakmzNftlEhiof15RvZbuMXNKy+HRAocvdScff0",
-	"MPmPdi/8LZtWVW0hwLJx6K+MxrGCMLViEYlMfXNVfumXRybcjj1YatTYsuk59oa0TTkb9+KExpJ+U8ld",
-	"rSRdH8lyyW5hoKAwobrVekvNe7ulUrmKHs2A8xgA+qYiS2HgaTyF/2qNqzLb5g+HNdiOfvfsapr7wZ6A",
-	"0WSdYhunL+PxvzJmvq7Chy/MZZN2WGKVpbFaX+qJGEuF0RQ1eJgd6BH4kRtgrtSy8/kzcPq0Is3s1yyl",
-	"gDgqsRjy4N2F5z58d7GiKXMOQ1MESmzxtDbyY2mgNa4hScSClDhsNOxGlaIHOPLgCg36NU1upOmRd82v",
-	"+d/JC0BDCmmSQLmbJJTgogj0LjO4yBT/RQwK4lQkiVhJjOsCtJ1I2LNrTkxkGvAOY8HB84Yp/6gD6eck",
-	"yXjEUjL+eAD/HHf1PF4D6U3XL4gRTNZkHEfjgAxOSDinepnOuSFFCjVALqPfohToOSzoDaA7YqNrPSDc",
-	"Y3JIEiFuQDPLlqZN2f/UM/wepwDJ3/D82x/PyeHh4dOAyPgv8xn4dLrkd46zy3kbvjVg30AD7ytThpys",
-	"/eJRg0quf4awRNBj2dbawVTOELYUvXaSjOGsgNMuIBlPmJRehBUtoyV0qRx7V6JeFSFn8A1Co0J+Hlux",
-	"FFMD0Gs3Bh/S2LwXfX5ar7AmjZ2EfvTFFZ2Nu8ZxaBoF4Bywthd/AlRA+r6cHlxQZXD7oWpcCpOqPCVc",
-	"TES0RnXThAj1Y3+DD476g+9gTuOXEVsshWI8XB/8ytZjIjih1o+5MDDeKVsyBaLI+qYsPJtZAMzJBlIx",
-	"6oRpViZOgh4008cAZ2/BfWCWHqJ7fm7gE5ogDsebVEwStiB/0+zz9Oj4yXdmGDIORcTG0LEg1K9Fjs+U",
-	"jCNGxo9v++MghxjDozYk48dzRhM1/2sckPFjKHXEP8WScbqMu2u6SMZA6/HjBVNpHMqxzQBX7CNgzS2w",
-	"8OBNKhZMzVkmsYQtiUPGES/IKCkXb347GHR7WnimiRcyXK1W3YX4K04S2hXp7PHFm98eD7q9x+ivV1C2",
-	"raVax0Oy6fS7PSizwol2hp3Dbq97iIXdCCnz+Lb/GI2pA9OYffipM8PWw058vIw6w44+CAgn95Pt4L6k",
-	"KV0wLQ1q4zz5I4+1GOh8DnY+B17iJg+eo8KJgSO5FFzi/TDo9bCdG1emETJdLpM4hLU8/tPo6K7a3d2A",
-	"7z+YYqoFbYarB4QADRuumg10HMjJmBog3ICIJPLgR4p93ape5hb12HA0XojZYkHTdWfY0W8mrp0+Wujv",
-	"O8XdhNgoiPcW6Ljgm5AVPIDRcW/xrZnAkyG/srXZOxC4P4hoXU8J+0jMCsQ33hB/7/u7yekNcI7x/j3s",
-	"xgWGf23WdJPtcLvgkf5zsHkmH3+Ko8+oxCSsKr/huQNUti0S3qKINNI/5qNMsrFpx+KBMadMC3GsSilu",
-	"Nb6quNUlSh/tJtVPAg3Ge9IW19eSugV+rhRpM6a2LrDXipVe/7qHlf7EVMtltjjT7U7qczidy6wOiNgv",
-	"Fs5ZCtjJL9ilnK0Cg9xhPHVpgTkhSDnNEuzRUdwhDOfeS+BMQe95CEnzFdgDAacfUsw8Njjunh5QTnhZ",
-	"uVsssPsPmu9Rr0ewJzI45AEh2+j9hhUQp4C5DFDnqJ5T6TRPdH8yjo18HJjBBm+UFJJzM+8NBiklUWqd",
-	"12HVu/QnoIANbhiMvFg//6+M5RgQww6Um48ALi/NeMfXF3Y19vimVZ9PHfCFDXqDk4P+4KDXv+r1h8en",
-	"w17vn+B3zLSSqrnNuN6HM5FELqOwM7RQ8RuQSdYJ1en1f3n+z18P/9fp/z66evpucHHyw5NXx+f9t73n",
-	"OXVZqq32DwaPMM0wRmFm1T847F31nwx7PZhVY13Nh2rfrawZ1tibfrYqQuVD83A2/aaEfL0sMGe4VhZ4",
-	"XWi1waPtuKVBz9l6Vi/MuHcRqZv+7b1IVtisQt4Yih8j4LCsagU9rzWhSLYkXKy+6e0bmrcNP93x6q+0",
-	"ASbfhPb/GlhQVtzKg90c8DbjZ2HIlvtR/H8w7GBOdAu22H0x53UIO2zylzY7vN2GFA8ThDGr63keScze",
-	"c9Aoxd59dddlGT/Pgkg4wb0TBWfnEoATzcx3PGpx8Js9/TbjzR70g8CfKruLpSSO6khUKK+tJExVkubm",
-	"m1SaMfK98XQBnv4yZrJLXqs5S1ex1FpjKJbgQNN8w1yJAtYsSSLSeBZz9KLNoE28SI2Onk9yXLcOfF8b",
-	"jahFl/BP1coYNq5tqgjAGbnE3zThLOMbOJtiYlbT53+AqqoKXgDV00QZgKyAb277shqc+fENW38PsE5j",
-	"bcUvYUjsdQB9ECZe4aDT4953VMzS70En+1C9PTaEnJPKxX3K9Qce6uP7//P9h//8vvv3/6hM6HFhoEFv",
-	"MwXh38jPB4yzW3W0VYHcs5AgegLsPIo5glPuTbV0FUGlu8Z8fjcVpOr+2el/KnqbEMxwbMoL7b8R3HBs",
-	"zLs40fIIAiEYhouVSXypcFhR2wsME2hAimGfsF2eq5emcctX91xxYnvINNmsFq6rmhW2OBnF3N/qZdpH",
-	"/QOBK217jKqO0JVr7bovD1o7cj+0Cw0cUBuH5neIvmI5oWkGQEyDADI2Tfpcw2v/qNjVmfgto+EcXS74",
-	"KfpXIFFcCsFZigHa2CAyUmPi2sRO67p7JL15YL9x23oC0+ywq/kZwK/afgNSyRyH1bzfoEmRmUB3YCT0",
-	"GFJsnlTEQC3zccEeaC7ci+0pO8PDk5PPrTSDFxZyF1k0T1MwtUj/94TZy8c7YYDOA4A97UVb7VXz2OiS",
-	"dW6Hl9wU1Dq1NNb3ruDQxR4OxDMsyMcye4MwCFdMysiEaYbUZgtouFB4gci11Y4LoOq5VW/35W+DNUZV",
-	"Dq5Bf9g7/WeniMvmXHOHfXCCHQ77A/3Mdt/auw4UVYy2P/VHEeVnaFKSDmQMaZ9GzR52ZkJE6HBocazO",
-	"xXJdpztptjR2yj5dODgklOx8WxeBK4/ZMAtMRgRVfm25Q/cHFl0zwJWQjKuAMB6m66WyOpdtLHDD1lpE",
-	"g4bkuB4Kh6B9kOV7QhPIY8BkCpWlnEVeuVEs8/YHkDTBp0kcKtPyF3OJqjQv/dqiNN+3e6jNdVDLzxs3",
-	"Rb89R7/FeTW7Khq4pH4Rkz26pPQMcxGthMugKTgbmpyIpi4qlNuALLvVWwUE/Bke+/LWnHv5NnlkwKv9",
-	"ZI1nBOr4pCL9Xq9LXnvnBNBMco8K6kIIAJMyaNkQ7TGUQFVJBfyW5drvQAs9U0g2xvKHXFkEhdYjUwDr",
-	"YwV0mIJOKiG0eGa52vYYdyg7sHEevj3mZWZc6V+ROdOvg1/ihyTmiJi3Kcf0SN+OHMOigs5ZFsUOEWXN",
-	"aEq0RgBJttBEQcuZJwe9I4jd9VpHydzZaCbS+u1W4cNqFIKMg+GgZ4OM5pmJZvhlvGRJjHi5W3WXNw4R",
-	"ZftzL7Dy+2vQslrG7EMs/MrYsq0suINEf/xJ/2e0wwmUW6BzqFPwzy7ajlpwYmczyBW24hMMReMQNeBE",
-	"oPmuA5tCuoh5pph85pfQ244CG6fXCJR8E+570VSq4b3TghquxYvzczflR9ckfCfthvpOsYY1VSSfBYFZ",
-	"IGpdYwbVZHlr5G4Vj/6BReeAfO+aRu7LfDQvNj6Nu3jE2l9SNoCwpFBQYXzihqs7ZXG3LQ6zAwDCrzfS",
-	"VN7uAvoJujLGyuln2poGJ43T17TEyvsej40TNS46X0oKh+cMim3n45WDFKnQ28EhVDwwD3JdPSmK2NMv",
-	"dl31/v2uqwej5cNdVy577W4Hv/aWGt6yNJ6u753oUCp+h8qCyRpBd7S9HJCIWbNbn1I9KE19GxygeWS2",
-	"CCy4h+tGawBCoKdnl1wyJckYpo1OoDFox1hEkbtSxxHV/43G+fWISCJawkSeJeLM/DTjssq63zz0SLOt",
-	"am45yEMjbwqChwyRZ6DPD0tQrfeQjhCZkPu3R01S3ZwOjk9aJdMVJe3lz2d6gAaxxErV/Osa60BXZ6xD",
-	"/U5bVa55KG+ISkRU61t1GIeOcz2FzCRAoQboFapLBTjjhgWgeAe/W3eJycu0wQTPlg56vV61x/UFTtIl",
-	"tezL51qtyfVtVuHxbofqC/SHrmVn2HlpPWUeJIYB4pwSSt5dOC+BaYbkl31XZsaYDMjmHg2fUNucGjY0",
-	"DZM1bXBB995vMYqHwrap5z9ooLrQA2lHrtSle/ahSpha5CQ1yMAymT2QrWObJguOCAhV4tQ88++TnNw2",
-	"X8Nu8O6UDcc2D1SdJT1WKzF//tV9a7S25WLkxRUgkV3zKqC5gRGgHNuTadNTCUGmbHXNXT8yGZih2MeQ",
-	"sUj6XdYMCEEIt4JpQwwQLHxNEkEjLHKsryG7zLtNfK1EUjeFe1SS2TH2XkzmOh/qvYNW2lhXTlULhtrt",
-	"8HG/bF9otjX7xtver186VqAldLt0tISbuTlBW2Tn1FOg15a59lhe5jV52b9QukeRWX3t190Fxf3Lv7ZI",
-	"iK+zic6M3iIeoOzu4WTEYxGGWZoyHu7QuF57z+2wLy8TYbs2At6lq86KsZHAM4vzSSwcVoXuYzov5dpC",
-	"E3izuvxiCBRVq1H9Xjv0yD0WanndTkq+KXD8/Gfv6bDXa2NE5Hu0zYTQmoQMMKUsD4wC+okrCnAMid1z",
-	"TN+cvWZ2LCCZDFgFrKxvTJY1PTRdAzBYaYPH5zTROlqKEBbHx0fH3wWmw0G8WIoUkvdTIrOJ/tkE8MfR",
-	"G8RuGVdkydJrrolkO9oEeesP0wIUuMgLx4IJC2rgVKSmXBdbWVxzLVXeXUjTOJaChIFILL7NJvBK8vvL",
-	"5wE2mbCNEXEZxg6+5tAlAnCriZyLFfi+EdD3FfSejplEnxIgotiCUiMJxnoN4yqdkn3URPkvI2s2/Ixc",
-	"SesWqS+vqJVFhycn+xZGin1Uj+32FSRR54cXP718NXx3fvbbi1fPz95ep9f83Yu3ly9fvxoOuj39zzdv",
-	"Xz9/+Xx48Pjxr1lK7f+/eKW/e/HqefG3hSWVaVWdMGamlUdFGFJwqxiyMgOyNaJYgom8D9l0tVUsEWju",
-	"7Cj57QupYZrxPTvSr0wysW1vPWFrWWjniP0fKiK5GX8IO/Hrlgu+zbjPH5XVgntQ04YQioCdrNyUH4S4",
-	"cU5Zgy5myltzgIYca4lAPqCLQoCLd4nrq4onsvCmwgC6Y0wRQqG43duds+ewwU4jAKy7GPDxXMvU7QP8",
-	"UChFJzyezVWyrkgZPDWt36CiR484AJ3rjn6qc9iqhwhk+rQAuEJEC7SwewYK8f1h/4NDduzQNJzHt1WJ",
-	"kieD8rIP9bI3ndm7Cv4LYLnvO68EIj1w8iObpBlN1wE5W6ZxEpBfMs4CcqkP32JiwPReiVv4xxC7SkAS",
-	"GBfQ5e+w3+18uM8uvGVSn+2Kq+eldz6oEQd7uT9YkmAUBfHy9BUFAXn9tyco8OWY/LL/e6ROiizELasX",
-	"IgUcGK/LGqTZz+JbhtkrthLMy8aHnVtR7kPF5KojfBtSbktVDL5dzKFzvemrRs6SBH5tgUNEis1FyJnD",
-	"g8txDx0dJ2tQVWFIG53Ulio0how5GbvFd/vdnNsrwGk0be4bUdhnqqAXA2kgKr+SoDw0grIJKkjNBM2L",
-	"V2zSWkK3FVUvtLZ8R3lyoY/OQwj13BVwh13bzRb32degMKfGuC9faCv3HUe6KiBfIQjoGkQSF6vAChfo",
-	"mO46mOPh3mM2jU1/LkxEcLYXrfJPMdnu3/tFP7Ah9KoM2JuYR41L9X8Rk1/181tL/1mb4UzzhO3R1X9l",
-	"LDO5PdY22RZopaFCRWmvcdbKiHArCIp9AVu0BUD4rxAh/kVMdoeFNdsX6/j35sX8Ew+MPZrwz3upbHoE",
-	"F7eri0b9IiZfrkZcv+xzmw2pk61/isneKsL1YPuh+31cLm6zHqPPqtYFfAnZVwfQxAQf7ZIXNJyT8Z9i",
-	"MjaO15CmKQBfk1/ERIv9Xy5fvxp6wMpUXXNsCgzQXCx1reScy9c5zf4UE5upA3n2xpWmUkYX15zxSGJl",
-	"4QK6lSUxOpvTNem75mPGE4yOes5ZCPnrNIlvWZXXFsf+RUzQA9pp5pWEpR/gb4ueSfhmqBdyzSOq6JB8",
-	"+nzN7+JiNBTfA+/9CAjt3xz7DUPKQ2xqskdH35m9QA0v4UsSRH40bdL9i9UlkAD8o74gIT3umqM3PlaS",
-	"JdNiXSokrZl0Q4l575jurulIxki7MVnQ9TXH1xvAQhmQsSUofG9mZ6FFZGWuCjxSKTy/eJrombxBNiJK",
-	"EKnEcjs7Nbs8/AL6rXreW//B/87I344Q691qRAme4CESzNLivliGKHy83/wy25t2bHsijwmFbqNe4brB",
-	"bA0s7n5KeSQW5IatsYQLnS8Wz4otlmqNTW+xS1ZlHbpSVNsvthGGKZCB2tIkwS4XYsVB6KAyD35sWqzJ",
-	"VfSGcRAi3ZrEtLd+hfSXT0rzXn+nhLT893tORhOp2QLs8bBZRb6F5bbLnZ1JZ1euKiJls1gq09MEmjTw",
-	"iCiRhXMPrSa2motIm0OhB679S4r9XjGEDaa8SZXmDNpiBB6CVewywG24GCYEPAvY6hC5qEuS28ZqmxQA",
-	"r6WdZObKgUKqaCJmGUQaVyxJ4DqMU6I1ILgph4Z07nQaFG57ojAeH+TBHXuwLUJQykIBmp6cM6bKBLVo",
-	"X0gRTBkwiLCS4Je1AXSRzpgaORyzDS0tN5s/fMUUwh9hmvfj+/pEwQIXtM8vy3++xwTBtgv9OgBaf5g7",
-	"AvCU9ZEAvbBLXkHra6ZUzGdyDAdRpTGL8jCE8dLBFKNhHtH0DglcTkls0Bbx0EPcwB2OJeiuz3x8FKhJ",
-	"XmFBliRTkekfcakYjbqupw80/9YHY7SAbjTQARz+HdG1HJssG8zCwQVabEibw6MvuGdO3tmrEs+a/ivj",
-	"5m+IdXTJpd+POoWyLOiA6e8ooYk+u38bHxzAE+PvEPBVn+ShueHhg1iaTCQlEi184YmAKCHq4Pvvc6Xe",
-	"J33TuwsRpfzzN3DAXPLmA1yiQ2SwA8ujezfvjB4H2LA2RSxZw2L8KwKqAeUz/AfEBs3JgzsR764I6iDf",
-	"GmMQrtyZIAIanaFRqA1IeHYaeNcKUSvhDqGEUyhLF1zgN/m64WIlyUSoOZ5hwMXLm+qbcCBLpnVl0fn+",
-	"v7Fk3X8WylcQ9PFtkQvNGV/mi9wTUy5ozBWN951VVCpURLAst5tEreJQLzCi6y65XGp7A+EMICAdcyIV",
-	"W8o85GzdEsZbALyCJobt5m+VwXmWqqF1mT2SxKA4SKyBzaV/yiyoTV4CqATMwvW4uF8Jr6Xsg9oszY3p",
-	"KF1DUwwb5WzYnkEvgnHKQ4iWfgPoWT+mjOG+2TIXbMkYlJK17nkuUjbJ4iQ6cBr8ng/IW0DIVdgbPZ4y",
-	"madp5K0uy5ITpfqCOvP5ACW8h0nhm9yPDKhoEkvIp3X5HfawQJPGoddoJRHSpEhqA2VCJYIwYtJkrCB7",
-	"w4BpOYBJSQ5NIjAgTdraekbTJGbSWGQG5gKskAqDx3cJoMewdHpBufHfXLIBjVnpC0y+xgz3ex1iwwbn",
-	"jgvue4Q3IpwXNL2528q0TWkgCOpsuGWacdbWdvviRxp8Zf5t98jZ0qVCmXsfalSEDkD32bcCBgX2VFVq",
-	"PV5yphLhDbkRy5iSZSpmKV3kbS0hxd3rTKv51Z7EYdHCMb4McsPW0qEFW6/KH3MBBw6tFdOFH/xtGBWq",
-	"KQ+09LkE8txJqfcHuHcujWIfVWfYOdD/g8x2cvbTC/Li1fnbf7y5evGc/Pjytxfw5TXvdrvXHP5+8ep5",
-	"/WOdFq7kwlJq8kv0lwGYg5RIOt1LPc0faazYhtq+v1Og6A2Dkv/98v+FcQTGsuj3hSwbK4L13QWdfVHK",
-	"T0W6YCkRK85S4FFUxBDOhQsVhxZ8TLM3YF38KSYetkXsTHAwVDIJNSEArKTvN7asAFTS6399y9J9K2Zf",
-	"2Wa4wqpkT+aUcB1asg0G3nbEncxDben3XyOWBItrEkhCKjxQTkqaEznfSfPRfoNHPzP0v1U0k47thQbj",
-	"PUI8Y30KHQoyorcMCb3m1lpzfSGmePhvGGhb2GzNixzLLAwZi5h13GPH62sOnbsNEOmccv0AJkAI2zUn",
-	"70qBTaFv2DowprIeHYsx63EOzBZ/pVgSvvte6J2tMn/cG9segbrbz+xvgPROzcZ2AXCRRqY13W8Cp173",
-	"LvPoY/ecedm9Ds4l1E/SfIZmdiRWu4/Rjpg8/mZnXOwcshOwA73xmZnLLeOyS65cXMxBEWl2N8PnDeyt",
-	"/5jKGxbp+7I+XlXDy1UYEQbLc5XDICk/JgxqZyxvZGB9g3jPTkU6E0oxXg4z3S5G5tCP84kzPXosyVJA",
-	"73j0FeZdZHLHvG1yBad7lQrQft5dQFTTmLXvLhAABSLEniQCrJ1HpmCgzgpCAo3sT0a3i3ugmT33qR29",
-	"u+h8K9Evu/134u5tEbBGfHWFpoirEHHCX3M1yGHDLF4qAeUWLlb/6ppj0THcBlJaIGhakP2FKhQMC+m3",
-	"oqDXdw/mOuCr/YgMXgLAHShxcvYoXXb1HfCOdwCM3k9L+SZkeXePUcqGDPklUuvsq3fVXV4iH92n8PKa",
-	"m8rL4abfBi322xDSwSE0J1lya1q9g4RHW3LQu+Y2a9NUngdGSvoeAggFYvLFwhwrNWfXfFN9AweePRaq",
-	"sCjT+hZarXjHLNbn0YA4V+lPphzvG1SfWhoGfqnj7aLXt3mMNqzrLkQoatCU3ID16Pf/+cyLelFXTGcV",
-	"XxUvWJvSR7O4pjWPIP26e6p+hhyTlB1Mk3g2VwXO2d9Ztscy4zsMTP1AW/Zq10jURwO8fy3L24x7tSz/",
-	"DlZwxhtYwBmXng+TxelDFmmkyBSOFfU/782GO4s03kJD+S91vWe8zdWe8dprPeN7vNIzTxyWSmXusQv3",
-	"udjxJty2b5hec2+YWrqMR7cslUjafrfXCTphIlCZMKWPpYvhcNg7+qcmUZpJ5dWX+t7RHWWRZ4WCy3Au",
-	"YgPpZeo43/eDQXAYHAXHwUnwJDj9EORAAu8P+8HJIHh6GPQHR0H/+Djon54Eg/6TYHCkHxScmZrN9/3g",
-	"sB8cnpx8CDorxm7g10+C/lEw6AeD0+DwODgaBEdPg+OTD5/9CZmGiCgleUQxMWErMQo07Paa++PNPtY5",
-	"4uHbvXjf0bjItaxY2pzScJ43fsDGAEkiVv4pMOx4L2mEYwxpJJbqwAZ/6lXWMxcgyr0IywwbQqIFlHeW",
-	"xpw3aDjJyIKmN9LZUte84LRPGL3Fmn7MMc09x0MyFkk0si8d2zg1TtspjSbsa7N+JZmwWcYDwlDH1Mrr",
-	"QtxiOwRNa7o2c+EC3XtaAwb62w4X/vQwgOsivL+4nGDI9nX0EOLmmmuF2lS+YOgXfJNaSYO5BIWoa6xy",
-	"j+YNFyt4DqOzwTUvhdBngmPWlCYli7x4rF29HyU33VIOe9ccouWwN1ysyr6Usl+ksCQT2BBJJXor8Mxz",
-	"yzIPFNRo0ZpF03eEVcqDAOtghu+31Zx/cG1X4MkrcYOhVM3XmhYpuxWa0jLmIcMkTy/JCFKlhyQR4oao",
-	"eSqy2ZzcZCklSo8D29jtQMaqlCwaFVAS+0eNJdFZhK3Qt/VmgcbyU+jnsbeWniKJckaAdLxdkqdWuGge",
-	"i9PFgbvBamQLJIZQLQ2WLqUdOsxO1h4SHORxedyOOO6B/gQexoC4ORESsr1ik4Jljr/J+6MmdSukSWKb",
-	"CK2sAWV8kJO1cwrCVLz8jiieTlkqPTQ9i5JfnK5BVM7NeGPoz6k0k7dCkuftj/JGR1WtFYGc50DNr5nk",
-	"te3ubczfsIxzXJLnkt8zTkbtVI+rdKYWM69FptNfBsSM7MQvEXvRkA29imwXGoZoeUg1aQCtrrYAWa8H",
-	"elEg2o7LvtXH5C9IAC4ggULaLvQCQc43folr/hdGyVIaRYm+AleC/H51joNiou40g6NYSvF1nftwQH0z",
-	"6vNH1+g0kPQWEPdu4qW0VxZeol7UD8SvNKmgsbzmJgkKPuiSn2Fh7q6FIh+bE4VPVt2A+psrR75G0BfG",
-	"HfeAraaK+A+lmGu+TIN1qXKgS62wQFJdEfGSvJ6afVcotm6ZVa984D5Nadf88oFhMjeW4ao5zFIC11kk",
-	"xw2dMxrlK3tSgSZaM2kl9jDll2evziCvMJ+C5519VIsroscf/SVKeXUee5wcNXi7ATbJXccOIAb3FMo3",
-	"LIBX3VRWc9Ea36TsQ2QLk/EJzpwdOKeABVmDuXxy2g7n9Cu4vT51bHsExIjWKgioplq6jBDnzBHPdWPw",
-	"PmsL4lWJ1oQdAoanAIfYCC466GgtRf8kqF6C/mvnGoxEq3njYeUbe3qSOccPO2cypo+vxM1ac54nOrc6",
-	"MRpf4FZ073Y5miuqeM09AJi1u1+pi9vYMxunG80e8pv7Xi4AsFe2e8bRNPq3TLyCpe3mACRSye2s2Ef1",
-	"QMX8ylLcbTZ+sK0VZqVV9VJJmCcUnszFimOON/iZIBqeJ8yDRQtqVmVKls1xJFgFORWp34M1BwQPU6bq",
-	"SuqB2vcBgC237XpiJYrrdZino+eNGDXB9NWE56Edb3zZJsjeMposdbss/LkBMQKb93yTpXRkYwIt/nsn",
-	"cm4aGOg1cQ5/Panu/rrnKMN3TU9TQTTuzL56adPwrQfS+ATyQ6bNvs3891tx452Ir5TU8xamcQca3SeS",
-	"kmGz4xqD0zV2z9uze4biRKg5+nBSkaGDN1MrmkZ+ZwOtd1xzU6mArO7QP6DKAcwd+Ftvaiy4KXgCSYjl",
-	"gSDRh2RwdM3xYobhe71hvwfG4eDY60Hv1fwsqVT5azBdn+sr+ZobK0mLUlgbi8iCUQ6ZqEV0o5lJKV1L",
-	"W5RDQ/iJHlCbwMy3ymJ0xUOBepf8SOOERa5+caHPgHOYYbfSjKtr7jJPiqvYhJGUc4rQK3pVejhtsZCr",
-	"ObvmdlbguoIwANaBo2WGpiGa8v1DNScQMPKq7337scrEnjH1u7xL43341Y/a3mygf8DDV6LxoxDG/2Hd",
-	"fOh4wf4Jx/XeGg6Y0ObO6B0eHBbvA4R+hT7EEdXqv2eMIDTyaLJW+tWnvePD3smhtqP0WfJuonLz4KAz",
-	"iycjYLbO8PCkZ7sWm0+emn9LMLyWqbiNZSx4/qajwdOjpydPBk/1T1NG3Rf93pPDJ0f908FR0EEnjuwM",
-	"e92np0+OKyyHzcWaBEsz2vHhyemT3tP+AMyWNosd1C32pFdebP/4S612YxPqVqtNJlG/HCUUBXC3epJ4",
-	"K366sb16ug+z4prN69xSHss59qUtTbpXmGx5qr18pr3KmZbm1/OnVZ5Rr3lGBAqoGr0GbjrnYLQ133m5",
-	"5X6CNj+LFTRzdS1XTSwPstFN2Cr+y3pV4xQTrr3LHi/ke9mRuNJQ3tbe6+disaAHkmnxqK++W5pkTGJn",
-	"o6P+ae87RHcAQEl9bWLXaMUKNYvsmgNPd8mZhSWBDkNyqfcWQScwU03pew+v36lIF1lC8VIyRV6UX3Oq",
-	"jaZULOesvpfQf7P7B/v94C7mgJr2YgniKNBUD5zEyv8aJSKkSWAkbGDPcWA6DntnNXCnONg4pkF+RAP/",
-	"SAbmrAYFmXC3vkGKThIWgDYzZzSyGhYipWr221c3IOx/re1ieCVwo8eoez6Bxme03Zdj4gP/vaEbDRF2",
-	"+30sSR/IzeN2LOcD99F+y+2uHH/LNQ/zPJdbxiFf3BY1IDrrMzLWj40gH3WMID6usiiWJNLqeo2Px9D2",
-	"qyRq23ffCTDR/Hh/aIlnUZR7cndvcf2B3umB2AZsCKJbBp45py3fRY50Eau6Mq98K7+ie2IhAJ7oLmSs",
-	"LzSqXVmvMZ/sEWSv8dq+TPPdnSivJm0fIMmdn6IO8+3O8uA+gG/1guALb7ADeduXGBhGMZ1xIfeNEZQn",
-	"thqNGjyXEhLcZKGUCLIjEFsLUw8XjMosZSUYkpg5RZuIyZ8sVM5XhemYEiMO2LyRLChfQ2tRTK0EfAdq",
-	"sqC0xMLky1dFZFc7pVja1k9dcmU6js5ZeEOm6AqLZa7j8UirkUM/eAGOWsLSVKSIDuSSIVPjryMyC+f2",
-	"dVDhW1UbxSuvRbthvsxpyc7PcYhYvobtkverRGpVHeBe3aJGwP9NpQJudyFAosv9qVWXdG2A1+IkASN7",
-	"JdKbgKzma6w7VgoQ3CymhxIkEvc/lCmbxHzfKIs/gu16e24r+FzZ9iSLEwVc6A4MWPyQ5KyXZJMWBWdD",
-	"QqPIHGmZy6GAJAzO4oRdc63rsSjAJMSUHei1aPsaS6pTFooZj/+yKKIGcoWHjPwObX5ZIgE98YeXry/h",
-	"IwwqgnEuZkzP5Bla7gu6JBEL44hJc8Y4i2GmkWCyS176LYTjyKvg1non2pF+eyODNwZu9MWEpXIeL2X3",
-	"mls82EhkEzXNEqAVVsTb8KdLvcmV4MC2E+AgMfQCoori80km11a5Qhh+yBAX3Etcu+bvLqRfgC4ToUbT",
-	"LEnGeZ8N3CMrw0yH2lSIhcX4MQt95lz5LsoALiQ9cpTSFa9yXiBHPpwyfkcwwKAjWcJCJfQ88ANwX9YG",
-	"MS/boCjpJb/FeT5IHmlpKahaa/kwE0mkRUbCpgrTdYwn8hR8jjBSx9Xiipu1OBjYHbewCKGtkoWsp1JL",
-	"M7Bzt0Z7rzpBZyHgmdvFwdFhoaca1ouDfChM77CPeTt4vjFyUDjd4EIe5eP2e70n+FmebnSX2T4vznZQ",
-	"yF/C2fr5T4Wspg+WiWI+02Z/0HEnwRQA9FrzTF3d6x9W6kZwuPXdD4iF6Vqf+sCVNnf3BcSKUBYmyzaX",
-	"U8Zvm7e/9ET8/a8vfQHc+/IqtfRZ83Cv0ufrwga+ZTQquUyKEKA1lG/oucPjc2COzw4PXqErXHtHXqsO",
-	"cc7rVzwWr7WW7JSPkKbp2rDr5RJ1ZzoLHFr5OKSKzUS6HuozPtZ36hKcLAFgkNruH9jECrKHncy1FBxa",
-	"CVuZJUtnBSewcQgWEmWP+4NCHvVhRR71gn58iT8d9NzXNE3puiqd9SyRIqcBJEYD/nyBS+qSW2MeJlnE",
-	"RrNybm/7tFq3F2JqCgelWDC0k0LKtQ48YaBCQE+luhllfJkKxULwVO+7k+G+nMI7DPfCyfgtlmovNjy6",
-	"anFsssiPnTv65dN7Py9+abSdxeLFVX+5uvHSe5ubhxs/rLQRSwTfX2V5aeD9b+R9MqMqd39oXrjfGxoH",
-	"3eCeL++1xxa79a6NBpf924zv8bLXEyLZcpNXynf+dn6p7KarX8TCLIWk+vefOhNGNQMN33+AVA4cuco5",
-	"V6hJzhsVWOQQU7EeVP3UXsqMR0sRc+WVOhmZj7dusUhJ1oyWa0AmimSf94coU2ZzKK1ZRESathBl8eqN",
-	"ZXoWG2NrcyDoEqEt7Tm0VzRYbhj3gCJO/+YrjpmbGNVLnQhxA4Hbzcx8iwsrTOqzl6PfLdbvYI5+xb2d",
-	"lwTrkYtuDXApTNaAk+SNB8gXVSoAI8uYheB+WIn0BjwI2mJ5d+H9GoyjzV9r3cG2rAY/EkW3PhqCapNs",
-	"xnqsqPDBsJKFBPAnbjF8KvcvZQ6DO2UOSdf91IOSraoGq8t9cUyR0HSWN/vB3PVwTtNZzGfeizAEXzVB",
-	"YdpEJom/t/+/IAtka2NrAQEAAP//",
+	"t7MZK8UcsQqlMZI2RPenGyeJpcoj4k7OxkyCqgPBHqTtp80Yi/mApimFLNY8Qbs89h9QtsCJJgRVIiVy",
+	"LrIkIoleGVXthtE8x6KRCMMsTRkPqwZ8nX+pF211cbPqFUsZiTJGZMxDBrcHTRnhQkHKC8mWmtxVxC34",
+	"Dd77m1k5L7MXHmk+uHdicL9TNJmB16MIEhZo8sbjHJODVGQmFw9RBdFgni3xcpKQBVtMWCofuYISCQuH",
+	"RSsxY2quD7iLC9ocCfyZ1h1TRqMuuczCOaFoLUOVjckEIE+f2iECoKqYTpOYM1OvIkkkgMgzYS8lj8YT",
+	"IRJGuSaIn+BZE0rUE3kNydnoLdzgmoglDAIWpuLJZT0VabQ5eIFqxUBfb3BUMRL7GCZZxEabEUPpyaaW",
+	"KS6QHvESf9rvQYJE4RwUI5wvcArl2KbU74nhgt5JL1fuuVVs/oZP4fRGS5rSJGFJgbC9MuP9YDZfTCFL",
+	"QyspUMSkd/IZ6ZHvbYKLuWEeSYLpsIQmCQacC6kihWSRXpUA5CZXpCXFBR8h946MmbKLGhfw9I/m4c+b",
+	"odltZLnUj9iCLhvAJRMhbqSjyoLyNYEqNjhm5mzdgSJ+gJgmyespGKPb1nZpf6GtT+A1/dYDeRMvD/Bu",
+	"o8kBeKRZak5TqTb9rif3K56jigNUkvjw4A4hDtrExsXv5u/+aOys3LwDvUTB6kxPf844YP2kHUhA6XLZ",
+	"QApoyjsYZ3rufggB7eL9jAYapGIHcPhXdI2HQfMHfIK5ZZ9LyASN5+D9aHP8P6yVlDKqdQMzzjKuUiZe",
+	"ciL0zVjQjwo6y7aJAHXPxXJdtY+QIiCm1cmAENuy+mAsIdeP6F8QMX2mZcKCrsmEGUdg1R2Ime6fWkz0",
+	"eSxvqiaaYxg0y+0pYhps5P1OJOOKfE84u2WgaDV7Z57DUKEnzsEFt6l6glZDKCi05IaxpZanAWi9enRg",
+	"RJffQCRdy2qtRL9/lHEVJ5WjcHhRQqXCkRiPZJeYla7mccL0lsWS6PeQ7wm8CXcXFCuoVI2a0wJckTUZ",
+	"kVBorK+VmM8Sy0iafeQNi6xu25wpfoZ0oU2mqNkIW9n16f5ahiYnOCNH+jGaskp2AurTJLF+H+B7MqcR",
+	"bseEMY5iJebg/WxO5ERAJWTNrr8SExGtSUg5AXUTdjhP1W42hDENKslVwt2oEhJQKWENO1h486HTQnpI",
+	"aW0meXbzR6YstmK6hcqxqu8tbsdOjruEJ0tVdJ82LxHIQIVL7Jl3htOMm4xWm1TZjB7Wdd5kgvioqd2k",
+	"Mzbaziq/m9POODoq8UeaW1kyRR+5tk6FZSRnk+PZBUCCoeZf6nlD0YoyWeJ6fJt4iiljoDdCIllzEvgJ",
+	"geUd3JJVCbkpccsboqKGubnL5i2bbio6UUVldFDKIc0ZyrvVykfN8UJR+wg2lSJ7y1ruLpwqJ/B2KF/7",
+	"0xhRl3tojdFLvLuLtwL1uMbaW9CBcNROD8dbLeIBaEPNi84x7xZvewPtkpFEpCSO3EX/Pcphky9tFLOd",
+	"2crl9MrNS92J+HAu4pBJLA0TnAG/jtFiBG2KGMUrMFoACBEuFU0SinUw2qqWxvni7MiT4+PDk+1mZIlJ",
+	"SpOu5xY/e3YruxQX/cLUcpjSjrFV/sbgWhpvmonjZ67+w/7GESggY5CE+o8VYzfJ2rwGMvaTNRTXFdmV",
+	"LpfJOk+6HSkxYh9jqWI+G5k0xkYOpbuzvUsg3uCHDXMEFUltzBDOVrnGh6BtRIln+KXgIesSkBLW+YA8",
+	"koIqsTa+mLX+uLGSqK2bK5rOmCoa3IcVBs8+XHsmN7qhJfgcHm/lxvhyzkNnojVcSyxvzkECtFxQCYvL",
+	"r8UK6guCIIiqL0wQN6aohby7IMqU10lGi2JEL3JbJZeHAfapjAZSImeL5VWlyJfPzK9g+TmVCuMCYsGw",
+	"eCcRfMaam0UvzIBv3XhFxh9scr5vu+68EB7Iaat1xN33aJVZIy3V8uDA2tw01ffsBpSaN+rJJsutYAdM",
+	"KbAeDtP0CSV/igk4OqSKkwS5segAPTndem21YKMcGKrpebwwv3huzleFq+klavym+lRfSj+9uBpbb7g1",
+	"mZ4Raj0FjBMuQIPBImwzRLdCNDZfGd5yLRZmftBKytzR714A07vrpWBv+uZLfM2huK/dEpupg89gyzU5",
+	"sEDXlBc/rJL4I5ZwMiOxRdE6/gL6oYMw3KisB9g2bb2iDjL1LhaQDt36Hfbf7qXG7Qhe6Cdxc+3PUJ60",
+	"iH/oX/2BP2rFIQ6nscZHCN6JQBNjJdJo29K9EHieGF9bhVriLhdMK/HWSZUWknGHrFe5ge8uJJmsjQKg",
+	"bKI0xKRmqVhxUKVzFcEWjoILjguSCrEY4pVheBOdlHHC3LOPpKscttFirZlOWCJWxFYlNOOTSpTLHbW/",
+	"/k+ewy8eLJrVSAHIEUQqcyngQszSZRpL9gxi6jGHZA65PZeiZrpOSUHTqPkp+QOfb3VAihii2zRRbQ6x",
+	"MFPxLSMyEUoScct8JtN8ibpBWSvYpYdWhfWC9ibtOcJutnKDxFGNJ9e8kyhBJtrQB2xj71hrfQG/s8As",
+	"O9kI4layzoAsp8VoBcu8PbDj6wsNtUAQ4HC/6HttJhory28SyjmL8oT5XUFZz5XcOhe/uK/uNQ238i2T",
+	"JrmuuGf+dJqdjPLENvTCM3DPriAPasICD4IWM1lTYHX4OpwLITFp2pcLTVOm6mjivW03efbnovT54EG9",
+	"lHagC3HLWp5RdzIar60wWJnDQRbZfzbcnuqVlUPrkFGoZdx7B+MPcbKOcZp+qBAK57kZWJZBof4KpUHE",
+	"wjhiEg0SY/wxHg0LuYmPZJe85h7e8kLcsuiaT9YAm6w/54QCVnUs4Z5SaSYhLRnRldHOYTySgYmIYpA0",
+	"FHwapwv9LpESOksZk4TOqFab3EGJFZE0joxN+sxYj5QkjEIG34qmkdZbKNH32jU3aWoGhsM+HdF195pv",
+	"uP/YxyULFYtqbmA9NiYxSroOQNOJFaxQj64qI79m7S1ivLtDzt579VIxoOSNrlV8fIoL1Xxkq2U3fBon",
+	"4B1ZzxNghEwNHYFzFoxyBFBBAShIJLqVgCH+SbGzMYNXHhfNz3lBdsX4EV0n8WyuOekWoHgFxuFy8BPq",
+	"khWQW7tkPKPLMR4EqEC95qDtwk81B4Cb2JwizRyuPCERCiFfIGUyT7BEeD91za3/o0vGahWHbDzUmwcp",
+	"pZLAJ6W3xdLHskKTT60EMrSVDDO61HTSP68XCOd44lwqewtpWR+dBjChydrDr3okUcg0ZcWqPa/c6aKX",
+	"vQSsRpfLMflXFjMZMqTYLGNSod1Ck0SC0aH3fQzdDsYoZSgx0fngmut3jOxUxlDJJGHjGI0CMjaprmMi",
+	"55nyhwD4JG0bqTm75jbxtrhBtsMCIpr4A3WCjnlz9c7lnvd2W3YvP0aF5rnDxbMzwGWCW2K5DiwW1ddz",
+	"ZGwEuryAbgMT4bmLT7RQOMBJEQHcZJk4//jHP/5xcHFx8Py5ZwxQhbGc0l70ilvRqzpPFRNev57+ATgy",
+	"uTph8GTAd4h/qIxJ/GvFIm7/VvMsNX9O09gUMVKVpQaNZoMXCg0jSiG3FtkDeReJhhraj/iDKrUzb3fQ",
+	"0DmEz7fzCzVKLjGTzNNL7pSQUWLgQgIEZDu47AZHxUpGrgDaaRHA/VmstERNhLjpEn0bsMVSrfN8FXED",
+	"1yDFhKwiJ2xC+m/LpX5rcqC0hfzuQg+asvBGoK6IIsMojNJ5l6AIxDrXCVUBQRkdp2TBopjywg0Vc3Vy",
+	"1Nnp/7yJtejOw7K7gy1/pLFiThE2iof/imdmUnLJtAmOGoabt5ozXh2AKeMceRMByKPNOIUSLsQHyE+P",
+	"cmIZVXcaq2qqOOHaOzrdlY1eKYHyuGY7HsvlYZLYdGIE2QPcPaoU5PeShCoM75WVfKzdyANpVWnmuwEh",
+	"fXsPnt5IleRfZKA62hpAmguofM9lfMoQf0dLBU2oSnn9Ik1Fem5+WaFB38RQ6eMXetsyb6J/ho5cGkXa",
+	"6sObO2VaZoEiYacC0pLTBFGraQKyKuM00xyu4hAqTYH1JnEUMa09caFGU5HxCLO0pkkcGtmW49mYYnfE",
+	"tkmEhJewjyFjkczBbgCKKJOsYzM+O0HndjGaIeLi7WI0yeQa/8qR7Jcpm4LpAOUiLCr3V4IZjuQSCWxl",
+	"cMYh5dw8YD+NGI9ZVEgeKz3pfRFRbY3rp5UQo0Srf/oBqtgICmfMVOgtjRP4deWugvIU1eT+F5O3m13I",
+	"dUmfqlLj+2O+hvREazPNBFkz5Sk4sf6MyW6DzMGRDTzu8BdVpAeOjOfXW3DVTehTax+esAL1dzns6v1c",
+	"m2kI90ux8jEFMWUK/w3hY/0B5GNH1CZP6ef0P/NnNkVs4R1lwYeXxGF/V9KIl1rR3+ZM03wf/ytj5msD",
+	"uFWESmy4RblSXBj/SfvhLdGapRBtmkrtYrAbe9IumgPLhuh/G/W2fWqg1cYryo5YlXfSVewkGEym6pm2",
+	"DycIsJPD4ltQNHAyVMkO11Ouyux1JdLvLmRA5kIqGZC8iwSUXm9k3aF7jU5E1rKS2baxq3aMCRIJfGux",
+	"UNYTrdDarZZScDd2757ovmGLQJe6GkG+ADg5udtrZ0H3nAkCq9jCIpdusiWnDvQ5Gw8hi8uoz3bprtAF",
+	"g1r6glmJ9KZLxsYbiY41/ZkMyCRDz61+PhF8FuAPWJKAUWC/MoaK1VjETR5B0R9D17Wqq/ZnkURvTX3P",
+	"rqt2P3VSO0qhOJazFQqimtQ8NdQDHCTjp63VLhVcO2Gh8A4hvGk3R7kBzcLzUaq4Kq/H2yQ3t4mz3BHJ",
+	"x55BAxEy0tBtDVmQSLtyqvsy/gbq5epCzaFYrh9JIlacxNHQCjC7+iS+YYTyNVY9FlUyG8WxhTVtir+2",
+	"VTrdqRQpF2P2TK5orPA46iXiX6ZH75KmKgb7ItefjeL+YReHFTyAZtStvLUPHXFL4WhjBdG94y3ihz2I",
+	"l/gB/MHbctkCQrH8gWq9FXjfS6PccA/7PlNpsky9PGAbMWvnIr67YuQIWrtdUIK7qRY5YNaN7Lq1YrLS",
+	"LbOpHD5kTTe4++Y2ccUI8RirMdHbZhSSz1679crFuP3WOpxRsqJ4OmVpHhvAzbORXyiMM7E0/UWQ1zZo",
+	"cfUXS0VDCt1gNxn/ycNB5ZOm/1dllWvbqtWcUJtVq23qOWktSRW9YdwLrUDTrIY0kXM6OD6pjdqs5iLB",
+	"2tOgEHC+4WLFNwV30Wt9+fOZfrdxni4hh58ahKcKgS/Seq5RGzhGazJL2YpM1o0WWjqrN8wV8On7JPcV",
+	"AZndZGrPMRjn8t5GuY3oViUotPbR7JK7f+BW0rXcGoULcjH7gIKzmqxQjN6y8HAPRUeu61ftVWi2Styg",
+	"R37nGxvWePjq9M6H87Ozu/SoJq/E3ZZ+Ok5beIKtu7c35agal6CdcnRpa9JrLtUqTJSovhb9K9xYhRbl",
+	"Vdo+hEUeFZKoG7y2+jK5us81UiO9/6iX20NiG03blDGTOk61xW5gWZCw89JN2VDK+9Rzot1u824hf7lh",
+	"gmwxN1BiR5VOAtOAvRwPN13YN7YBvE9SkClNg0LbLX1rmGBTVA0PGFIesmRkEIXrsrYayMzNYsasWtN5",
+	"JZSFI20Nj3EH4BlwxDRWbH8RE4hwtYvm15i4W30fCPa8cza/6sdAi1RsNFkXI7hFGUXmYkUWWTiHdERD",
+	"4XINXcPTWey3/6nqCQ/fsQVco9eofweIND6X9/WuI+Q2CJICXkhz2A/WYGMu4bnPtnt/XVqo1uSFPoqm",
+	"W9reMDY24TKacXgFcMadPfvgZQNGtnTzdjhwAqvETh7vFCRLlVh153HTBDYx6K2BNRes3upwKvuk9Q+2",
+	"uw3twfQkveuqZti1g+20O6Z+nIEXKkkYRKWxe49xTJk4M5gViiZilkHCdsrYX6zudtiH1gTI/A+Wde+O",
+	"iEcjhKztBF4H+LzXvXPA2UsJ/zaGIGTb6Iu/kiK/uUSKakNgM6+iAiK06HJijCj2UdlkTZJJSFcVK05E",
+	"GrH0Gblha+nwj8ffj43x44/r1dcZynhHrTPsLOjyPU7hQz6TC6rPHIemVu1Mmyhdj9KM13VGZUli2jmb",
+	"OhOimSyqcvZXqewb5c0VnSRN5ba+b95dyEcuZQhQi8UUMm8CW9OE7pAIs2vHRVSCceBVdpn6F/TkWY9S",
+	"nt++mS+Go1ZPEGA0C/le1ZoRgABI5d+4TS5OyBZr+SOZzWagfY2qoBmKGNRlOjlHx9ps65zeMjKNFdZo",
+	"KdEAudjSa2P6m1TYMtkPlTyzmLC0Luf+DPLzbLVIKBYMZuzQhEVKEjZVlUGVWidajEE/LlQctimvCGkm",
+	"K+aI8MaSjBW1xajDmUiiMUSAxrHCKWK+sWmwP6686UNHBSsP/xQxWhr6FZuCTcsK/ejBLYWGV9BYHyn6",
+	"i/0l/vM3+P1DoGhtAmiZZViCQQ7prq3fx3VVYKWKewv8rDlwQAVn5LXK4FNNKffCAS2DaXu6JYugwX5K",
+	"SCdh9JaNRKY6wY7oKCU59DcuEOunsVqLGqTgR9IBfZOQcg7VJ1g8SsZuMKhkoQ7lGwsbbJEJFpBiKTYN",
+	"b6A3cJeM9UPjIeFgbUo/Ku6vQT9VeXlfeHAU989WapGdRMZyLlKF/5RjyDCzl1HhbeBn+CaTmdplE/nL",
+	"3VnCqJ+9wEe/YiLRxonJwfwrbAJby7g1duVVgX2GvNGqBATgAnifqe2COmeKMEdaPQtro9Cpqo7bG+wX",
+	"G518ZLqr/2UgP+5Q/5QP9mErpfYhfj26393J+jqJnpti0c35QECwla2+PX/EZT0Fu4sJt+ccFNsO5YlF",
+	"q1SrWdAP31SIcbZiqSuILVVeFvp4GLBPSdfFxDFIx6icoRlt2/2G8wLNZGVvPMCIBuwggxNwB0ZzW1OY",
+	"xXYb2SLqtDRhdhQ93aHCyV8IvL5qtmVYgnaXEYoLe7Lxvhj68AwEnpgINR+WER3wt3FU/JVBWdi8dBpC",
+	"huwFo+AeYvqNWLF0wwEAEKliOgUzQi7BnVupE3gt/UrFPT+ek6dHx0+qsqxaOoRsm78Njd/Id1mw/QMC",
+	"bYZllT/dr0OrTLYDAHe+zBShiiDQE1wlS6oAAQm0+4BIa2sg8kq3kIFdI7VKXQWrLzJX/TAeohwMKddc",
+	"hkA/JIWaZy5WAZl4bYwaInq8LcyhOrU171dYG+9BI/+RJImYQbaANGEg+K0J22/J+tpUrUy/w439jT8i",
+	"2pLtVFP5Yvxgl2YP39qRvDRWw1uBdSZ6FKiUPp5bfHfpWwOPQlQJD9UmOYgpWh9sOPOq4PPMjgZvVULR",
+	"pGZiJl2r1RvL4h1rdHCUYJN4VbR/yyYxj+6WEldwuG0r7EN901X2gUG16Y6Lir0bCgCKlTGGOJyTdxda",
+	"bwBnWV78TH0bT4kkKrrL3LlusdaFqDq+F5RTAAbCOs7Y4QJhNNYm4LdMCiwGPi5eV8Y8atCzmr+33OBl",
+	"l/MDs4qBDh+2+HXt65Gx3tA4bQZyZHrsNCgThU4wRm3En9kgfCwtyUtf2A3R5jJ8xMWKiJpq0SqU4ZeR",
+	"TWqxA8S8BL6F6Qqr1hmgZZkqtp7Takwm7yRurgd8IruKPGa1RC0xs11j86gnuPcqcfRwNEXXgalRBWei",
+	"yJTXm26m98wgrWrBAQ5eLgwMT4treqK1eMPtlS37xC0mAOzpfQXcpC2ULyGPgXvJgURWypLmpMedrESc",
+	"qd99BJctHywjnJuPrW3CKKUrXtPh0fZCM3ZbrACb29oMuPj8QDfw49tDYLfScJ6/E+4w+KTZmGrN+fP3",
+	"e9OdsKhu9/jSASzHqpjWZDJgunUZR1Lw2gojKCT1E0xr1eMZj/9yqXqbeyZG973Ytl0xV8JeXkrUFaZ+",
+	"Ea+92Z3qjS3o75uitdIktxC7Q1Iwzivw2eucpBXaYekA3b9Us/xGv+P6p8oefCCAMWtGC6EYopmA0Bor",
+	"bJfOJALVVvNtk7yeIsVtis821BdAuR966E4AJbWd8ndEyP0WSkbznJK8gb63dbu5uJyd4ffU139qg7jS",
+	"8aBfc8vS9eWctYZRojM2SlkYL2PXg9XfwzfZJIlDQmeM3LA1+duYzli/2+2OvyMObAOuQz201ukZD9P1",
+	"Um1gRTtLeZya2Y4KQ4+fubQEz7OYMhrZCtnt7iN08rE8t1gfJPZRNUg6/ly5M75ntU2m9pyFNyOXwbc7",
+	"K1s/f9/MbpNhWpnfMJaDMfmb0c2/C8j4L6migymVikk1hngwF5zVhH/30uwCvcejQklhTajTsYnzOUPF",
+	"NJXKNgKBYHusfFS7rVHQBn12XT/yqkxhvK5NnJA41I+a13oKPJx9sOZrk61NEy2oBxNTMs6ZYVxE7dvi",
+	"XdiBJt06I7RhOn8oMr7tcFXcLlauTeOEybVUbKEl26H+v6laAijXJKK31TkFef6RF8++Y5fcFa8pg7gq",
+	"A7ApC1UNwoUA5zUqjbBt5Su3nm4EZhAE0dhKsTQatcX+eWayiOrg63oGK3qLC2FTOOoljARPqqqILebQ",
+	"FNACaATun6TW0eMkOtwC2w+4fdbcGPp0z+JbxnP7MZbGmAEPb+EcuFj93U66ZEpZwLUGOXemFmhH1t0f",
+	"Vp1PYiYDMlkDnFCX5Fw+BJd5l8jDIWE8gnMXkEkW3jAVkGXKpvHHgKRsFgseEBqGTMrRDVuP4iggkoWp",
+	"pqn7VH8Eon4EhToBCeko1POfAsRQQFQiyd/GmgTj7wJoqjdaiIiRv41nmvKQozcOyFjfGkkM//oO+A4e",
+	"1eprl+gDOQT0iIAsRaoCE07QC9FTjm+pYjgbkEwjAJroEjzBQ5KlCf5EH9GAzJVajuyRKM+4S35la+la",
+	"wQIzUEnGjN8OX51dvBiTvwHiKBQHYKbDr7+/PRu9ffHm9eXLq9dv/zHCa+zsj8vR+Dv4UxN/+Obs6uex",
+	"s9fhYnnmp4PcsKUiktGERdhB3xwvGP3vf/97VXLkoFehLPgNFNv0Z4Bf/aZ/VNXfF9lKEsu1hMobOJGF",
+	"domo9ec6NrM1e5tiyhWw1N1KbyA/puo2usvNY5sqrmsq9V7QcJ63+YLupliHqfc45kQKTHvUv37meo0c",
+	"9gr1eocnx7uSVXY0IqCc6O2lSqQOD5lpUW8AzVFoLVi0vk9jgmq0fmsyWLn0YasmmmcktmpZuEM3rNcI",
+	"n2kuWBmRbNMGrHuRFx2xmzf17g5lNWoXiq5h2cMGGK5cFK5OesOcm8vicZtGWOj2cE7IiourxVytBlOK",
+	"j2CwAoPizxygd5Vb54FbELVq/+Nd+3enyINcpWe2lJwt3EX6DJKX9B3oXQ1aODtvmk/1JtK6JJQai5J7",
+	"pRbkp3gfeU2edfpwxRAGcfGeKY4xHwFCo5YznK1GtwuT2xjF8mZcB5tq6lGqI8e77x1Qbdi+CqbvZfze",
+	"pZ1icx3C7BH2vG9T/XefEsM793C7Q714S9POcltrCr7kb+B3rYiYIwXtXFOzysNdzY3wALVe3Cu2enfR",
+	"tkucURXvMFxkBrsznzQogdxt67kcm8YcbqojN2Zei9a1RWpu7cWzhxY4W/ve+FKhnfR+kylQphDJxQcx",
+	"g+T5LimLdyyfhxZl2hw0st3/FOBHxjZl0OD1jiGuBuBjegT4LAcufCQL40MWM9iaLJGs8Cm8PPAasWFi",
+	"iZhOEfhf8w5L8W2xRItPm1CDI9O2z0wLPS0wK6xQUALww95dgDHEGTaDsQgxOBrFTngGYK8q1d6gLtZl",
+	"uNlRtTrm+TnyxNt3F+BVqPT3bIqYBrmEZSRlfVCKO1gJHbTdwNrY7Ua1i/dPjGmY+RKxbYfECv525+T1",
+	"LUvBpSbtPjnoHjwtNneZiIpSv6VYsXQkptPdWTPwIfmeUAePgBwOUNXVZZCBfT9v/noIIMLPWKRPT/V7",
+	"JZ0ytbMF+CU+VaMGA9H3owPj2XpwBRhvz3b8cWG6S3O2Iu8uuuQPY0WbM67/kjY2jxiR5AzzOp1kDZNM",
+	"KpZqvXkutF0OkjVl5rQthUiqWr7LkWKLZeICsjt7u+MwDZVTqijmEDR/vkYCnuWgtJD6T/N/EzOnAP0P",
+	"NsQ4TRmT6CqnBqFo9wymIomazlaTudmTd24TrFYivRkt6HLZwnje7d/fsKQtnpPmQBizwGy2SQP3UJ9M",
+	"a8ZMskYl4TukTIVMShm4YEdxxLhyMIDbhNOvjC3J77+/fI7FfBdn54RGEUDpyLpAhHc6mm2l9d0uRRJX",
+	"NV76CZwOhmBaHeAReGUBkuhZgW1jScK5kLaoJaQcsGnz9j07LsQCqMauaHezvinwwBbZFqFkK5ngsZCj",
+	"LKsDiIFOXyGrf8LmJtUem+0CGX5eHifwZhVsW5ZBh8NWHLI6xGeKIrSULcLJmcJ06PGs3w0d9m1T0wVd",
+	"Qxpjl5zxa46dYJJYGuTZNeEZVp+mYkH6mmPQ6QUc0wOtEwPVFZ36IttvqUWekdcQvcWv/CbjLX6Wd9Vt",
+	"/KPSrrqBA7Na99J8KVt39E0qpnFSqMzRDBLRVHPEjHGW0upa3beiqqJifBuzFUvHEHmQXTLGOvkxNl8B",
+	"YOTA4TboPQRd36RcUh5d89xBrb/G4ifp9dgzNrQdAl+Cn+nxbNRhfM01a0WCaPZY468LzdVwpvoMlPBa",
+	"9Gf2NdVLzypy4+4CjNUexAooVQdyVPNxdcqpySOq7A99B6wYA2BQhRwJkA74vVd4L2MeYiguzbiNJ5C7",
+	"zmonJEBl3rWdnMNt+BpT2wZ/bQ9DLaxVIqozA65sI8hSYrVLA5uwRPCZNsmbIx3IJcQ5amuBzkvYA0My",
+	"YWrFTI4CRlItgAAkH7muh4UpiAxb25jx8QZoDMj1NuMOkEul8WyGiuqOn1yZJytxrexrcmirHVhVbzO+",
+	"F2Ms4w9piFlCNYdlysELHUDTFigmj6z+9ZK3mV5QntXcLpfOKK4CUzM+J1DFrZcgxi7wJqI6xBzd3FEl",
+	"Cx6q4JpTyOA1OC7uFeBdyDnVubYO+xAxt30fNm+Tf2UxAHeBKQAtnmpac96j+/SdnPd76pgOB2Fr2/RL",
+	"U7XU0qg/hybmABJlW/UZnV0reWxFtOoIuU1pxrvkLEmIFj/weq9MBMOYiwwyspMoz3ulfB0AnLYZwK9b",
+	"0j9E46JLroyBL21aGIa3y8AE1vAtAzoYvB+Ty2PLdx8/P+89vl08XqYi6pIz8E7cXi7nLGUGQUw/LwNC",
+	"iUyonOs/NEfCP9CAX7JUz5bIeMYRHdb2XbXJA/9jMA3I/zgO9fP/Y3DczITXLxmlbMY+VlRWs1mWUEDK",
+	"N0kOrsX/miv6UZPxJ0H+9vbF4LuALKiCtDbK16YIg+d2MJV2vUTOsevqkPwfOFv/QVQMKV5KGCxp/Snj",
+	"UUD+9j/j70g849BbJ6SSNVtTyrRUjG/Zbiv4Mpsc4GYCIllDw3f7ptv9oIYtQTzhIF3yRgjoC4zO8Iwr",
+	"O+zuZSnaopvpFZ1VtJkvXyHbreIWdZNNeotWC4v0llVgOdJlPLplaXVizQX9Ux8JHpFFzEVKzIMOKD8U",
+	"XKU0VNqWxNqc4nM0ivRRs9/B2yAKQddkkjJ6U52t3RhKxhnyJtG1TmsTSTSKPPCTZrE0HzGlKrNt7WqK",
+	"Y0kmbJbxgICBgd2poA5sKwwJet05W7G8Z7i/nG67jBjrAghzp8F2z3PJyVB4yTK3Uxu9xNq1Xsv6CgXZ",
+	"psW36jwOuS6WQXfETsyDQYGvN5kk6LgAbHnBVZSsPFAeSFNNSh4BjwDKpoQiHjmA+kO3xS4Z6y0dw00q",
+	"IScs4z6Cl/624+FMVSo3rmFy2S+9TFkUQ4sQe8sbzUtM0TNkvIBaaCaJzVb0LutHkkAXS9m0KXDxRgtv",
+	"BLcAk1qh09qAVREsNCXyfJyS5igGAH8/CulyC0KCzZ2DZxHZZxHLup65VUCSCE5ZXTe8gmLhlCpzgqkq",
+	"rMMurrpEDfr5toSo3NZNxEgNeG1T9HejU0ZbyqIZp5OERV7yIqS7dwEmwg3or98ofNWrLoU0K/bsN8S6",
+	"bAl/gtz/VqyqS4DLfZfbQlqU3lDFfBVAFx7/+MR2mPZFFqggTqW0cSvd9HNDvXb9cfhZ21/WDSG9LdU/",
+	"JCbca7FYGvDPHWFRkHa1s/xRpERi1qtTYA2Mhr5ITdzimWVAjFNwgWf83uf6B0Do8I/vM8zSSI0cq4EG",
+	"AalSI/5dR91pTdfItgGGjQ4T95QdeHTziwE9yHcQIhUh9lYCTqWUy6VI1U5d2z1Ym3mxXT8wCesmNpOP",
+	"G1S3n9hxtktywcPpddSpPMuu5Lfi6sLagbnI0oCMf/552OuNi31Ve4NhrweuIaVYqn/0f/72vtf/8L53",
+	"8PTD/zd43zs4/PDdsNf7j07T+jOYzx8g61q6ElC00IU+tBuQ0ctYazyAhTfOq4nHef5ARSclmiaxgQJq",
+	"XDQNPoQ2P/lcuSd5FUul6gruUwj55LUprrDAK4I0KS2QeoWxlAr1KTEBghrhWjUDatrTSMIZi5oCSZm2",
+	"1K0iHth4fVTXlShJzF2SzwbDDFzvLP7YtCzSH7ZpmgYwUFWrFz6Fm0qoChFU5+kuSQmfbCV6BGbz7E55",
+	"086HrDz0ax46728phIe+XQN2Coym0jXBT5+50hWoUMO0QDJ2eNcjueZhXt1kbYclw67OKMrW21psBp0r",
+	"OmtbjkMVm5mq8nJGwK7skc2kk90/K7eJsMNviaFf0dkFJqjcJXmUYk4mEV6+id+T2uZGpOmaUKewKDoL",
+	"TFPLtfkyVjkc6J9iYl3eXWImJx2mELQ2GFpHwUoQMb3mas4WYCDCRY1zwn5WjCuTAYB9hxSdOac6+tMn",
+	"eg5IKCwqogsGvloZuKiQnhLgoErRJdjKwY5rYnPQnFgr//p5ySxYUjnMBU9MhJpXJQbcg11MLmfLXynk",
+	"6Ja/AnI2yPqs50Y9bmAaFuLbKlkzXjBAwWjRXBQRUgzV6yFQpiljdT926TxYl+wwKKvfpDd0hA9UOAZF",
+	"qu95/VYPMkrNKbcF4CkLTFgXETDtysZ5Tqlc0CTRRuWr3I0WpWK5ZNHQST0lBDZWgkiZzA+TpgFmOddX",
+	"cwMoSV03NrZYarIjoAxiJMH9RRNw0bjeCBRS9mC1UErI/pVRLRhM0qzVWWpyTetxuDB5ejUX35tKwdVc",
+	"4PE0WhRVWIjNTdvlZu5ow1s/Y+CkCpZrJ0y2w8au6OPe/D7PZBXlPVbMOacBvlY+60ILUBjEsH1xz4sc",
+	"vO0Y/uxiTFXRv2rEC7OtlXZdrflWA35kwckToR7thjmqChMas6YeoccudR9Bcie9WkfK0es6+qsSIPXK",
+	"OJLGbqfH+2vaVR8r8ecUbAneX4kbxr9Cu9OH60a/c+g7pgen7FbcFwooFQ1CD8KEGww8UqUHPoQrhkjG",
+	"I/kMe1YaLzfCJFholIg1hUTREucea6t2SMB6a9luL6cW+PfhkluufB+OtUJopoQWT9OwE3TmQtEIpNWk",
+	"2gz5nS9ToVio6CSBqq+6wAp0EsDIAmaawCaWvIZ+qpOD7EFgaAisVM7A5oWVkhBSsWibMTjZWWACgwGc",
+	"7A+wEW4by6qWVCTTz6Ja/wy7QkNQFqJPhqHjFC2IxpoCjP9SsUUVV1TB0L4SCpqIpU7RI4w7aFpb2GPv",
+	"rWbEcqDUO2d6mS1QR+exnLOo+W/K/RT0ZsICva2yJMvxq904Vcxe2LpC56DbRXXLINxA0GcT1KPI89I2",
+	"UogPG9vq96tzn3HhtV4iF0y8U+icAZCNNgu5nrthwzftDuyIsAPna7OpstYJq9oqN/VP8ahd2/RZPKlr",
+	"z/ZT/IMmnOfHtcJB6ysmC43IbLFguT3rAfnuchIVdYuf4h/A+Zlfp5UUe3cROF0xyDur5dvm1UuKKUBD",
+	"DfE2mqzJnPII8t/gG/x1pUqElbw1dEEfrYnQGViKhtuzA1Y2h0lWNg2JKgjIKL9nPlaoNhvRqhyVeo5D",
+	"nJ1DjznOoF5hUYRFqQyW7OBrXOcj5JcAo+PIzYKHLCBzsYIMNdNfEQwiWPIzIk0JEvuoiFqJFi296+bk",
+	"+ucAlFC7DZP0thoiSNu7S5q6LBP/lEzyYFAURxCxApcUgrdhfU1Aet2nWtGMtVHItLxqnkJcZ20ChJw2",
+	"tUWKMhB8Z1OaQlVhye4EGFgjFRt3E8aRR2DU1xngTv33m03B7rYZahse1Zdtq168IjfZ4N1FnoEfqyqI",
+	"a78T6QZggOwU5Y0vk6vOXIHZg9JFU6JczsC1l66+0SuglvSlPR6CiMNZmlOM5xdKYTy8as1KUp9omhC4",
+	"97tkbIkGXGAuYefnhfNgaxbiAgL1N3GPfpvX4r/NrfR/b5Jv4yb5doTstyUZjaOrLWT2tsxflzP/zMQd",
+	"ywCNcs3DRv6SIkpmBVrji4tSVnYdytpe3GkGuHRzHnOllnL4+PFcSPV+uBSp+lCc1nF/sBu4qSE0VLn4",
+	"uFQxfj+KV8SG704wTAFtnjRtePE3/FkrsKY7+hvrMYpfmdwErIMl1N7bDwJEXIhyFZwC/V5QF8zTF5J1",
+	"mDgEP9OkaAdazZqHLfDZ4XFXztcQ2dWlLFSASUGsswABUUroxFiybePXPIDePNKVB/hL9RcV7qx5tpgs",
+	"08qDf/nz2cHg+MTOzUqIR5IU8IhjTubsIyItiUxhRxXmP4PICQA2S+iM6kNOxkXxB7CkWNcjFVs8koRm",
+	"ai7SWFXgI1U2lyxFUKzf6fer8w3H08uzV2cQPHSgnn72J6CO2mjq2uKS8nLlz0llgcydEvayZXRv+W3B",
+	"mO8Q3a8H0H1ZiAiIKRm/eX15ZaBq3vx+ZduD2ja2N9DAC9kFr+28AG2eZ9tC5sQij5Q7rylnq3JUfP+g",
+	"vO6m84i2RXn4LZfzLXqvWlz5NAMtWyu5pYYZhkWb1hAYft6QmJixuoRQjn7amg5/iokzIzDvUBIlZkzr",
+	"dJgsnHG4wljUJXkJitkhyCxGc6hcqGjTohd6KaDFYtxfzmnKIJRkouMA6g3oaYxHErOSVRya0oeYk2Mz",
+	"5Wprw0n5XmUvyTwKYihzPPBuiuPBrmsCXgBUtrBA7k2Dnvemo9Ndb9KUhheV0JDM245KF9iu11kECXhl",
+	"Xu5nr8xWb/u8ja3vHzqz6vXDBc+KXaXaQtmEy0xW4t1VI/8aU/38ze+yAG7VCsfRY81mNCysEIFeK1pE",
+	"Nar2rfT2zgRn9S0bYpVDTjj1uLl/b+a10K3F22qKDrIbeahGgS8hFKMQ9Fx4j0yHmZkQkbMWmnZzX1R2",
+	"X2/Ttba6l5uWuYtyP7f8urxdHBwN2mXR8Di8K9+9enm+wXbFU/Hq5bnMUcEa4V947bbbljBXt1VmrtF8",
+	"wxjqHcqVNxRkD21vM4st8yPzo23tAbnwygxj1+waQlpU6Wva0w/0HRpSHngOuimRYmHu5P2l/2zvnrCG",
+	"LnNY+288W/qDvImvWbz1HoEaCNVBRhds05qyKn2rkI5UBgwztSpGq/P50ts1K47N6ShIdcMgHg1yHtt9",
+	"GVn03aZ5qm0khi0wrkv63XWhQfGHAWrdtBQa82zsN2yeUCxgqIq0ljvlQZovzqCQlAjr2k3avegmRc3h",
+	"S6koWpBuznzZRoUoHtaXb2S7jV/QsPp2QKDI3UvF3dOvyX+0e+Fv2bSqagsBlo1Df2U0jhWEqRWLSGTq",
+	"m6vyS788MuF27MFSI8mWTdmxd6VtGtq4Vyg0vvSbXu5qden6XJZLdgsvCgoTqlutt9S8t1sqlavo0Qw4",
+	"jwGgbyqyFF48jafwX61xVWbb/OGwBtvR755dV3M/2BMwmqxTbOP0ZTz+V8bM11X48IW5bNIOS6yyNFbr",
+	"Sz0RY6kwmqIGD7MDPQI/ci+YK7XsfP4MnD6tSDP7NUspII5KLIY8eHfhuQ/fXaxoypzD0BSBEls8rY38",
+	"WBpojWtIErEgJQ4bDbtRpegBjjy4QoN+TZMbaXrkXfNr/nfyAtCQQpokUO4mCSW4KAK9ywwuMsV/EYOC",
+	"OBVJIlYS47oAbScS9uyaExOZBrzDWHDwvGHKP+pA+jlJMh6xlIw/HsA/x109j9dAetP1C2IEkzUZx9E4",
+	"IIMTEs6pXqZzbkiRQg2Qy+i3KAV6Dgt6A+iO2IhbvxDuMTkkiRA3oJllS9Om7H/qGX6PU4Dkb3j+7Y/n",
+	"5PDw8GlAZPyX+Qx8Ol3yO8fZ5bwN3xqwb6CB95UpQ07WfvGoQSXXP0NYIugBbWvtYCpnCFuKXjtJxnBW",
+	"wGkXkIwnTEovwoqW0RK6VI69K1GvipAz+AahUSE/j61YiqkB6LUbgw9pbMZFn5/WK6xJYyehH31xRWfj",
+	"rnEcmkYBOAes7cWfABWQvi+nBxdUGdx+qBqXwqQqTwkXExGtUd00IUL92N/gg6P+4DuY0/hlxBZLoRgP",
+	"1we/svWYCE6o9WMuDIx3ypZMgSiyvikLz2YWAHOygVSMOmGalYmToAfN9DHA2VtwH5ilh+ienxv4hCaI",
+	"w/EmFZOELcjfNPs8PTp+8p15DRmHImJj6FgQ6mGR4zMl44iR8ePb/jjIIcbwqA3J+PGc0UTN/xoHZPwY",
+	"Sh3xT7FknC7j7poukjHQevx4wVQah3JsM8AV+whYcwssPHiTigVTc5ZJLGFL4pBxxAsySsrFm98OBt2e",
+	"Fp5p4oUMV6tVdyH+ipOEdkU6e3zx5rfHg27vMfrrFZRta6nW8ZBsOv1uD8qscKKdYeew2+seYmE3Qso8",
+	"vu0/RmPqwDSOH37qzLA1shMfL6POsKMPAsLJ/WQ7zC9pShdMS4PaOE/+yGMtBjqfg53PgZe4yYPnqHBi",
+	"4EguBZd4Pwx6PWznxpVp1EyXyyQOYS2P/zQ6uqt2dzfg+w+mmGpBm+HqASFAw4arZgMdB3IypgYINyAi",
+	"iTz4kWJft6rB3KIeG47GCzFbLGi67gw7emTi2v2jhf6+U9xNiI2CeG+Bjgu+CVnBAxgd9xbfmgk8GfIr",
+	"W5u9A4H7g4jW9ZSwj8SsQHzjDfH3vr+bnN4LzjHev4fduMDwr82abrIdbhc80n8ONs/k409x9BmVmIRV",
+	"5Tc8d4DKtkXCWxSRRvrHfJRJNjbtWDww5pRpIY5VKcWtxqGKW12i9NFuUv0k0GC8J21xfS2pW+DnSpE2",
+	"Y2rrAnutWOn1r3tY6U9MtVxmizPd7qQ+h9O5zOqAiP1i4ZylgJ38gl3K2SowyB3GU5cWmBOClNMswR4d",
+	"xR3CcO69BM4U9J6HkDRfgT0QcPohxcxjg+Pu6QHlhJeVu8UCu/+g+R71egR7IoNDHhCyjd5vWAFxCpjL",
+	"AHWO6jmVTvNE9yfj2MjHgRls8EZJITk3895gkFISpdZ5HVa9S38CCtjghsHIi/Xz/8pYjgEx7EC5+Qjg",
+	"8tKMd3x9YVdjj29a9fnUAV/YoDc4OegPDnr9q15/eHw67PX+CX7HTCupmtuM6304E0nkMgo7QwsVvwGZ",
+	"ZJ1QnV7/l+f//PXwf53+76Orp+8GFyc/PHl1fN5/23ueU5el2mr/YPAI0wxjFGZW/YPD3lX/ybDXg1k1",
+	"1tV8qPbdypphjb3pZ6siVD40D2fTb0rI18sCc4ZrZYHXhVYbPNqOWxr0nK1n9cK89y4iddO/vRfJCptV",
+	"yBtD8WMEHJZVraDntSYUyZaEi9U3vX1DM9rw0x2v/kobYPJNaP+vgQVlxa082M0BbzN+FoZsuR/F/wfD",
+	"DuZEt2CL3RdzXoewwyZ/abPD221I8TBBGLO6nueRxOw9B41S7N1Xd12W8fMsiIQT3DtRcHYuATjRzHzH",
+	"oxYHv9nTbzPe7EE/CPypsrtYSuKojkSF8tpKwlQlaW6OpNKMke+Npwvw9Jcxk13yWs1Zuoql1hpDsQQH",
+	"muYb5koUsGZJEpHGs5ijF20GbeJFanT0fJLjunXgeG00ohZdwj9VK2PYuLapIgBn5BJ/04SzjG/gbIqJ",
+	"WU2f/wGqqip4AVRPE2UAsgK+ue3LanDmxzds/T3AOo21Fb+EV2KvA+iDMPEKB50e976jYpZ+DzrZh+rt",
+	"sSHknFQu7lOuP/BQH9//n+8//Of33b//R2VCjwsDDXqbKQj/Rn4+YJzdqqOtCuSehQTRE2DnUcwRnHJv",
+	"qqWrCCrdNebzu6kgVffPTv9T0duEYIZjU15o/43ghmNj3sWJlkcQCMEwXKxM4kuFw4raXmCYQANSDPuE",
+	"7fJcvTSNW76654oT20OmyWa1cF3VrLDFySjm/lYv0z7qHwhcadtjVHWErlxr13150NqR+6FdaOCA2jg0",
+	"v0P0FcsJTTMAYhoEkLFp0ucaXvtHxa7OxG8ZDefocsFP0b8CieJSCM5SDNDGBpGRGhPXJnZa190j6c0D",
+	"+43b1hOYZoddzc8AftX2G5BK5jisZnyDJkVmAt2BkdDvkGLzpCIGapmPC/ZAc+FebE/ZGR6enHxupRm8",
+	"sJC7yKJ5moKpRfq/J8xePt4JA3QeAOxpL9pqr5rHRpesczu85Kag1qmlsb53BYcu9nAgnmFBPpbZG4RB",
+	"uGJSRiZMM6Q2W0DDhcILRK6tdlwAVc+tersvfxusMapycA36w97pPztFXDbnmjvsgxPscNgf6Ge2+9be",
+	"daCoYrT9qT+KKD9Dk5J0IGNI+zRq9rAzEyJCh0OLY3Uulus63UmzpbFT9unCwVdCyc63dRG48pgNs8Bk",
+	"RFDl15Y7dH9g0TUDXAnJuAoI42G6Xiqrc9nGAjdsrUU0aEiO66FwCNoHWb4nNIE8BkymUFnKWeSVG8Uy",
+	"b38ASRN8msShMi1/MZeoSvPSwxal+b7dQ22ug1p+3rgp+u05+i3Oq9lV0cAl9YuY7NElpWeYi2glXAZN",
+	"wdnQ5EQ0dVGh3AZk2a3eKiDgz/DYl7fm3ODb5JEBr/aTNZ4RqOOTivR7vS557Z0TQDPJPSqoCyEATMqg",
+	"ZUO0x1ACVSUV8FuWa78DLfRMIdkYyx9yZREUWo9MAayPFdBhCjqphNDimeVq22PcoezAxnn49piXmXGl",
+	"f0XmTA8Hv8QPScwRMW9Tjuk3fTtyDIsKOmdZFDtElDWjKdEaASTZQhMFLWeeHPSOIHbXax0lc2ejmUjr",
+	"t1uFD6tRCDIOhoOeDTKaZyaa4ZfxkiUx4uVu1V3eOESU7c+9wMrvr0HLahmzD7HwK2PLtrLgDhL98Sf9",
+	"n9EOJ1Bugc6hTsE/u2g7asGJnc0gV9iKTzAUjUPUgBOB5rsObArpIuaZYvKZX0JvOwpsnF4jUPJNuO9F",
+	"U6mG904LargWL87P3ZQfXZPwnbQb6jvFGtZUkXwWBGaBqHWNGVST5a2Ru1U8+gcWnQPyvWsauS/z0Qxs",
+	"fBp38Yi1v6RsAGFJoaDC+MQNV3fK4m5bHGYHAIRfb6SpvN0F9BN0ZYyV08+0NQ1OGqevaYmV9z0eGydq",
+	"XHS+lBQOzxkU287HKwcpUqG3g0OoeGAe5Lp6UhSxp1/suur9+11XD0bLh7uuXPba3Q5+7S01vGVpPF3f",
+	"O9GhVPwOlQWTNYLuaHs5IBGzZrc+pfqlNPVtcIDmkdkisOAerhutAQiBnp5dcsmUJGOYNjqBxqAdYxFF",
+	"7kodR1T/Nxrn1yMiiWgJE3mWiDPz04zLKut+89AjzbaqueUgD428KQgeMkSegT4/LEG13kM6QmRC7t8e",
+	"NUl1czo4PmmVTFeUtJc/n+kXNIglVqrmX9dYB7o6Yx3qd9qqcs1DeUNUIqJa36rDOHSc6ylkJgEKNUCv",
+	"UF0qwBk3LADFO/jduktMXqYNJni2dNDr9ao9ri9wki6pZV8+12pNrm+zCo93O1RfoD90LTvDzkvrKfMg",
+	"MQwQ55RQ8u7CeQlMMyS/7LsyM8ZkQDb3aPiE2ubUsKFpmKxpgwu6936LUTwUtk09/0ED1YUeSDtypS7d",
+	"sw9VwtQiJ6lBBpbJ7IFsHds0WXBEQKgSp+aZf5/k5Lb5GnaDd6dsOLZ5oOos6bFaifnzr+5bo7UtFyMv",
+	"rgCJ7JpXAc0NjADl2J5Mm55KCDJlq2vu+pHJwLyKfQwZi6TfZc2AEIRwK5g2xADBwtckETTCIsf6GrLL",
+	"vNvE10okdVO4RyWZfcfei8lc50O9d9BKG+vKqWrBULsdPu6X7QvNtmbfeNv79UvHCrSEbpeOlnAzNydo",
+	"i+ycegr02jLXHsvLvCYv+xdK9ygyq6/9uruguH/51xYJ8XU20ZnRW8QDlN09nIx4LMIwS1PGwx0a12vv",
+	"uR325WUibNdGwLt01VkxNhJ4ZnE+iYXDqtB9TOelXFtoAm9Wl18MgaJqNarfa4ceucdCLa/bSck3BY6f",
+	"/+w9HfZ6bYyIfI+2mRBak5ABppTlgVFAP3FFAY4hsXuO6Zuz18yOBSSTAauAlfWNybKmh6ZrAAYrbfD4",
+	"nCZaR0sRwuL4+Oj4u8B0OIgXS5FC8n5KZDbRP5sA/jh6g9gt44osWXrNNZFsR5sgb/1hWoACF3nhWDBh",
+	"QQ2citSU62Iri2uupcq7C2kax1KQMBCJxdFsAq8kv798HmCTCdsYEZdh7OBrDl0iALeayLlYge8bAX1f",
+	"Qe/pmEn0KQEiii0oNZJgrNcwrtIp2UdNlP8ysmbDz8iVtG6R+vKKWll0eHKyb2Gk2Ef12G5fQRJ1fnjx",
+	"08tXw3fnZ7+9ePX87O11es3fvXh7+fL1q+Gg29P/fPP29fOXz4cHjx//mqXU/v+LV/q7F6+eF39bWFKZ",
+	"VtUJY2ZaeVSEIQW3iiErMyBbI4olmMj7kE1XW8USgebOjpLfvpAaphnfsyP9yiQT2/bWE7aWhXaO2P+h",
+	"IpKb8YewE79uueDbjPv8UVktuAc1bQihCNjJyk35QYgb55Q16GKmvDUHaMixlgjkA7ooBLh4l7i+qngi",
+	"C28qDKA7xhQhFIrbvd05ew4b7DQCwLqLAR/PtUzd/oIfCqXohMezuUrWFSmDp6b1G1T06DcOQOe6o5/q",
+	"HLbqIQKZPi0ArhDRAi3snoFCfH/Y/+CQHTs0DefxbVWi5MmgvOxDvexNZ/augv8CWO77ziuBSA+c/Mgm",
+	"aUbTdUDOlmmcBOSXjLOAXOrDt5gYML1X4hb+McSuEpAExgV0+Tvsdzsf7rMLb5nUZ7vi6nnpnQ9qxMFe",
+	"7g+WJBhFQbw8fUVBQF7/7QkKHByTX/Z/j9RJkYW4ZfVCpIAD43VZgzT7WXzLMHvFVoJ52fiwcyvKfaiY",
+	"XHWEb0PKbamKwbeLOXSuN33VyFmSwK8tcIhIsbkIOXN4cDnuoaPjZA2qKrzSRie1pQqNIWNOxm7x3X43",
+	"5/YKcBpNm/tGFPaZKujFQBqIyq8kKA+NoGyCClIzQTPwik1aS+i2ouqF1pbvKE8u9NF5CKGeuwLusGu7",
+	"2eI++xoU5tQY9+ULbeW+40hXBeQrBAFdg0jiYhVY4QId010Hczzce8ymsenPhYkIzvaiVf4pJtv9e7/o",
+	"BzaEXpUBexPzqHGp/i9i8qt+fmvpP2vzOtM8YXt09V8Zy0xuj7VNtgVaaahQUdprnLUyItwKgmJfwBZt",
+	"ARD+K0SIfxGT3WFhzfbFOv69eTH/xANjjyb8814qm36Di9vVRaN+EZMvVyOuB/vcZkPqZOufYrK3inD9",
+	"sv3Q/T4uF7dZj9FnVesCvoTsqwNoYoKPdskLGs7J+E8xGRvHa0jTFICvyS9iosX+L5evXw09YGWqrjk2",
+	"BQZoLpa6VnLO5eucZn+Kic3UgTx740pTKaOLa854JLGycAHdypIYnc3pmvRd8zHjCUZHPecshPx1msS3",
+	"rMpri+/+RUzQA9pp5pWEpR/gb4ueSfhmqBdyzSOq6JB8+nzN7+JiNBTfA+/9CAjt3xz7DUPKQ2xqskdH",
+	"35m9QA0v4SAJIj+aNun+xeoSSAD+UV+QkB53zdEbHyvJkmmxLhWS1ky6ocS8d0x313QkY6TdmCzo+prj",
+	"8AawUAZkbAkK35vZWWgRWZmrAo9UCs8vniZ6Jm+QjYgSRCqx3M5OzS4Pv4B+q5731n/wvzPytyPEerca",
+	"UYIneIgEs7S4L5YhCh/vN7/M9qYd257IY0Kh26hXuG4wWwOLu59SHokFuWFrLOFC54vFs2KLpVpj01vs",
+	"klVZh64U1faLbYRhCmSgtjRJsMuFWHEQOqjMgx+bFmtyFb1hHIRItyYx7a1fIf3lk9K84e+UkJb/fs/J",
+	"aCI1W4A9HjaryLew3Ha5szPp7MpVRaRsFktleppAkwYeESWycO6h1cRWcxFpcyj0wLV/SbHfK4awwZQ3",
+	"qdKcQVuMwEOwil0GuA0Xw4SAZwFbHSIXdUly21htkwLgtbSTzFw5UEgVTcQsg0jjiiUJXIdxSrQGBDfl",
+	"0JDOnU6Dwm1PFMbjgzy4Yw+2RQhKWShA05NzxlSZoBbtCymCKQMGEVYS/LI2gC7SGVMjh2O2oaXlZvOH",
+	"r5hC+CNM8358X58oWOCC9vll+c/3mCDYdqFfB0DrD3NHAJ6yPhKgF3bJK2h9zZSK+UyO4SCqNGZRHoYw",
+	"XjqYYjTMI5reIYHLKYkN2iIeeogbuMOxBN31mY+PAjXJKyzIkmQqMv0jLhWjUdf19IHm3/pgjBbQjQY6",
+	"gMO/I7qWY5Nlg1k4uECLDWlzePQF98zJO3tV4lnTf2Xc/A2xji659PtRp1CWBR0w/R0lNNFn92/jgwN4",
+	"YvwdAr7qkzw0Nzx8EEuTiaREooUvPBEQJUQdfP99rtT7pG96dyGilH/+Bg6YS958gEt0iAx2YHl07+ad",
+	"0eMAG9amiCVrWIx/RUA1oHyG/4DYoDl5cCfi3RVBHeRbYwzClTsTRECjMzQKtQEJz04D71ohaiXcIZRw",
+	"CmXpggv8Jl83XKwkmQg1xzMMuHh5U30TDmTJtK4sOt//N5as+89C+QqCPr4tcqE548t8kftiSrFcH2ht",
+	"ZEKx09U+U4vyjQawLEjgc1uKNaqURHSNm5/7p8D3Jdkt4w4o2cBmofjF9hS5bfFIQjsyo2MNbcVvYBU+",
+	"j5CPyhpTACmTKSLboKyeaYY2VhKkapO/jW+ylFp1zr5h/F1Z3covGwRurtDtfOvHaqv2UbsPevA3QqpZ",
+	"yi7/12/2NJsKoERa1c/0FN2E+Xpu9/Pf4SycI1yaV/Oak4kr8UDCekFjrmi872y7UgEvnov8SKhVbM9E",
+	"l1wutR2OMB+QqBFzIhVbyjwVw7rrjBcN2AlNb2m0CmskzbNUDa0r+ZEkBt1EYm14rhWlzII95aWxSsAs",
+	"XO+X+5W2W8o+qC3f3MkUpWtoFmOj/w3bluhFME55CFkE3wCq3I8pY7hvtvwLW5UGpSTGe56LlE2yOIkO",
+	"nGW75wPyFpCjNZ8uKI+nTObpS3kL2LJGgfJxQZ1gPUDNx8NqKV4XKHiTWEKeuct7socFmpcOvQZEiZAm",
+	"ddjKHkCEwGTiWEFWkwGZc8CrkhyaBHlAYLWYE4ymScykuZwM/AtY5zsuC/Skl04vKP3+yCXfiHG3+IoE",
+	"X2Plx70OsWGDc8cF9z3CG5H/C5re3G1lWg8w0Bx1vo1lmnHW1qfxxY80+JBpUXkxpCgVkN37UKNGdAAa",
+	"0b4NEwCeoKrSGvCSlpUIb8iNWMaULFMxS+kib/cKmqPXsVnzqz2Jw6Llb1W+G7Z2ipLzNv4xF3DgUI3E",
+	"tv/oh8ZoaU3ZrKXPJZDnTsau/4J755gp9lF1hp0D/T+o+CBnP70gL16dv/3Hm6sXz8mPL397AV9e8263",
+	"e83h7xevntc/1mkRYikspSbvCjXrKXQEkHS6lzqzP9JYsQ1zdn+nQNEbBlAY++X/C+Mgj2UxHgLZZ1YE",
+	"67sLOl6jlJ+KdMFSreCzFHgUFTG0GbhQcWhB+TR7AwbMn2LiYb7EzjUFBnwmoVYKAMf0/caWFUBjev2v",
+	"b1m6b8XsK9sPV1it78mcEt5JS7bBgPSOeKx5qC39/mvEWGFxTQKsSIUHytVKcyLnO2k+2m9Q9Wdrn282",
+	"WY/thQbve4Q43/oUOnRwRDUaEnrNrbXm+qVM8fDfMNC2sAmhl1EhszBkLGI2oIWd4K85dLQ3AL1zyvUD",
+	"mBgkbDepvFsLNku/YevAuJD027FIuR7/w2zxV4qx4tj3QrVtlRHnRmx7BOpuP7O/AdI7NRvbBSBSGpmW",
+	"jb8JnHrdWObRx+45M9i9Ds4l1BXTfIZmdiRWu4/RjlwV/M3OePE5ZO2A8mUTjMzllnHZJVcuXuwgujS7",
+	"m9dHAcl4wqR0vjoqb1ik78v6OG4NL1dhpxiM21UOD6b8XAlQO2N5IwPrM8d7dirSmVCK8bI/8HYxMod+",
+	"nE+c6bfHkizFiqX67E6nfnelsg8xxgj3KhWg/by7gGi/MWvfXaBbEDInPEkEGFSPTCFNnRWEBBrZn4xu",
+	"F/dA+XvuUzt6d9H5VqLCdvvvxN3bIsON+OoKTRFXOeWEv+ZqkMOGWbwUG8otjLL+1TXHYny4DaS0AOm0",
+	"IPsL1VkYLtWjoqDXdw/mAOHQfqQSLwHgDpQ4OXuULrv6zpDHO4B376elfBOyvLvH6H1DhvwSKad26F31",
+	"yJfIR/cpSL7mpiJ5uOm3QYv9NoQyCQhZS5bcMvReg4RHW3LQu+Y2m9kgMgQufJJ7CCBEjklJC3Os1Jxd",
+	"8031DRx49liowqJMS2hoQeQds1ifRwNuXqU/mTLVb1B9amkY+CXAt4te3+b32nQHdyFCsY+m5AbcTb//",
+	"z2deNJi6IlOr+Kp4wdqUBJvFNa0FBunX3RMqAORepexgmsSzuSpwzv7Osj2WGd9hYOoH2rJXuwa7Pkrm",
+	"/Wu83mbcq/H6d7CCM97AAs649HyYLE4fsngpRaZwrKj/eW823Fm89DbjX654SQ/2uc0e1V7rGd/jlZ55",
+	"4rBUQnaPXbjPxY434bZ9w7Sze8M302U8umWpRNL2u71O0AkTgcqEKQkuXQyHw97RPzWJ0kwqr+7a947u",
+	"KBc+KxQih3MRG6g7U9/8vh8MgsPgKDgOToInwemHIAfYeH/YD04GwdPDoD84CvrHx0H/9CQY9J8EgyP9",
+	"oODM1DK/7weH/eDw5ORD0FkxdgO/fhL0j4JBPxicBofHwdEgOHoaHJ98+OxPyDQKRSnJI4oJO1uJUaBh",
+	"t9fcH2/2sc4RD9/uxfuOxkWuZcXS5lqH87whCjbMSBKx8k+BYcd7SSN8x5BGYqmKGUs1+XAuTcR5EZYZ",
+	"NkpFCyjvuI65oJO1iTunN9LZUte84LRPGL1FrAvMvc49x0MyFkk0soOObZwap+2URhP2tdnwkkzYLOMB",
+	"YahjauV1IW6xTYimNV2buXCB7j2tAQP9becXf3oYwHUR3l9crnwhu0gJcXPNtUJtKsIw9Au+Sa2kwVyC",
+	"QtQ1VrlH84aLFTyH0dngmpdC6JA/pf/QpGSRF4+1q/ej5KaL0GHvmkO0HPaGi1WT3Co/YQpKAZJKVGPg",
+	"mYdOimrRskjTd4TV+4MA68OG77dhMXxw7YjgyStxg6FUzdeaFim7FZrSMuYhw+RnL8kISgiGJBHihqh5",
+	"KrLZnEA+m9LvgW3sdiCTW0oWjQroof2jxpLoTFPZ81RW9SyiC9PaeI+tbkUS5YwAaaq7JE+tcNE8FqeL",
+	"A3eD1cgWSAyhWhosXakHdF6erD2ERMjj8rgd+xsE+hN4GAPi5kRIyPaKTQqWOf4mH5aa1K2QJoltrrWy",
+	"BpTxQU7WzikIU/HyO6J4OmWp9FAmbSZdcboGaTw3442hP6fSTN4KSZ63BcsbgFXlIgI5z4GaXzPJa9vd",
+	"25i/YRnnuCTPJb9n/JjaqR5X6UwtZl6L2Ki/DIh5sxO/ROxFQzb0KrJdaBii5SHVpAEUx9rCfL0e6NGC",
+	"KFQuK10fk78gMb6AkAvp7NAjBznf+CWu+V8YJUtpFCX6ClwJ8vvVOb4UE9inGRzFUuq762iJL9Q3oz5/",
+	"dI1OA0lvAYnyJl5Ke2XhJepF/UD8SpMKGstrbpKg4IMu+RkW5u5aKH6zOVH4ZNUNqL+5cuRrBAlj3HEP",
+	"2IKtiItSirnmyzQYsCoHgNUKCyTVFZFgyeup2XeFYuuWWfXKB7Q02d2GWA8LH7uxDFflZJYSuI47OZ7u",
+	"nNEoX9mTCpTdmkkrsYcpvzx7dQZ5hfkUPO/so1q8Hf3+0V+ilFfnscfJUYPRDeBP7jp2wEm4p1DWZIHt",
+	"6qaymovWuD9lHyJbmIxPcObswP8FjNQaLPKT03b4v1/B7fWpY9uGIHa6VkFANdXSZYT4f454rkuJ91lb",
+	"cLtKFDPsnDE8BZjQRjDqQUdrKfonQfUS9F8712AkWs2Ih5Uj9vQkc44fds5kTB9fiZu15jxPdG51YjS+",
+	"wK3o3u1yNFdU8Zp7AJB3d79SF7exZzZON5qg5Df3vVwAYK9s94yjafRvmXgFS9vNAUikkttZsY/qgUAu",
+	"lKW422z8YFuL2Eqr6qWSME8oPJmLFcccb/AzQTQ8T5gHixbUrMqULJvjSLA6eCpSvzdxDpQfpkzVQU0A",
+	"te8DjFxuZ/fEShTXAzRPR88blGqC6asJz0M73viyzcG9ZTRZ6nZZ+HMDYgQ27/kmS+nIxgRa/PdO5Nw0",
+	"MNBr4hz+elLd/XWVUobvmp6mgmjcmX310qbhWw+k8Qnkh0zwqvz3W3HjnYivlNTzFqZxBxrdJ5KSYRPw",
+	"GoPzzHYGNVk52NDD3sIToebow0lFhg7eTK1oGvkdP7Tecc1NpQKyukPFgSoHMHfgb72pseCm4AkkIZYH",
+	"gkQfksHRNceLGV7f6w37PTAOB8cgLHGqXs3PkkqVD4Pp+lxfydfcWElalMLaWEQWjHLIRC2ifs1MSula",
+	"2qIcGsJP9Au1Ccx8qyxGVzwAN3TJjzROWOTqFxf6DDiHGXbxzbi65i7zpLiKTXhVOacISaRXpV+nLRZy",
+	"NWfX3M4KXFcQBkB8BLTM0DREU75/qOYEAkYeKoVvP1aZ2DOmfpeVnXp3cBv86kdtbzbQP+DhK9H4UQjj",
+	"/7Bu/up4wf4Jx/XeGg6Y0ObO6B0eHBbvA4REhv7cEdXqv2eMIGT4aLJWeujT3vFh7+RQ21H6LHk3Ubmp",
+	"dtCZxZMRMFtneHjSs928zSdPzb8lGF7LVNzGMhY8H+lo8PTo6cmTwVP905RR90W/9+TwyVH/dHAUdNCJ",
+	"IzvDXvfp6ZPjCsthc7EmwdK87fjw5PRJ72l/AGZLm8UO6hZ70isvtn/8pVa7sQl1q9Umk6hfjhKKAuhh",
+	"PUm8FT/d2F493YdZcc3mdW4pj+Uc+zWXJt0rTLY81V4+017lTEvz6/nTKs+o1zwjAgVUjV4DN51zMNqa",
+	"77zccj9Bm5/FCpocu1bEJpYH2egmbBX/Zb2qcYoJ195ljxfyvexIXGkob2vv9XOxWNADybR41FffLU0y",
+	"JrHj11H/tPcdop4A0Kq+NrGbumKFmkV2zYGnu+TMwvVA5y251HuLYCyYqab0vYfX71SkiyyheCmZIi/K",
+	"rznVRlMqlnNW32Prv9n9g32wcBdzoFl7sQRxFGiqB05i5X+NEhHSJDASNrDnODCduL2zGrhTHGwc0yA/",
+	"ooF/JANzVoOCTLhbPy1FJwkLQJuZMxpZDQsRhDX77atLFvaF13YxDAnc6DHqnk+g8Rlt9+WY+MB/b0hT",
+	"Q4Tdfh9L0gdy87gdy/nAfbTfcrsrx99yzcM8z+WWccgXt0UNiFr8jIz1YyPIRx0juJWrLIolibS6XuPj",
+	"MbT9Konaduw7AYmaH+8PRfQsinJP7u4trj/QOz0Q2wA/QXTLwDPntOW7yJEuYlVX5pVv5Vd0TywEwHbd",
+	"hYz1hUa1K+s15pM9gk82XtuXaUq9E/3YpO0DVL/zU9RhId5ZHtwHCLFeEHzhDXbgh/sSA8MopjMuHhJX",
+	"DjVq8FxKSHCThVIiyI5AbC1MPVwwKrOUlWBIYuYUbSImf7JQOV8VpmNKjDhgU1OyoHwNLXcxtRLwHajJ",
+	"gtISC5MvXxURj+2UYmlbonXJlenEO2fhDZmiKyyWuY7HI61GDv3gBThqCUtTkSI6kEuGTI2/jsgsnNvh",
+	"oMK3qjaKV16LdsN8mdOSnZ/jK2L5GrZL3q8SqVV1gBu6RY2A/5tKBdzuQoBEl/tTqy7p2gCvxUkCRvZK",
+	"pDcBWc3XWHesFCC4WUwPJUgk7n8oUzaJ+b7RR38E2/X23FbwubLtSRYnCrjQHRiw+CHJWS/JJi0KzoaE",
+	"RpE50jKXQwFJGJzFCbvmWtdjUYBJiCk70GvR9jWWVKcsFDMe/2XRdQ3kCg8Z+R3aX7NEAqroDy9fX8JH",
+	"GFQE41zMmJ7JM7TcF3RJIhbGEZPmjHEWw0wjwWSXvPRba8eRV8Gt9U60I/22XwZvDNzoiwlL5Txeyu41",
+	"tzjJkcgmapolQCusiLfhT5d6kyvBgW2zwUFi6AVEFcXnk0yurXKF7SkgQ1xwL3Htmr+7kH4BukyEGk2z",
+	"JBnn/Wdwj6wMM52bUyEWFuPHLPSZc+W7KAO4kPSbo5SueJXzAjny4ZTxO4IBBh3JEhYqoeeBH4D7sjaI",
+	"edkGRUkv+S3O80HySEtLQdVay4eZSCItMhI2VZiuYzyRp+BzhDd1XC2uuFmLg4HdcQuLENoqWch6KrX6",
+	"Azt3a7T3qhN0FgKeuV0cHB0Weg1ivTjIh8L0DvuYt4PnGyMHhdMNLuRR/t5+r/cEP8vTje4y2+fF2Q4K",
+	"+Us4Wz//qZDV9MEyUcxn2uwPOu4kmAKAXmueqat7/cNK3QgOt777AbEwXetTH7jS5u6+AIoRysJk2eZy",
+	"yvht87awnoi///WlL4B7X16lVldrHu5V+nxd2MC3jEYll0kRArSG8g09d3h8Dszx2eHBK3RLbO/Ia9U5",
+	"0Xn9isfitdaSnfIR0jRdG3a9XKLuTGeBQ/Efh1SxmUjXQ33Gx/pOXYKTJQAMUtsVB5u7Qfawk7mWgkMr",
+	"YSuzZOms4AQ2DsFCouxxf1DIoz6syKNe0I8v8aeDnvuapildV6WzniVS5DSAxGjoy1Dgkrrk1piHSRax",
+	"0ayc29s+rdbthZiawkEpFgztpJByrQNPGKgQ0GusbkYZX6ZCsRA81fvu8Lkvp/AOw71wMn6LpdqLDY+u",
+	"Wnw3WeTHzh398um9nxe/9LadxeLFVX+5uvHSuM3Nw40fVtqIJYLvr7K89OL9b+R9MqMqd39oBtzvDY0v",
+	"3eCeL++1x9bT9a6NBpf924zv8bLXEyLZcpNXynf+dn6p7DKtB2JhlkJS/ftPnQmjmoGG7z9AKge+uco5",
+	"V6hJzht4WOQQU7EeVP3UXsqMR0sRc+WVOhmZj7dusUhJ1rwt14BMFMk+77+iTJnNV2nNIiLStEspi1fv",
+	"Xf8/XVdwwzAIA1fpBN2k3/76IBEiUVCprEpVH9m94myDEe4AdkiIBGef78TLW8DWnAjuKRVpb7AdFS03",
+	"7ntgiNOefGPODjH8V11KOdC4nZn5qgtbun2GcvSv4/wOc/Sdc7uPBNfMY1kDJYXlC50kkw/KF94VIF5e",
+	"e1xRfvgUOlBBqIjlfjPRAEdzdL07qJU76kiBy/oMBN/zZxP06Ez4cFtJJQHswlXDx90/ik2Dm2JT0m2h",
+	"RkrWmwb7x31pP0UOlLoJFnPX1y1Q2p/JPIhb8N4Ci9in5mz3lgmy5+P8BQAA//8=",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -79,6 +79,7 @@ var operations = map[string][]Role{
 	"deleteRepository":         operators,
 	"changeRepositoryPassword": operators,
 	"rebuildCatalogue":         operators,
+	"copyDatabase":             operators,
 	"adoptDatabase":            operators,
 	"recoverySheet":            operators,
 

@@ -19,6 +19,7 @@ type Planner struct {
 	Installation string           // this one's id
 	AgeRecipient string           // to whom recovery sheets are encrypted where nobody is named; "" = to nobody
 	Wake         func()           // called after new jobs were committed; nil = nothing
+	Databases    *DatabaseKeeper  // copies the database into repositories; nil = nobody does
 
 	// For the doctor; see Diagnose.
 	Surveyor    Surveyor        // nil = there is no doctor here

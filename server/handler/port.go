@@ -100,6 +100,8 @@ type Upkeep interface {
 	ExpiryPlan(ctx context.Context) ([]backup.Expired, error)
 	// AdoptDatabase lets a database go on that was put back from a copy.
 	AdoptDatabase(ctx context.Context) (backup.Adoption, error)
+	// CopyDatabase copies the server's database into a repository.
+	CopyDatabase(ctx context.Context, repositoryID string) (backup.RepositoryRecord, error)
 }
 
 // Repositories makes and takes over repositories.

@@ -8,8 +8,12 @@ import (
 )
 
 // repositoryOut leaves the password out: it is never told.
-func (h *handler) repositoryOut(ctx context.Context, tx backup.UpkeepTx, r backup.RepositoryRecord) (api.Repository, error) {
+func (h *handler) repositoryOut(ctx context.Context, tx backup.Tx, r backup.RepositoryRecord) (api.Repository, error) {
 	u, err := tx.Upkeep(ctx, r.ID)
+	if err != nil {
+		return api.Repository{}, err
+	}
+	copied, err := backup.FindCopiedDatabase(ctx, tx, r)
 	if err != nil {
 		return api.Repository{}, err
 	}
@@ -17,13 +21,15 @@ func (h *handler) repositoryOut(ctx context.Context, tx backup.UpkeepTx, r backu
 		ID: r.ID, Name: r.Name, Kind: r.Kind, Settings: r.PublicSettings(), Compression: r.Compression, VerifyDays: r.VerifyDays, Default: r.Default,
 		ImageCount: r.ImageCount, StoredBytes: r.StoredBytes, ReadOnly: r.ReadOnly, OwnedBy: r.OwnedBy,
 		CheckedAt: utc(r.CheckedAt), CheckError: r.CheckError, CreatedAt: utc(r.CreatedAt),
-		RecoverySheetAt: utc(r.SheetAt), Warnings: h.Planner.RepositoryWarnings(r, u),
+		RecoverySheetAt: utc(r.SheetAt), DatabaseCopiedAt: utc(copied.At), Warnings: h.Planner.RepositoryWarnings(r, u),
 	}
 	if l := u.Locked; !l.At.IsZero() && r.StorageLock().Locks() {
 		out.StorageLock = api.StorageLock{ExtendedAt: utc(l.At), LockedUntil: utc(l.Until), Blobs: l.Blobs, Bytes: l.Bytes, Requests: l.Calls, Seconds: l.Seconds}
 	}
-	if w := u.LockWarning(r, h.Now()); w != "" {
-		out.Warnings = append(out.Warnings, w)
+	for _, w := range []string{u.LockWarning(r, h.Now()), copied.Warning(h.Now())} {
+		if w != "" {
+			out.Warnings = append(out.Warnings, w)
+		}
 	}
 	if r.FreeBytes >= 0 && !r.CheckedAt.IsZero() {
 		out.FreeBytes = &r.FreeBytes
@@ -126,6 +132,13 @@ func (h *handler) CreateRepository(ctx context.Context, q api.CreateRepositoryRe
 	return api.CreateRepository201JSONResponse{RepositoryCreatedJSONResponse: api.RepositoryCreatedJSONResponse{
 		Body: out.Body, Headers: api.RepositoryCreatedResponseHeaders{ETag: etag(r.Version), Location: "/v1/repositories/" + r.ID},
 	}}, nil
+}
+
+// CopyDatabase implements the operation.
+func (h *handler) CopyDatabase(ctx context.Context, q api.CopyDatabaseRequestObject) (api.CopyDatabaseResponseObject, error) {
+	r, err := h.Planner.CopyDatabase(ctx, q.ID)
+	out, err := h.repositoryOK(ctx, r, err)
+	return api.CopyDatabase200JSONResponse{RepositoryOKJSONResponse: out}, err
 }
 
 // TakeOverRepository implements the operation.

@@ -30,7 +30,7 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("database file: %w", err)
 	}
-	db.dialect = sqlite
+	db.dialect, db.path = sqlite, path
 	if db.unlock, err = lockFile(path + ".lock"); err != nil {
 		return err
 	}

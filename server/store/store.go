@@ -53,6 +53,7 @@ type DB struct {
 	project string
 	files   fs.FS         // the migrations
 	schema  int64         // the last of them
+	path    string        // of SQLite's file
 	turn    chan struct{} // full while an Update runs
 	unlock  func() error  // gives up the file lock of SQLite
 

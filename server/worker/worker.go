@@ -82,6 +82,9 @@ type Config struct {
 	// Lineage says whether the database is the newest of the installation. While it
 	// is not, nothing is begun, ended or removed. nil = it always is.
 	Lineage Lineage
+	// KeepDatabase copies the database into the repositories whose copy is a day
+	// old; nil = nobody does.
+	KeepDatabase func(context.Context) error
 }
 
 func (c Config) defaulted() Config {
@@ -157,6 +160,9 @@ func (w *Worker) Run(ctx context.Context) {
 	wg.Go(func() { w.every(ctx, w.Config.Measure, w.trusted(w.measure)) })
 	wg.Go(func() { w.every(ctx, w.Config.Upkeep, w.trusted(w.upkeep)) })
 	wg.Go(func() { w.every(ctx, w.Config.Upkeep, w.checkLineage) })
+	if w.KeepDatabase != nil {
+		wg.Go(func() { w.every(ctx, w.Config.Upkeep, w.trusted(w.KeepDatabase)) })
+	}
 	w.serve(ctx, &wg)
 }
 

@@ -10,6 +10,8 @@ import (
 
 type catalogCmd struct {
 	Rebuild catalogRebuild `cmd:"" help:"List the images of a repository that the server does not know."`
+	Copy    catalogCopy    `cmd:"" help:"Copy the server's database into a repository now."`
+	Recover catalogRecover `cmd:"" help:"Make the data folder of a server that is gone anew, of the copy in a repository."`
 	Adopt   catalogAdopt   `cmd:"" help:"Let a database go on that was put back from a copy."`
 }
 

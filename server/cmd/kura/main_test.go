@@ -192,7 +192,7 @@ func TestRecoverySheetsHaveARecipientOfTheServer(t *testing.T) {
 
 func TestAConfigurationFileIsRefusedForWhatNobodyReads(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
-		"an unknown key":   {"slot_capcity: 3\nzz: 1\n", "unknown key slot_capcity, zz; known are compare_bytes_per_day, copy_rate, data, database, datastore_min_free, key_file"},
+		"an unknown key":   {"slot_capcity: 3\nzz: 1\n", "unknown key slot_capcity, zz; known are compare_bytes_per_day, copy_rate, data, database, database_copies, datastore_min_free, key_file"},
 		"a flag's name":    {"slot-capacity: 3\n", "unknown key slot-capacity"},
 		"another file":     {"config: other.yaml\n", "unknown key config"},
 		"a client's key":   {"endpoint: http://kura\n", "unknown key endpoint"},

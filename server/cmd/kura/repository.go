@@ -98,6 +98,7 @@ func repositoryRecord(v api.Repository) (r record) {
 	r.add("checked", when(v.CheckedAt))
 	r.add("error", v.CheckError)
 	r.add("recovery sheet", when(v.RecoverySheetAt))
+	r.add("database copied", when(v.DatabaseCopiedAt))
 	r.add("created", when(v.CreatedAt))
 	for _, w := range v.Warnings {
 		r.add("warning", w)

@@ -34,6 +34,7 @@ type serveCmd struct {
 	MaxLatency       time.Duration `setting:"" name:"max-datastore-latency" default:"0s" as:"DURATION" help:"Latency of a datastore, such as 30ms, above which reading pauses, for two minutes of a backup at most, and no backup begins; 0 = none."`
 	NBDCommand       string        `setting:"" name:"nbd-command" as:"FILE" help:"Program that serves one disk over NBD, as docs/dev/transports.md says; it makes the transport nbd. Default: none."`
 	CompareBudget    int64         `setting:"" name:"compare-bytes-per-day" default:"0" as:"BYTES" help:"Bytes a day that disks of which backups read only the changes are read in full for, from the 28th day after the last time on; at the 35th it is done whatever this says. 0 = no limit."`
+	DatabaseCopies   string        `setting:"" name:"database-copies" enum:"on,off" default:"on" as:"on|off" help:"Whether a SQLite database is copied, with the key, into each repository once a day: kura catalog recover makes the server anew of it."`
 	ProxyUUID        string        `setting:"" name:"proxy-uuid" as:"UUID" help:"BIOS UUID of the VM in which this server runs: the transport hotadd attaches disks to it. Default: what the machine says of itself."`
 	Lease            time.Duration `setting:"" default:"60s" help:"How long other servers wait before they take the jobs of one that is silent."`
 	LogLevel         string        `setting:"" enum:"debug,info,warn,error" default:"info" as:"debug|info|warn|error" help:"What is logged, to stderr."`
@@ -87,7 +88,7 @@ func (c *serveCmd) minFree() int64 {
 func (c *serveCmd) config(s *session) server.Config {
 	config := server.Config{
 		Listen: c.Listen, Data: c.Data, KeyFile: c.KeyFile, Database: c.Database, TLSCert: c.TLSCert, TLSKey: c.TLSKey,
-		Role: server.Role(c.Role), Reach: c.Reach, SlotCapacity: c.SlotCapacity, AgeRecipient: c.RecoverySheets, Slots: c.MaxJobs, Lease: c.Lease, ShutdownTimeout: c.ShutdownTimeout, SnapshotTimeout: c.SnapshotTimeout, CopyRate: int64(c.CopyRate) << 20, NBDCommand: c.NBDCommand, ProxyUUID: c.ProxyUUID, CompareBudget: c.CompareBudget,
+		Role: server.Role(c.Role), Reach: c.Reach, SlotCapacity: c.SlotCapacity, AgeRecipient: c.RecoverySheets, Slots: c.MaxJobs, Lease: c.Lease, ShutdownTimeout: c.ShutdownTimeout, SnapshotTimeout: c.SnapshotTimeout, CopyRate: int64(c.CopyRate) << 20, NBDCommand: c.NBDCommand, ProxyUUID: c.ProxyUUID, CompareBudget: c.CompareBudget, NoDatabaseCopies: c.DatabaseCopies == "off",
 		DatastoreMinFree: c.minFree(), MaxLatency: c.MaxLatency,
 		Version: version, Log: c.log(s), RetentionProfile: "standard", LookupEnv: os.LookupEnv,
 	}
