@@ -129,10 +129,7 @@ func TestAVMThatCannotBeBackedUpFirstIsNotOverwritten(t *testing.T) {
 			}
 			r := h.restore(imageFirst(image))
 			h.start()
-			h.until("the end", func() bool {
-				h.clock.pass(time.Second)
-				return h.job(r.JobID).State.Final()
-			})
+			h.retried(r.JobID)
 			if done := h.restoreNow(r.ID); done.State != backup.JobFailed || done.ErrorCode != c.code {
 				t.Errorf("restore is %s (%s: %s), want it failed with %s", done.State, done.ErrorCode, done.Error, c.code)
 			}

@@ -177,7 +177,7 @@ func TestAConsistentRunOutlivesItsServer(t *testing.T) {
 			h.wait("its end", at.stopped)
 			stop()
 			h.store.fail("Renew", 0, nil)
-			h.start(often, func(c *worker.Config) { c.Owner = "server-2" })
+			h.start(often, func(c *worker.Config) { c.Owner, c.Lease = "server-2", time.Hour })
 			h.until("the run's end", func() bool {
 				r := h.run(run.ID)
 				if r.State == backup.RunRunning || r.State == backup.RunQueued {

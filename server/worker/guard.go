@@ -150,7 +150,6 @@ func (b *backupJob) quiet(ctx context.Context) error {
 	}
 	for since := time.Now(); ; {
 		slow, full := b.look(ctx, limits)
-		b.waited = time.Since(since)
 		switch {
 		case full != nil:
 			return full
@@ -167,5 +166,6 @@ func (b *backupJob) quiet(ctx context.Context) error {
 			return fmt.Errorf("wait for a datastore: %w", ctx.Err())
 		case <-t.C:
 		}
+		b.waited = time.Since(since) // a look that is slow itself is no pause
 	}
 }

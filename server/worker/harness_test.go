@@ -195,6 +195,20 @@ func (h *house) ended(id string) backup.Job {
 	return h.job(id)
 }
 
+// retried waits for a job's end. Time passes while the job waits for its next
+// try, and only then: else the lease of a try could run out.
+func (h *house) retried(id string) backup.Job {
+	h.Helper()
+	h.until("the job's end after its tries", func() bool {
+		j := h.job(id)
+		if j.State == backup.JobQueued && j.Due.After(h.clock.Now()) {
+			h.clock.pass(j.Due.Sub(h.clock.Now()))
+		}
+		return j.State.Final()
+	})
+	return h.job(id)
+}
+
 // waiting waits until a job's n-th try has failed and it waits for the next.
 func (h *house) waiting(id string, failures int) backup.Job {
 	h.Helper()

@@ -151,14 +151,7 @@ func TestAVMThatWasOnIsOnAgainWhateverFails(t *testing.T) {
 			h.store.fail("Renew", 0, nil)
 			h.store.fail("Note", 0, nil)
 			h.start(often, func(c *worker.Config) { c.Owner = "server-2" })
-			h.until("the end, with the pauses between tries", func() bool {
-				j := h.job(id)
-				if j.State == backup.JobQueued {
-					h.clock.pass(15 * time.Second)
-				}
-				return j.State.Final()
-			})
-			h.mustBeOn(h.job(id))
+			h.mustBeOn(h.retried(id))
 		})
 		if point == "RemoveSnapshot" {
 			continue // there it waits until its time is over
