@@ -19,7 +19,7 @@ func (p *Planner) CreateRestore(ctx context.Context, r Restore) (Restore, error)
 	}
 	var done Restore
 	err := p.Store.Update(ctx, func(tx Tx) error {
-		old, err := joined(ctx, tx, r.Token)
+		old, err := joined(ctx, tx, r)
 		if err != nil {
 			return err
 		}
@@ -41,13 +41,14 @@ func (p *Planner) CreateRestore(ctx context.Context, r Restore) (Restore, error)
 	return done, nil
 }
 
-// joined returns the restore of that token that still runs, or whose success
-// nobody was told of; nil = there is none.
-func joined(ctx context.Context, tx Tx, token string) (*Restore, error) {
-	if token == "" {
+// joined returns the restore of r's token that still runs, or whose success
+// nobody was told of; nil = there is none. A token stands for what was asked for
+// with it: who asks for something else must not be told that it is done.
+func joined(ctx context.Context, tx Tx, r Restore) (*Restore, error) {
+	if r.Token == "" {
 		return nil, nil
 	}
-	old, err := tx.RestoreByToken(ctx, token)
+	old, err := tx.RestoreByToken(ctx, r.Token)
 	switch {
 	case CodeOf(err) == NotFound:
 		return nil, nil
@@ -55,8 +56,20 @@ func joined(ctx context.Context, tx Tx, token string) (*Restore, error) {
 		return nil, err
 	case old.State.Final() && (old.State != JobSucceeded || old.Delivered):
 		return nil, nil
+	case !old.sameWish(r):
+		return nil, Errorf(Conflict, "", "The Idempotency-Key is that of restore %s (%s), which is of another image or to another place. Use another key.", old.ID, old.State)
 	}
 	return &old, nil
+}
+
+// sameWish says whether both put the same image back in the same way.
+func (r Restore) sameWish(o Restore) bool {
+	mine, err := json.Marshal([]any{r.ImageID, r.InPlace, r.NewVM, r.Disk})
+	if err != nil {
+		return false
+	}
+	theirs, err := json.Marshal([]any{o.ImageID, o.InPlace, o.NewVM, o.Disk})
+	return err == nil && string(mine) == string(theirs)
 }
 
 // CheckRestore says whether CreateRestore would do with r now, and warns of
@@ -70,7 +83,7 @@ func (p *Planner) CheckRestore(ctx context.Context, r Restore) ([]string, error)
 	var old *Restore
 	var t restoreTarget
 	err := p.Store.View(ctx, func(tx Tx) (err error) {
-		if old, err = joined(ctx, tx, r.Token); err != nil || old != nil {
+		if old, err = joined(ctx, tx, r); err != nil || old != nil {
 			return err
 		}
 		t, err = p.checkRestore(ctx, tx, r)

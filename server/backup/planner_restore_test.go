@@ -17,6 +17,28 @@ func newVM(image backup.Image, name string) backup.Restore {
 	return backup.Restore{ImageID: image.ID, NewVM: &backup.RestoreNewVM{Name: name}}
 }
 
+// A token that was sent with one restore does not tell another one that it is
+// under way.
+func TestATokenOfAnotherRestoreIsRefused(t *testing.T) {
+	h := newHouse(t, 10)
+	vm := h.addVMs(h.vcenter.ID, 1)[0]
+	image, later := h.addImage(vm, ""), h.addImage(vm, "")
+	ask := newVM(image, "copy")
+	ask.Token = "token"
+	if _, err := h.CreateRestore(h.ctx, ask); err != nil {
+		t.Fatal(err)
+	}
+	for name, other := range map[string]backup.Restore{"another image": newVM(later, "copy"), "another name": newVM(image, "other")} {
+		other.Token = "token"
+		if r, err := h.CreateRestore(h.ctx, other); backup.CodeOf(err) != backup.Conflict {
+			t.Errorf("%s: %+v, %v; want a conflict", name, r, err)
+		}
+		if _, err := h.CheckRestore(h.ctx, other); backup.CodeOf(err) != backup.Conflict {
+			t.Errorf("check of %s: %v; want a conflict", name, err)
+		}
+	}
+}
+
 // TestATokenStartsOneRestoreUntilItsSuccessWasTold is what lets an apply be
 // repeated: the caller that never got its answer gets the same restore.
 func TestATokenStartsOneRestoreUntilItsSuccessWasTold(t *testing.T) {

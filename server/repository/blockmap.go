@@ -23,7 +23,7 @@ const (
 // by page, when they are asked for.
 type blockMap struct {
 	layout diskLayout
-	used   []uint64 // a bit for each block: it may hold other bytes than zero
+	used   []uint64 // a bit for each block, as far as any is used: it may hold other bytes than zero
 	pages  []page
 
 	mu   sync.Mutex    // guards the rest
@@ -58,7 +58,7 @@ func openBlockMap(ctx context.Context, r repo.Repository, l diskLayout, disk obj
 	if err != nil {
 		return nil, err
 	}
-	m := &blockMap{layout: l, list: o, used: make([]uint64, (l.blocks()+63)/64)}
+	m := &blockMap{layout: l, list: o}
 	if err := m.scan(ctx); err != nil {
 		_ = o.Close() // the first error counts
 		return nil, err
@@ -101,6 +101,9 @@ func (m *blockMap) scan(ctx context.Context) error {
 		}
 		end += e.length
 		if zero[string(e.id)] {
+			if e.length > zeroRun {
+				return fmt.Errorf("list of blocks has a piece of %d zeroes at %d", e.length, e.start)
+			}
 			continue
 		}
 		block := e.start / m.layout.BlockSize
@@ -109,6 +112,9 @@ func (m *blockMap) scan(ctx context.Context) error {
 		}
 		if used%pageBlocks == 0 {
 			m.pages = append(m.pages, page{first: block, at: e.at})
+		}
+		if more := int(block/64) + 1 - len(m.used); more > 0 { // as the list goes on, so that no false capacity takes memory
+			m.used = append(m.used, make([]uint64, more)...)
 		}
 		m.used[block/64] |= 1 << (block % 64)
 		used++
@@ -119,7 +125,15 @@ func (m *blockMap) scan(ctx context.Context) error {
 	return nil
 }
 
-func (m *blockMap) isUsed(block int64) bool { return m.used[block/64]>>(block%64)&1 == 1 }
+func (m *blockMap) isUsed(block int64) bool { return m.word(block)>>(block%64)&1 == 1 }
+
+// word holds the bit of a block.
+func (m *blockMap) word(block int64) uint64 {
+	if i := block / 64; i < int64(len(m.used)) {
+		return m.used[i]
+	}
+	return 0
+}
 
 // nextUsed returns the first used block from block on, or the number of blocks.
 func (m *blockMap) nextUsed(block int64) int64 { return m.nextBit(block, 0) }
@@ -130,7 +144,7 @@ func (m *blockMap) nextFree(block int64) int64 { return m.nextBit(block, ^uint64
 func (m *blockMap) nextBit(block int64, invert uint64) int64 {
 	count := m.layout.blocks()
 	for block < count {
-		if w := (m.used[block/64] ^ invert) >> (block % 64); w != 0 {
+		if w := (m.word(block) ^ invert) >> (block % 64); w != 0 {
 			return min(block+int64(bits.TrailingZeros64(w)), count)
 		}
 		block = (block/64 + 1) * 64

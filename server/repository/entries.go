@@ -185,7 +185,7 @@ func parseEntry(b []byte) (e entry, ok bool) {
 		for ; i < len(rest) && i < 19 && rest[i] >= '0' && rest[i] <= '9'; i++ {
 			n = n*10 + int64(rest[i]-'0')
 		}
-		ok = ok && found && i > 0
+		ok = ok && found && i > 0 && n >= 0 // of 19 digits it may have run over
 		b = rest[i:]
 		return n
 	}

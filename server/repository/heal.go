@@ -2,7 +2,6 @@ package repository
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -150,11 +149,11 @@ func (i *imageWriter) healRecipes(ctx context.Context) error {
 // lacksRecipe says whether the recipe of an image is lost.
 func (i *imageWriter) lacksRecipe(ctx context.Context, s *snapshot.Manifest) bool {
 	b, err := i.r.readObject(ctx, s.RootObjectID())
-	var dir snapshot.DirManifest
-	if err != nil || json.Unmarshal(b, &dir) != nil {
+	if err != nil {
 		return false
 	}
-	for _, e := range dir.Entries {
+	all, _ := parseFolder(b) // what cannot be read lacks more than its recipe
+	for _, e := range all {
 		if e.Name == recipeName {
 			return i.growth.heal.whole(ctx, i.r.repo, e.ObjectID) != nil
 		}

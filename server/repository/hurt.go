@@ -2,13 +2,11 @@ package repository
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/kopia/kopia/repo/content"
-	"github.com/kopia/kopia/snapshot"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -57,11 +55,11 @@ func (r *repository) hurtFiles(ctx context.Context, m *marker, s *stored) (files
 	if err != nil {
 		return nil, err
 	}
-	var dir snapshot.DirManifest
-	if err := json.Unmarshal(b, &dir); err != nil {
-		return nil, fmt.Errorf("parse folder: %w", err)
+	all, err := parseFolder(b)
+	if err != nil {
+		return nil, err
 	}
-	for _, e := range dir.Entries {
+	for _, e := range all {
 		m.hit = false
 		err := m.object(ctx, e.ObjectID)
 		if err = explainRead(ctx, r.store, "read list of "+e.Name, err); err != nil && !isDamage(err) {

@@ -2,7 +2,6 @@ package repository
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -25,15 +24,15 @@ var _ backup.ImageReader = (*imageReader)(nil)
 func (r *repository) openImage(ctx context.Context, s *snapshot.Manifest) (*imageReader, error) {
 	i := &imageReader{r: r, files: map[string]object.ID{}}
 	b, err := r.readObject(ctx, s.RootObjectID())
-	var dir snapshot.DirManifest
+	var files []file
 	if err == nil {
-		err = json.Unmarshal(b, &dir)
+		files, err = parseFolder(b)
 	}
 	if err != nil {
 		return nil, explainRead(ctx, r.store, "read image's folder", err)
 	}
-	for _, e := range dir.Entries {
-		i.files[e.Name] = e.ObjectID
+	for _, f := range files {
+		i.files[f.Name] = f.ObjectID
 	}
 	b, err = i.File(ctx, manifestName)
 	if err != nil {

@@ -104,7 +104,48 @@ func parseDocument(b []byte) (document, error) {
 	if err := json.Unmarshal(b, &d); err != nil {
 		return document{}, fmt.Errorf("parse %s: %w", manifestName, err)
 	}
+	if err := d.Layout.check(); err != nil {
+		return document{}, fmt.Errorf("parse %s: %w", manifestName, err)
+	}
 	return d, nil
+}
+
+// maxCapacity is more than any disk has: vSphere ends at 62 TiB.
+const maxCapacity = 1 << 50
+
+// check refuses what no writer has laid out.
+func (l layout) check() error {
+	keys := map[int32]bool{}
+	for _, d := range l.Disks {
+		switch {
+		case keys[d.Key]:
+			return fmt.Errorf("disk %d is there twice", d.Key)
+		case d.Capacity <= 0 || d.Capacity > maxCapacity:
+			return fmt.Errorf("disk %d has a capacity of %d bytes", d.Key, d.Capacity)
+		case splitterOf(d.BlockSize) == "":
+			return fmt.Errorf("disk %d has blocks of %d bytes", d.Key, d.BlockSize)
+		}
+		keys[d.Key] = true
+	}
+	return nil
+}
+
+// file is one of an image's folder.
+type file struct {
+	Name     string    `json:"name"`
+	ObjectID object.ID `json:"obj"`
+}
+
+// parseFolder reads the list of an image's files. It takes no more of it than
+// is needed, and nothing that is null for an entry.
+func parseFolder(b []byte) ([]file, error) {
+	var dir struct {
+		Entries []file `json:"entries"`
+	}
+	if err := json.Unmarshal(b, &dir); err != nil {
+		return nil, fmt.Errorf("parse folder: %w", err)
+	}
+	return dir.Entries, nil
 }
 
 // The tags of an image's snapshot. The stock program shows them without "tag:".

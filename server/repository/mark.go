@@ -3,7 +3,6 @@ package repository
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -75,12 +74,12 @@ func (m *marker) image(ctx context.Context, root object.ID) error {
 	if err != nil {
 		return err
 	}
-	var dir snapshot.DirManifest
-	if err := json.Unmarshal(b, &dir); err != nil {
-		return fmt.Errorf("parse folder: %w", err)
+	all, err := parseFolder(b)
+	if err != nil {
+		return err
 	}
 	m.hurt = nil
-	for _, e := range dir.Entries {
+	for _, e := range all {
 		m.hit = false
 		if err := m.object(ctx, e.ObjectID); err != nil {
 			return fmt.Errorf("%s: %w", e.Name, err)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/kopia/kopia/repo/blob"
 
@@ -90,7 +92,7 @@ func (rs *Repositories) openStorage(ctx context.Context, rec backup.RepositoryRe
 			rs.onStore(f)
 		}
 	}
-	return s, nil
+	return withFaults(s), nil
 }
 
 // check refuses records that no repository can be made of.
@@ -122,12 +124,18 @@ func Check(rec backup.RepositoryRecord) error {
 	return check(rec)
 }
 
+// severalLines are the settings that are files.
+var severalLines = []string{s3CA, davCA, sftpKey, sftpKnownHosts}
+
 // known refuses settings that a kind does not have, and wants those it needs.
 func known(settings map[string]string, needed, optional []string) error {
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		if !slices.Contains(needed, name) && !slices.Contains(optional, name) {
 			return backup.Errorf(backup.Invalid, "settings."+name, "There is no setting %q; there are %s.",
 				name, strings.Join(slices.Concat(needed, optional), ", "))
+		}
+		if !slices.Contains(severalLines, name) && strings.ContainsFunc(settings[name], unicode.IsControl) || !utf8.ValidString(settings[name]) {
+			return backup.Errorf(backup.Invalid, "settings."+name, "The setting %q holds a control character, or what is no text.", name)
 		}
 	}
 	for _, name := range needed {
