@@ -89,7 +89,10 @@ func lockFile(path string) (unlock func() error, err error) {
 	if _, err := fmt.Fprintf(f, "%d\n", os.Getpid()); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock file %s: %w", path, err), f.Close())
 	}
-	return f.Close, nil
+	return func() error {
+		// Closing alone leaves the lock to a child process that is just being started.
+		return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
+	}, nil
 }
 
 func locked(path, holder string) *backup.Error {
