@@ -12,8 +12,9 @@ import (
 	"github.com/kura-backup/terraform-provider-kura/server/repository/s3test"
 )
 
-// examples joins the examples whose paths hold one of the words, pointed at a lab.
-func examples(t *testing.T, l *lab.Lab, b *s3test.Bucket, words ...string) string {
+// examples joins the examples whose paths hold one of the words, pointed at a
+// lab, a bucket and a folder.
+func examples(t *testing.T, l *lab.Lab, b *s3test.Bucket, nas string, words ...string) string {
 	t.Helper()
 	files := []string{"../examples/provider/provider.tf"}
 	for _, kind := range []string{"resources/*/resource.tf", "data-sources/*/data-source.tf", "functions/*/function.tf"} {
@@ -36,7 +37,6 @@ func examples(t *testing.T, l *lab.Lab, b *s3test.Bucket, words ...string) strin
 			all.Write(text)
 		}
 	}
-	nas := filepath.Join(t.TempDir(), "nas")
 	return strings.NewReplacer(
 		"https://kura.example.com:8480", house.url, "https://vcenter.example.com", l.Endpoint(), "kura@vsphere.local", l.User(),
 		"9F:86:D0:81:88:4C:7D:65:9A:2F:EA:A0:C5:5A:D0:15:A3:BF:4F:1B:2B:0B:82:2C:D1:5D:6C:15:B0:F0:0A:08", l.Thumbprint(),
@@ -57,11 +57,11 @@ func TestEveryExampleIsApplied(t *testing.T) {
 			t.Errorf("close the lab: %v", err)
 		}
 	})
-	b := s3test.New(t, true)
+	b, nas := s3test.New(t, true), filepath.Join(t.TempDir(), "nas")
 	for name, value := range map[string]string{"vcenter_password": l.Password(), "s3_access_key": s3test.User, "s3_secret_key": s3test.Pass} {
 		t.Setenv("TF_VAR_"+name, value)
 	}
-	protect := examples(t, l, b, "/provider/", "kura_vcenter", "kura_backup_group", "kura_backup_schedule", "kura_virtual_machines", "kura_server", "kura_repository", "kura_timeslots", "kura_usage", "/functions/")
+	protect := examples(t, l, b, nas, "/provider/", "kura_vcenter", "kura_backup_group", "kura_backup_schedule", "kura_virtual_machines", "kura_server", "kura_repository", "kura_timeslots", "kura_usage", "/functions/")
 	p := newProgram(t, protect)
 	p.apply()
 	unchanged(t, p)
@@ -73,7 +73,7 @@ func TestEveryExampleIsApplied(t *testing.T) {
 	if job, err := house.api.FollowJob(t.Context(), a.JSON202.Jobs[0].ID, nil); err != nil || job.State != api.JobStateSucceeded {
 		t.Fatalf("backup ended %s: %+v, %v", job.State, job.Error, err)
 	}
-	p.write(examples(t, l, b, "/provider/", "/resources/", "/data-sources/", "/functions/"))
+	p.write(examples(t, l, b, nas, "/provider/", "/resources/", "/data-sources/", "/functions/"))
 	p.apply()
 	unchanged(t, p)
 	if vm, err := l.VM("erp-check"); err != nil || vm.PowerState != "poweredOff" {

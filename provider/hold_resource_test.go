@@ -13,8 +13,6 @@ import (
 
 // TestHoldKeepsAnImageAndIsImported: a hold is changed in place, so that the
 // image is never without it, and its end gives the image back.
-//
-// seed:N43
 func TestHoldKeepsAnImageAndIsImported(t *testing.T) {
 	image := backup(t, "vm04")
 	config := func(more string) string {

@@ -134,6 +134,12 @@ func (p *kura) Resources(context.Context) []func() resource.Resource {
 
 func (p *kura) DataSources(context.Context) []func() datasource.DataSource {
 	return []func() datasource.DataSource{
+		newGroupDataSource,
+		newGroupsDataSource,
+		newJobsDataSource,
+		newRestoresDataSource,
+		newScheduleDataSource,
+		newSchedulesDataSource,
 		func() datasource.DataSource { return &imageDataSource{} },
 		func() datasource.DataSource { return &imagesDataSource{} },
 		func() datasource.DataSource { return &repositoryDataSource{} },

@@ -16,8 +16,6 @@ import (
 
 // TestRepositoryLivesAndIsImported makes a folder a repository, changes it in
 // place, imports it by id and by name, and plans nothing after each step.
-//
-// seed:N41
 func TestRepositoryLivesAndIsImported(t *testing.T) {
 	var id string
 	dir := t.TempDir()
