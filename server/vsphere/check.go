@@ -109,7 +109,7 @@ func (c *check) size(w swap) {
 		return
 	}
 	if now := capacity(w.old); now > w.image.Capacity {
-		c.warn("%s has grown from %d to %d bytes since the image; it will be as small as it was, and what lies behind is lost.", label(w.old), w.image.Capacity, now)
+		c.warn("%s has grown from %s to %s since the image; it will be as small as it was, and what lies behind is lost.", label(w.old), backup.SizeText(w.image.Capacity), backup.SizeText(now))
 	}
 }
 

@@ -221,7 +221,7 @@ func (o *overwrite) change(ctx context.Context) error {
 	} else if err := o.hold(ctx); err != nil {
 		return err
 	}
-	spec, err := o.diskSpec()
+	spec, err := o.diskSpec(ctx)
 	if err != nil {
 		return err
 	}

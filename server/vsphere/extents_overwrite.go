@@ -236,7 +236,11 @@ func (o *overwrite) finish(ctx context.Context) error {
 	if err := o.verifyLevelled(ctx); err != nil {
 		return err
 	}
-	o.record.Done, o.record.Until = true, o.until()
+	until, err := o.until(ctx)
+	if err != nil {
+		return err
+	}
+	o.record.Done, o.record.Until = true, until
 	entry, err := keptOption(o.vm.Config, o.record)
 	if err != nil {
 		return err

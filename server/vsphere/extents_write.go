@@ -167,8 +167,8 @@ func (l *levelling) land(ctx context.Context) error {
 	for _, e := range differences(c.have, c.want) {
 		p := c.want[e.Off : e.Off+e.N]
 		if l.done.written+e.N > l.room {
-			return backup.Errorf(backup.NoSpace, "", "More of %q differs than the datastore %s has room for: %d bytes may be written. Free some, or restore to a new VM elsewhere.",
-				l.target.Label, storeOf(l.target.File), l.room)
+			return backup.Errorf(backup.NoSpace, "", "More of %q differs than the datastore %s has room for: %s may be written. Free some, or restore to a new VM elsewhere.",
+				l.target.Label, storeOf(l.target.File), backup.SizeText(l.room))
 		}
 		if err := l.s.speed.WaitN(ctx, len(p)); err != nil {
 			return fmt.Errorf("write %q: %w", l.target.Label, err)

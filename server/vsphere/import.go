@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/vmware/govmomi/object"
@@ -100,6 +101,11 @@ func (s *Session) plan(ctx context.Context, r backup.ImportDraft, from backup.Im
 		}
 	}
 	slices.Sort(w.networks)
+	for _, from := range sortedKeys(r.NewVM.NetworkMappings) {
+		if !slices.Contains(w.networks, from) {
+			p.messages = append(p.messages, fmt.Sprintf("network_mappings names %q, and no network card of the image is on a network of that name: %s.", from, networksText(w.networks)))
+		}
+	}
 	if r.NewVM.StoragePolicy != "" {
 		if p.policy, err = s.storagePolicy(ctx, r.NewVM.StoragePolicy); err != nil {
 			return nil, err
@@ -118,6 +124,13 @@ func (s *Session) plan(ctx context.Context, r backup.ImportDraft, from backup.Im
 		return p, err
 	}
 	return p, s.specify(ctx, p)
+}
+
+func networksText(names []string) string {
+	if len(names) == 0 {
+		return "it has none"
+	}
+	return "they are on " + strings.Join(names, ", ")
 }
 
 // present are the disks that the image really holds.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 )
@@ -85,8 +86,13 @@ func (s *Session) sweepKept(ctx context.Context, b *broom, v suspect) {
 		b.note(fmt.Sprintf("kept disks of the VM %q (%s)", v.name, v.self.Value), err)
 		return
 	}
+	now, err := s.keptNow(ctx)
+	if err != nil {
+		b.note(fmt.Sprintf("age of the kept disks of the VM %q (%s)", v.name, v.self.Value), err)
+		return
+	}
 	for _, r := range list {
-		over := r.Done && !s.config.Now().Before(r.Until)
+		over := r.Done && !now.Before(r.Until)
 		if !b.dead(r.Marker) || (r.Done && !over) {
 			continue
 		}
@@ -107,6 +113,19 @@ func (s *Session) sweepKept(ctx context.Context, b *broom, v suspect) {
 		}
 		b.note(fmt.Sprintf("%s %q (%s): %s", what, v.name, v.self.Value, strings.Join(files, ", ")), err)
 	}
+}
+
+// keptNow is the time by which disks are kept. It is the vcenter's, as long as
+// nothing else is configured: a clock of ours that leaps must not delete them.
+func (s *Session) keptNow(ctx context.Context) (time.Time, error) {
+	if !s.config.theirs {
+		return s.config.Now(), nil
+	}
+	res, err := methods.GetCurrentTime(ctx, s.client)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return *res, nil
 }
 
 // sweepUndo gives a VM its old disks again, of which a restore died while it

@@ -151,6 +151,9 @@ func (o *overwrite) refuse() error {
 		names = slices.DeleteFunc(names, func(n string) bool {
 			return slices.ContainsFunc(o.superseded(), func(r replaced) bool { return r.Snapshot == n })
 		})
+		if left := o.leftOvers(names); left != "" {
+			return backup.Errorf(backup.VMBusy, "", "Kura still removes a snapshot of the VM %q that another job has left (%s): try again in a minute. If it stays, another installation of Kura made it.", name, left)
+		}
 		if len(names) > 0 {
 			return backup.Errorf(backup.PreflightFailed, "", "The VM %q has snapshots (%s), which a restore in place would destroy: remove them first, or restore to a new VM.", name, strings.Join(names, ", "))
 		}
@@ -170,6 +173,17 @@ func (o *overwrite) refuse() error {
 		return backup.Errorf(backup.PreflightFailed, "", "The VM %q lies in no resource pool.", name)
 	}
 	return nil
+}
+
+// leftOvers names a snapshot of ours, if the VM has no others: a sweep removes it.
+func (o *overwrite) leftOvers(names []string) string {
+	own, _ := parseMarker(o.draft.Marker)
+	for _, n := range names {
+		if m, ours := parseMarker(n); !ours || o.draft.Marker != lookMarker && m.installation != own.installation {
+			return ""
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // pair finds for each disk of the image the VM's disk that it replaces.
@@ -233,7 +247,8 @@ func (o *overwrite) space(ctx context.Context) error {
 	}
 	for store, n := range need {
 		if f, known := free[store]; known && f < n {
-			return backup.Errorf(backup.NoSpace, "", "The restored disks need %d bytes beside the old ones; the datastore %s has %d free.", n, store, f)
+			return backup.Errorf(backup.NoSpace, "", "The restored disks need %s beside the old ones, and the datastore %s has %s free: free some, or restore to a new VM elsewhere.",
+				backup.SizeText(n), store, backup.SizeText(f))
 		}
 	}
 	return nil
@@ -290,11 +305,12 @@ func (o *overwrite) swapped(vm mo.VirtualMachine) bool {
 }
 
 // until is how long the replaced disks are kept.
-func (o *overwrite) until() time.Time {
+func (o *overwrite) until(ctx context.Context) (time.Time, error) {
+	now, err := o.s.keptNow(ctx)
 	if o.draft.InPlace.Safety == backup.SafetyQuick {
-		return o.s.config.Now().Add(o.s.config.KeepDisks).UTC()
+		now = now.Add(o.s.config.KeepDisks)
 	}
-	return o.s.config.Now().UTC()
+	return now.UTC(), err
 }
 
 func baseNames(files []string) string {

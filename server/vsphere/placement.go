@@ -208,7 +208,8 @@ func (t *site) chooseStore(w wish, dc ref, hosts []mo.HostSystem) (mo.Datastore,
 	}
 	if best := seen[0]; best.Summary.FreeSpace < w.bytes {
 		return mo.Datastore{}, backup.Errorf(backup.NoSpace, "new_vm.datastore",
-			"The VM needs %d bytes; the datastore %s has %d free, and no usable one has more.", w.bytes, best.Summary.Name, best.Summary.FreeSpace)
+			"The VM needs %s; the datastore %s has %s free, and no usable one has more. Free some, or name another place.",
+			backup.SizeText(w.bytes), best.Summary.Name, backup.SizeText(best.Summary.FreeSpace))
 	}
 	return seen[0], nil
 }

@@ -54,6 +54,14 @@ func (o *overwrite) putNVRAM(ctx context.Context) {
 	}
 }
 
+// dropStaging destroys the staging VM, if this attempt has made one.
+func (o *overwrite) dropStaging(ctx context.Context) error {
+	if o.staging == (ref{}) {
+		return nil
+	}
+	return o.s.destroyMarked(ctx, o.staging, o.draft.Marker)
+}
+
 // superseded are the restores that ended and have left a snapshot of what the
 // VM was before them. A further restore takes their place.
 func (o *overwrite) superseded() []replaced {

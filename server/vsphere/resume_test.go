@@ -164,3 +164,64 @@ func TestARestoreInPlaceFindsAnotherWayWhereDisksCannotBeWritten(t *testing.T) {
 		r.noTrace()
 	}
 }
+
+// A server's clock that leaps must not delete what is kept for a day.
+func TestDisksAreKeptByTheVCentersClock(t *testing.T) {
+	l := newLab(t, lab.Config{VMs: 1, DiskSize: 1 << 20})
+	session, err := connector(t, quick()).Connect(t.Context(), vcenter(l))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{T: t, lab: l, session: session}
+	img := r.take("vm01", "b1")
+	r.ok(l.SetPower(t.Context(), "vm01", false))
+	_, _, err = r.overwrite(img, "vm01", "r1", backup.RestoreInPlace{})
+	r.ok(err)
+	for _, x := range []struct {
+		ahead time.Duration
+		swept int
+	}{{23 * time.Hour, 0}, {25 * time.Hour, 1}} {
+		r.ok(l.Arm(lab.Fault{Kind: "clock_skew", Delay: x.ahead, Count: -1}))
+		lines, err := session.Sweep(t.Context(), "inst", nobody)
+		r.ok(err)
+		if len(lines) != x.swept {
+			t.Errorf("%s later %q is swept", x.ahead, lines)
+		}
+		l.ClearFaults()
+	}
+}
+
+func TestASnapshotThatKuraIsAboutToRemoveIsWorthAnotherTry(t *testing.T) {
+	r := setup(t, lab.Config{VMs: 1, DiskSize: 1 << 20})
+	img := r.take("vm01", "b1")
+	_, err := r.session.CreateSnapshot(t.Context(), backup.SnapshotDraft{MOID: r.lab.Moid("vm01"), Name: marker("dead")})
+	r.ok(err)
+	in := backup.RestoreInPlace{PowerOff: true}
+	_, looked := r.look(img, "vm01", backup.RestoreCheck{InPlace: &in})
+	_, _, tried := r.overwrite(img, "vm01", "r1", in)
+	for _, err := range []error{looked, tried} {
+		if e := wantCode(t, err, backup.VMBusy); !strings.Contains(e.Message, marker("dead")) {
+			t.Errorf("message = %q", e.Message)
+		}
+	}
+	_, err = r.session.Sweep(t.Context(), "inst", nobody)
+	r.ok(err)
+	_, _, err = r.overwrite(img, "vm01", "r1", in)
+	r.ok(err)
+	r.sameDisks(img, "vm01")
+	_, err = r.session.CreateSnapshot(t.Context(), backup.SnapshotDraft{MOID: r.lab.Moid("vm01"), Name: "kura:another:job:1"})
+	r.ok(err)
+	_, _, err = r.overwrite(img, "vm01", "r2", in)
+	wantCode(t, err, backup.PreflightFailed)
+}
+
+func TestAMappingOfANetworkThatNoCardIsOnIsToldOf(t *testing.T) {
+	r := setup(t, lab.Config{VMs: 1, DiskSize: 1 << 20})
+	img := r.take("vm01", "b1")
+	n := backup.RestoreNewVM{Name: "copy", NetworkMappings: map[string]string{"DC0_DVPG0": "VM Network", "Production": "VM Network"}}
+	found, err := r.look(img, "", backup.RestoreCheck{NewVM: &n})
+	r.ok(err)
+	if text := strings.Join(found.Warnings, "\n"); !strings.Contains(text, `network_mappings names "Production", and no network card of the image is on a network of that name: they are on DC0_DVPG0.`) || strings.Contains(text, `names "DC0_DVPG0"`) {
+		t.Errorf("warnings = %q", text)
+	}
+}

@@ -21,7 +21,7 @@ func (o *overwrite) swap(ctx context.Context) error {
 	if err := o.hold(ctx); err != nil {
 		return err
 	}
-	disks, err := o.diskSpec()
+	disks, err := o.diskSpec(ctx)
 	if err != nil {
 		return err
 	}
@@ -98,8 +98,10 @@ func (o *overwrite) keepPolicies(ctx context.Context) {
 }
 
 // diskSpec takes the old disks off and puts the new ones on at the same places.
-func (o *overwrite) diskSpec() (types.VirtualMachineConfigSpec, error) {
-	var spec types.VirtualMachineConfigSpec
+func (o *overwrite) diskSpec(ctx context.Context) (spec types.VirtualMachineConfigSpec, err error) {
+	if o.record.Until, err = o.until(ctx); err != nil {
+		return spec, err
+	}
 	for _, d := range o.extras {
 		spec.DeviceChange = append(spec.DeviceChange, remove(d))
 	}
@@ -129,7 +131,7 @@ func (o *overwrite) diskSpec() (types.VirtualMachineConfigSpec, error) {
 		change := &types.VirtualDeviceConfigSpec{Operation: types.VirtualDeviceConfigSpecOperationAdd, Device: disk, Profile: byPolicy(w.policy)}
 		spec.DeviceChange = append(spec.DeviceChange, change)
 	}
-	o.record.Done, o.record.Until = true, o.until()
+	o.record.Done = true
 	o.record.New = o.record.New[:0]
 	for _, w := range o.swaps {
 		o.record.New = append(o.record.New, w.final)
@@ -361,14 +363,6 @@ func (o *overwrite) clear(ctx context.Context) {
 		o.messages = append(o.messages, fmt.Sprintf("The replaced disks (%s) could not be deleted yet; kura tries again.", baseNames(o.record.Old)))
 		s.log.WarnContext(ctx, "replaced disks are left to the sweep", "vm", o.vm.Self.Value, "error", err)
 	}
-}
-
-// dropStaging destroys the staging VM, if this attempt has made one.
-func (o *overwrite) dropStaging(ctx context.Context) error {
-	if o.staging == (ref{}) {
-		return nil
-	}
-	return o.s.destroyMarked(ctx, o.staging, o.draft.Marker)
 }
 
 // verify reads the VM again: every disk must be the new one, at its old key.

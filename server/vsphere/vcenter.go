@@ -17,7 +17,7 @@ import (
 // Config configures a [Connector]. Zero fields have the defaults given.
 type Config struct {
 	Log *slog.Logger     // default: nothing is logged
-	Now func() time.Time // default time.Now; the age of kept disks depends on it
+	Now func() time.Time // default time.Now; the age of kept disks goes by it, or by default by the vcenter's own clock
 
 	CallTimeout time.Duration // of one call; default 3 min
 	DialTimeout time.Duration // of one connection; default 15 s
@@ -38,6 +38,8 @@ type Config struct {
 
 	NBDCommand string        // program that serves one disk over NBD, as docs/dev/transports.md says; "" = there is no nbd
 	NBDStop    time.Duration // how long that program may take to end when it is asked to; default 5 s
+
+	theirs bool // the vcenter's clock tells how old kept disks are
 }
 
 func (c Config) defaulted() Config {
@@ -60,7 +62,7 @@ func (c Config) defaulted() Config {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.Now == nil {
-		c.Now = time.Now
+		c.Now, c.theirs = time.Now, true
 	}
 	return c
 }
