@@ -42,14 +42,14 @@ func (c *checker) lookAtImages(images []api.BackupImage, say sayer) {
 	now := map[string]api.BackupImage{}
 	for _, i := range images {
 		now[i.ID] = i
-		if restores(i) && !c.hurt[i.ID] {
+		if restores(i) {
 			c.compareSums(i, say)
 		}
 	}
 	for id, was := range c.images {
 		is, listed := now[id]
 		switch w := c.written["/v1/backup-images/"+id]; {
-		case listed && restores(is), w != nil && w.gone, c.hurt[id], !was.ExpiresAt.IsZero() && !was.Held && c.clock().After(was.ExpiresAt):
+		case listed && restores(is), w != nil && w.gone, !was.ExpiresAt.IsZero() && !was.Held && c.clock().After(was.ExpiresAt):
 		case listed:
 			say(3, "The image %s of %q at %s was good and is %s: %s", id, was.VirtualMachine.Name, was.PointInTime, is.Status, is.Message)
 		default:
@@ -70,7 +70,7 @@ func (c *checker) lastOfEach(now map[string]api.BackupImage, say sayer) {
 	}
 	for id, was := range c.images {
 		schedule, image := c.written["/v1/backup-schedules/"+was.ScheduleID], c.written["/v1/backup-images/"+id]
-		if !has[was.VirtualMachine.ID] && schedule != nil && !schedule.gone && image == nil && !c.hurt[id] {
+		if !has[was.VirtualMachine.ID] && schedule != nil && !schedule.gone && image == nil {
 			say(3, "The last good image of %q, %s, is gone, though a schedule backs it up.", was.VirtualMachine.Name, id)
 			has[was.VirtualMachine.ID] = true // said
 		}
@@ -120,7 +120,7 @@ func (c *checker) restoreSome(ctx context.Context, images []api.BackupImage, sam
 func (c *checker) choose(images []api.BackupImage, sample int) []api.BackupImage {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := slices.DeleteFunc(slices.Clone(images), func(i api.BackupImage) bool { return !restores(i) || c.hurt[i.ID] })
+	all := slices.DeleteFunc(slices.Clone(images), func(i api.BackupImage) bool { return !restores(i) })
 	slices.SortFunc(all, func(a, b api.BackupImage) int { return b.PointInTime.Compare(a.PointInTime) })
 	if sample == allImages || len(all) == 0 {
 		newest := map[string]bool{}

@@ -205,7 +205,6 @@ func (c *checker) unsettled(ctx context.Context, installation string, say sayer)
 	for moid, name := range c.on {
 		vm, there := vms[moid]
 		switch {
-		case c.gone[moid]:
 		case !there:
 			say(6, "The VM %q is gone.", name)
 		case vm.PowerState != "poweredOn" && !c.off[moid] && !busy[name]:

@@ -38,9 +38,7 @@ type checker struct {
 	written   map[string]*written
 	off       map[string]bool // moids of VMs that may be off
 	on        map[string]string
-	gone      map[string]bool // moids of VMs that were taken away on purpose
 	images    map[string]api.BackupImage
-	hurt      map[string]bool // images whose bytes were spoilt on purpose
 	restored  map[string]bool // images that were restored by a check
 	violating []string        // found between checks
 
@@ -64,7 +62,7 @@ func newChecker(t *testing.T, l *lab.Lab, what checked) *checker {
 		what.Grace = time.Minute
 	}
 	c := &checker{checked: what, t: t, lab: l, servers: map[string]*api.ClientWithResponses{}, written: map[string]*written{}, off: map[string]bool{},
-		on: map[string]string{}, gone: map[string]bool{}, images: map[string]api.BackupImage{}, hurt: map[string]bool{}, restored: map[string]bool{}}
+		on: map[string]string{}, images: map[string]api.BackupImage{}, restored: map[string]bool{}}
 	c.settleNeighbour()
 	for _, vm := range l.VMs() {
 		if vm.PowerState == "poweredOn" {
@@ -125,21 +123,6 @@ func (c *checker) noteOff(moid string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.off[moid] = true
-}
-
-// noteGone tells that a VM was taken away on purpose.
-func (c *checker) noteGone(moid string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.gone[moid] = true
-}
-
-// noteHurt tells that the bytes of an image were spoilt behind the server's
-// back: it may be listed as damaged, and need not restore then.
-func (c *checker) noteHurt(imageID string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.hurt[imageID] = true
 }
 
 // What check restores.

@@ -40,6 +40,7 @@ type child struct {
 	NBDCommand   string
 
 	Failpoints string // folder of the orders of package failpoint; "" = none
+	ClockFile  string // of a fileClock; "" = the machine's clock
 }
 
 // TestMain makes the test binary a server where it is asked to be one, so that
@@ -73,6 +74,13 @@ func serveChild(text string) error {
 	conf.ProxyUUID, conf.NBDCommand = c.ProxyUUID, c.NBDCommand
 	if c.DeviceSocket != "" {
 		conf.OpenDevice = newRemoteDevices(c.DeviceSocket).open
+	}
+	if c.ClockFile != "" {
+		clock, err := openClock(c.ClockFile)
+		if err != nil {
+			return err
+		}
+		conf.Now = clock.Now
 	}
 	s, err := server.New(ctx, conf)
 	if err != nil {
