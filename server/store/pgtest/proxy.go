@@ -64,6 +64,12 @@ func NewProxy(t TB, network, address string) *Proxy {
 // Addr is host:port.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
+// Another is a second way to the same server.
+func (p *Proxy) Another(t TB) *Proxy {
+	t.Helper()
+	return NewProxy(t, p.network, p.address)
+}
+
 // To sends new connections to another address.
 func (p *Proxy) To(network, address string) {
 	p.mu.Lock()
