@@ -2,6 +2,7 @@ package vsphere
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -36,9 +37,11 @@ func (s *Session) RestoreDisk(ctx context.Context, r backup.DiskRestoreDraft, fr
 		o.messages = append(o.messages, tellAttached(o.vm, d))
 		return o.result(), o.messages, nil
 	}
-	if err := o.bring(ctx, progress); err != nil {
+	if err := errors.Join(o.bring(ctx, progress), ctx.Err()); err != nil {
 		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))
 	}
+	ctx, release := decided(ctx)
+	defer release()
 	if err := o.change(ctx); err != nil {
 		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))
 	}

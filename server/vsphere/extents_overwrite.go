@@ -130,8 +130,10 @@ func (o *overwrite) uneven() string {
 func (o *overwrite) level(ctx context.Context, progress func(int64)) error {
 	err := o.expose(ctx)
 	if err == nil {
-		err = o.write(ctx, progress)
+		err = errors.Join(o.write(ctx, progress), ctx.Err())
 	}
+	ctx, release := decided(ctx)
+	defer release()
 	if err == nil {
 		err = o.finish(ctx)
 	}

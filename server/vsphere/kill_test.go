@@ -37,7 +37,8 @@ type wire struct {
 	to    *httputil.ReverseProxy
 	dead  func() // called when it breaks for good; nil = only an answer is lost
 	at    int
-	mu    sync.Mutex // guards what follows
+	heard func(text []byte) // called when a call has been answered; nil = nobody listens
+	mu    sync.Mutex        // guards what follows
 	calls int
 	cut   bool
 	lost  string // the call that was heard and not answered
@@ -75,6 +76,9 @@ func (w *wire) ServeHTTP(res http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	default:
 		w.to.ServeHTTP(res, r)
+		if w.heard != nil {
+			w.heard(text)
+		}
 	}
 }
 

@@ -85,9 +85,11 @@ func (s *Session) OverwriteVM(ctx context.Context, r backup.OverwriteDraft, from
 		}
 		o = next
 	}
-	if err := o.bring(ctx, progress); err != nil {
+	if err := errors.Join(o.bring(ctx, progress), ctx.Err()); err != nil {
 		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))
 	}
+	ctx, release := decided(ctx)
+	defer release()
 	if err := o.swap(ctx); err != nil {
 		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))
 	}

@@ -1,6 +1,9 @@
 package vsphere_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -223,5 +226,43 @@ func TestAMappingOfANetworkThatNoCardIsOnIsToldOf(t *testing.T) {
 	r.ok(err)
 	if text := strings.Join(found.Warnings, "\n"); !strings.Contains(text, `network_mappings names "Production", and no network card of the image is on a network of that name: they are on DC0_DVPG0.`) || strings.Contains(text, `names "DC0_DVPG0"`) {
 		t.Errorf("warnings = %q", text)
+	}
+}
+
+// What is left when the disks have changed takes seconds: a stop that comes then
+// must leave no VM off that was to be on.
+func TestAStopThatComesWhenTheDisksHaveChangedIsTooLate(t *testing.T) {
+	for name, connected := range map[string]func(*testing.T, lab.Config) *rig{"nfc": setup, "hotadd": withProxy} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := connected(t, lab.Config{VMs: 3, DiskSize: 1 << 20})
+			img := r.take("vm02", "b1")
+			for why, want := range map[error]string{errors.New("cancelled"): "poweredOn", backup.ErrLeaseLost: ""} {
+				r.ok(r.lab.SetPower(t.Context(), "vm02", true))
+				r.ok(r.lab.GuestWriteRandom("vm02", 2000, 0, 300_000, 1))
+				ctx, stop := context.WithCancelCause(t.Context())
+				s := r.over(&wire{at: -1, heard: func(text []byte) {
+					if bytes.Contains(text, []byte("kura.made")) {
+						stop(why)
+					}
+				}})
+				job := fmt.Sprintf("kura:inst:%x:1", why.Error())
+				_, _, err := s.OverwriteVM(ctx, backup.OverwriteDraft{Marker: job, MOID: r.lab.Moid("vm02"), InPlace: backup.RestoreInPlace{PowerOff: true, PowerOn: true, Safety: backup.SafetyNone}}, img, func(int64) {})
+				if context.Cause(ctx) == nil {
+					t.Fatal("the restore was not stopped")
+				}
+				if (err == nil) != (want != "") {
+					t.Errorf("%v: error = %v", why, err)
+				}
+				if v := r.vm("vm02"); want != "" && v.PowerState != want {
+					t.Errorf("%v: the VM is %s, want %s", why, v.PowerState, want)
+				}
+				if want != "" {
+					r.wantDisks("vm02", img)
+				}
+				r.swept()
+			}
+			r.noTrace()
+		})
 	}
 }
