@@ -173,6 +173,9 @@ func (m rawManifest) stored() (*stored, error) {
 // eachManifest visits the manifests of a content.
 func eachManifest(ctx context.Context, r content.Reader, id content.ID, visit func(rawManifest) error) error {
 	b, err := r.GetContent(ctx, id)
+	if err != nil && !lost(err) && ctx.Err() == nil { // a storage may have given back something else this once
+		b, err = r.GetContent(ctx, id)
+	}
 	if err != nil {
 		return err
 	}

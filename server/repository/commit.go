@@ -167,7 +167,7 @@ const folderSize = 1 << 10
 // land flushes. Where the flush fails after the index was written the image is
 // there nevertheless: then that is what is reported.
 func (i *imageWriter) land(ctx context.Context, id manifest.ID) (string, error) {
-	ctx, cancel := settle(ctx)
+	ctx, cancel := i.r.settle(ctx)
 	defer cancel()
 	err := i.growth.flush(ctx)
 	if err == nil {

@@ -116,7 +116,7 @@ type Buffer = blobBuffer
 
 // Hurry shortens the waits between requests to a storage, and the time that one has.
 func (rs *Repositories) Hurry(wait, quiet time.Duration) {
-	rs.patience = patience{tries: 3, wait: wait, most: 10 * wait, quiet: quiet}
+	rs.patience, rs.settleTime = patience{tries: 3, wait: wait, most: 10 * wait, quiet: quiet}, 10*quiet
 }
 
 // BlockSizeFor is the size of the blocks of a disk whose base has blocks of

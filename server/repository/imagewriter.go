@@ -269,7 +269,7 @@ func (i *imageWriter) Abort(ctx context.Context) {
 	for _, d := range i.disks {
 		d.abort()
 	}
-	ctx, cancel := settle(ctx)
+	ctx, cancel := i.r.settle(ctx)
 	defer cancel()
 	i.sweep(ctx)
 	i.close(ctx)

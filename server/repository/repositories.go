@@ -46,8 +46,10 @@ type Repositories struct {
 	onStore func(*fileStore)
 	// hasty lets tests leave out what makes a folder survive a power cut.
 	hasty bool
-	// patience with remote storages; tests have less.
-	patience patience
+	// patience with remote storages, and with writes that must not be left half
+	// done; tests have less.
+	patience   patience
+	settleTime time.Duration
 }
 
 // slot is the place of one repository, by its record's id.
@@ -70,6 +72,8 @@ type opened struct {
 	readOnly  bool
 	owner     string // the installation, if it is another one
 	uniqueID  string
+
+	settleTime time.Duration
 }
 
 var _ backup.Repositories = (*Repositories)(nil)
@@ -85,7 +89,7 @@ func New(c Config) *Repositories {
 	if c.Workers <= 0 {
 		c.Workers = min(runtime.GOMAXPROCS(0)+1, 8)
 	}
-	return &Repositories{cfg: c, open: map[string]*slot{}, calls: map[string]*calls{}, patience: defaultPatience()}
+	return &Repositories{cfg: c, open: map[string]*slot{}, calls: map[string]*calls{}, patience: defaultPatience(), settleTime: settleTime}
 }
 
 // Repository returns the opened repository of rec. What the record changes is
@@ -218,7 +222,7 @@ func (rs *Repositories) openOn(ctx context.Context, rec backup.RepositoryRecord,
 	if _, err := s.GetMetadata(ctx, formatBlob); err != nil {
 		return nil, unreachable(s.location(), err).Because(err)
 	}
-	o := &opened{store: s, whole: &wholeReads{storage: s}, seen: presence{paged: listsInPages(s)}, kind: rec.Kind, settings: maps.Clone(rec.Settings), readOnly: rec.ReadOnly}
+	o := &opened{store: s, whole: &wholeReads{storage: s}, seen: presence{paged: listsInPages(s)}, kind: rec.Kind, settings: maps.Clone(rec.Settings), readOnly: rec.ReadOnly, settleTime: rs.settleTime}
 	if err := rs.claim(ctx, o); err != nil {
 		return nil, explain(ctx, s, "open repository", err)
 	}

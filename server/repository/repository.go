@@ -194,7 +194,15 @@ func readOnce(ctx context.Context, r repo.Repository, id object.ID) ([]byte, err
 	return b, err
 }
 
+// settleTime is what a write has that must not be left half done.
+const settleTime = 5 * time.Minute
+
 // settle gives a write that must not be left half done its own time.
 func settle(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
+	return context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+}
+
+// settle is that of an image.
+func (o *opened) settle(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), o.settleTime)
 }
