@@ -31,10 +31,16 @@ const pairLease = 3 * time.Second
 
 func newPair(t *testing.T, c lab.Config) *pair {
 	t.Helper()
+	dsn, way := pgtest.Through(t)
+	return newPairOn(t, c, dsn, way)
+}
+
+// newPairOn is newPair on a database to which that way leads.
+func newPairOn(t *testing.T, c lab.Config, dsn string, first *pgtest.Proxy) *pair {
+	t.Helper()
 	c.KeepSums, c.LeaseTimeout = true, 10*time.Second
 	l := newLab(t, c)
 	p := &pair{world: &world{T: t, ctx: t.Context(), lab: l}}
-	dsn, first := pgtest.Through(t)
 	p.ways = [2]*pgtest.Proxy{first, first.Another(t)}
 	third := first.Another(t) // the checker's
 	at := func(w *pgtest.Proxy) string { return strings.Replace(dsn, first.Addr(), w.Addr(), 1) }

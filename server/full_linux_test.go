@@ -3,7 +3,6 @@ package server_test
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -21,9 +20,8 @@ func ownMounts(a *syscall.SysProcAttr) {
 	}
 }
 
-// mountSmall puts a disk of so many MiB at the place of the repository.
-func mountSmall(data string, mib int) error {
-	dir := filepath.Join(data, "repository")
+// mountSmall puts a disk of so many MiB at that place.
+func mountSmall(dir string, mib int) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}

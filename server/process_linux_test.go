@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,7 +34,8 @@ type child struct {
 	Lease    time.Duration
 	Slots    int
 	CopyRate int64
-	SmallMiB int // of a disk of its own for the repository; 0 = none
+	SmallMiB int    // of a small disk; 0 = there is none
+	SmallDir string // where that is; "" = the place of the repository
 
 	DeviceSocket string // of serveDevices; "" = no hot-add
 	ProxyUUID    string
@@ -65,7 +67,7 @@ func serveChild(text string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	if c.SmallMiB > 0 {
-		if err := mountSmall(c.Data, c.SmallMiB); err != nil {
+		if err := mountSmall(cmp.Or(c.SmallDir, filepath.Join(c.Data, "repository")), c.SmallMiB); err != nil {
 			return err
 		}
 	}
