@@ -53,3 +53,21 @@ func (c Config) keepsDatabase() bool {
 func (s *Server) databaseKeeper() *backup.DatabaseKeeper {
 	return &backup.DatabaseKeeper{Store: s.db, Copier: s, Copies: s.repositories, Installation: s.installation, Reach: s.config.Reach}
 }
+
+// belongTogether refuses a start that would make anew what is only missing: a
+// key for a database that has one, a database for a repository that has one.
+func (c Config) belongTogether() error {
+	file, embedded := strings.CutPrefix(c.Database, "sqlite:")
+	if !embedded {
+		return nil
+	}
+	st, err := os.Stat(file)
+	there := err == nil && st.Size() > 0
+	if there && !exists(c.KeyFile) {
+		return backup.Errorf(backup.Invalid, "key_file", "The key %s is not there, without which the secrets in %s cannot be read. Put it back. A copy is in each copy of the database: kura catalog recover brings it into a new folder.", c.KeyFile, file)
+	}
+	if own := filepath.Join(c.Data, "repository"); !there && exists(filepath.Join(own, "kura.owner.f")) {
+		return backup.Errorf(backup.Invalid, "database", "The database %s is not there or is empty, but %s holds images. Put it back; or make a new folder of the repository's copy of it: kura catalog recover; or start an empty server in another folder, and attach the repository there.", file, own)
+	}
+	return nil
+}

@@ -62,12 +62,15 @@ func New(ctx context.Context, c Config) (s *Server, err error) {
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data folder: %w", err)
 	}
+	if err := c.belongTogether(); err != nil {
+		return nil, err
+	}
 	key, err := loadKey(c.KeyFile)
 	if err != nil {
 		return nil, err
 	}
 	if s.db, err = store.Open(ctx, store.Config{DSN: c.Database, Key: key, Now: c.Now, Log: c.Log, Migrate: true}); err != nil {
-		return nil, fmt.Errorf("open the database: %w", err)
+		return nil, fmt.Errorf("open the database with the key %s: %w", c.KeyFile, err)
 	}
 	if s.installation, err = s.db.Installation(ctx); err != nil {
 		return nil, fmt.Errorf("read the installation's id: %w", err)

@@ -48,7 +48,10 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 	}
 	db.write.SetMaxOpenConns(1)
 	if err := db.write.PingContext(ctx); err != nil {
-		return backup.Errorf(backup.Invalid, "database", "%s cannot be opened as a SQLite database.", path).Because(err)
+		return broken(path).Because(err)
+	}
+	if err := db.whole(ctx); err != nil {
+		return err
 	}
 	if db.read, err = openPrepared(sqliteDSN(path, "deferred", "query_only(1)")); err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
@@ -56,6 +59,24 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 	db.read.SetMaxOpenConns(readers)
 	db.read.SetMaxIdleConns(readers)
 	return nil
+}
+
+// whole looks through the file once: what is written into a damaged one is lost
+// as well, and found out only when it is needed.
+func (db *DB) whole(ctx context.Context) error {
+	var found string
+	err := db.write.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&found)
+	if err == nil && found != "ok" {
+		err = errors.New(found)
+	}
+	if err != nil && ctx.Err() == nil {
+		return broken(db.path).Because(err)
+	}
+	return err
+}
+
+func broken(path string) *backup.Error {
+	return backup.Errorf(backup.Invalid, "database", "%s is damaged, or no SQLite database. Leave it as it is, with the files beside it. A repository keeps copies: kura catalog recover makes a new data folder of the newest, with the repository's recovery sheet.", path)
 }
 
 func openPrepared(dsn string) (*sql.DB, error) {
