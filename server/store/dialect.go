@@ -84,8 +84,8 @@ func (d dialect) full(err error) bool {
 // no writes for now.
 func (d dialect) away(err error) bool {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		// connection exceptions, lack of resources, operator intervention, a standby that nobody has promoted
-		return strings.HasPrefix(e.Code, "08") || strings.HasPrefix(e.Code, "53") || strings.HasPrefix(e.Code, "57P") || e.Code == "25006"
+		// connection exceptions, lack of resources, operator intervention, a standby that nobody has promoted, a transaction that stood still
+		return strings.HasPrefix(e.Code, "08") || strings.HasPrefix(e.Code, "53") || strings.HasPrefix(e.Code, "57P") || e.Code == "25006" || e.Code == "25P03"
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -42,15 +43,19 @@ func (db *DB) openPostgres(ctx context.Context, dsn string) error {
 }
 
 // postgresNow reads the clock that all servers share, once it holds the
-// advisory lock, and the least schema that this server must know.
-func postgresNow(ctx context.Context, tx *sql.Tx, lock int64) (now time.Time, floor int64, err error) {
-	const clock = `SELECT CAST(floor(EXTRACT(EPOCH FROM clock_timestamp()) * 1000) AS BIGINT), (SELECT MAX(floor) FROM schema_floor)`
-	query, args := clock, []any{}
+// advisory lock, and the least schema that this server must know. A transaction
+// that writes is given up by PostgreSQL, with its locks, when nothing is asked
+// in it for as long as stall (0 = never): a server that stands still, or whose
+// network is gone, would hold up all others.
+func postgresNow(ctx context.Context, tx *sql.Tx, lock int64, stall time.Duration) (now time.Time, floor int64, err error) {
+	const clock = `SELECT CAST(floor(EXTRACT(EPOCH FROM clock_timestamp()) * 1000) AS BIGINT), (SELECT MAX(floor) FROM schema_floor), set_config('idle_in_transaction_session_timeout', $1, TRUE)`
+	query, args := clock, []any{strconv.FormatInt(stall.Milliseconds(), 10)}
 	if lock != noLock {
-		query, args = `WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock($1)) `+clock+` FROM held`, []any{lock}
+		query, args = `WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock($2)) `+clock+` FROM held`, append(args, lock)
 	}
 	var ms int64
-	if err := tx.QueryRowContext(ctx, query, args...).Scan(&ms, &floor); err != nil {
+	var set string
+	if err := tx.QueryRowContext(ctx, query, args...).Scan(&ms, &floor, &set); err != nil {
 		return time.Time{}, 0, fmt.Errorf("the database's clock: %w", err)
 	}
 	return time.UnixMilli(ms).UTC(), floor, nil

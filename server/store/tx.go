@@ -122,6 +122,10 @@ func (t *tx) commit(lock int64) error {
 	return err
 }
 
+// stallShare is the part of others' patience for which a transaction may stand
+// still: they do not lose theirs for it.
+const stallShare = 4
+
 // noLock is the lock of a transaction that needs none.
 const noLock = 0
 
@@ -131,7 +135,11 @@ func (t *tx) lock(ctx context.Context, id int64) (err error) {
 	t.now = time.Now()
 	if t.db.dialect == postgres {
 		var floor int64
-		if t.now, floor, err = postgresNow(ctx, t.sql, id); err != nil {
+		var stall time.Duration
+		if t.write {
+			stall = t.db.patience / stallShare
+		}
+		if t.now, floor, err = postgresNow(ctx, t.sql, id, stall); err != nil {
 			return err
 		}
 		if err := t.db.outdated(floor); err != nil {
