@@ -125,7 +125,14 @@ func plainFields(fields map[string]attr.Value) (any, bool) {
 	return out, true
 }
 
-func decimal(n *big.Float) string { return n.Text('f', -1) }
+// decimal writes a number without an exponent, unless it is one that would take
+// more digits than any that a schedule has.
+func decimal(n *big.Float) string {
+	if exponent := n.MantExp(nil); exponent > 256 || exponent < -256 {
+		return n.Text('g', 17)
+	}
+	return n.Text('f', -1)
+}
 
 // calendarOf reads plain values by the names and kinds that the contract has.
 func calendarOf(given map[string]any) (c calendar, err error) {

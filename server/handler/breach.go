@@ -10,6 +10,7 @@ import (
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
 
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
@@ -19,6 +20,9 @@ import (
 func breach(err error) error {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return tooLarge()
+	}
+	if _, ok := errors.AsType[*routers.RouteError](err); ok { // an id such as "a:run", which the contract's own paths go by
+		return backup.Errorf(backup.NotFound, "", "There is no such object: an id holds no colon.")
 	}
 	e, ok := errors.AsType[*openapi3filter.RequestError](err)
 	if !ok {

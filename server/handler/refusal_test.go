@@ -37,6 +37,7 @@ func TestEachRefusalIsAProblemThatNamesWhatIsWrong(t *testing.T) {
 		"a wrong method":                {call{method: "PATCH", path: "/v1/server", role: auth.Operator}, 405, "invalid", "", "PATCH"},
 		"a verb that does not exist":    {post("/v1/backup-schedules/"+nobody+":explode", nil), 405, "invalid", "", ""},
 		"an unknown id":                 {get("/v1/backup-groups/" + nobody), 404, "not_found", "", ""},
+		"an id with a colon":            {get("/v1/backup-schedules/a:run"), 404, "not_found", "", "no colon"},
 		"an id of another form":         {get("/v1/backup-groups/%00%ff"), 404, "not_found", "", ""},
 		"a VM that does not exist":      {post("/v1/virtual-machines/"+nobody+":backup", `{"retention_days":1}`), 404, "not_found", "", ""},
 		"an unknown group in a body":    {post(schedules, `{"name":"s","group_id":"`+nobody+`","retention_days":1,"daily":{}}`), 422, "not_found", "group_id", ""},

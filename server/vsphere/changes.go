@@ -51,12 +51,15 @@ func (p *pages) take(page types.DiskChangeInfo) error {
 	if page.StartOffset != p.next || page.Length <= 0 {
 		return backup.Doubtf(backup.DoubtAnswer, "asked for what changed from %d on, vSphere told of %d bytes at %d", p.next, page.Length, page.StartOffset)
 	}
-	end := min(page.StartOffset+page.Length, p.capacity)
+	end := p.capacity
+	if page.Length < end-page.StartOffset {
+		end = page.StartOffset + page.Length
+	}
 	for _, a := range page.ChangedArea {
 		switch {
 		case a.Length <= 0 || a.Start < p.next:
 			return backup.Doubtf(backup.DoubtAnswer, "vSphere named an area of %d bytes at %d after one that ended at %d", a.Length, a.Start, p.next)
-		case a.Start > p.capacity-a.Length:
+		case a.Length > p.capacity || a.Start > p.capacity-a.Length:
 			return backup.Doubtf(backup.DoubtAnswer, "vSphere named an area of %d bytes at %d on a disk of %d", a.Length, a.Start, p.capacity)
 		case a.Start+a.Length > end:
 			return backup.Doubtf(backup.DoubtAnswer, "vSphere named an area of %d bytes at %d in an answer that ends at %d", a.Length, a.Start, end)

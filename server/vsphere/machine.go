@@ -215,9 +215,14 @@ func encodeVim(v any) (json.RawMessage, error) {
 	return bytes.TrimSpace(b.Bytes()), nil
 }
 
-// decodeMachine reads what an image kept.
-func decodeMachine(raw json.RawMessage) (MachineConfig, *types.VirtualMachineConfigInfo, error) {
-	var m MachineConfig
+// decodeMachine reads what an image kept. The decoder of vSphere's types panics
+// where a value is not of the type that its place has.
+func decodeMachine(raw json.RawMessage) (m MachineConfig, config *types.VirtualMachineConfigInfo, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = backup.Errorf(backup.RepositoryDamaged, "", "The image's VM configuration cannot be read.").Because(fmt.Errorf("decode: %v", p))
+		}
+	}()
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return m, nil, backup.Errorf(backup.RepositoryDamaged, "", "The image's VM configuration cannot be read.").Because(err)
 	}

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/kura-backup/terraform-provider-kura/server/api"
 )
@@ -256,8 +258,26 @@ func (s *session) printJSON(v any) error {
 	if err := e.Encode(v); err != nil {
 		return err
 	}
-	_, err := s.stdout.Write(text.Bytes())
+	_, err := io.WriteString(s.stdout, harmlessJSON(text.String()))
 	return err
+}
+
+// harmlessJSON writes what [clean] would not let through as JSON escapes: to a
+// program it is the same text, to a terminal it is no command.
+func harmlessJSON(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case r == '\n' || r == joiner || unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
 }
 
 // say prints a line about what was done, where people read it.

@@ -74,6 +74,10 @@ func readConfig(path string, flags []*kong.Flag) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseConfig(path, text, flags)
+}
+
+func parseConfig(path string, text []byte, flags []*kong.Flag) (map[string]any, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
