@@ -138,6 +138,7 @@ func (p *kura) DataSources(context.Context) []func() datasource.DataSource {
 		newGroupsDataSource,
 		newJobsDataSource,
 		newRestoresDataSource,
+		func() datasource.DataSource { return &protectionDataSource{} },
 		newScheduleDataSource,
 		newSchedulesDataSource,
 		func() datasource.DataSource { return &imageDataSource{} },

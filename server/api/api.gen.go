@@ -1401,6 +1401,11 @@ type Progress struct {
 	Total int64 `json:"total"`
 }
 
+// ProtectionList defines model for ProtectionList.
+type ProtectionList struct {
+	Items []VMProtection `json:"items"`
+}
+
 // RebindRequest defines model for RebindRequest.
 type RebindRequest struct {
 	// DryRun Change nothing and tell what would be done.
@@ -1718,6 +1723,12 @@ type ScheduleMove struct {
 
 	// Schedule Exactly one of `group_id` and `virtual_machine_id`; exactly one of `one_time`, `daily`, `weekly` and `monthly`.
 	Schedule BackupSchedule `json:"schedule"`
+}
+
+// ScheduleRef defines model for ScheduleRef.
+type ScheduleRef struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
 }
 
 // Selector Chooses VMs of one vcenter, anew at every run. All conditions that are given must hold; without any, all VMs of the vcenter are chosen. Templates never are.
@@ -2095,6 +2106,28 @@ type VCenterList struct {
 	NextCursor string    `json:"next_cursor,omitempty,omitzero"`
 }
 
+// VMProtection defines model for VMProtection.
+type VMProtection struct {
+	// LastGoodAt Point in time of its newest good image; absent = it has none.
+	LastGoodAt time.Time `json:"last_good_at,omitempty,omitzero"`
+
+	// LastVerifiedAt When a good image of it was last verified.
+	LastVerifiedAt time.Time `json:"last_verified_at,omitempty,omitzero"`
+
+	// Protected An enabled schedule backs it up from now on, and nothing about it cannot be backed up.
+	Protected bool `json:"protected"`
+
+	// Schedules The enabled schedules that back it up, by name.
+	Schedules []ScheduleRef `json:"schedules"`
+
+	// UnprotectableReason Why it or a disk of it cannot be backed up.
+	UnprotectableReason string `json:"unprotectable_reason,omitempty,omitzero"`
+	VCenterID           string `json:"vcenter_id"`
+
+	// VirtualMachine A VM as it was when it was noted down.
+	VirtualMachine VirtualMachineRef `json:"virtual_machine"`
+}
+
 // VirtualMachine defines model for VirtualMachine.
 type VirtualMachine struct {
 	BIOSUUID   string               `json:"bios_uuid,omitempty,omitzero"`
@@ -2440,6 +2473,11 @@ type ListJobsParams struct {
 
 	// Cursor `next_cursor` of the page before.
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// ListProtectionParams defines parameters for ListProtection.
+type ListProtectionParams struct {
+	VCenterID VCenterID `form:"vcenter_id,omitempty" json:"vcenter_id,omitempty,omitzero"`
 }
 
 // ListRepositoriesParams defines parameters for ListRepositories.
@@ -3169,6 +3207,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/jobs/{id}:cancel (the `CancelJob` operationId).
 	CancelJob(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListProtection Tell what protects each virtual machine
+	//
+	// All that are in the inventory, without templates: which enabled schedules back them up from now on, and how old their newest good image is. For checks in pipelines.
+	//
+	// Corresponds with GET /v1/protection (the `ListProtection` operationId).
+	ListProtection(ctx context.Context, params *ListProtectionParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListRepositories List repositories
 	//
@@ -4363,6 +4408,23 @@ func (c *Client) StreamJobEvents(ctx context.Context, id ID, reqEditors ...Reque
 // Corresponds with POST /v1/jobs/{id}:cancel (the `CancelJob` operationId).
 func (c *Client) CancelJob(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCancelJobRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListProtection Tell what protects each virtual machine
+//
+// All that are in the inventory, without templates: which enabled schedules back them up from now on, and how old their newest good image is. For checks in pipelines.
+//
+// Corresponds with GET /v1/protection (the `ListProtection` operationId).
+func (c *Client) ListProtection(ctx context.Context, params *ListProtectionParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListProtectionRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -7127,6 +7189,56 @@ func NewCancelJobRequest(server string, id ID) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListProtectionRequest constructs an http.Request for the ListProtection method
+func NewListProtectionRequest(server string, params *ListProtectionParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/protection")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "vcenter_id", params.VCenterID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListRepositoriesRequest constructs an http.Request for the ListRepositories method
 func NewListRepositoriesRequest(server string, params *ListRepositoriesParams) (*http.Request, error) {
 	var err error
@@ -9620,6 +9732,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/jobs/{id}:cancel (the `CancelJob` operationId).
 	CancelJobWithResponse(ctx context.Context, id ID, reqEditors ...RequestEditorFn) (*CancelJobResponse, error)
 
+	// ListProtectionWithResponse Tell what protects each virtual machine
+	//
+	// All that are in the inventory, without templates: which enabled schedules back them up from now on, and how old their newest good image is. For checks in pipelines.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/protection (the `ListProtection` operationId).
+	ListProtectionWithResponse(ctx context.Context, params *ListProtectionParams, reqEditors ...RequestEditorFn) (*ListProtectionResponse, error)
+
 	// ListRepositoriesWithResponse List repositories
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -11757,6 +11878,54 @@ func (r CancelJobResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CancelJobResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListProtectionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProtectionList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListProtectionResponse) GetJSON200() *ProtectionList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListProtectionResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListProtectionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListProtectionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListProtectionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListProtectionResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -14304,6 +14473,21 @@ func (c *ClientWithResponses) CancelJobWithResponse(ctx context.Context, id ID, 
 	return ParseCancelJobResponse(rsp)
 }
 
+// ListProtectionWithResponse Tell what protects each virtual machine
+//
+// All that are in the inventory, without templates: which enabled schedules back them up from now on, and how old their newest good image is. For checks in pipelines.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/protection (the `ListProtection` operationId).
+func (c *ClientWithResponses) ListProtectionWithResponse(ctx context.Context, params *ListProtectionParams, reqEditors ...RequestEditorFn) (*ListProtectionResponse, error) {
+	rsp, err := c.ListProtection(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListProtectionResponse(rsp)
+}
+
 // ListRepositoriesWithResponse List repositories
 //
 // Returns a wrapper object for the known response body format(s).
@@ -16329,6 +16513,39 @@ func ParseCancelJobResponse(rsp *http.Response) (*CancelJobResponse, error) {
 	return response, nil
 }
 
+// ParseListProtectionResponse parses an HTTP response from a ListProtectionWithResponse call
+func ParseListProtectionResponse(rsp *http.Response) (*ListProtectionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListProtectionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProtectionList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListRepositoriesResponse parses an HTTP response from a ListRepositoriesWithResponse call
 func ParseListRepositoriesResponse(rsp *http.Response) (*ListRepositoriesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -17860,6 +18077,9 @@ type ServerInterface interface {
 	// CancelJob Ask a job to stop
 	// (POST /v1/jobs/{id}:cancel)
 	CancelJob(w http.ResponseWriter, r *http.Request, id ID)
+	// ListProtection Tell what protects each virtual machine
+	// (GET /v1/protection)
+	ListProtection(w http.ResponseWriter, r *http.Request, params ListProtectionParams)
 	// ListRepositories List repositories
 	// (GET /v1/repositories)
 	ListRepositories(w http.ResponseWriter, r *http.Request, params ListRepositoriesParams)
@@ -19572,6 +19792,39 @@ func (siw *ServerInterfaceWrapper) CancelJob(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.CancelJob(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListProtection operation middleware
+func (siw *ServerInterfaceWrapper) ListProtection(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListProtectionParams
+
+	// ------------- Optional query parameter "vcenter_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "vcenter_id", r.URL.Query(), &params.VCenterID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "vcenter_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "vcenter_id", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListProtection(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -21508,6 +21761,8 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/v1/virtual-machines", wrapper.ListVirtualMachines).Methods(http.MethodGet)
 
+	r.HandleFunc(options.BaseURL+"/v1/protection", wrapper.ListProtection).Methods(http.MethodGet)
+
 	r.HandleFunc(options.BaseURL+"/v1/virtual-machines/{id}", wrapper.GetVirtualMachine).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/v1/virtual-machines/{id}:backup", wrapper.BackupVirtualMachine).Methods(http.MethodPost)
@@ -23099,6 +23354,45 @@ type CancelJobdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response CancelJobdefaultApplicationProblemPlusJSONResponse) VisitCancelJobResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListProtectionRequestObject struct {
+	Params ListProtectionParams
+}
+
+type ListProtectionResponseObject interface {
+	VisitListProtectionResponse(w http.ResponseWriter) error
+}
+
+type ListProtection200JSONResponse ProtectionList
+
+func (response ListProtection200JSONResponse) VisitListProtectionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListProtectiondefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListProtectiondefaultApplicationProblemPlusJSONResponse) VisitListProtectionResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -24723,6 +25017,9 @@ type StrictServerInterface interface {
 	// CancelJob Ask a job to stop
 	// (POST /v1/jobs/{id}:cancel)
 	CancelJob(ctx context.Context, request CancelJobRequestObject) (CancelJobResponseObject, error)
+	// ListProtection Tell what protects each virtual machine
+	// (GET /v1/protection)
+	ListProtection(ctx context.Context, request ListProtectionRequestObject) (ListProtectionResponseObject, error)
 	// ListRepositories List repositories
 	// (GET /v1/repositories)
 	ListRepositories(ctx context.Context, request ListRepositoriesRequestObject) (ListRepositoriesResponseObject, error)
@@ -25847,6 +26144,32 @@ func (sh *strictHandler) CancelJob(w http.ResponseWriter, r *http.Request, id ID
 	}
 }
 
+// ListProtection operation middleware
+func (sh *strictHandler) ListProtection(w http.ResponseWriter, r *http.Request, params ListProtectionParams) {
+	var request ListProtectionRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListProtection(ctx, request.(ListProtectionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListProtection")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListProtectionResponseObject); ok {
+		if err := validResponse.VisitListProtectionResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListRepositories operation middleware
 func (sh *strictHandler) ListRepositories(w http.ResponseWriter, r *http.Request, params ListRepositoriesParams) {
 	var request ListRepositoriesRequestObject
@@ -26943,436 +27266,441 @@ func (sh *strictHandler) BackupVirtualMachine(w http.ResponseWriter, r *http.Req
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7L3/d9s2ti/6r2DpnbsynUMrkvwljrK67nOdtE1bJ7mxm96ZOFeCSEhiTQEaArSi5uV/fwt7AyBIkRJp",
-	"y0nOnDs/TB2JIoCNjY399bM/dUKxWArOuJKd4acO+0gXy4TB3z/Q8CZb/pSKbKn/eUuTjOk/wpRRxaIR",
-	"VZ1hZ9AbnBz0+weDw6ve02GvN+z1/tkJOnHUGXZ6/V+e//PXw/91+r+Prp6+G1yc/PDk1fF5/23vh07Q",
-	"4XTBOsPOTCRRJ+ikTLL0lkUjyaieyWnQkSxhoRKpHlLRmewM33/qhFSxmUjXnWFnAtMrvenzh6BzGzKu",
-	"WDraPoezzuegky2jHUv5/DkwhHi5oDNWJMSc8hkbRUyxUMWCd4adcKI6QScUXMZSMR7qiYYplXP4dBkz",
-	"swz9Z2nYw95V/8lw0B/2TjUF2cdlnDLpPzM4OOzrZ3qHw/5gN5XfdYLOn2Kygw5/APWXQsYK6SpZKHh0",
-	"IGPFOkFHKqoyCeQVSN4oljd2M5Y0jNW6Mzw5fdJ/evTk5MnhSWDIEnWGT48On/RPj3q9oHPD1p3hoKf/",
-	"TOiEJZ1h52eaRkS/jPRhCjTqDPsn/d5JfwCvkUqk+i1HvcHJ8WH/9EgPznhUTbfe0+FRr5ZuvdMC3Waa",
-	"p0e7eXT7Ey8a0fenjlmyPlOfg85SxFyNYj5SMbBtaRmHw0H/n+UtidiUZonmrDTjO8b7UW9aOGdRlrAd",
-	"j57rR+O/8LRX7doyFbexjAXXnxf2uMl2AfOkqma/7F4UGaz56Q06t3GqMpqMFjScxxxO5PYfPddbyqWi",
-	"PGSjLIOHj3v946eTfnjwZDpgB73o+OjglB5ODvqTXnhCD6eDqK/ZcyHg6dvFwdEgFzksXXY+5xLi0pC9",
-	"KCSqZUEDGRrROFkj00RZSrWEGc1FlsrOsK9PAp0kmuAqzZhme4VnI2WKcZRG7z91IrqWIzEdrRi76Qzf",
-	"d2TGI7rufNA7aJ4b6Wc6w+MTfb72czI0Yy3ox1HEErq2cz7xyUZ4PJurZK1pyT6qkebr4ontX/UGSIv/",
-	"BKJsOROllcDd4W4RzYL2rMEbNc9liwWFt7y4ZemaRHRNqCLwNTmTMX18JW7WotsJOvqXo7+EZq9O/k0n",
-	"6GR8mQot+PU2jIxQ7ExpnHSa3CtBZxXzSKzcjmo2eh7TGRcylgUOqqOLfsk05lHM7eU4Z+GN5lI8Qt1l",
-	"Gt/GCZsx2Qk6YvInCzVR3gPbBp0VmyAfLFikSfFTfMuImjNCw1BkXBFKUpHoj6gicypJrLrkJkspiYS+",
-	"l8nBgf7+YBonjKzSWDFJBGdkFas5Wekf/aof5oxFklAeES7IQqRMU1Uypm/LK2+0hIY3krzDM32BR7p7",
-	"qahi3XM4LJecLuVcKML0nq3mzLzKyg+WpiLV65rr1bxUJJYwOIuIEmRBb3B10r4G1kUJqhFECzTZ7XwO",
-	"Nsl4y1ItA4vTvr1c6hmQszcv9UCn3V73sNsrTEjcwH0p479iPtMbOVkrJkdLlo7wju0MTw9PT096p/pW",
-	"ZFSyUUiX5jvNEkcghBeMygxEaz/owLHJHzk56llZfHx4cvqk97Q/0L+xFwD+qCQokVkmQtyAvmVedXii",
-	"f7h7isWx88mhGKqXk6XbpN97cvjkqH86gDVuXwK+ujiwSimXS5Hqs8Gn4eZ1MNp1F+i9MWfQvXpwetrr",
-	"fa5gqsY65eeg84uYlM6vYoulgq2olPvmRnRyP2Nbv9+tb9zEeudyDVnLYjMLvdN626SkM+CED7Axs5RJ",
-	"Wc2jg97TJ/1j2JMI5GC+dUGHKeqx0OAw6CihaFLQFj43VlsaqguapdKMc32s9CdsqT9gVEtCgpL4wfWI",
-	"sgbw1rubCiYCC2+KS0IZ3s/3U1tgmvxoQchBU/XAXIDmeExTxkawe3ojnp4eHx6dnh4eDk53McyFZilt",
-	"24xAEHeGR/2BYyEt3OVaKrbI15zfvGLFWTSarHdRWO/NSHCtzUxpIpn+JBRajI/knDFVuc5js07JlMIr",
-	"7lNnSdW8M+w8vqXp4ySePNbX0WNPLfhs9VBLiaenT06PBkdPTkGC3bI0nq6NmnDYw32DHxQ2Dc9AyqxK",
-	"2x+cnh497fVPT09xtxKmqvZ0MOwfDQ+f/LN6A90zzc7xL25b9mGF/AqK1mp0u9ALzJn3AC+7z2CBI+Xw",
-	"kUkspNWRjwb947AXsYPe5KR/8GTS7x0MwuOTg6dhjw1oPzqcHh3XqNbws3rVelBQrZ88KRysfG4VgsGn",
-	"Zr9gR8gsDOHaB2H8NuO7nRclAbsfJbitIZYItXVWm5JPpfFsxlK9Zmt56CW/OwfJV7yDlvHI6jHDjtFW",
-	"GgoaxiMwWjvDzlyppRw+fmxVI+Mu6oZisZMeZxUschQ9pb2wzw5Opr3JwdH0+MnB0+lR/2Aw7U9PJn32",
-	"hPZ78LNbxvUBH8k1D6vF6fGpmW4SL2J0Zhml/HhgnBZwrc2FVPpSg1ODH0VUUSMFjtxBwK+WQiRaOXd8",
-	"qYz6D9uVO0D6WmNZ83DkdonRaL3NfvAVGJop0dBqyCRLzVS08Pt/byXood1EhDTB7S+o0EXBVjrU0x6l",
-	"Ww71kWaQpT5UR9oaNUQCEyKS/U4TX5C+PzrDzvtI9j8Qli4fs3TZvV1EN52dPiGtn01FEgGDP35+3nt8",
-	"u3i8TMFJgJvYYfJjvxUP3sMD0IoHF2wBmsDp8enTp4dHx08H21VjHodIxngJ5O0/HXR73UG339NUBkId",
-	"AaEWNNTr6w2Pe8Pjk+FTOuxNhr0QpLtaiVTbLUAjTb2lWGk9znAkWDApkyJLQ2YYG+mqqfn4vPf4rflS",
-	"GlNn6xJbuWS16pnANMz931w7W9GUGwv3A2hac0YjlsIBf3FFwbCKmAzTeGl8sNo8Q2v3kSRG6AVkKlIy",
-	"fjk9uKAqnI+74CkExukMO9ed/nUHqPOvLPasGS1WFxQc0OulflCqVItePY3fREhxwKrxtaJCxBTt4BWV",
-	"ZEEjMFebD/E56CxpShdMmdWiGRydTY1wL456pohICdVfEjWPJdGSpwuM2xl2/pWxdJ1vjBP78C5/FlOR",
-	"LmDbtSg6AL9JULF6M5cf2NQoT8XJ4OfN5zHB99xlIlkqRQU5xuBWCuHbsd4JBbsyYwTHqp0Rvs+fyYJ+",
-	"/I3xmdY8j7VqvDkJiJG8fA6WQ8U7nT5R89a+VtI33+q9EPRe97442spI5TcvYu7+XTlOxBZLAR7KX9l6",
-	"k5QX9IZJQknKlkzF+kNCuVyxFLlbE3Yap1KB9we/YZGjLx7XfPLeaAd6uJqZD46PG8x8Cqe5+giOtXRw",
-	"W48CgVAJ/wppkrCU3HCxQr/W+O9jEktC+bp+4kZ21M345Khqir9pbWRzgi8VW0g9N4pMSRVZCKnquBJ0",
-	"msLAzvrr47XwMV5kC/hXD+hm/ummFHPFtK6o5/QKXlqe0muerJFUnOmZsY80VPBRLImeR93k4D+123iy",
-	"exvfZrz+8BjXQbujYz3x9a/1NfN27/5d0hn7MRWLTRL+LLJUkmkqFrnoI/rySUXGIxaRSKw4UQLIPBdZ",
-	"+oyYfYRPJmwWg25vmdao+mQhuJqTmJPfr87rdkGPehcBCssBAfbDersAmxQP63+kbNoZdv6fx3kE+TF+",
-	"Kx8XXupGuYoX7J+CV/Dey7NXZ8BjQ6KNc3AXw6JlQFbzOJwTCteJkMCav1+dB4QmUhDFkkSTKk496inr",
-	"G65aS66QtzrHuABRt+eT0oWXb3m2rN5wLla1UxR32Uhj9tWzvKdzteD4oPPxYCYOzDvyQTYsjS0Db3pm",
-	"2xy5z3jZMal+EFFcmZsQCq4YV2jpLpMYVbPHf0rUz5ym9+lbSDv43PQU+Yt0ZMjvfBd3fA28KNsRohiX",
-	"pMtlRSTtScup2olsm6wfJG0z2+V6pARsxpZshY1QICQs5HHULxwlrYx3VoUrq4KUNZ6DlltymXuGqvbE",
-	"RRzvxEO14ZNGE9wYu3qKb42r+HLOmGo1v8YzKQ5RNw3fwd+cRsaRLg9zfhDTqc2u8XzbNAyZlKMbtkbO",
-	"Yvx2ePbH5ejs/PzF5eXo1xf/GL183gk6kyy80YRA77AsOujkYckfkojwxjBa57BnP1iICIwdsVgmMeUh",
-	"g/Acm8YfjV/pMUwuTJka5fPyJnX54vztiytvbi3EmkfJXaQ+h6SUdgSvihcsuHrMqYR4gT5BhUBA/+gO",
-	"Uzczq1uACyo0m7fEq3O0TGhYdNk1DQH4P0a/j5hOrW1oPuBmgnrOeTCg9VBb4gjODTVa0OXS7UIq9Etj",
-	"KRJt7WuiteEWpGU1pT1fd3MOaezQLvl8l1TKlUgjODlpqu3JuUglIxOqFEvXRCqqh6j0Dqt5tpgsUxz2",
-	"6Y/D05Ph897wtD88PR0enQ+fPB+eHA+fng0HPw5fnA3PesPz4+HxmX6mfzw8Oxz+8OPw6Mdh/4fh4Idh",
-	"74fh6WA4OB8+7w+Pnw9PzvUzP/SGP/aGvbNh73Rr3sp2B3LTbbGEr9oWjCYtBZcbyprxG7U8Gc7YrZ6T",
-	"fbSkMN1Zzdr0JcCFr9X1Cudj1avNY4/hmZKzcNvz7jkvqwwm9vrX/14k20yq+xKcc+mH0e6uZW0Sw3ob",
-	"vhIL2ek9MBd9u+QDJ2215wHyxGaCs24Hc3fOwpAtH47TfhGTFvTBpyuJ8qeYlOhxNxZ5k4pJwhZblrvE",
-	"J/6z0i4DRRLuu2mWJJCXomicWEPGS6ckgpM8mETmIokk6feImOr/Bwu8CymNLAGNOTeKMF9ksWA8osZM",
-	"ef8JM16M4Z5nrEi6YFqx65TNqkNtVn3+4JwJOzQdP6fgqPdU36gKgkVX8YLp9Wq+MUs2Hoss5UN9pw4N",
-	"wYY5WRpvuN2Nik0/IymbZpImEOghUxonWYps6+mlDyomC6r7XfX9TVbOLfoA0kdFpkisJLEKF/gDIXkT",
-	"TBJwnOvvrar/xcVqvqQHE6n/bqQ2jv4Hlq5vM96GXBmvpVPGMUN4RSUx+UdIMSDHn2Ii9yJ9jR79sMc2",
-	"V9bvpN5vUseYS9Us9MVPo5nsgx3F/yLk20z++S2Wqg1VwAug2AKTLRovdmPM6tsLAp1iSkw4gNh09ICI",
-	"JGJSYRS565EZCHAWiaXliWUqlixVJgiArlx9FDf1ul/EROIB1sIsoopOqGRECXEDqSD/yljGIn2TmiBb",
-	"t7MZK8UcsQqlMZI2RPenGyeJpcoj4k7OxkyCqgPBHqTtp80Yi/mApimFLNY8Qbs89h9QtsCJJgRVIiVy",
-	"LrIkIoleGVXthtE8x6KRCMMsTRkPqwZ8nX+pF211cbPqFUsZiTJGZMxDBrcHTRnhQkHKC8mWmtxVxC34",
-	"Dd77m1k5L7MXHmk+uHdicL9TNJmB16MIEhZo8sbjHJODVGQmFw9RBdFgni3xcpKQBVtMWCofuYISCQuH",
-	"RSsxY2quD7iLC9ocCfyZ1h1TRqMuuczCOaFoLUOVjckEIE+f2iECoKqYTpOYM1OvIkkkgMgzYS8lj8YT",
-	"IRJGuSaIn+BZE0rUE3kNydnoLdzgmoglDAIWpuLJZT0VabQ5eIFqxUBfb3BUMRL7GCZZxEabEUPpyaaW",
-	"KS6QHvESf9rvQYJE4RwUI5wvcArl2KbU74nhgt5JL1fuuVVs/oZP4fRGS5rSJGFJgbC9MuP9YDZfTCFL",
-	"QyspUMSkd/IZ6ZHvbYKLuWEeSYLpsIQmCQacC6kihWSRXpUA5CZXpCXFBR8h946MmbKLGhfw9I/m4c+b",
-	"odltZLnUj9iCLhvAJRMhbqSjyoLyNYEqNjhm5mzdgSJ+gJgmyespGKPb1nZpf6GtT+A1/dYDeRMvD/Bu",
-	"o8kBeKRZak5TqTb9rif3K56jigNUkvjw4A4hDtrExsXv5u/+aOys3LwDvUTB6kxPf844YP2kHUhA6XLZ",
-	"QApoyjsYZ3rufggB7eL9jAYapGIHcPhXdI2HQfMHfIK5ZZ9LyASN5+D9aHP8P6yVlDKqdQMzzjKuUiZe",
-	"ciL0zVjQjwo6y7aJAHXPxXJdtY+QIiCm1cmAENuy+mAsIdeP6F8QMX2mZcKCrsmEGUdg1R2Ime6fWkz0",
-	"eSxvqiaaYxg0y+0pYhps5P1OJOOKfE84u2WgaDV7Z57DUKEnzsEFt6l6glZDKCi05IaxpZanAWi9enRg",
-	"RJffQCRdy2qtRL9/lHEVJ5WjcHhRQqXCkRiPZJeYla7mccL0lsWS6PeQ7wm8CXcXFCuoVI2a0wJckTUZ",
-	"kVBorK+VmM8Sy0iafeQNi6xu25wpfoZ0oU2mqNkIW9n16f5ahiYnOCNH+jGaskp2AurTJLF+H+B7MqcR",
-	"bseEMY5iJebg/WxO5ERAJWTNrr8SExGtSUg5AXUTdjhP1W42hDENKslVwt2oEhJQKWENO1h486HTQnpI",
-	"aW0meXbzR6YstmK6hcqxqu8tbsdOjruEJ0tVdJ82LxHIQIVL7Jl3htOMm4xWm1TZjB7Wdd5kgvioqd2k",
-	"Mzbaziq/m9POODoq8UeaW1kyRR+5tk6FZSRnk+PZBUCCoeZf6nlD0YoyWeJ6fJt4iiljoDdCIllzEvgJ",
-	"geUd3JJVCbkpccsboqKGubnL5i2bbio6UUVldFDKIc0ZyrvVykfN8UJR+wg2lSJ7y1ruLpwqJ/B2KF/7",
-	"0xhRl3tojdFLvLuLtwL1uMbaW9CBcNROD8dbLeIBaEPNi84x7xZvewPtkpFEpCSO3EX/Pcphky9tFLOd",
-	"2crl9MrNS92J+HAu4pBJLA0TnAG/jtFiBG2KGMUrMFoACBEuFU0SinUw2qqWxvni7MiT4+PDk+1mZIlJ",
-	"SpOu5xY/e3YruxQX/cLUcpjSjrFV/sbgWhpvmonjZ67+w/7GESggY5CE+o8VYzfJ2rwGMvaTNRTXFdmV",
-	"LpfJOk+6HSkxYh9jqWI+G5k0xkYOpbuzvUsg3uCHDXMEFUltzBDOVrnGh6BtRIln+KXgIesSkBLW+YA8",
-	"koIqsTa+mLX+uLGSqK2bK5rOmCoa3IcVBs8+XHsmN7qhJfgcHm/lxvhyzkNnojVcSyxvzkECtFxQCYvL",
-	"r8UK6guCIIiqL0wQN6aohby7IMqU10lGi2JEL3JbJZeHAfapjAZSImeL5VWlyJfPzK9g+TmVCuMCYsGw",
-	"eCcRfMaam0UvzIBv3XhFxh9scr5vu+68EB7Iaat1xN33aJVZIy3V8uDA2tw01ffsBpSaN+rJJsutYAdM",
-	"KbAeDtP0CSV/igk4OqSKkwS5segAPTndem21YKMcGKrpebwwv3huzleFq+klavym+lRfSj+9uBpbb7g1",
-	"mZ4Raj0FjBMuQIPBImwzRLdCNDZfGd5yLRZmftBKytzR714A07vrpWBv+uZLfM2huK/dEpupg89gyzU5",
-	"sEDXlBc/rJL4I5ZwMiOxRdE6/gL6oYMw3KisB9g2bb2iDjL1LhaQDt36Hfbf7qXG7Qhe6Cdxc+3PUJ60",
-	"iH/oX/2BP2rFIQ6nscZHCN6JQBNjJdJo29K9EHieGF9bhVriLhdMK/HWSZUWknGHrFe5ge8uJJmsjQKg",
-	"bKI0xKRmqVhxUKVzFcEWjoILjguSCrEY4pVheBOdlHHC3LOPpKscttFirZlOWCJWxFYlNOOTSpTLHbW/",
-	"/k+ewy8eLJrVSAHIEUQqcyngQszSZRpL9gxi6jGHZA65PZeiZrpOSUHTqPkp+QOfb3VAihii2zRRbQ6x",
-	"MFPxLSMyEUoScct8JtN8ibpBWSvYpYdWhfWC9ibtOcJutnKDxFGNJ9e8kyhBJtrQB2xj71hrfQG/s8As",
-	"O9kI4layzoAsp8VoBcu8PbDj6wsNtUAQ4HC/6HttJhory28SyjmL8oT5XUFZz5XcOhe/uK/uNQ238i2T",
-	"JrmuuGf+dJqdjPLENvTCM3DPriAPasICD4IWM1lTYHX4OpwLITFp2pcLTVOm6mjivW03efbnovT54EG9",
-	"lHagC3HLWp5RdzIar60wWJnDQRbZfzbcnuqVlUPrkFGoZdx7B+MPcbKOcZp+qBAK57kZWJZBof4KpUHE",
-	"wjhiEg0SY/wxHg0LuYmPZJe85h7e8kLcsuiaT9YAm6w/54QCVnUs4Z5SaSYhLRnRldHOYTySgYmIYpA0",
-	"FHwapwv9LpESOksZk4TOqFab3EGJFZE0joxN+sxYj5QkjEIG34qmkdZbKNH32jU3aWoGhsM+HdF195pv",
-	"uP/YxyULFYtqbmA9NiYxSroOQNOJFaxQj64qI79m7S1ivLtDzt579VIxoOSNrlV8fIoL1Xxkq2U3fBon",
-	"4B1ZzxNghEwNHYFzFoxyBFBBAShIJLqVgCH+SbGzMYNXHhfNz3lBdsX4EV0n8WyuOekWoHgFxuFy8BPq",
-	"khWQW7tkPKPLMR4EqEC95qDtwk81B4Cb2JwizRyuPCERCiFfIGUyT7BEeD91za3/o0vGahWHbDzUmwcp",
-	"pZLAJ6W3xdLHskKTT60EMrSVDDO61HTSP68XCOd44lwqewtpWR+dBjChydrDr3okUcg0ZcWqPa/c6aKX",
-	"vQSsRpfLMflXFjMZMqTYLGNSod1Ck0SC0aH3fQzdDsYoZSgx0fngmut3jOxUxlDJJGHjGI0CMjaprmMi",
-	"55nyhwD4JG0bqTm75jbxtrhBtsMCIpr4A3WCjnlz9c7lnvd2W3YvP0aF5rnDxbMzwGWCW2K5DiwW1ddz",
-	"ZGwEuryAbgMT4bmLT7RQOMBJEQHcZJk4//jHP/5xcHFx8Py5ZwxQhbGc0l70ilvRqzpPFRNev57+ATgy",
-	"uTph8GTAd4h/qIxJ/GvFIm7/VvMsNX9O09gUMVKVpQaNZoMXCg0jSiG3FtkDeReJhhraj/iDKrUzb3fQ",
-	"0DmEz7fzCzVKLjGTzNNL7pSQUWLgQgIEZDu47AZHxUpGrgDaaRHA/VmstERNhLjpEn0bsMVSrfN8FXED",
-	"1yDFhKwiJ2xC+m/LpX5rcqC0hfzuQg+asvBGoK6IIsMojNJ5l6AIxDrXCVUBQRkdp2TBopjywg0Vc3Vy",
-	"1Nnp/7yJtejOw7K7gy1/pLFiThE2iof/imdmUnLJtAmOGoabt5ozXh2AKeMceRMByKPNOIUSLsQHyE+P",
-	"cmIZVXcaq2qqOOHaOzrdlY1eKYHyuGY7HsvlYZLYdGIE2QPcPaoU5PeShCoM75WVfKzdyANpVWnmuwEh",
-	"fXsPnt5IleRfZKA62hpAmguofM9lfMoQf0dLBU2oSnn9Ik1Fem5+WaFB38RQ6eMXetsyb6J/ho5cGkXa",
-	"6sObO2VaZoEiYacC0pLTBFGraQKyKuM00xyu4hAqTYH1JnEUMa09caFGU5HxCLO0pkkcGtmW49mYYnfE",
-	"tkmEhJewjyFjkczBbgCKKJOsYzM+O0HndjGaIeLi7WI0yeQa/8qR7Jcpm4LpAOUiLCr3V4IZjuQSCWxl",
-	"cMYh5dw8YD+NGI9ZVEgeKz3pfRFRbY3rp5UQo0Srf/oBqtgICmfMVOgtjRP4deWugvIU1eT+F5O3m13I",
-	"dUmfqlLj+2O+hvREazPNBFkz5Sk4sf6MyW6DzMGRDTzu8BdVpAeOjOfXW3DVTehTax+esAL1dzns6v1c",
-	"m2kI90ux8jEFMWUK/w3hY/0B5GNH1CZP6ef0P/NnNkVs4R1lwYeXxGF/V9KIl1rR3+ZM03wf/ytj5msD",
-	"uFWESmy4RblSXBj/SfvhLdGapRBtmkrtYrAbe9IumgPLhuh/G/W2fWqg1cYryo5YlXfSVewkGEym6pm2",
-	"DycIsJPD4ltQNHAyVMkO11Ouyux1JdLvLmRA5kIqGZC8iwSUXm9k3aF7jU5E1rKS2baxq3aMCRIJfGux",
-	"UNYTrdDarZZScDd2757ovmGLQJe6GkG+ADg5udtrZ0H3nAkCq9jCIpdusiWnDvQ5Gw8hi8uoz3bprtAF",
-	"g1r6glmJ9KZLxsYbiY41/ZkMyCRDz61+PhF8FuAPWJKAUWC/MoaK1VjETR5B0R9D17Wqq/ZnkURvTX3P",
-	"rqt2P3VSO0qhOJazFQqimtQ8NdQDHCTjp63VLhVcO2Gh8A4hvGk3R7kBzcLzUaq4Kq/H2yQ3t4mz3BHJ",
-	"x55BAxEy0tBtDVmQSLtyqvsy/gbq5epCzaFYrh9JIlacxNHQCjC7+iS+YYTyNVY9FlUyG8WxhTVtir+2",
-	"VTrdqRQpF2P2TK5orPA46iXiX6ZH75KmKgb7ItefjeL+YReHFTyAZtStvLUPHXFL4WhjBdG94y3ihz2I",
-	"l/gB/MHbctkCQrH8gWq9FXjfS6PccA/7PlNpsky9PGAbMWvnIr67YuQIWrtdUIK7qRY5YNaN7Lq1YrLS",
-	"LbOpHD5kTTe4++Y2ccUI8RirMdHbZhSSz1679crFuP3WOpxRsqJ4OmVpHhvAzbORXyiMM7E0/UWQ1zZo",
-	"cfUXS0VDCt1gNxn/ycNB5ZOm/1dllWvbqtWcUJtVq23qOWktSRW9YdwLrUDTrIY0kXM6OD6pjdqs5iLB",
-	"2tOgEHC+4WLFNwV30Wt9+fOZfrdxni4hh58ahKcKgS/Seq5RGzhGazJL2YpM1o0WWjqrN8wV8On7JPcV",
-	"AZndZGrPMRjn8t5GuY3oViUotPbR7JK7f+BW0rXcGoULcjH7gIKzmqxQjN6y8HAPRUeu61ftVWi2Styg",
-	"R37nGxvWePjq9M6H87Ozu/SoJq/E3ZZ+Ok5beIKtu7c35agal6CdcnRpa9JrLtUqTJSovhb9K9xYhRbl",
-	"Vdo+hEUeFZKoG7y2+jK5us81UiO9/6iX20NiG03blDGTOk61xW5gWZCw89JN2VDK+9Rzot1u824hf7lh",
-	"gmwxN1BiR5VOAtOAvRwPN13YN7YBvE9SkClNg0LbLX1rmGBTVA0PGFIesmRkEIXrsrYayMzNYsasWtN5",
-	"JZSFI20Nj3EH4BlwxDRWbH8RE4hwtYvm15i4W30fCPa8cza/6sdAi1RsNFkXI7hFGUXmYkUWWTiHdERD",
-	"4XINXcPTWey3/6nqCQ/fsQVco9eofweIND6X9/WuI+Q2CJICXkhz2A/WYGMu4bnPtnt/XVqo1uSFPoqm",
-	"W9reMDY24TKacXgFcMadPfvgZQNGtnTzdjhwAqvETh7vFCRLlVh153HTBDYx6K2BNRes3upwKvuk9Q+2",
-	"uw3twfQkveuqZti1g+20O6Z+nIEXKkkYRKWxe49xTJk4M5gViiZilkHCdsrYX6zudtiH1gTI/A+Wde+O",
-	"iEcjhKztBF4H+LzXvXPA2UsJ/zaGIGTb6Iu/kiK/uUSKakNgM6+iAiK06HJijCj2UdlkTZJJSFcVK05E",
-	"GrH0Gblha+nwj8ffj43x44/r1dcZynhHrTPsLOjyPU7hQz6TC6rPHIemVu1Mmyhdj9KM13VGZUli2jmb",
-	"OhOimSyqcvZXqewb5c0VnSRN5ba+b95dyEcuZQhQi8UUMm8CW9OE7pAIs2vHRVSCceBVdpn6F/TkWY9S",
-	"nt++mS+Go1ZPEGA0C/le1ZoRgABI5d+4TS5OyBZr+SOZzWagfY2qoBmKGNRlOjlHx9ps65zeMjKNFdZo",
-	"KdEAudjSa2P6m1TYMtkPlTyzmLC0Luf+DPLzbLVIKBYMZuzQhEVKEjZVlUGVWidajEE/LlQctimvCGkm",
-	"K+aI8MaSjBW1xajDmUiiMUSAxrHCKWK+sWmwP6686UNHBSsP/xQxWhr6FZuCTcsK/ejBLYWGV9BYHyn6",
-	"i/0l/vM3+P1DoGhtAmiZZViCQQ7prq3fx3VVYKWKewv8rDlwQAVn5LXK4FNNKffCAS2DaXu6JYugwX5K",
-	"SCdh9JaNRKY6wY7oKCU59DcuEOunsVqLGqTgR9IBfZOQcg7VJ1g8SsZuMKhkoQ7lGwsbbJEJFpBiKTYN",
-	"b6A3cJeM9UPjIeFgbUo/Ku6vQT9VeXlfeHAU989WapGdRMZyLlKF/5RjyDCzl1HhbeBn+CaTmdplE/nL",
-	"3VnCqJ+9wEe/YiLRxonJwfwrbAJby7g1duVVgX2GvNGqBATgAnifqe2COmeKMEdaPQtro9Cpqo7bG+wX",
-	"G518ZLqr/2UgP+5Q/5QP9mErpfYhfj26393J+jqJnpti0c35QECwla2+PX/EZT0Fu4sJt+ccFNsO5YlF",
-	"q1SrWdAP31SIcbZiqSuILVVeFvp4GLBPSdfFxDFIx6icoRlt2/2G8wLNZGVvPMCIBuwggxNwB0ZzW1OY",
-	"xXYb2SLqtDRhdhQ93aHCyV8IvL5qtmVYgnaXEYoLe7Lxvhj68AwEnpgINR+WER3wt3FU/JVBWdi8dBpC",
-	"huwFo+AeYvqNWLF0wwEAEKliOgUzQi7BnVupE3gt/UrFPT+ek6dHx0+qsqxaOoRsm78Njd/Id1mw/QMC",
-	"bYZllT/dr0OrTLYDAHe+zBShiiDQE1wlS6oAAQm0+4BIa2sg8kq3kIFdI7VKXQWrLzJX/TAeohwMKddc",
-	"hkA/JIWaZy5WAZl4bYwaInq8LcyhOrU171dYG+9BI/+RJImYQbaANGEg+K0J22/J+tpUrUy/w439jT8i",
-	"2pLtVFP5Yvxgl2YP39qRvDRWw1uBdSZ6FKiUPp5bfHfpWwOPQlQJD9UmOYgpWh9sOPOq4PPMjgZvVULR",
-	"pGZiJl2r1RvL4h1rdHCUYJN4VbR/yyYxj+6WEldwuG0r7EN901X2gUG16Y6Lir0bCgCKlTGGOJyTdxda",
-	"bwBnWV78TH0bT4kkKrrL3LlusdaFqDq+F5RTAAbCOs7Y4QJhNNYm4LdMCiwGPi5eV8Y8atCzmr+33OBl",
-	"l/MDs4qBDh+2+HXt65Gx3tA4bQZyZHrsNCgThU4wRm3En9kgfCwtyUtf2A3R5jJ8xMWKiJpq0SqU4ZeR",
-	"TWqxA8S8BL6F6Qqr1hmgZZkqtp7Takwm7yRurgd8IruKPGa1RC0xs11j86gnuPcqcfRwNEXXgalRBWei",
-	"yJTXm26m98wgrWrBAQ5eLgwMT4treqK1eMPtlS37xC0mAOzpfQXcpC2ULyGPgXvJgURWypLmpMedrESc",
-	"qd99BJctHywjnJuPrW3CKKUrXtPh0fZCM3ZbrACb29oMuPj8QDfw49tDYLfScJ6/E+4w+KTZmGrN+fP3",
-	"e9OdsKhu9/jSASzHqpjWZDJgunUZR1Lw2gojKCT1E0xr1eMZj/9yqXqbeyZG973Ytl0xV8JeXkrUFaZ+",
-	"Ea+92Z3qjS3o75uitdIktxC7Q1Iwzivw2eucpBXaYekA3b9Us/xGv+P6p8oefCCAMWtGC6EYopmA0Bor",
-	"bJfOJALVVvNtk7yeIsVtis821BdAuR966E4AJbWd8ndEyP0WSkbznJK8gb63dbu5uJyd4ffU139qg7jS",
-	"8aBfc8vS9eWctYZRojM2SlkYL2PXg9XfwzfZJIlDQmeM3LA1+duYzli/2+2OvyMObAOuQz201ukZD9P1",
-	"Um1gRTtLeZya2Y4KQ4+fubQEz7OYMhrZCtnt7iN08rE8t1gfJPZRNUg6/ly5M75ntU2m9pyFNyOXwbc7",
-	"K1s/f9/MbpNhWpnfMJaDMfmb0c2/C8j4L6migymVikk1hngwF5zVhH/30uwCvcejQklhTajTsYnzOUPF",
-	"NJXKNgKBYHusfFS7rVHQBn12XT/yqkxhvK5NnJA41I+a13oKPJx9sOZrk61NEy2oBxNTMs6ZYVxE7dvi",
-	"XdiBJt06I7RhOn8oMr7tcFXcLlauTeOEybVUbKEl26H+v6laAijXJKK31TkFef6RF8++Y5fcFa8pg7gq",
-	"A7ApC1UNwoUA5zUqjbBt5Su3nm4EZhAE0dhKsTQatcX+eWayiOrg63oGK3qLC2FTOOoljARPqqqILebQ",
-	"FNACaATun6TW0eMkOtwC2w+4fdbcGPp0z+JbxnP7MZbGmAEPb+EcuFj93U66ZEpZwLUGOXemFmhH1t0f",
-	"Vp1PYiYDMlkDnFCX5Fw+BJd5l8jDIWE8gnMXkEkW3jAVkGXKpvHHgKRsFgseEBqGTMrRDVuP4iggkoWp",
-	"pqn7VH8Eon4EhToBCeko1POfAsRQQFQiyd/GmgTj7wJoqjdaiIiRv41nmvKQozcOyFjfGkkM//oO+A4e",
-	"1eprl+gDOQT0iIAsRaoCE07QC9FTjm+pYjgbkEwjAJroEjzBQ5KlCf5EH9GAzJVajuyRKM+4S35la+la",
-	"wQIzUEnGjN8OX51dvBiTvwHiKBQHYKbDr7+/PRu9ffHm9eXLq9dv/zHCa+zsj8vR+Dv4UxN/+Obs6uex",
-	"s9fhYnnmp4PcsKUiktGERdhB3xwvGP3vf/97VXLkoFehLPgNFNv0Z4Bf/aZ/VNXfF9lKEsu1hMobOJGF",
-	"domo9ec6NrM1e5tiyhWw1N1KbyA/puo2usvNY5sqrmsq9V7QcJ63+YLupliHqfc45kQKTHvUv37meo0c",
-	"9gr1eocnx7uSVXY0IqCc6O2lSqQOD5lpUW8AzVFoLVi0vk9jgmq0fmsyWLn0YasmmmcktmpZuEM3rNcI",
-	"n2kuWBmRbNMGrHuRFx2xmzf17g5lNWoXiq5h2cMGGK5cFK5OesOcm8vicZtGWOj2cE7IiourxVytBlOK",
-	"j2CwAoPizxygd5Vb54FbELVq/+Nd+3enyINcpWe2lJwt3EX6DJKX9B3oXQ1aODtvmk/1JtK6JJQai5J7",
-	"pRbkp3gfeU2edfpwxRAGcfGeKY4xHwFCo5YznK1GtwuT2xjF8mZcB5tq6lGqI8e77x1Qbdi+CqbvZfze",
-	"pZ1icx3C7BH2vG9T/XefEsM793C7Q714S9POcltrCr7kb+B3rYiYIwXtXFOzysNdzY3wALVe3Cu2enfR",
-	"tkucURXvMFxkBrsznzQogdxt67kcm8YcbqojN2Zei9a1RWpu7cWzhxY4W/ve+FKhnfR+kylQphDJxQcx",
-	"g+T5LimLdyyfhxZl2hw0st3/FOBHxjZl0OD1jiGuBuBjegT4LAcufCQL40MWM9iaLJGs8Cm8PPAasWFi",
-	"iZhOEfhf8w5L8W2xRItPm1CDI9O2z0wLPS0wK6xQUALww95dgDHEGTaDsQgxOBrFTngGYK8q1d6gLtZl",
-	"uNlRtTrm+TnyxNt3F+BVqPT3bIqYBrmEZSRlfVCKO1gJHbTdwNrY7Ua1i/dPjGmY+RKxbYfECv525+T1",
-	"LUvBpSbtPjnoHjwtNneZiIpSv6VYsXQkptPdWTPwIfmeUAePgBwOUNXVZZCBfT9v/noIIMLPWKRPT/V7",
-	"JZ0ytbMF+CU+VaMGA9H3owPj2XpwBRhvz3b8cWG6S3O2Iu8uuuQPY0WbM67/kjY2jxiR5AzzOp1kDZNM",
-	"KpZqvXkutF0OkjVl5rQthUiqWr7LkWKLZeICsjt7u+MwDZVTqijmEDR/vkYCnuWgtJD6T/N/EzOnAP0P",
-	"NsQ4TRmT6CqnBqFo9wymIomazlaTudmTd24TrFYivRkt6HLZwnje7d/fsKQtnpPmQBizwGy2SQP3UJ9M",
-	"a8ZMskYl4TukTIVMShm4YEdxxLhyMIDbhNOvjC3J77+/fI7FfBdn54RGEUDpyLpAhHc6mm2l9d0uRRJX",
-	"NV76CZwOhmBaHeAReGUBkuhZgW1jScK5kLaoJaQcsGnz9j07LsQCqMauaHezvinwwBbZFqFkK5ngsZCj",
-	"LKsDiIFOXyGrf8LmJtUem+0CGX5eHifwZhVsW5ZBh8NWHLI6xGeKIrSULcLJmcJ06PGs3w0d9m1T0wVd",
-	"Qxpjl5zxa46dYJJYGuTZNeEZVp+mYkH6mmPQ6QUc0wOtEwPVFZ36IttvqUWekdcQvcWv/CbjLX6Wd9Vt",
-	"/KPSrrqBA7Na99J8KVt39E0qpnFSqMzRDBLRVHPEjHGW0upa3beiqqJifBuzFUvHEHmQXTLGOvkxNl8B",
-	"YOTA4TboPQRd36RcUh5d89xBrb/G4ifp9dgzNrQdAl+Cn+nxbNRhfM01a0WCaPZY468LzdVwpvoMlPBa",
-	"9Gf2NdVLzypy4+4CjNUexAooVQdyVPNxdcqpySOq7A99B6wYA2BQhRwJkA74vVd4L2MeYiguzbiNJ5C7",
-	"zmonJEBl3rWdnMNt+BpT2wZ/bQ9DLaxVIqozA65sI8hSYrVLA5uwRPCZNsmbIx3IJcQ5amuBzkvYA0My",
-	"YWrFTI4CRlItgAAkH7muh4UpiAxb25jx8QZoDMj1NuMOkEul8WyGiuqOn1yZJytxrexrcmirHVhVbzO+",
-	"F2Ms4w9piFlCNYdlysELHUDTFigmj6z+9ZK3mV5QntXcLpfOKK4CUzM+J1DFrZcgxi7wJqI6xBzd3FEl",
-	"Cx6q4JpTyOA1OC7uFeBdyDnVubYO+xAxt30fNm+Tf2UxAHeBKQAtnmpac96j+/SdnPd76pgOB2Fr2/RL",
-	"U7XU0qg/hybmABJlW/UZnV0reWxFtOoIuU1pxrvkLEmIFj/weq9MBMOYiwwyspMoz3ulfB0AnLYZwK9b",
-	"0j9E46JLroyBL21aGIa3y8AE1vAtAzoYvB+Ty2PLdx8/P+89vl08XqYi6pIz8E7cXi7nLGUGQUw/LwNC",
-	"iUyonOs/NEfCP9CAX7JUz5bIeMYRHdb2XbXJA/9jMA3I/zgO9fP/Y3DczITXLxmlbMY+VlRWs1mWUEDK",
-	"N0kOrsX/miv6UZPxJ0H+9vbF4LuALKiCtDbK16YIg+d2MJV2vUTOsevqkPwfOFv/QVQMKV5KGCxp/Snj",
-	"UUD+9j/j70g849BbJ6SSNVtTyrRUjG/Zbiv4Mpsc4GYCIllDw3f7ptv9oIYtQTzhIF3yRgjoC4zO8Iwr",
-	"O+zuZSnaopvpFZ1VtJkvXyHbreIWdZNNeotWC4v0llVgOdJlPLplaXVizQX9Ux8JHpFFzEVKzIMOKD8U",
-	"XKU0VNqWxNqc4nM0ivRRs9/B2yAKQddkkjJ6U52t3RhKxhnyJtG1TmsTSTSKPPCTZrE0HzGlKrNt7WqK",
-	"Y0kmbJbxgICBgd2poA5sKwwJet05W7G8Z7i/nG67jBjrAghzp8F2z3PJyVB4yTK3Uxu9xNq1Xsv6CgXZ",
-	"psW36jwOuS6WQXfETsyDQYGvN5kk6LgAbHnBVZSsPFAeSFNNSh4BjwDKpoQiHjmA+kO3xS4Z6y0dw00q",
-	"IScs4z6Cl/624+FMVSo3rmFy2S+9TFkUQ4sQe8sbzUtM0TNkvIBaaCaJzVb0LutHkkAXS9m0KXDxRgtv",
-	"BLcAk1qh09qAVREsNCXyfJyS5igGAH8/CulyC0KCzZ2DZxHZZxHLup65VUCSCE5ZXTe8gmLhlCpzgqkq",
-	"rMMurrpEDfr5toSo3NZNxEgNeG1T9HejU0ZbyqIZp5OERV7yIqS7dwEmwg3or98ofNWrLoU0K/bsN8S6",
-	"bAl/gtz/VqyqS4DLfZfbQlqU3lDFfBVAFx7/+MR2mPZFFqggTqW0cSvd9HNDvXb9cfhZ21/WDSG9LdU/",
-	"JCbca7FYGvDPHWFRkHa1s/xRpERi1qtTYA2Mhr5ITdzimWVAjFNwgWf83uf6B0Do8I/vM8zSSI0cq4EG",
-	"AalSI/5dR91pTdfItgGGjQ4T95QdeHTziwE9yHcQIhUh9lYCTqWUy6VI1U5d2z1Ym3mxXT8wCesmNpOP",
-	"G1S3n9hxtktywcPpddSpPMuu5Lfi6sLagbnI0oCMf/552OuNi31Ve4NhrweuIaVYqn/0f/72vtf/8L53",
-	"8PTD/zd43zs4/PDdsNf7j07T+jOYzx8g61q6ElC00IU+tBuQ0ctYazyAhTfOq4nHef5ARSclmiaxgQJq",
-	"XDQNPoQ2P/lcuSd5FUul6gruUwj55LUprrDAK4I0KS2QeoWxlAr1KTEBghrhWjUDatrTSMIZi5oCSZm2",
-	"1K0iHth4fVTXlShJzF2SzwbDDFzvLP7YtCzSH7ZpmgYwUFWrFz6Fm0qoChFU5+kuSQmfbCV6BGbz7E55",
-	"086HrDz0ax46728phIe+XQN2Coym0jXBT5+50hWoUMO0QDJ2eNcjueZhXt1kbYclw67OKMrW21psBp0r",
-	"OmtbjkMVm5mq8nJGwK7skc2kk90/K7eJsMNviaFf0dkFJqjcJXmUYk4mEV6+id+T2uZGpOmaUKewKDoL",
-	"TFPLtfkyVjkc6J9iYl3eXWImJx2mELQ2GFpHwUoQMb3mas4WYCDCRY1zwn5WjCuTAYB9hxSdOac6+tMn",
-	"eg5IKCwqogsGvloZuKiQnhLgoErRJdjKwY5rYnPQnFgr//p5ySxYUjnMBU9MhJpXJQbcg11MLmfLXynk",
-	"6Ja/AnI2yPqs50Y9bmAaFuLbKlkzXjBAwWjRXBQRUgzV6yFQpiljdT926TxYl+wwKKvfpDd0hA9UOAZF",
-	"qu95/VYPMkrNKbcF4CkLTFgXETDtysZ5Tqlc0CTRRuWr3I0WpWK5ZNHQST0lBDZWgkiZzA+TpgFmOddX",
-	"cwMoSV03NrZYarIjoAxiJMH9RRNw0bjeCBRS9mC1UErI/pVRLRhM0qzVWWpyTetxuDB5ejUX35tKwdVc",
-	"4PE0WhRVWIjNTdvlZu5ow1s/Y+CkCpZrJ0y2w8au6OPe/D7PZBXlPVbMOacBvlY+60ILUBjEsH1xz4sc",
-	"vO0Y/uxiTFXRv2rEC7OtlXZdrflWA35kwckToR7thjmqChMas6YeoccudR9Bcie9WkfK0es6+qsSIPXK",
-	"OJLGbqfH+2vaVR8r8ecUbAneX4kbxr9Cu9OH60a/c+g7pgen7FbcFwooFQ1CD8KEGww8UqUHPoQrhkjG",
-	"I/kMe1YaLzfCJFholIg1hUTREucea6t2SMB6a9luL6cW+PfhkluufB+OtUJopoQWT9OwE3TmQtEIpNWk",
-	"2gz5nS9ToVio6CSBqq+6wAp0EsDIAmaawCaWvIZ+qpOD7EFgaAisVM7A5oWVkhBSsWibMTjZWWACgwGc",
-	"7A+wEW4by6qWVCTTz6Ja/wy7QkNQFqJPhqHjFC2IxpoCjP9SsUUVV1TB0L4SCpqIpU7RI4w7aFpb2GPv",
-	"rWbEcqDUO2d6mS1QR+exnLOo+W/K/RT0ZsICva2yJMvxq904Vcxe2LpC56DbRXXLINxA0GcT1KPI89I2",
-	"UogPG9vq96tzn3HhtV4iF0y8U+icAZCNNgu5nrthwzftDuyIsAPna7OpstYJq9oqN/VP8ahd2/RZPKlr",
-	"z/ZT/IMmnOfHtcJB6ysmC43IbLFguT3rAfnuchIVdYuf4h/A+Zlfp5UUe3cROF0xyDur5dvm1UuKKUBD",
-	"DfE2mqzJnPII8t/gG/x1pUqElbw1dEEfrYnQGViKhtuzA1Y2h0lWNg2JKgjIKL9nPlaoNhvRqhyVeo5D",
-	"nJ1DjznOoF5hUYRFqQyW7OBrXOcj5JcAo+PIzYKHLCBzsYIMNdNfEQwiWPIzIk0JEvuoiFqJFi296+bk",
-	"+ucAlFC7DZP0thoiSNu7S5q6LBP/lEzyYFAURxCxApcUgrdhfU1Aet2nWtGMtVHItLxqnkJcZ20ChJw2",
-	"tUWKMhB8Z1OaQlVhye4EGFgjFRt3E8aRR2DU1xngTv33m03B7rYZahse1Zdtq168IjfZ4N1FnoEfqyqI",
-	"a78T6QZggOwU5Y0vk6vOXIHZg9JFU6JczsC1l66+0SuglvSlPR6CiMNZmlOM5xdKYTy8as1KUp9omhC4",
-	"97tkbIkGXGAuYefnhfNgaxbiAgL1N3GPfpvX4r/NrfR/b5Jv4yb5doTstyUZjaOrLWT2tsxflzP/zMQd",
-	"ywCNcs3DRv6SIkpmBVrji4tSVnYdytpe3GkGuHRzHnOllnL4+PFcSPV+uBSp+lCc1nF/sBu4qSE0VLn4",
-	"uFQxfj+KV8SG704wTAFtnjRtePE3/FkrsKY7+hvrMYpfmdwErIMl1N7bDwJEXIhyFZwC/V5QF8zTF5J1",
-	"mDgEP9OkaAdazZqHLfDZ4XFXztcQ2dWlLFSASUGsswABUUroxFiybePXPIDePNKVB/hL9RcV7qx5tpgs",
-	"08qDf/nz2cHg+MTOzUqIR5IU8IhjTubsIyItiUxhRxXmP4PICQA2S+iM6kNOxkXxB7CkWNcjFVs8koRm",
-	"ai7SWFXgI1U2lyxFUKzf6fer8w3H08uzV2cQPHSgnn72J6CO2mjq2uKS8nLlz0llgcydEvayZXRv+W3B",
-	"mO8Q3a8H0H1ZiAiIKRm/eX15ZaBq3vx+ZduD2ja2N9DAC9kFr+28AG2eZ9tC5sQij5Q7rylnq3JUfP+g",
-	"vO6m84i2RXn4LZfzLXqvWlz5NAMtWyu5pYYZhkWb1hAYft6QmJixuoRQjn7amg5/iokzIzDvUBIlZkzr",
-	"dJgsnHG4wljUJXkJitkhyCxGc6hcqGjTohd6KaDFYtxfzmnKIJRkouMA6g3oaYxHErOSVRya0oeYk2Mz",
-	"5Wprw0n5XmUvyTwKYihzPPBuiuPBrmsCXgBUtrBA7k2Dnvemo9Ndb9KUhheV0JDM245KF9iu11kECXhl",
-	"Xu5nr8xWb/u8ja3vHzqz6vXDBc+KXaXaQtmEy0xW4t1VI/8aU/38ze+yAG7VCsfRY81mNCysEIFeK1pE",
-	"Nar2rfT2zgRn9S0bYpVDTjj1uLl/b+a10K3F22qKDrIbeahGgS8hFKMQ9Fx4j0yHmZkQkbMWmnZzX1R2",
-	"X2/Ttba6l5uWuYtyP7f8urxdHBwN2mXR8Di8K9+9enm+wXbFU/Hq5bnMUcEa4V947bbbljBXt1VmrtF8",
-	"wxjqHcqVNxRkD21vM4st8yPzo23tAbnwygxj1+waQlpU6Wva0w/0HRpSHngOuimRYmHu5P2l/2zvnrCG",
-	"LnNY+288W/qDvImvWbz1HoEaCNVBRhds05qyKn2rkI5UBgwztSpGq/P50ts1K47N6ShIdcMgHg1yHtt9",
-	"GVn03aZ5qm0khi0wrkv63XWhQfGHAWrdtBQa82zsN2yeUCxgqIq0ljvlQZovzqCQlAjr2k3avegmRc3h",
-	"S6koWpBuznzZRoUoHtaXb2S7jV/QsPp2QKDI3UvF3dOvyX+0e+Fv2bSqagsBlo1Df2U0jhWEqRWLSGTq",
-	"m6vyS788MuF27MFSI8mWTdmxd6VtGtq4Vyg0vvSbXu5qden6XJZLdgsvCgoTqlutt9S8t1sqlavo0Qw4",
-	"jwGgbyqyFF48jafwX61xVWbb/OGwBtvR755dV3M/2BMwmqxTbOP0ZTz+V8bM11X48IW5bNIOS6yyNFbr",
-	"Sz0RY6kwmqIGD7MDPQI/ci+YK7XsfP4MnD6tSDP7NUspII5KLIY8eHfhuQ/fXaxoypzD0BSBEls8rY38",
-	"WBpojWtIErEgJQ4bDbtRpegBjjy4QoN+TZMbaXrkXfNr/nfyAtCQQpokUO4mCSW4KAK9ywwuMsV/EYOC",
-	"OBVJIlYS47oAbScS9uyaExOZBrzDWHDwvGHKP+pA+jlJMh6xlIw/HsA/x109j9dAetP1C2IEkzUZx9E4",
-	"IIMTEs6pXqZzbkiRQg2Qy+i3KAV6Dgt6A+iO2IhbvxDuMTkkiRA3oJllS9Om7H/qGX6PU4Dkb3j+7Y/n",
-	"5PDw8GlAZPyX+Qx8Ol3yO8fZ5bwN3xqwb6CB95UpQ07WfvGoQSXXP0NYIugBbWvtYCpnCFuKXjtJxnBW",
-	"wGkXkIwnTEovwoqW0RK6VI69K1GvipAz+AahUSE/j61YiqkB6LUbgw9pbMZFn5/WK6xJYyehH31xRWfj",
-	"rnEcmkYBOAes7cWfABWQvi+nBxdUGdx+qBqXwqQqTwkXExGtUd00IUL92N/gg6P+4DuY0/hlxBZLoRgP",
-	"1we/svWYCE6o9WMuDIx3ypZMgSiyvikLz2YWAHOygVSMOmGalYmToAfN9DHA2VtwH5ilh+ienxv4hCaI",
-	"w/EmFZOELcjfNPs8PTp+8p15DRmHImJj6FgQ6mGR4zMl44iR8ePb/jjIIcbwqA3J+PGc0UTN/xoHZPwY",
-	"Sh3xT7FknC7j7poukjHQevx4wVQah3JsM8AV+whYcwssPHiTigVTc5ZJLGFL4pBxxAsySsrFm98OBt2e",
-	"Fp5p4oUMV6tVdyH+ipOEdkU6e3zx5rfHg27vMfrrFZRta6nW8ZBsOv1uD8qscKKdYeew2+seYmE3Qso8",
-	"vu0/RmPqwDSOH37qzLA1shMfL6POsKMPAsLJ/WQ7zC9pShdMS4PaOE/+yGMtBjqfg53PgZe4yYPnqHBi",
-	"4EguBZd4Pwx6PWznxpVp1EyXyyQOYS2P/zQ6uqt2dzfg+w+mmGpBm+HqASFAw4arZgMdB3IypgYINyAi",
-	"iTz4kWJft6rB3KIeG47GCzFbLGi67gw7emTi2v2jhf6+U9xNiI2CeG+Bjgu+CVnBAxgd9xbfmgk8GfIr",
-	"W5u9A4H7g4jW9ZSwj8SsQHzjDfH3vr+bnN4LzjHev4fduMDwr82abrIdbhc80n8ONs/k409x9BmVmIRV",
-	"5Tc8d4DKtkXCWxSRRvrHfJRJNjbtWDww5pRpIY5VKcWtxqGKW12i9NFuUv0k0GC8J21xfS2pW+DnSpE2",
-	"Y2rrAnutWOn1r3tY6U9MtVxmizPd7qQ+h9O5zOqAiP1i4ZylgJ38gl3K2SowyB3GU5cWmBOClNMswR4d",
-	"xR3CcO69BM4U9J6HkDRfgT0QcPohxcxjg+Pu6QHlhJeVu8UCu/+g+R71egR7IoNDHhCyjd5vWAFxCpjL",
-	"AHWO6jmVTvNE9yfj2MjHgRls8EZJITk3895gkFISpdZ5HVa9S38CCtjghsHIi/Xz/8pYjgEx7EC5+Qjg",
-	"8tKMd3x9YVdjj29a9fnUAV/YoDc4OegPDnr9q15/eHw67PX+CX7HTCupmtuM6304E0nkMgo7QwsVvwGZ",
-	"ZJ1QnV7/l+f//PXwf53+76Orp+8GFyc/PHl1fN5/23ueU5el2mr/YPAI0wxjFGZW/YPD3lX/ybDXg1k1",
-	"1tV8qPbdypphjb3pZ6siVD40D2fTb0rI18sCc4ZrZYHXhVYbPNqOWxr0nK1n9cK89y4iddO/vRfJCptV",
-	"yBtD8WMEHJZVraDntSYUyZaEi9U3vX1DM9rw0x2v/kobYPJNaP+vgQVlxa082M0BbzN+FoZsuR/F/wfD",
-	"DuZEt2CL3RdzXoewwyZ/abPD221I8TBBGLO6nueRxOw9B41S7N1Xd12W8fMsiIQT3DtRcHYuATjRzHzH",
-	"oxYHv9nTbzPe7EE/CPypsrtYSuKojkSF8tpKwlQlaW6OpNKMke+Npwvw9Jcxk13yWs1Zuoql1hpDsQQH",
-	"muYb5koUsGZJEpHGs5ijF20GbeJFanT0fJLjunXgeG00ohZdwj9VK2PYuLapIgBn5BJ/04SzjG/gbIqJ",
-	"WU2f/wGqqip4AVRPE2UAsgK+ue3LanDmxzds/T3AOo21Fb+EV2KvA+iDMPEKB50e976jYpZ+DzrZh+rt",
-	"sSHknFQu7lOuP/BQH9//n+8//Of33b//R2VCjwsDDXqbKQj/Rn4+YJzdqqOtCuSehQTRE2DnUcwRnHJv",
-	"qqWrCCrdNebzu6kgVffPTv9T0duEYIZjU15o/43ghmNj3sWJlkcQCMEwXKxM4kuFw4raXmCYQANSDPuE",
-	"7fJcvTSNW76654oT20OmyWa1cF3VrLDFySjm/lYv0z7qHwhcadtjVHWErlxr13150NqR+6FdaOCA2jg0",
-	"v0P0FcsJTTMAYhoEkLFp0ucaXvtHxa7OxG8ZDefocsFP0b8CieJSCM5SDNDGBpGRGhPXJnZa190j6c0D",
-	"+43b1hOYZoddzc8AftX2G5BK5jisZnyDJkVmAt2BkdDvkGLzpCIGapmPC/ZAc+FebE/ZGR6enHxupRm8",
-	"sJC7yKJ5moKpRfq/J8xePt4JA3QeAOxpL9pqr5rHRpesczu85Kag1qmlsb53BYcu9nAgnmFBPpbZG4RB",
-	"uGJSRiZMM6Q2W0DDhcILRK6tdlwAVc+tersvfxusMapycA36w97pPztFXDbnmjvsgxPscNgf6Ge2+9be",
-	"daCoYrT9qT+KKD9Dk5J0IGNI+zRq9rAzEyJCh0OLY3Uulus63UmzpbFT9unCwVdCyc63dRG48pgNs8Bk",
-	"RFDl15Y7dH9g0TUDXAnJuAoI42G6Xiqrc9nGAjdsrUU0aEiO66FwCNoHWb4nNIE8BkymUFnKWeSVG8Uy",
-	"b38ASRN8msShMi1/MZeoSvPSwxal+b7dQ22ug1p+3rgp+u05+i3Oq9lV0cAl9YuY7NElpWeYi2glXAZN",
-	"wdnQ5EQ0dVGh3AZk2a3eKiDgz/DYl7fm3ODb5JEBr/aTNZ4RqOOTivR7vS557Z0TQDPJPSqoCyEATMqg",
-	"ZUO0x1ACVSUV8FuWa78DLfRMIdkYyx9yZREUWo9MAayPFdBhCjqphNDimeVq22PcoezAxnn49piXmXGl",
-	"f0XmTA8Hv8QPScwRMW9Tjuk3fTtyDIsKOmdZFDtElDWjKdEaASTZQhMFLWeeHPSOIHbXax0lc2ejmUjr",
-	"t1uFD6tRCDIOhoOeDTKaZyaa4ZfxkiUx4uVu1V3eOESU7c+9wMrvr0HLahmzD7HwK2PLtrLgDhL98Sf9",
-	"n9EOJ1Bugc6hTsE/u2g7asGJnc0gV9iKTzAUjUPUgBOB5rsObArpIuaZYvKZX0JvOwpsnF4jUPJNuO9F",
-	"U6mG904LargWL87P3ZQfXZPwnbQb6jvFGtZUkXwWBGaBqHWNGVST5a2Ru1U8+gcWnQPyvWsauS/z0Qxs",
-	"fBp38Yi1v6RsAGFJoaDC+MQNV3fK4m5bHGYHAIRfb6SpvN0F9BN0ZYyV08+0NQ1OGqevaYmV9z0eGydq",
-	"XHS+lBQOzxkU287HKwcpUqG3g0OoeGAe5Lp6UhSxp1/suur9+11XD0bLh7uuXPba3Q5+7S01vGVpPF3f",
-	"O9GhVPwOlQWTNYLuaHs5IBGzZrc+pfqlNPVtcIDmkdkisOAerhutAQiBnp5dcsmUJGOYNjqBxqAdYxFF",
-	"7kodR1T/Nxrn1yMiiWgJE3mWiDPz04zLKut+89AjzbaqueUgD428KQgeMkSegT4/LEG13kM6QmRC7t8e",
-	"NUl1czo4PmmVTFeUtJc/n+kXNIglVqrmX9dYB7o6Yx3qd9qqcs1DeUNUIqJa36rDOHSc6ylkJgEKNUCv",
-	"UF0qwBk3LADFO/jduktMXqYNJni2dNDr9ao9ri9wki6pZV8+12pNrm+zCo93O1RfoD90LTvDzkvrKfMg",
-	"MQwQ55RQ8u7CeQlMMyS/7LsyM8ZkQDb3aPiE2ubUsKFpmKxpgwu6936LUTwUtk09/0ED1YUeSDtypS7d",
-	"sw9VwtQiJ6lBBpbJ7IFsHds0WXBEQKgSp+aZf5/k5Lb5GnaDd6dsOLZ5oOos6bFaifnzr+5bo7UtFyMv",
-	"rgCJ7JpXAc0NjADl2J5Mm55KCDJlq2vu+pHJwLyKfQwZi6TfZc2AEIRwK5g2xADBwtckETTCIsf6GrLL",
-	"vNvE10okdVO4RyWZfcfei8lc50O9d9BKG+vKqWrBULsdPu6X7QvNtmbfeNv79UvHCrSEbpeOlnAzNydo",
-	"i+ycegr02jLXHsvLvCYv+xdK9ygyq6/9uruguH/51xYJ8XU20ZnRW8QDlN09nIx4LMIwS1PGwx0a12vv",
-	"uR325WUibNdGwLt01VkxNhJ4ZnE+iYXDqtB9TOelXFtoAm9Wl18MgaJqNarfa4ceucdCLa/bSck3BY6f",
-	"/+w9HfZ6bYyIfI+2mRBak5ABppTlgVFAP3FFAY4hsXuO6Zuz18yOBSSTAauAlfWNybKmh6ZrAAYrbfD4",
-	"nCZaR0sRwuL4+Oj4u8B0OIgXS5FC8n5KZDbRP5sA/jh6g9gt44osWXrNNZFsR5sgb/1hWoACF3nhWDBh",
-	"QQ2citSU62Iri2uupcq7C2kax1KQMBCJxdFsAq8kv798HmCTCdsYEZdh7OBrDl0iALeayLlYge8bAX1f",
-	"Qe/pmEn0KQEiii0oNZJgrNcwrtIp2UdNlP8ysmbDz8iVtG6R+vKKWll0eHKyb2Gk2Ef12G5fQRJ1fnjx",
-	"08tXw3fnZ7+9ePX87O11es3fvXh7+fL1q+Gg29P/fPP29fOXz4cHjx//mqXU/v+LV/q7F6+eF39bWFKZ",
-	"VtUJY2ZaeVSEIQW3iiErMyBbI4olmMj7kE1XW8USgebOjpLfvpAaphnfsyP9yiQT2/bWE7aWhXaO2P+h",
-	"IpKb8YewE79uueDbjPv8UVktuAc1bQihCNjJyk35QYgb55Q16GKmvDUHaMixlgjkA7ooBLh4l7i+qngi",
-	"C28qDKA7xhQhFIrbvd05ew4b7DQCwLqLAR/PtUzd/oIfCqXohMezuUrWFSmDp6b1G1T06DcOQOe6o5/q",
-	"HLbqIQKZPi0ArhDRAi3snoFCfH/Y/+CQHTs0DefxbVWi5MmgvOxDvexNZ/augv8CWO77ziuBSA+c/Mgm",
-	"aUbTdUDOlmmcBOSXjLOAXOrDt5gYML1X4hb+McSuEpAExgV0+Tvsdzsf7rMLb5nUZ7vi6nnpnQ9qxMFe",
-	"7g+WJBhFQbw8fUVBQF7/7QkKHByTX/Z/j9RJkYW4ZfVCpIAD43VZgzT7WXzLMHvFVoJ52fiwcyvKfaiY",
-	"XHWEb0PKbamKwbeLOXSuN33VyFmSwK8tcIhIsbkIOXN4cDnuoaPjZA2qKrzSRie1pQqNIWNOxm7x3X43",
-	"5/YKcBpNm/tGFPaZKujFQBqIyq8kKA+NoGyCClIzQTPwik1aS+i2ouqF1pbvKE8u9NF5CKGeuwLusGu7",
-	"2eI++xoU5tQY9+ULbeW+40hXBeQrBAFdg0jiYhVY4QId010Hczzce8ymsenPhYkIzvaiVf4pJtv9e7/o",
-	"BzaEXpUBexPzqHGp/i9i8qt+fmvpP2vzOtM8YXt09V8Zy0xuj7VNtgVaaahQUdprnLUyItwKgmJfwBZt",
-	"ARD+K0SIfxGT3WFhzfbFOv69eTH/xANjjyb8814qm36Di9vVRaN+EZMvVyOuB/vcZkPqZOufYrK3inD9",
-	"sv3Q/T4uF7dZj9FnVesCvoTsqwNoYoKPdskLGs7J+E8xGRvHa0jTFICvyS9iosX+L5evXw09YGWqrjk2",
-	"BQZoLpa6VnLO5eucZn+Kic3UgTx740pTKaOLa854JLGycAHdypIYnc3pmvRd8zHjCUZHPecshPx1msS3",
-	"rMpri+/+RUzQA9pp5pWEpR/gb4ueSfhmqBdyzSOq6JB8+nzN7+JiNBTfA+/9CAjt3xz7DUPKQ2xqskdH",
-	"35m9QA0v4SAJIj+aNun+xeoSSAD+UV+QkB53zdEbHyvJkmmxLhWS1ky6ocS8d0x313QkY6TdmCzo+prj",
-	"8AawUAZkbAkK35vZWWgRWZmrAo9UCs8vniZ6Jm+QjYgSRCqx3M5OzS4Pv4B+q5731n/wvzPytyPEerca",
-	"UYIneIgEs7S4L5YhCh/vN7/M9qYd257IY0Kh26hXuG4wWwOLu59SHokFuWFrLOFC54vFs2KLpVpj01vs",
-	"klVZh64U1faLbYRhCmSgtjRJsMuFWHEQOqjMgx+bFmtyFb1hHIRItyYx7a1fIf3lk9K84e+UkJb/fs/J",
-	"aCI1W4A9HjaryLew3Ha5szPp7MpVRaRsFktleppAkwYeESWycO6h1cRWcxFpcyj0wLV/SbHfK4awwZQ3",
-	"qdKcQVuMwEOwil0GuA0Xw4SAZwFbHSIXdUly21htkwLgtbSTzFw5UEgVTcQsg0jjiiUJXIdxSrQGBDfl",
-	"0JDOnU6Dwm1PFMbjgzy4Yw+2RQhKWShA05NzxlSZoBbtCymCKQMGEVYS/LI2gC7SGVMjh2O2oaXlZvOH",
-	"r5hC+CNM8358X58oWOCC9vll+c/3mCDYdqFfB0DrD3NHAJ6yPhKgF3bJK2h9zZSK+UyO4SCqNGZRHoYw",
-	"XjqYYjTMI5reIYHLKYkN2iIeeogbuMOxBN31mY+PAjXJKyzIkmQqMv0jLhWjUdf19IHm3/pgjBbQjQY6",
-	"gMO/I7qWY5Nlg1k4uECLDWlzePQF98zJO3tV4lnTf2Xc/A2xji659PtRp1CWBR0w/R0lNNFn92/jgwN4",
-	"YvwdAr7qkzw0Nzx8EEuTiaREooUvPBEQJUQdfP99rtT7pG96dyGilH/+Bg6YS958gEt0iAx2YHl07+ad",
-	"0eMAG9amiCVrWIx/RUA1oHyG/4DYoDl5cCfi3RVBHeRbYwzClTsTRECjMzQKtQEJz04D71ohaiXcIZRw",
-	"CmXpggv8Jl83XKwkmQg1xzMMuHh5U30TDmTJtK4sOt//N5as+89C+QqCPr4tcqE548t8kftiSrFcH2ht",
-	"ZEKx09U+U4vyjQawLEjgc1uKNaqURHSNm5/7p8D3Jdkt4w4o2cBmofjF9hS5bfFIQjsyo2MNbcVvYBU+",
-	"j5CPyhpTACmTKSLboKyeaYY2VhKkapO/jW+ylFp1zr5h/F1Z3covGwRurtDtfOvHaqv2UbsPevA3QqpZ",
-	"yi7/12/2NJsKoERa1c/0FN2E+Xpu9/Pf4SycI1yaV/Oak4kr8UDCekFjrmi872y7UgEvnov8SKhVbM9E",
-	"l1wutR2OMB+QqBFzIhVbyjwVw7rrjBcN2AlNb2m0CmskzbNUDa0r+ZEkBt1EYm14rhWlzII95aWxSsAs",
-	"XO+X+5W2W8o+qC3f3MkUpWtoFmOj/w3bluhFME55CFkE3wCq3I8pY7hvtvwLW5UGpSTGe56LlE2yOIkO",
-	"nGW75wPyFpCjNZ8uKI+nTObpS3kL2LJGgfJxQZ1gPUDNx8NqKV4XKHiTWEKeuct7socFmpcOvQZEiZAm",
-	"ddjKHkCEwGTiWEFWkwGZc8CrkhyaBHlAYLWYE4ymScykuZwM/AtY5zsuC/Skl04vKP3+yCXfiHG3+IoE",
-	"X2Plx70OsWGDc8cF9z3CG5H/C5re3G1lWg8w0Bx1vo1lmnHW1qfxxY80+JBpUXkxpCgVkN37UKNGdAAa",
-	"0b4NEwCeoKrSGvCSlpUIb8iNWMaULFMxS+kib/cKmqPXsVnzqz2Jw6Llb1W+G7Z2ipLzNv4xF3DgUI3E",
-	"tv/oh8ZoaU3ZrKXPJZDnTsau/4J755gp9lF1hp0D/T+o+CBnP70gL16dv/3Hm6sXz8mPL397AV9e8263",
-	"e83h7xevntc/1mkRYikspSbvCjXrKXQEkHS6lzqzP9JYsQ1zdn+nQNEbBlAY++X/C+Mgj2UxHgLZZ1YE",
-	"67sLOl6jlJ+KdMFSreCzFHgUFTG0GbhQcWhB+TR7AwbMn2LiYb7EzjUFBnwmoVYKAMf0/caWFUBjev2v",
-	"b1m6b8XsK9sPV1it78mcEt5JS7bBgPSOeKx5qC39/mvEWGFxTQKsSIUHytVKcyLnO2k+2m9Q9Wdrn282",
-	"WY/thQbve4Q43/oUOnRwRDUaEnrNrbXm+qVM8fDfMNC2sAmhl1EhszBkLGI2oIWd4K85dLQ3AL1zyvUD",
-	"mBgkbDepvFsLNku/YevAuJD027FIuR7/w2zxV4qx4tj3QrVtlRHnRmx7BOpuP7O/AdI7NRvbBSBSGpmW",
-	"jb8JnHrdWObRx+45M9i9Ds4l1BXTfIZmdiRWu4/RjlwV/M3OePE5ZO2A8mUTjMzllnHZJVcuXuwgujS7",
-	"m9dHAcl4wqR0vjoqb1ik78v6OG4NL1dhpxiM21UOD6b8XAlQO2N5IwPrM8d7dirSmVCK8bI/8HYxMod+",
-	"nE+c6bfHkizFiqX67E6nfnelsg8xxgj3KhWg/by7gGi/MWvfXaBbEDInPEkEGFSPTCFNnRWEBBrZn4xu",
-	"F/dA+XvuUzt6d9H5VqLCdvvvxN3bIsON+OoKTRFXOeWEv+ZqkMOGWbwUG8otjLL+1TXHYny4DaS0AOm0",
-	"IPsL1VkYLtWjoqDXdw/mAOHQfqQSLwHgDpQ4OXuULrv6zpDHO4B376elfBOyvLvH6H1DhvwSKad26F31",
-	"yJfIR/cpSL7mpiJ5uOm3QYv9NoQyCQhZS5bcMvReg4RHW3LQu+Y2m9kgMgQufJJ7CCBEjklJC3Os1Jxd",
-	"8031DRx49liowqJMS2hoQeQds1ifRwNuXqU/mTLVb1B9amkY+CXAt4te3+b32nQHdyFCsY+m5AbcTb//",
-	"z2deNJi6IlOr+Kp4wdqUBJvFNa0FBunX3RMqAORepexgmsSzuSpwzv7Osj2WGd9hYOoH2rJXuwa7Pkrm",
-	"/Wu83mbcq/H6d7CCM97AAs649HyYLE4fsngpRaZwrKj/eW823Fm89DbjX654SQ/2uc0e1V7rGd/jlZ55",
-	"4rBUQnaPXbjPxY434bZ9w7Sze8M302U8umWpRNL2u71O0AkTgcqEKQkuXQyHw97RPzWJ0kwqr+7a947u",
-	"KBc+KxQih3MRG6g7U9/8vh8MgsPgKDgOToInwemHIAfYeH/YD04GwdPDoD84CvrHx0H/9CQY9J8EgyP9",
-	"oODM1DK/7weH/eDw5ORD0FkxdgO/fhL0j4JBPxicBofHwdEgOHoaHJ98+OxPyDQKRSnJI4oJO1uJUaBh",
-	"t9fcH2/2sc4RD9/uxfuOxkWuZcXS5lqH87whCjbMSBKx8k+BYcd7SSN8x5BGYqmKGUs1+XAuTcR5EZYZ",
-	"NkpFCyjvuI65oJO1iTunN9LZUte84LRPGL1FrAvMvc49x0MyFkk0soOObZwap+2URhP2tdnwkkzYLOMB",
-	"YahjauV1IW6xTYimNV2buXCB7j2tAQP9becXf3oYwHUR3l9crnwhu0gJcXPNtUJtKsIw9Au+Sa2kwVyC",
-	"QtQ1VrlH84aLFTyH0dngmpdC6JA/pf/QpGSRF4+1q/ej5KaL0GHvmkO0HPaGi1WT3Co/YQpKAZJKVGPg",
-	"mYdOimrRskjTd4TV+4MA68OG77dhMXxw7YjgyStxg6FUzdeaFim7FZrSMuYhw+RnL8kISgiGJBHihqh5",
-	"KrLZnEA+m9LvgW3sdiCTW0oWjQroof2jxpLoTFPZ81RW9SyiC9PaeI+tbkUS5YwAaaq7JE+tcNE8FqeL",
-	"A3eD1cgWSAyhWhosXakHdF6erD2ERMjj8rgd+xsE+hN4GAPi5kRIyPaKTQqWOf4mH5aa1K2QJoltrrWy",
-	"BpTxQU7WzikIU/HyO6J4OmWp9FAmbSZdcboGaTw3442hP6fSTN4KSZ63BcsbgFXlIgI5z4GaXzPJa9vd",
-	"25i/YRnnuCTPJb9n/JjaqR5X6UwtZl6L2Ki/DIh5sxO/ROxFQzb0KrJdaBii5SHVpAEUx9rCfL0e6NGC",
-	"KFQuK10fk78gMb6AkAvp7NAjBznf+CWu+V8YJUtpFCX6ClwJ8vvVOb4UE9inGRzFUuq762iJL9Q3oz5/",
-	"dI1OA0lvAYnyJl5Ke2XhJepF/UD8SpMKGstrbpKg4IMu+RkW5u5aKH6zOVH4ZNUNqL+5cuRrBAlj3HEP",
-	"2IKtiItSirnmyzQYsCoHgNUKCyTVFZFgyeup2XeFYuuWWfXKB7Q02d2GWA8LH7uxDFflZJYSuI47OZ7u",
-	"nNEoX9mTCpTdmkkrsYcpvzx7dQZ5hfkUPO/so1q8Hf3+0V+ilFfnscfJUYPRDeBP7jp2wEm4p1DWZIHt",
-	"6qaymovWuD9lHyJbmIxPcObswP8FjNQaLPKT03b4v1/B7fWpY9uGIHa6VkFANdXSZYT4f454rkuJ91lb",
-	"cLtKFDPsnDE8BZjQRjDqQUdrKfonQfUS9F8712AkWs2Ih5Uj9vQkc44fds5kTB9fiZu15jxPdG51YjS+",
-	"wK3o3u1yNFdU8Zp7AJB3d79SF7exZzZON5qg5Df3vVwAYK9s94yjafRvmXgFS9vNAUikkttZsY/qgUAu",
-	"lKW422z8YFuL2Eqr6qWSME8oPJmLFcccb/AzQTQ8T5gHixbUrMqULJvjSLA6eCpSvzdxDpQfpkzVQU0A",
-	"te8DjFxuZ/fEShTXAzRPR88blGqC6asJz0M73viyzcG9ZTRZ6nZZ+HMDYgQ27/kmS+nIxgRa/PdO5Nw0",
-	"MNBr4hz+elLd/XWVUobvmp6mgmjcmX310qbhWw+k8Qnkh0zwqvz3W3HjnYivlNTzFqZxBxrdJ5KSYRPw",
-	"GoPzzHYGNVk52NDD3sIToebow0lFhg7eTK1oGvkdP7Tecc1NpQKyukPFgSoHMHfgb72pseCm4AkkIZYH",
-	"gkQfksHRNceLGV7f6w37PTAOB8cgLHGqXs3PkkqVD4Pp+lxfydfcWElalMLaWEQWjHLIRC2ifs1MSula",
-	"2qIcGsJP9Au1Ccx8qyxGVzwAN3TJjzROWOTqFxf6DDiHGXbxzbi65i7zpLiKTXhVOacISaRXpV+nLRZy",
-	"NWfX3M4KXFcQBkB8BLTM0DREU75/qOYEAkYeKoVvP1aZ2DOmfpeVnXp3cBv86kdtbzbQP+DhK9H4UQjj",
-	"/7Bu/up4wf4Jx/XeGg6Y0ObO6B0eHBbvA4REhv7cEdXqv2eMIGT4aLJWeujT3vFh7+RQ21H6LHk3Ubmp",
-	"dtCZxZMRMFtneHjSs928zSdPzb8lGF7LVNzGMhY8H+lo8PTo6cmTwVP905RR90W/9+TwyVH/dHAUdNCJ",
-	"IzvDXvfp6ZPjCsthc7EmwdK87fjw5PRJ72l/AGZLm8UO6hZ70isvtn/8pVa7sQl1q9Umk6hfjhKKAuhh",
-	"PUm8FT/d2F493YdZcc3mdW4pj+Uc+zWXJt0rTLY81V4+017lTEvz6/nTKs+o1zwjAgVUjV4DN51zMNqa",
-	"77zccj9Bm5/FCpocu1bEJpYH2egmbBX/Zb2qcYoJ195ljxfyvexIXGkob2vv9XOxWNADybR41FffLU0y",
-	"JrHj11H/tPcdop4A0Kq+NrGbumKFmkV2zYGnu+TMwvVA5y251HuLYCyYqab0vYfX71SkiyyheCmZIi/K",
-	"rznVRlMqlnNW32Prv9n9g32wcBdzoFl7sQRxFGiqB05i5X+NEhHSJDASNrDnODCduL2zGrhTHGwc0yA/",
-	"ooF/JANzVoOCTLhbPy1FJwkLQJuZMxpZDQsRhDX77atLFvaF13YxDAnc6DHqnk+g8Rlt9+WY+MB/b0hT",
-	"Q4Tdfh9L0gdy87gdy/nAfbTfcrsrx99yzcM8z+WWccgXt0UNiFr8jIz1YyPIRx0juJWrLIolibS6XuPj",
-	"MbT9Konaduw7AYmaH+8PRfQsinJP7u4trj/QOz0Q2wA/QXTLwDPntOW7yJEuYlVX5pVv5Vd0TywEwHbd",
-	"hYz1hUa1K+s15pM9gk82XtuXaUq9E/3YpO0DVL/zU9RhId5ZHtwHCLFeEHzhDXbgh/sSA8MopjMuHhJX",
-	"DjVq8FxKSHCThVIiyI5AbC1MPVwwKrOUlWBIYuYUbSImf7JQOV8VpmNKjDhgU1OyoHwNLXcxtRLwHajJ",
-	"gtISC5MvXxURj+2UYmlbonXJlenEO2fhDZmiKyyWuY7HI61GDv3gBThqCUtTkSI6kEuGTI2/jsgsnNvh",
-	"oMK3qjaKV16LdsN8mdOSnZ/jK2L5GrZL3q8SqVV1gBu6RY2A/5tKBdzuQoBEl/tTqy7p2gCvxUkCRvZK",
-	"pDcBWc3XWHesFCC4WUwPJUgk7n8oUzaJ+b7RR38E2/X23FbwubLtSRYnCrjQHRiw+CHJWS/JJi0KzoaE",
-	"RpE50jKXQwFJGJzFCbvmWtdjUYBJiCk70GvR9jWWVKcsFDMe/2XRdQ3kCg8Z+R3aX7NEAqroDy9fX8JH",
-	"GFQE41zMmJ7JM7TcF3RJIhbGEZPmjHEWw0wjwWSXvPRba8eRV8Gt9U60I/22XwZvDNzoiwlL5Txeyu41",
-	"tzjJkcgmapolQCusiLfhT5d6kyvBgW2zwUFi6AVEFcXnk0yurXKF7SkgQ1xwL3Htmr+7kH4BukyEGk2z",
-	"JBnn/Wdwj6wMM52bUyEWFuPHLPSZc+W7KAO4kPSbo5SueJXzAjny4ZTxO4IBBh3JEhYqoeeBH4D7sjaI",
-	"edkGRUkv+S3O80HySEtLQdVay4eZSCItMhI2VZiuYzyRp+BzhDd1XC2uuFmLg4HdcQuLENoqWch6KrX6",
-	"Azt3a7T3qhN0FgKeuV0cHB0Weg1ivTjIh8L0DvuYt4PnGyMHhdMNLuRR/t5+r/cEP8vTje4y2+fF2Q4K",
-	"+Us4Wz//qZDV9MEyUcxn2uwPOu4kmAKAXmueqat7/cNK3QgOt777AbEwXetTH7jS5u6+AIoRysJk2eZy",
-	"yvht87awnoi///WlL4B7X16lVldrHu5V+nxd2MC3jEYll0kRArSG8g09d3h8Dszx2eHBK3RLbO/Ia9U5",
-	"0Xn9isfitdaSnfIR0jRdG3a9XKLuTGeBQ/Efh1SxmUjXQ33Gx/pOXYKTJQAMUtsVB5u7Qfawk7mWgkMr",
-	"YSuzZOms4AQ2DsFCouxxf1DIoz6syKNe0I8v8aeDnvuapildV6WzniVS5DSAxGjoy1Dgkrrk1piHSRax",
-	"0ayc29s+rdbthZiawkEpFgztpJByrQNPGKgQ0GusbkYZX6ZCsRA81fvu8Lkvp/AOw71wMn6LpdqLDY+u",
-	"Wnw3WeTHzh398um9nxe/9LadxeLFVX+5uvHSuM3Nw40fVtqIJYLvr7K89OL9b+R9MqMqd39oBtzvDY0v",
-	"3eCeL++1x9bT9a6NBpf924zv8bLXEyLZcpNXynf+dn6p7DKtB2JhlkJS/ftPnQmjmoGG7z9AKge+uco5",
-	"V6hJzht4WOQQU7EeVP3UXsqMR0sRc+WVOhmZj7dusUhJ1rwt14BMFMk+77+iTJnNV2nNIiLStEspi1fv",
-	"Xf8/XVdwwzAIA1fpBN2k3/76IBEiUVCprEpVH9m94myDEe4AdkiIBGef78TLW8DWnAjuKRVpb7AdFS03",
-	"7ntgiNOefGPODjH8V11KOdC4nZn5qgtbun2GcvSv4/wOc/Sdc7uPBNfMY1kDJYXlC50kkw/KF94VIF5e",
-	"e1xRfvgUOlBBqIjlfjPRAEdzdL07qJU76kiBy/oMBN/zZxP06Ez4cFtJJQHswlXDx90/ik2Dm2JT0m2h",
-	"RkrWmwb7x31pP0UOlLoJFnPX1y1Q2p/JPIhb8N4Ci9in5mz3lgmy5+P8BQAA//8=",
+	"7L3/d9s2ti/6r2DpnbsynUMrkvwljrK67nOctE1bJ7m2m96ZOleCSEhiTQEaArSi9uV/fwt7AyBIkRJp",
+	"y03OnDs/TB2JIkFgY2N/+ezP/rMTisVScMaV7Az/7LBPdLFMGPz9koa32fL7VGRL/c87mmRM/xGmjCoW",
+	"jajqDDuD3uDkoN8/GBxe954Pe71hr/fPTtCJo86w0+v/+OqfPx3+r9P/fXT9/MPg4uTls7fH5/3L3stO",
+	"0OF0wTrDzkwkUSfopEyy9I5FI8moHslp0JEsYaESqX6kojPZGf72Zyekis1Euu4MOxMYXulOnz8GnbuQ",
+	"ccXS0fYxnHU+B51sGe14lc+fAzMRbxZ0xooTMad8xkYRUyxUseCdYSecqE7QCQWXsVSMh3qgYUrlHD5d",
+	"xsy8hv6z9NjD3nX/2XDQH/ZO9QyyT8s4ZdK/ZnBw2NfX9A6H/cHuWf7QCTq/i8mOefgVZn8pZKxwXiUL",
+	"BY8OZKxYJ+hIRVUmYXoFTm8Uy1u7GEsaxmrdGZ6cPus/P3p28uzwJDDTEnWGz48On/VPj3q9oHPL1p3h",
+	"oKf/TOiEJZ1h5weaRkTfjPRhCDTqDPsn/d5JfwC3kUqk+i5HvcHJ8WH/9Eg/nPGoet56z4dHvdp5650W",
+	"5m2mZXq0W0a3X/G60fx+3zGvrPfU56CzFDFXo5iPVAxiW3qNw+Gg/8/ykkRsSrNES1aa8R3P+04vWjhn",
+	"UZawHZee60vjP3C3V63aMhV3sYwF158X1rjJcoHwpKpmvexaFAWs+e4NOndxqjKajBY0nMccduT2H73S",
+	"S8qlojxkoyyDi497/ePnk3548Gw6YAe96Pjo4JQeTg76k154Qg+ng6ivxXMh4Oq7xcHRIFc5LF12Puca",
+	"4spMe1FJVOuCBjo0onGyRqGJspRqDTOaiyyVnWFf7wQ6SfSEqzRjWuwV7o2UKcZRG/32ZyeiazkS09GK",
+	"sdvO8LeOzHhE152PegXNdSN9TWd4fKL31352hhasBf00ilhC13bMJ/60ER7P5ipZ67lkn9RIy3Vxx/av",
+	"ewOci/+ESdmyJ0pvAmeHO0W0CNq9BnfUMpctFhTu8vqOpWsS0TWhisDX5EzG9Om1uF2Lbifo6F+O/hBa",
+	"vDr5N52gk/FlKrTi18swMkqxM6Vx0mlyrgSdVcwjsXIrqsXoVUxnXMhYFiSobl70TaYxj2JuD8c5C2+1",
+	"lOIW6i7T+C5O2IzJTtARk99ZqCflNxDboLNiE5SDBYv0VHwf3zGi5ozQMBQZV4SSVCT6I6rInEoSqy65",
+	"zVJKIqHPZXJwoL8/mMYJI6s0VkwSwRlZxWpOVvpHP+mLOWORJJRHhAuyECnTsyoZ06fltfe0hIa3knzA",
+	"PX2BW7p7pahi3XPYLFecLuVcKML0mq3mzNzK6g+WpiLV7zXXb/NGkVjCw1lElCALeotvJ+1t4L0oQTOC",
+	"aIUmu53PweY03rFU68DisO+ulnoE5Oz9G/2g026ve9jtFQYkbuG8lPEfMZ/phZysFZOjJUtHeMZ2hqeH",
+	"p6cnvVN9KjIq2SikS/OdFokjUMILRmUGqrUfdGDb5JecHPWsLj4+PDl91nveH+jf2AMAf1RSlCgsEyFu",
+	"wd4ytzo80T/cPcTis/PBoRqq15Ol06Tfe3b47Kh/OoB33P4KeOvig1VKuVyKVO8NPg03j4PRrrNAr43Z",
+	"g+7Wg9PTXu9zhVA1tik/B50fxaS0fxVbLBUsRaXeNyei0/sZ2/r9bnvjNtYrl1vIWhebUeiV1ssmJZ2B",
+	"JHyEhZmlTMpqGR30nj/rH8OaRKAH86ULOkxRT4QGh0FHCUWTgrXwubHZ0tBc0CKVZpzrbaU/YUv9AaNa",
+	"ExLUxI9uR5QtgEvvbCq4CCy8Lb4S6vB+vp7aA9PTjx6EHDQ1D8wBaLbHNGVsBKunF+L56fHh0enp4eHg",
+	"dJfAXGiR0r7NCBRxZ3jUHzgR0spdrqVii/yd85NXrDiLRpP1rhnWazMSXFszU5pIpj8JhVbjIzlnTFW+",
+	"57F5T8mUwiPuz86Sqnln2Hl6R9OnSTx5qo+jp55Z8NnaoXYmnp8+Oz0aHD07BQ12x9J4ujZmwmEP1w1+",
+	"UFg03AMpsyZtf3B6evS81z89PcXVSpiqWtPBsH80PHz2z+oFdNc028c/umXZhxfyExhaq9HdQr9gLrwH",
+	"eNh9Bg8cZw4vmcRCWhv5aNA/DnsRO+hNTvoHzyb93sEgPD45eB722ID2o8Pp0XGNaQ0/qzetBwXT+tmz",
+	"wsbKx1ahGPzZ7Bf8CJmFIRz7oIwvM747eFFSsPsxgts6YolQW0e1qflUGs9mLNXvbD0P/cofzkHzFc+g",
+	"ZTyydsywY6yVhoqG8Qic1s6wM1dqKYdPn1rTyISLuqFY7JyPswoROYqe017YZwcn097k4Gh6/Ozg+fSo",
+	"fzCY9qcnkz57Rvs9+Nkd43qDj+Sah9Xq9PjUDDeJFzEGs4xRfjwwQQs41uZCKn2owa7BjyKqqNECR24j",
+	"4FdLIRJtnDu5VMb8h+XKAyB9bbGseThyq8RotN7mP/gGDM2UaOg1ZJKlZiha+f2/dxLs0G4iQprg8hdM",
+	"6KJiK23qaY/SLZv6SAvIUm+qI+2NmkkCFyKS/U6TWJA+PzrDzm+R7H8kLF0+Zemye7eIbjs7Y0LaPpuK",
+	"JAIBf/rqvPf0bvF0mUKQABexw+SnfisZfEAEoJUMLtgCLIHT49Pnzw+Pjp8PtpvGPA5xGuMlTG//+aDb",
+	"6w66/Z6eZZioI5ioBQ31+/WGx73h8cnwOR32JsNeCNpdrUSq/RaYIz17S7HSdpyRSPBgUiZFlobMCDbO",
+	"q57Np+e9p5fmS2lcna2v2Cokq03PBIZhzv/m1tmKptx4uB/B0pozGrEUNvjrawqOVcRkmMZLE4PV7hl6",
+	"u08kMUovIFORkvGb6cEFVeF83IVIIQhOZ9i56fRvOjA7/8piz5vRanVBIQC9XuoLpUq16tXD+FmEFB9Y",
+	"9XxtqBAxRT94RSVZ0Ajc1eaP+Bx0ljSlC6bM26IbHJ1NjXIvPvVMEZESqr8kah5LojVPFwS3M+z8K2Pp",
+	"Ol8Yp/bhXv4opiJdwLJrVXQAcZOg4u3NWF6yqTGeioPBz5uPY4L3uc9AslSKiukYQ1gphG/HeiUUrMqM",
+	"EXxW7Yjwfv5IFvTTz4zPtOV5rE3jzUFAjuTNK/AcKu7p7Imau/a1kb55V++GYPe6+8XRVkEq33kRc/fv",
+	"yudEbLEUEKH8ia03p/KC3jJJKEnZkqlYf0golyuWonTriZ3GqVQQ/cFvWOTmF7drPnjvaQf6cTUjHxwf",
+	"Nxj5FHZz9RYca+3glh4VAqES/hXSJGEpueVihXGt8d/HJJaE8nX9wI3uqBvxyVHVEH/W1sjmAN8otpB6",
+	"bBSFkiqyEFLVSSXYNIUHO++vj8fCp3iRLeBfPZg38083pJgrpm1FPaa3cNPykN7xZI1TxZkeGftEQwUf",
+	"xZLocdQNDv5Tu4wnu5fxMuP1m8eEDtptHRuJr7+tb5m3u/cvks7Yd6lYbE7hDyJLJZmmYpGrPqIPn1Rk",
+	"PGIRicSKEyVgmuciS18Qs47wyYTNYrDtrdAaU58sBFdzEnPyy/V53Srop95HgcLrgAJ7ud6uwCbFzfof",
+	"KZt2hp3/52meQX6K38qnhZu6p1zHC/ZPwStk783Z2zOQsSHRzjmEi+GlZUBW8zicEwrHiZAgmr9cnweE",
+	"JlIQxZJET1WcerOnbGy46l1yg7zVPsYXEHVrPikdePmSZ8vqBediVTtEcZ+FNG5fvch7NlcLiQ86nw5m",
+	"4sDcI3/Ihqex5cGbkdk2W+4zHnZMqpciiiuxCaHginGFnu4yidE0e/q7RPvMWXp/fg2wg89Nd5H/km4a",
+	"8jPf5R3fgSzKdhNRzEvS5bIik/as5VDtQLYN1k+Sthntcj1SAhZjC1phIxUIgIU8j/oXZ0kr851V6cqq",
+	"JGVN5KDlklzlkaGqNXEZx3vJUG36pNEAN55dPcRLEyq+mjOmWo2v8UiKj6gbhh/gbz5HJpAuD3N5ENOp",
+	"Rdd4sW0ahkzK0S1bo2Qxfjc8+/VqdHZ+/vrqavTT63+M3rzqBJ1JFt7qicDosCwG6ORhKR6SiPDWCFrn",
+	"sGc/WIgInB2xWCYx5SGD9Bybxp9MXOkpDC5MmRrl4/IGdfX6/PL1tTe2FmrNm8ldU30OoJR2E16VL1hw",
+	"9ZRTCfkCvYMKiYD+0T2GbkZW9wIuqdBs3BKPztEyoWExZNc0BeD/GOM+Yjq1vqH5gJsB6jHnyYDWj9qS",
+	"R3BhqNGCLpduFVKhbxpLkWhvX09aG2nBuayeaS/W3VxCGge0SzHfJZVyJdIIdk6aan9yLlLJyIQqxdI1",
+	"kYrqR1RGh9U8W0yWKT72+XfD05Phq97wtD88PR0enQ+fvRqeHA+fnw0H3w1fnw3PesPz4+Hxmb6mfzw8",
+	"Oxy+/G549N2w/3I4eDnsvRyeDoaD8+Gr/vD41fDkXF/zsjf8rjfsnQ17p1txK9sDyE2XxU581bJgNmkp",
+	"uNww1kzcqOXOcM5u9ZjspSWD6d5m1mYsAQ58ba5XBB+rbm0uewrXlIKF265313moMhjYu5/+e03ZJqju",
+	"r5CcKz+Ndn8ra3MybLThC4mQHd4jS9HXO30QpK2OPABObCY463YQu3MWhmz5eJL2o5i0mB+8unJSfheT",
+	"0nzcT0Tep2KSsMWW113iFf9Z6ZeBIQnn3TRLEsClKBon1pHx4JREcJInk8hcJJEk/R4RU/3/4IF3AdLI",
+	"ErCYc6cI8SKLBeMRNW7Kb38i4sU47jliRdIF04Zdp+xWHWq36vNHF0zYYen4mIKj3nN9oipIFl3HC6bf",
+	"V8uNeWUTschSPtRn6tBM2DCflsYLblejYtHPSMqmmaQJJHrIlMZJlqLYenbpo6rJgul+X3t/U5Rzjz4A",
+	"+KjIFImVJNbggngggDfBJYHAuf7emvp/uVrNX+nRVOq/21SbQP8ja9fLjLeZrozXzlPGESG8opIY/BHO",
+	"GEzH72Ii96J9jR39uNs2N9bvZd5vzo5xl6pF6C/fjWawj7YV/4tM3yb45+dYqjazAlEAxRYItmj8shvP",
+	"rD69INEppsSkA4iFowdEJBGTCrPIXW+aYQLOIrG0MrFMxZKlyiQBMJSrt+KmXfejmEjcwFqZRVTRCZWM",
+	"KCFuAQryr4xlLNInqUmydTubuVLEiFUYjZG0Kbrf3XOSWKo8I+70bMwkmDqQ7MG5/XMzx2I+oGlKAcWa",
+	"A7TLz/4VyhY40RNBlUiJnIssiUii34yqdo/RMseikQjDLE0ZD6se+C7/Ur+0tcXNW69YykiUMSJjHjI4",
+	"PWjKCBcKIC8kW+rprprcQtzgN38xK8dl1sKbmo/unpjc7xRdZpD1KALAAk3ee5JjMEhFYXL5EFVQDeba",
+	"kiwnCVmwxYSl8okrKJHw4vDSSsyYmusN7vKCFiOBP9O2Y8po1CVXWTgnFL1lqLIxSADy/Ll9RACzKqbT",
+	"JObM1KtIEgmY5Jmwh5I3xxMhEka5nhAf4FmTStQDeQfgbIwWbkhNxBIGCQtT8eRQT8U52nx4YdaKib7e",
+	"4KjiSexTmGQRG21mDKWnm1pCXAAe8QZ/2u8BQKKwD4oZztc4hHJuU+r7xHBA75wvV+65VW3+jFfh8EZL",
+	"mtIkYUlhYntlwXtpFl9MAaWhjRQoYtIr+YL0yLcW4GJOmCeSIByW0CTBhHMBKlIAi/SqFCA3WJGWMy74",
+	"CKV3ZNyUXbNxAVd/Zy7+vJma3TYtV/oSW9BlE7hkIsStdLOyoHxNoIoNtpnZW/eYET9BTJPk3RSc0W3v",
+	"dmV/ob1PkDV91wN5Gy8P8GyjyQFEpFlqdlOpNv2+O/cL7qOKDVTS+HDhDiUO1sTGwe/G7/5oHKzcPAM9",
+	"oGA10tMfMz6wftCOJKB0uGwwBTSVHcwzvXI/hIR28XxGBw2g2AFs/hVd42bQ8gGfILbsc4mZoPEYvB9t",
+	"Pv9X6yWljGrbwDxnGVcZE284EfpkLNhHBZtl20Bgds/Fcl21jgARENNqMCDktqw9GEvA+hH9CyKmL7RO",
+	"WNA1mTATCKw6AxHp/meLgb6K5W3VQHMOg2bYniKnwQbudyIZV+RbwtkdA0Or2T1zDEOFnTiHENym6QlW",
+	"DaFg0JJbxpZanwZg9eqngyA6fAORdC2rrRJ9/1HGVZxUPoXDjRIqFT6J8Uh2iXnT1TxOmF6yWBJ9H/It",
+	"gTvh6oJhBZWqUfO5gFBkDSISCo31sRLzWWIFSYuPvGWRtW2bC8UPABfaFIqahbCVXX8+3MrQ0wnByJG+",
+	"jKasUpxg9mmS2LgPyD2Z0wiXY8IYR7USc4h+Np/kREAlZM2qvxUTEa1JSDkBcxNWOIdqN3uEcQ0qp6vE",
+	"u1GlJKBSwjp28OLNH50W4CGldzPg2c0fmbLYiuEWKseqvre8HTsl7gquLFXR/bl5iAACFQ6xF94eTjNu",
+	"EK0WVNlsPmzovMkA8VJTu0lnbLRdVH4xu51xDFTij7S0smSKMXLtnQorSM4nx70LhARDLb/Ui4aiF2VQ",
+	"4vr5FniKkDGwGwFI1nwKfEBgeQW3oCoBmxK3PCEqapibh2wu2XTT0IkqKqODEoY0FyjvVCtvNScLResj",
+	"2DSK7Clrpbuwq5zC22F87c9iRFvusS1GD3h3n2gF2nGNrbegA+monRGOS63igWhDzYvBMe8Ub3sC7dKR",
+	"RKQkjtxB/y3qYYOXNobZTrRyGV65eag7FR/ORRwyiaVhgjOQ1zF6jGBNEWN4BcYKACXCpaJJQrEORnvV",
+	"0gRfnB95cnx8eLLdjSwJSWnQ9dLio2e3ikvxpV+bWg5T2jG2xt8YQkvjTTdx/MLVf9jfuAkKyBg0of5j",
+	"xdhtsja3AcR+sobiuqK40uUyWeeg25ESI/Yplirms5GBMTYKKN1f7B2AeEMeNtwRNCS1M0M4W+UWH5K2",
+	"ESVe4JeCh6xLQEvY4APKSAqmxNrEYtb648ZGovZurmk6Y6rocB9WODz7CO0ZbHRDT/AVXN4qjPHXBQ+d",
+	"i9bwXWJ5ew4aoOULlbi4/FqsoL4gCJKo+sAEdWOKWsiHC6JMeZ1ktKhG9Etuq+TyOMD+LLOBlKazxetV",
+	"QeTLe+Yn8PycSYV5AbFgWLyTCD5jzd2i1+aBl+55RcEfbEq+77vuPBAeKWirbcTd52iVWyPtrOXJgbU5",
+	"aarP2Q0qNe+pJ5sit4IVMKXA+nEI0yeU/C4mEOiQKk4SlMZiAPTkdOux1UKMcmKopvvxwvzildlfFaGm",
+	"N2jxm+pTfSh9//p6bKPh1mV6QaiNFDBOuAALBouwzSO6Faqx+ZvhKdfixcwPWmmZe8bdC2R69z0U7Enf",
+	"/BXfcSjua/eKzczBF7DkejqwQNeUFz+ukfgdlnAyo7FF0Tv+C+xDR2G4UVkPtG3ae0UbZOodLKAduvUr",
+	"7N/dg8btSF7oK3Fx7c9Qn7TIf+hf/Yo/aiUhjqexJkYI0YlAT8ZKpNG2V/dS4DkwvrYKtSRdLplWkq2T",
+	"Kisk445Zr3IBP1xIMlkbA0BZoDTkpGapWHEwpXMTwRaOQgiOC5IKsRjikWFkE4OUccLctU+kqxy22WJt",
+	"mU5YIlbEViU0k5NKlssdtb/+T17BLx4tm9XIAMgZRCqxFHAgZukyjSV7ATn1mAOYQ27HUtQM1xkp6Bo1",
+	"3yW/4vWtNkiRQ3SbJardIRZmKr5jRCZCSSLumC9kWi7RNihbBbvs0Kq0XtDepT1H2s1WYZA4qonkmnsS",
+	"JchEO/rAbexta20v4HeWmGWnGEHeStY5kGVYjDawzN0D+3x9oKEVCAoczhd9rs1EY2P5fUI5Z1EOmN+V",
+	"lPVCya2x+MV1dbdpuJSXTBpwXXHN/OE02xnlgW3YhWcQnl0BDmrCAo+CFpGsKYg6fB3OhZAImvb1QlPI",
+	"VN2ceHfbPT37C1H6cvCoUUr7oAtxx1ruUbczGr9b4WFlCQddZP/ZcHmq36ycWgdEodZxvzkaf8iTdUzQ",
+	"9GOFUjjP3cCyDgr1V6gNIhbGEZPokBjnj/FoWMAmPpFd8o57fMsLcceiGz5ZA22y/pwTClzVsYRzSqWZ",
+	"BFgysiujn8N4JAOTEcUkaSj4NE4X+l4iJXSWMiYJnVFtNrmNEisiaRwZn/SF8R4pSRgFBN+KppG2WyjR",
+	"59oNNzA1Q8Nhr47ounvDN8J/7NOShYpFNSewfjaCGCVdB2DpxAreUD9dVWZ+zbu3yPHuTjl799Wvigkl",
+	"7+naxMeruFDNn2yt7IZX4wC8LetFAoySqZlHkJwFoxwJVFABChKJbiVhiL9T7GjMwyu3i5bnvCC74vkR",
+	"XSfxbK4l6Q6oeAXm4XLyE+rACiitXTKe0eUYNwJUoN5wsHbhp1oCIExsdpEWDleekAiFlC8AmcwBlkjv",
+	"p264jX90yVit4pCNh3rxAFIqCXxSulssfS4rdPnUSqBAW80wo0s9T/rn9QrhHHecg7K30Jb12WkgE5qs",
+	"Pf6qJxKVTFNRrFrzypUuRtlLxGp0uRyTf2UxkyHDGZtlTCr0W2iSSHA69LqPodvBGLUMJSY7H9xwfY+R",
+	"HcoYKpkkLByjUUDGBuo6JnKeKf8RQJ+kfSM1ZzfcAm+LC2Q7LCCjif+gTtAxd65euTzy3m7JHhTHqLA8",
+	"d4R4dia4THJLLNeB5aL6coGMjUSXl9Bt4CK8cvmJFgYHBCkioJssT84//vGPfxxcXBy8euU5A1RhLqe0",
+	"Fr3iUvSq9lPFgNfvpr8Cj0xuThg+GYgd4h8qYxL/WrGI27/VPEvNn9M0NkWMVGWpYaPZkIVCw4hSyq0F",
+	"eiDvItHQQvsOf1BldubtDhoGh/D6dnGhRuASM8gcXnIvQEZJgAsACEA7OHSDm8VKQa4g2mmRwP1BrLRG",
+	"TYS47RJ9GrDFUq1zvIq4hWOQIiCrKAmblP7bsNSXBgOlPeQPF/qhKQtvBdqKqDKMwShddAmKQGxwnVAV",
+	"ENTRcUoWLIopL5xQMVcnR52d8c/bWKvuPC27O9nyaxor5gxhY3j4t3hhBiWXTLvgaGG4cas549UJmDLP",
+	"kTcQoDzazFMo4VJ8wPz0JJ8sY+pOY1U9K0659o5Od6HRKzVQntdsJ2O5PkwSCydGkj3g3aNKAb6XJFRh",
+	"eq9s5GPtRp5Iq4KZ7yaE9P09uHoDKsn/kgfVza0hpLmAyvdcx6cM+Xe0VtATVamvX6epSM/NLyss6NsY",
+	"Kn38Qm9b5k30zzCQS6NIe314cqdM6ywwJOxQQFtymiBrNU1AV2WcZlrCVRxCpSmI3iSOIqatJy7UaCoy",
+	"HiFKa5rEodFtOZ+NKXZHbptESLgJ+xQyFsmc7AaoiDLJOhbx2Qk6d4vRDBkX7xajSSbX+FfOZL9M2RRc",
+	"BygXYVG5vxKMcCSXOMFWB2ccIOfmAvtpxHjMogJ4rHSl90VEtTeur1ZCjBJt/ukLqGIjKJwxQ6F3NE7g",
+	"15WrCsZTVIP9L4K3mx3IdaBPVWnx/TpfAzzR+kwzQdZMeQZOrD9jstsAOTiyiccd8aIKeODIRH69F646",
+	"Cf3Z2kckrDD7uwJ29XGuTRjCwyBWPqcgQqbw35A+1h8AHjuiFjylr9P/zK/ZVLGFe5QVHx4Sh/1doBEP",
+	"WtHfFkzTch//K2Pma0O4VaRKbLhEuVFceP6z9o+3k9YMQrTpKrXLwW6sSbtsDrw2ZP/bmLftoYHWGq8o",
+	"O2JV0UlXsZNgMpmqF9o/nCDBTk6Lb0nRIMhQpTtcT7kqt9eVSH+4kAGZC6lkQPIuElB6vYG6w/AanYis",
+	"ZSWzbWNXHRgTJBJ412KhrKdaobVb7UzB2di9P9B9wxeBLnU1inwBdHJyd9TOku45FwTeYouIXLnBloI6",
+	"0OdsPAQUlzGf7au7QhdMaukDZiXS2y4Zm2gkBtb0ZzIgkwwjt/r6RPBZgD9gSQJOgf3KOCrWYhG3eQZF",
+	"fwxd16qO2h9EEl2a+p5dR+1+6qR2lEJxLGcrFEQ1qXlqaAc4SsY/t1a7VEjthIXC24Rwp90S5R5oXjx/",
+	"SpVU5fV4m9PNLXCWu0nyuWfQQQREGoatAQWJc1eGui/jr6Beri7VHIrl+okkYsVJHA2tArNvn8S3jFC+",
+	"xqrHoklmszi2sKZN8de2Sqd7lSLlaszuyRWNFW5H/Yr4l+nRu6SpisG/yO1nY7h/3CVhhQigeepW2dqH",
+	"jbilcLSxgejucYn8YY8SJX6EePA2LFtAKJY/UG23gux7MMqN8LAfM5UGZerhgG3GrF2I+P6GkZvQ2uWC",
+	"EtxNs8gRs26g69aKycqwzKZx+Jg13RDum1vgilHiMVZjYrTNGCSfvXbrlS/j1lvbcMbIiuLplKV5bgAX",
+	"z2Z+oTDO5NL0F0Fe26DV1R8sFQ1n6Ba7yfhXHg4qrzT9vyqrXNtWreYTtVm12qaek9ZOqaK3jHupFWia",
+	"1XBO5JwOjk9qszaruUiw9jQoJJxvuVjxTcVdjFpf/XCm722Cp0vA8FPD8FSh8EVaLzVqg8doTWYpW5HJ",
+	"utGLlvbqLXMFfPo8yWNFMM1uMLX7GJxz+WCn3GZ0qwAKrWM0u/Tur7iUdC23ZuGCXM0+ouKsnlYoRm9Z",
+	"eLiHoiPX9av2KDRLJW4xIr/zjg1rPHxzeufF+d7ZXXpUgytxp6UPx2lLT7B19fZmHFXzErQzjq5sTXrN",
+	"oVrFiRLV16J/gROr0KK8ytqHtMiTAoi6wW2rD5PrhxwjNdr713q9PSS20bSFjBnoONUeu6FlwYmdl07K",
+	"hlrenz2n2u0y71byVxsuyBZ3AzV2VBkkMA3Yy/lw04V9Yxkg+iQFmdI0KLTd0qeGSTZF1fSAIeUhS0aG",
+	"UbgOtdVAZ24WM2bVls5boSwdaWt6jHsQz0AgprFh+6OYQIarXTa/xsXdGvtAsuedo/lJXwZWpGKjybqY",
+	"wS3qKDIXK7LIwjnAEc0Ml2voGu7OYr/9P6uu8PgdW9A1eo36d5BI43V5X++6idxGQVLgC2lO+8EaLMwV",
+	"XPfZdu+vg4VqS17orWi6pe2NY2OTLqOZhFcQZ9w7sg9RNhBkO2/eCgdOYZXEyZOdgmapUqtuP266wCYH",
+	"vTWx5pLVWwNO5Zi0/sH2sKHdmJ6md13VjLh2sJ12x9SPM4hCJQmDrDR27zGBKZNnBrdC0UTMMgBsp4z9",
+	"wepOh31YTcDM/2ioe7dFvDlCytpO4HWAz3vduwCcPZTwb+MIAtpGH/yVM/KzA1JUOwKbuIoKitBiyIkx",
+	"otgnZcGaJJMAVxUrTkQasfQFuWVr6fiPx9+OjfPjP9errzMz4221zrCzoMvfcAgf85FcUL3nODS1aufa",
+	"ROl6lGa8rjMqSxLTztnUmRAtZFFVsL/KZN8ob67oJGkqt/V58+FCPnGQIWAtFlNA3gS2pgnDIRGia8dF",
+	"VoJx4FV2mfoXjOTZiFKOb9/Ei+FTqwcINJoFvFe1ZQQkAFL5J26TgxPQYi1/JLPZDKyvURU1Q5GDujxP",
+	"LtCxNss6p3eMTGOFNVpKNGAutvO1MfzNWdgy2I+VMrOYsLQOc38G+DxbLRKKBYMROzZhkZKETVVlUqU2",
+	"iBZj0o8LFYdtyitCmsmKMSK9sSRjRW0x6nAmkmgMGaBxrHCIiDc2DfbHlSd96GbB6sPfRYyehr7FpmLT",
+	"ukJfenBHoeEVNNbHGf3R/hL/+TP8/jFYtDYJtMxr2AkDDOmupd/HcVUQpYpzC+KsOXFAhWTktcoQU00p",
+	"99IBLZNpezoli6TBPiSkkzB6x0YiU51gR3aUkpz6G18Q66exWosapuAn0hF9k5ByDtUnWDxKxu5hUMlC",
+	"Hcs3FjbYIhMsIMVSbBreQm/gLhnri8ZDwsHblH5W3H8HfVXl4X3h0VE8HK3UAp1ExnIuUoX/lGNAmNnD",
+	"qHA3iDN8lWCmdmgi/3V3ljDqay/w0i8IJNrYMTmZf4VPYGsZt+auvCqwz4AbrQIggBTA/UxtF9Q5U6Q5",
+	"0uZZWJuFTlV13t5wv9js5BPTXf0PQ/lxj/qn/GEft87UPtSvN+/3D7K+S6JXplh0czyQEGzlq2/HjzjU",
+	"U7C7mHA75qDYdigHFq1SbWZBP3xTIcbZiqWuILZUeVno42HIPiVdF4FjAMeoHKF52rbzDccFlsnKnnjA",
+	"EQ3cQYYn4B6C5pamMIrtPrJl1GnpwuwoerpHhZP/InD7qtGWaQnaHUaoLuzOxvNi6NMzELhiItR8WGZ0",
+	"wN/GUfFXhmVh89BpSBmyF46CB6jp92LF0o0AAFCkiukU3Ai5hHBupU3gtfQrFfd8d06eHx0/q0JZtQwI",
+	"2TZ/Gxa/0e+y4PsHBNoMy6p4ul+HVgm2AwJ3vswUoYog0RMcJUuqgAEJrPuASOtrIPNKt4DArtFapa6C",
+	"1QeZq34YD1EPhpRrKUOiH5JCzTMXq4BMvDZGDRk9LgtjqIa25v0Ka/M96OQ/kSQRM0ALSJMGgt+atP0W",
+	"1NemaWX6HW6sb/wJ2ZZsp5rKG+MHuyx7+NY+yYOxGtkKbDDRm4FK7eOFxXeXvjWIKESV9FBtwEFM0fpk",
+	"w5lXBZ8jOxrcVQlFk5qBGbhWqzuW1TvW6OBTgs3Jq5l7A2Pah5n04SK/3wMMpUs2iXl0P5xeIQq4rdoQ",
+	"jWBXbghe3maMMCo2lCiwOlYmPuJwTj5caGMGInh5RTb1HU8lkqgYw3Pz2+JdF6JKp1xQToGtCItLY0dW",
+	"hCliWxXQEqlYzMZcvKtMxNRQejW/b7nrzK6IDEKdYR4+bgk229ujYL2ncdqMeck0/mlQuwrtaYwtiz+z",
+	"yIBY2ikvfWEXRPvw8BEXKyJqSlirqI/fRBZpYx8Q8xIjGGIoVq1hqWVFL7bu02qiKG8nbr4PBGp2VZ7M",
+	"aie1JMz2HZunYiHmWEnuh09TdB2YwlmIcIpMeQ3zZnrNDP2rVhwQdebCcAO1sB0m2rUw0l7ZR1DcISph",
+	"T/crkDltmfkSHRrEvBxzZaUuaT71uJKVNDj1q4+Mt+WNZZRz82drRzVK6YrXtJ20DdqMMxkrIAy3jgy+",
+	"fL6hGyQX7CawS2kkz18Jtxn8qdkYas3+89d78/BeVPegfONYn2NVxFoZWE63DgYlBa8te4LqVh/1Wmuz",
+	"z3j8h8MPbq6ZGD30YNt2xFwLe3gpUVct+5ekEszqVC9swanYVK2VcQLL+zskhYhBBWl8XeS2wmQtbaCH",
+	"14+W7+i3gf+zsjEgKGCE8mglFEOKFWhjY4U93JlE9txquW0CNirOuMUdbaOiAer9oUc5BfxW22f+nrS9",
+	"X0Mdaw50ybv6e0u3W4rLkBG/0b/+U3vpldEQfZs7lq6v5qw1txOdsVHKwngZu8aw/hq+zyZJHBI6Y+SW",
+	"rcnfxnTG+t1ud/wNcQwgcBzqR2ubnvEwXS/VBoG1c9/HqRntqPDo8QuHlfDCnSmjkS3b3R7TwsgjywHP",
+	"eiOxT6oBEvpz5cr44d428PE5C29HDla4Gyqur38o3NzAXitBF2M5GJO/Gdv8m4CM/5AqOphSqZhUY0hS",
+	"c8FZTU56Lx04MKQ9KtQ51uRfnZi4QDiUcVOpbHcSQADEyqfa25qabdD81zVJr4Iv43FtkpfEUZHU3NYz",
+	"4GHvQ4ihFgFuOntBkZqYknEuDOMileCWkMcOiuvWMNWGNQahyPi2zVVxuli9No0TJtdSsYXWbIf6/6Zq",
+	"CUxhk4jeVQMdclCUl2S/Z+veFa+pzbgus8Ipy58NyoWA5DWq17C97iuXnm5ki5CZ0fhKsTQWtSUkemGg",
+	"TXWcej1DYL0lhLCpHPUrjARPqkqbLRHSFCgMaAThn6Q20OM0OpwC2ze4vdacGHp3z+I7xnP/MZbGmYGw",
+	"c2EfOADB/Xa6ZEpZFrgGQEBToLQDCvirNeeTmMmATNbAcdQluZQPIY7fJfJwSBiPYN8FZJKFt0wFZJmy",
+	"afwpICmbxYIHhIYhk3J0y9ajOAqIZGGq59R9qj8CVT+C6qGAhHQU6vFPgfcoICqR5G9jPQXjbwLo9Dda",
+	"iIiRv41neuYBODgOyFifGkkM//oG5A4u1eZrl+gNOQRKi4AsRaoCk+PQL6KHHN9RxXA0oJlGwH7RJbiD",
+	"hyRLE/yJ3qIBmSu1HNktUR5xl/zE1tL1pwVhoJKMGb8bvj27eD0mfwMaVKhYQPjFT79cno0uX79/d/Xm",
+	"+t3lP0Z4jJ39ejUafwN/6skfvj+7/mHs/HU4WF74GJVbtlREMpqwCNv6m+0FT//73/9ehdgc9CqMBb+r",
+	"Y5umEfCrn/WPqpoOo1hJYqWWUHkLO7LQwxGt/tzGZraQcFNNuaqaulPpPYB2qk6j+5w8ttPjuqZ88DUN",
+	"53nvMWi5isWheo1jTqRALKb+9QvXAOWwVygiPDw53oWg2dEdgXKil5cqkTqSZqZVvWFZR6W1YNH6Id0S",
+	"qlsIWJfB6qWPWy3RHCbZqo/iDtuw3iJ8oaVgZVSyxTLY8CIvBmI3T+rdbdNqzC5UXcNyhA2IZbkoHJ30",
+	"lrkwlyUJN925MOzhgpAVB1eLsVoLppQfwWQFZupfOJbxqrDOI/dFatWTyDv27z8jj3KUntn6drZwB+kL",
+	"QFTpM9A7GrRydtE0f9abaOuSUmqsSh6Ed8h38T6yiJ53+ngVGoYG8oG4y5iPgDZS6xnOVqO7hQFcRrG8",
+	"HddxuZoimep09u5zB0wbtq8q7gc5v/fp8djchjBrhI3425QkPqTu8d6N5e5RxN7StbPS1noG3/D38LtW",
+	"k5jTF+18p2blkLs6LuEGav1yb9nqw0Xb1nXGVLzH4yLzsHvLSYO6zN2+ngP+NJZwU7K5MfJaCrEtWnNr",
+	"g6A99OXZ2ozH1wrttPf7TIExhfQyPrMaIPq7pKzesaYf+qZpd9Dodv9T4EQZWxyjIREeQ14NGNH0E+Cz",
+	"nE3xiSw8H6DV4GuyRLLCp3DzwOsOh8ASMZ1iNwItOyzFu8USPT7tQg2OTC9BMyyMtMCosGxCCSA1+3AB",
+	"zhBn2KHG0tbg0yi25zOsf1X4f0MFWQe7s0/V5pgX58jRwB8uIKpQGe/ZVDENAI5leme9UYorWMlntN3B",
+	"2ljtRgWVDwfGNES+RGzbJrGKv90+eXfHUgipSbtOjk8Id4sFVBNRUX+4FCuWjsR0uhs1Ax+Sbwl1nA0o",
+	"4cCfXV2bGdj78+a3hwQi/IxFevdU31fSKVM7+5Jf4VU1ZjBM+n5sYNxbj24A4+nZTj4uTMtrzlbkw0WX",
+	"/Gq8aLPH9V/S5uaRuJKcIdjUadYwyaRiqbab50L75aBZU2Z221KIpKoPvRwptlgmLiG7s+E8PqahcUoV",
+	"RQxB8+trNOBZzpQL9Qg0/zcxYwow/mBTjNOUMYmhcmpok3aPYCqSqOlo9TQ3u/LevYvVSqS3owVdLls4",
+	"z7vj+xuetCWZ0hIIzywIm+0cwT0qKtMvMpOsUZ36Di1ToZNSBiHYURwxrhw34Tbl9BNjS/LLL29eYYXh",
+	"xdk5oVEE/D6yLhHh7Y5mS2ljt0uRxFXdoL6HoIOZMG0O8AiissCT9KIgtrEk4VxIW2kTUg6EuXlPoR0H",
+	"YoHpY1e2u1kzF7hgi26LULOVXPBYyFGW1bHWQPuxkNVfYbFJtdtmu0KGn5efE3ijCra9lqGsw/4gsjrF",
+	"Zyo1tJYtctyZanloPK3vDW3/bafVBV0DjLFLzvgNx/Y0SSwNHe6a8AxLYlOxIH0tMRj0AonpgdWJieqK",
+	"9oGRbQLVAmfkdWlv8Su/83mLn+Wtfhv/qLSq7sGBeVt30/xVtq7o+1RM46RQLqQFJKKplogZ4yyl1QXE",
+	"l6KqzGN8F7MVS8eQeZBdMsbi/TF2hAG25sCRSeg1BFvfQC4pj254HqDWX2NFlvQa/xkf2j4Cb4Kf6efZ",
+	"rMP4hmvRigTR4rHGXxc6vuFI9R4okcjoz+xtql89q8DG3Yetqz2zFsxUHfNSzcfVkFODI6psWn0PAhvD",
+	"qlBFZwk8E/i9xwYgYx5iKi7NuM0nkPuOaidPQSXu2g7OkUl8iaFt4+S2m6GWaysR1ciAa9udsgSsdjCw",
+	"CUsEn2mXvDn9glxCnqO2QOm8RIgwJBOmVsxgFDCTalkNAHzkWjEWhiAy7Ldjno8nQGOWsMuMO5Ywlcaz",
+	"GRqqO35yba6sJNuyt8n5tnYQaF1meylr0nrmER0xO1HNuaJyRkXHGrWFH8qbVv94yXtfLyjPak6XK+cU",
+	"VzG8mZgTmOI2ShBja3qTUR0iRjcPVMlChCq44RQQvIZcxt0Cogu5pLrQ1mEfMua2GcXmafKvLAY2MXAF",
+	"oO9UTb/QB7TEvlfwfk9t3GEjbO3lbn96yaYVgv8Q23W7dXplqqVaBhPOoaM7MGbZvoXGV9DGJVsRbbIC",
+	"pirNeJecJQnRag9u75WnYPp0kQESPIlyvC3l6wC4xc0D/Hop/UN0arrk2gQWpIWjYVq9zNJgHe4yu4Uh",
+	"PzIYIlvL/PTVee/p3eLpMhVRl5xBVOTuajlnKTN0avp6GRBKZELlXP+hdwL8AwMHS5bq0RIZzzhS5dom",
+	"tBa08D8G04D8j+NQX/8/BsfNQgf6JqOUzdinijJzNssSCm0DDLjCOthyzRX9pKfxe0H+dvl68E1AFlQB",
+	"nI7ytSn+4Ln/TaV9XyLn2IJ2SP4P7On/ICoGaJkShlhbf8p4FJC//c/4GxLPODQaCqlkzd4pZVobx3ds",
+	"t/d9lU0OcDGBnq2hw7190e16UCOWoBbxIV3yXghokoxB+Iwr+9jdr6Voi9au13RW0XO/fHRt98Zb1Gs2",
+	"abRarSzSO1ZBbEmX8eiOpdWAngv6u94SPCKLmIuUmAtd14BQcJXSUGkfFmuCitfRKNJbzX4Hd4PsB12T",
+	"ScrobTVKvDGvjgsgGIBtnbUokmgUeUwwzXJ4Pn1MFaJu7WqZY0kmbJbxgIBjg626oP5sKycLRvs5W7G8",
+	"gbr/Ot12SBwbegjzYMX2iHcpuFG4yTL3jxvdxPrTXv/+CsPcwvFbtWEHjI0V0B05G3NhUJDrTSEJOi7x",
+	"W37hqpms3FAeY1UNFJBAJAJ1U0KRnB06HEDryS4Z6yUdw0kqAYuWcZ/OTH/b8Ui3Ko0q1z26HA9fpiyK",
+	"gRjAnvLG4hNTjEiZ6KNWmkliUZLeYf1EEmjpKZt2SC6eaOGt4JZtUxuS2hqwJoLl6USZj1PSnNIBegGM",
+	"QrrcQhdhMXtwLdIcLWJZ10C4ilUTmTqr65VXUKScUmV2MFWF97AvV10aB82NW/J1bmutYrQG3LYpFb4x",
+	"V6Mt5diM00nCIg80CTD7LnBmuAf6728Mvuq3LqVSK9bsZyT+bMkFg9J/KVbVpcflJtRt+T1Kd6gSvgrW",
+	"D09+/Ml2BP9FEaiYnEpt4950M74OdeL12+EH7ffZ8If0llT/kJg0syWmaSA/9+SIwbmrHeV3IiUS0bbO",
+	"gDX0HfogNfmSF1YAMT/CBe7xB+/rl8AM4m/fF4gOSY0eq6EkAa1So/5de+FpTQvNtomNjXYbD9QduHXz",
+	"gwEj1/dQIhWp/VYKTqWUy6VI1U5b211Yi/jYbh8YoLzJCeXPDap7cezY2yW94JEWu9mp3Muu1Lji6MKa",
+	"hbnI0oCMf/hh2OuNi01me4NhrwchKaVYqn/0f/72W6//8bfewfOP/9/gt97B4cdvhr3ef3Sa1r3BeH4F",
+	"XdcylICqhS70pt3gz17G2uIBYsBxXsU8znELFW2laJrEhoKocbE2xBDa/ORz5Zrk1TOVpiuEbSHVlNfE",
+	"uIIGr/jSQGkA8oU5nArzKTGJiRrlWjUCanr1SMIZi5qyapke3a0yLdiFflTXoilJzFmSjwbTG1yvLP7Y",
+	"9G/SH7bpIAf0U1VvL/wZbqqhKlRQXYS9pCX8aSvNR2AWz66UN+z8kZWbfs1DF3UupQ4xpmyYX0HQVLom",
+	"+OkLVzIDlXEIRyRjR/49kmse5lVV1ndYMmxxjapsva3faNC5prO2ZUBUsZmpZi8jEXahVjbBLrt/Vu6Z",
+	"YR+/JTp6TWcXCIy5D2iVIhaUCA/n4jfotpiMNF0T6gwWRWeB6fC5Nl/GKudG/V1MbKi9S8zgpOMygj4P",
+	"QxsoWAkipjdczdkCHEQ4qHFM2NyLcWWQB9iESdGZC+ZjHH+ix4AThcVMdMEgVisDl43SQwJSWCm6BPta",
+	"2OeanCB0atbGv75eMkvSVE6vwRUToeZVgIQHiIvBkLb8lUKJbvkrmM4GaNN6adTPDUz3RrxbpWjGCwbs",
+	"Gy06rSIzi5n1euqVacpY3Y8djAjroR0hZ/Wd9IKO8IKKwKBI9Tmv7+pRVak55bbwPGWBSScjHah9s3GO",
+	"ZZULmiTaqXybh9GiVCyXLBo6raeEwC5TkKGT+WbSc4Do6voqciBDqWtNxxZLPe1IZIPcTHB+0QRCNK5R",
+	"BAWoILwtlDCyf2VUKwYD1rU2Sw3GtZ7/C0Hbq7n41lQoruYCt6exoqjCAnBuelA3C0cb2foBEydVdGA7",
+	"OcMdUXhFU/vm53kmq2beE8VcchrweuWjLvRDhYcYsS+ueVGCt23DH1yOqSp1V820YZa10q+rdd9qSJcs",
+	"U3si1JPd9Eq1KUJ7/22vuo/kvNNerTP0GHUd/VHJFnttAkljt9Lj/XUwq8+V+GMKtoAGrsUt41+g9+vj",
+	"tebf+eh7wpJTdiceSkGUigapB2HSDYaWqTICH8IRQyTjkXyBDTxNlBvpGSwlS8SaUrFojfOAd6sOSMD7",
+	"1ordXnYtyO/jgWqu/RiO9UJopoRWT9OwE3TmQtEItNWk2g35hS+RzJhOEqg2q0usQFsFzCwgwgUWsRQ1",
+	"9CFWjioIWbIhsVI5AotHK4EQUrFoi1Sc7CxsgYcBje1LWAi3jGVTSyqS6WvRrH+BLbIhKQvZJyPQcYoe",
+	"RGNLAZ7/RrFFlVRU0d++FQo6qqXO0COMO0pcW1Bkz61mk+UYuneO9CpboI3OYzlnUfPflJtL6MWEF/SW",
+	"yk5ZTubtnlMl7IWlK7RRultU90/CBQR7NkE7irwqLSOF/LDxrX65PvcFF27rAchg4J1CGxGgirTo53rp",
+	"hgXf9DuwPcQOfrHNDtPaJqzqMd00PsWjdj3kZ/Gkrlfd9/FLPXFeHNcqB22vGPQbkdliwXJ/1iMQ3hUk",
+	"KtoW38cvIfiZH6eVM/bhInC2YpC3mcuXzavTFFOgpBriaTRZkznlEeDu4Bv8daVJhBXENfOCMVqToTN0",
+	"GA2XZwedbU7PrCwMiSpIyLiyM+uoNU0rWJOj0s5xTLdzaLjHGdRJLIp0LJXJkh1yje/5BOUlwOw4SrPg",
+	"IQvIXKwAoWaaTYJDBK/8gkhT+sQ+KaJWokV/87oxuWZCQGHUbsEkvaumJtL+7pKmDmXi75JJngyK4ggy",
+	"VhCSQtI4rOsJSK/7XBuasXYKmdZXzaHLdd4mUNdpV1ukqAMhdjalKVQzlvxOoJ81WrFxa2V88gic+joH",
+	"3Jn/fuctWN02j9rGg/XX9pgvHpGbYvDhIkf+x6qKWttvy7pBVCA7RX3j6+SqPVcQ9qB00JRmLhfg2kNX",
+	"n+gVFE/60B4PQcXhKM0uxv0LJTgeT7YWJal3NE0InPtdMraTBlJgDmEX54X9YGsl4gLz9Vdxjn6dx+K/",
+	"zan0f0+Sr+Mk+XqU7NelGU2gqy1V9zbkr8PMvzB5xzIxpFzzsFG8pMjOWcES+fqihMquY3fbSzjNEKZu",
+	"jmOu1FIOnz6dC6l+Gy5Fqj4Wh3XcH+wmjGpISVUuei5Vqj9sxityw/efMISANgdNG1n8GX/WiiTqnvHG",
+	"em7ktwabgPW3hNpz+1EIkAtZrkJQoN8L6pJ5+kCyARPHHGiaI+1gyVnzsAUvPFzuyggbMso6yEIFiRXk",
+	"OgvUEyVAJ+aSbU/D5gn05pmuPMFfqr+oCGfNs8VkmVZu/Ksfzg4Gxyd2bFZDPJGkwIMcczJnn5DhSWQK",
+	"O7kw/xpkbACSW0JnVG9yMi6qP6BDxboeqdjiiSQ0U3ORxqqCl6my02Ypg2LjTr9cn28Ent6cvT2D5KEj",
+	"E/XRn8B2arOpa8uHysuVPyeVBTL3Auxly+jB+tuSQN8ju19P3PumkBEQUzJ+/+7q2lDkvP/l2vZKtT19",
+	"b6FxGIoLHtt5Ado8R9sCcmKRZ8pd1JSzVTkrvn8yYHfSeZO2xXj4OdfzLRrRWj77NAMrWxu5pUYdRkSb",
+	"1hAYed7QmIhYXUIqR19tXYffxcS5EYg7lESJGdM2HYKFMw5HGIu6JC9BMSsEyGJ0h8qFihYWvdCvAlYs",
+	"5v3lnKYMUkkmOw5k4sDaxngkEZWs4tCUPsScHJshV3sbTsv3Khtr5lkQMzPHA++kOB7sOibgBjDLlo7I",
+	"3WnQ8+50dLrrTnqm4UYlFiZzt6PSAbbrdpa5Am6Zl/vZI7PV3T5vE+s9NNk05vXjJc8KbTw3RgsFQDMh",
+	"qnudvNebHHJAMdIvaTVvasr0j/Do9eLMXgC1eYQLxgBUx1t7rlDvkabdmWu4Yn/d/KEmHVgVyTrjGzUq",
+	"WMerH5kt/f6OlsnbtB2dmMM77w06oYhZXbaG8ACMaKNUBtUCDW9xLO0xPH5BeYXQZX6edLSjSRxyoRn6",
+	"y52v/UCYxV/Sxq0A3shFxF+oyj1WeFRbmqpwmclKLstqVm8zNefvf5EF4rpWHK2e+m+mpwpviCTOFe3f",
+	"GlXUV8rETHBWv/djldPJOBe0+WafeT27a7n0mjL/7GYVq3GSS+zjaGh4YfInRpmBmrMeebMXXLCFgcDe",
+	"v012dZ9GrYYW5V6NuUl6tzg4GrRDqvE4vK/cvX1zviF2xV3x9s25zBn/GnHbeP3929IEVPdxZ4y3Sjzf",
+	"hxJgwwn1mDQ3j5nmWp0Lr5Q3dt31IW1MlTaFPRtc26kh1YegC4JPiRQLY/fuU/dv64yyhg6SyK9hosf6",
+	"g/w0coocj2twtaACz/hbbdrOVkEkC6dGmQzQ1IMZz8mXS2/VrDo2u6Og1Y2AeHOQy9juw8gyazfFgrfR",
+	"GLaIvw5Yv+tAA9vPkDBveuNtLJFmlke5CyZA6XEEBeAvvNfuqd2L/V+0HB7RDdhQpJsjX7YxIYqb9c17",
+	"2W7hFzSsPh2QBHb3q+Lq6dvkP9r94oZHqVwZieTpxqNYGYtjBZ6MYhGJDIdAI/qlR2cd3c7cVGoS2y5v",
+	"Y/rS2obAjfsAQ1Nbv6Htrja2rodtuSy+cKOgMKC6t/VeNe/bmErlqua0AM5jIN+ciiyFG0/jKfxXW1yV",
+	"iLZfHY9ou/l7YEflPNb8DAITNvC8sfsyHv8rY+brqt4PhbFszh2WMWZprNbaJ1wYT4XRFC14GB3YEfiR",
+	"u8FcqWXn82eQ9GkFlPOnLKXAJiyx4Pjgw4UXov9wsaIpc0F544IRS1DQJdfzWBr6mhsAYlkiIMd7iJ3m",
+	"UsyyRB4VqWG2p8mtNP0vb/gN/zt5DYxjIU0SKCmVhBJ8KQJ9CQ3nOcV/EcNwOhVJIlYSvX2grRQJe3HD",
+	"iUF/AJdpLDi431hWgzaQvk6SjEcsJeNPB/DPcVeP4x1MvenoB3m4yZqM42gckMEJCedUv6YLIEqRQp2d",
+	"q5qxTCB6DAt6C8yt2GRf3xDOMTkkiRC3YJllS9OC8H/qEX6LQ4ACC7j+8rtzcnh4+DwgMv7DfAZx0y75",
+	"hePoctmGbw2RP8yB95Up9U/WfoG26Tigf4bUX9Df3dazwlDOkJIYI+OSjGGvQGA8IBlPmJQeigE9oyV0",
+	"oB17R6J+K0LO4BukPQYMLFuxFOE3GBkfQ5x2bJ6LcXVtV1iXxg5CX/r6ms7GXROcN01AcAxYP48/gVnA",
+	"+X0zPbigyvTkAGYGKUw5wJRwMRHRGs1Nk4bXl/0NPjjqD76BMY3fRGyxFIrxcH3wE1uPieCE2lzBwlD0",
+	"p2zJFKgiG/+11IvmBWBMFqyAmV2EMppcJEapTY8SHL0l0IJRet0a8n0Dn9AEuW7ep2KSsAX5mxaf50fH",
+	"z74xtyHjUERsDN1IQv1YlPhMyThiZPz0rj8Ocho/3GpDMn46ZzRR8z/GARk/hXJi/FMsGafLuLumi2QM",
+	"cz1+umAqjUM5tlUWin0CHskFFve8T8WCqTnLJJaJJnHIOHJyGSPl4v3PB4NuTyvPNPHS8qvVqrsQf8RJ",
+	"QrsinT29eP/z00G39xRzYgqoEbRW63hsUZ1+tweljDjQzrBz2O11D5E8AWmbnt71n6IzdYBczPrDGbY9",
+	"d+rjTdQZdvRGQKrI7/FCYAWlC6a1QW0uNb/kqVYDnc/BzusgE9PkwnM0ODE5K5eCSzwfBr0etmrkyjRh",
+	"p8tlEofwLk9/Nza6Y5RwJ+BvH020c0GbcWbCRICFDUfNBgOVCQLjxAZEJJFH8VPs2Vj1MPdST41E44GY",
+	"LRY0XXeGHf1kc3PrgA1/6xRXE/AHoN5bMF9DbEJWyAAiULyXby0Eng75ia3N2oHCfSmidf1M2EtiVph8",
+	"Ew3x176/ezq9G5wjpmYPq3GBEAtbmdBkOdwqeFP/Odjck0//jKPPaMQkrApD9MqRpdv2J5eoIo32j/ko",
+	"k2xsWi15ROsp00ocK7+KS42PKi51aaaPdk/V9wIdxgfOLb5fy9ktyHOlSpsxtfUFe61E6d1Pe3jT75lq",
+	"+Zot9nS7nfoKducyqyMZ9wvyc5ECcfKL4ilnq8Cw45hIXVoQTgACTLME++8UVwghEw9SOFOwex5D03wB",
+	"8UAy+cdUM09NjwbPDiiDylbuFAvs+oPle9TrEex3DgF5YL83dr8RBeQCYQ5l7QLVcyqd5YnhT0imphl3",
+	"hCEbslEySM7NuDcEpARU1jav60PhIIYwAza5YXgoY339vzKW86wMO0DpMIJscJrxjm8v7Gra81WbPn92",
+	"IBY26A1ODvqDg17/utcfHp8Oe71/Qtwx00aqljYTeh/ORBI51G5naNtAVGZAY71cvf6Pr/750+H/Ov3f",
+	"R9fPPwwuTl4+e3t83r/svcpnl6Xaa/9o0u1phjkKM6r+wWHvuv9s2OvBqBrban4bht3GmhGNvdlnq2Ib",
+	"DC3ckCX8ipR8vS4we7hWF3gdprXDo/24pWGo2rpXL8x976NSN+Pbe9GssFgFbCaqH6PgsHRxBf3sAdqQ",
+	"LQkXq696+YbmacM/73n0V/oAk6/C+n8HIigrTuXBbgm4zPhZGLLlfgz/l0YczI5uIRa7D+a81meHT/7G",
+	"VmC0W5DiZoI0ZnXN3BOJCFlHP1Tsy1l3XJY5Ki1Ri1PcO5mmdr4CSKIZ+Y5LLa6o2dWXGW92oZ8E/rOy",
+	"c2BK4qhuigol7JUTUwWE3nySSjNGvjWRLuhZsYyZ7JJ3as7SVSy11RiKJQTQtNwwVwaEdYGSiDSexRyj",
+	"aDPBsZHkyvYZNoMc170HPq+NRdS4NEK/bKUxhk2pmxoCsEeu8DdNJMvEBs6mCH5sev1LqFyskAUwPU2W",
+	"AaYVegjYnsuml8P4lq2/Beq0sfbil3BL7CcCvUYmXnGus+N+66iYpd+CTfaxenlsCjmfKpf3Kdf4eMyq",
+	"v/2fbz/+57fdv/9HJaDHpYEGvU0Iwr9RnA8EZ7fpaCtvuechQfYExHkUcySA3Ztp6aruSmeN+fx+JkjV",
+	"+bMz/lSMNiFh6NiU8Np/I4Ho2Lh3caL1ESRCMA0XKwN8qQhYUdvnDwE0oMWwB+CuyNUb05Tpi0euOLH9",
+	"oZosVovQVc0bttgZRXx99WvaS/0NgW/adhtVbaFr17Z5XxG0dtP92CE0CEBtbJpfIPuKJbum4QYxTTjI",
+	"2DTgdM3s/a1i387kbxkN5xhywU8xvgLFGFIIzlJM0MaG9ZQaF9cCO23o7on0xqEgm2cx4wiz05PTJWdA",
+	"cWx7ekglc65j83zD2EZmAsOBkdD3kGJzpyLPcFmOC/5Ac+VebD3bGR6enHxuZRm8trTWKKI5TMHU+/3f",
+	"HWYPH2+HAQMWkGK1V221R81TY0vWhR3ecFO07szSWJ+7gjOot9Qb4gWSXiCVhWHxhCMmZWTCtEBqtwUs",
+	"XChuQnbo6sAFzOq5NW/3FW+Dd4yqAlyD/rB3+s9OkfvQheYO+xAEOxz2B/qa7bG1Dx0oXBptv+rXIpPW",
+	"0ECSDmQMsE9jZg87MyEiDDi02FbnYrmus520WBo/ZZ8hHLwllMV9XQeBK0HbcAsMIoIqn7/BddAAEV0z",
+	"4G6RjKuAMB6m66WyNpdt3nHL1lpFg4XkpB6K86BFl5V7QhPAMSCYQmUpZ5FX0hfLvMUIgCb4NIlDZdp5",
+	"I5aoyvLSjy1q832Hh9ocB7XyvHFS9NtL9CWOq9lR0SAk9aOY7DEkpUeYq2glHIKmEGxosiOahqhQbwN7",
+	"89ZoFUzgD3DZX+/NuYdv00eGIN4Ha7wgUCsrFen3el3yztsnwBiUR1TQFkKSpZRBW5Roj6kEqkom4Nes",
+	"136BudAjBbAxlj/kxiIYtN40BfB+rMDAVLBJJaQWz6xUA5BO60XLZAUL5/WQQFxmxpX+FZmzxNZl4ock",
+	"5shKuanH9J2+Hj2GRQWdsyyKHevQmtGUaIsAQLbQqETrmWcHvSPI3fVaZ8nc3mim0vrt3sKnrikkGQfD",
+	"Qc8mGc01Ey3wy3jJEqx33G67vHesQ9uve43sCl9iLqt1zD7Uwk+MLdvqgnto9Kd/6v+MdgSBcg90DnUK",
+	"/t5F31ErTuweCFhhqz7BUTQBUUMABpbvOrAQ0kXMM8XkC5+mwnbt2Ni9RqHki/DQg6bSDO+dFsxwrV5c",
+	"nLupPC6YRMLlnXM31GeKdaypIvkoCIwCmSEbC6ielkujd6tk9FckdoDuEq4x677cR/NgE9O4T0Ss/SFl",
+	"EwhLCgUVJiZupLpTVnfb8jA7SFb8eiM9y9tDQN9D59NYOftMe9MQpHH2mtZYeW/xsQmixsXgS8ng8IJB",
+	"se0uvnK0PRV2OwSEihvmUY6rZ0UVe/qXHVe9f7/j6tHm8vGOK4deu9/Grz2lhkCtsX4w0KFU/A6VBZM1",
+	"EltpfzkgEbNut96l+qY09X1woL+S2SKwBDqu47Mh4YG+uV1yxZQkY49PZAzWMRZR5KHUcUT1f6Nxfjwi",
+	"W4/WMJHniTg3P824rPLuNzc9ztlWM7ec5KGRNwTBQ4bsTtBLiyVo1ntsYsj+yf3TowZUN6eD45NWYLqi",
+	"pr364UzfoEEusdI0/7LOOsyrc9ahfqetKdc8lTdEIyKqja06HlEnuZ5BZgBQaAF6hepSAZe/EQEo3sHv",
+	"1l1icJk2meD50kGv16uOuL7GQTpQy75irtWWXN+iCo93B1RfYzx0LTvDzhsbKfMoMRzzDyUfLlyUwDQc",
+	"88u+K5ExBgHZPKLhT9S2oIZNTcNgTatpsL33W4ziMR1u2vmPmqgukBTtwEpduWsfq4SpBSapAQLLIHsA",
+	"rWPZlgRHBoQqdWqu+fcBJ7fFa9gF3g3ZcGLzSNVZ0hO1kvAX2JoeVKO1DYuRF1eARnYN4mDODY0A5dgC",
+	"ULueSggyZasb7nr+ycDcin0KGYuk38nQkBCEcCqYVt9AwcLXJBE0wiLH+hqyq7yjy5cCkrohPKCSzN5j",
+	"78VkjtpNrx20q8e6cqpaCNTugI/7ZftCs63oG295v3zpWGEuoaOsm0s4mZtPaAt0Tv0M9NoK1x7Ly7xG",
+	"SvtXSg8oMquv/bq/onh4+dcWDfFlFtG50VvUA5TdPZ6OeCrCMEtTxsMdFtc777od/uVVImxnVOCUddVZ",
+	"MTbreGG5dImlw6qwfUx3s9xaaEJvVocvhkRRtRnV77VjaN1joZbXUagUm4LAz3/2ng97vTZORL5G21wI",
+	"bUnIACFleWIU2E9cUYATSCRYNb2p9orsWACYDEQFvKyvTJc13TRdQzBY6YPH5zTRNlqKFBbHx0fH3wSm",
+	"i0i8WIoUwPspkdlE/2wCHP8YDWJ3jCuyZOkN15Nku0YFeXsd02YXpMhLx4ILC2bgVKSmXBfbxdxwrVU+",
+	"XEjTnJmChoFMLD7NAngl+eXNqwAbudjmo/gaxg++4dCJBbjhiZyLFcS+kTT7LfR3j5nEmBIwotiCUqMJ",
+	"xvodxlU2JfukJ+W/jK7ZiDNyJW1YpL68olYXHZ6c7FsZKfZJPbXLV9BEnZevv3/zdvjh/Ozn129fnV3e",
+	"pDf8w+vLqzfv3g4H3Z7+5/vLd6/evBoePH36U5ZS+/+v3+rvXr99Vfxt4ZXKc1UNGDPDyrMiDGdwqxqy",
+	"OgPQGlEswUXeh2663qqWCDRQdzP59SupYZrxPQfSrw2Y2LaQn7C1LLRMxR4rFZncjD+Gn/hlywUvM+7L",
+	"R2W14B7MtCGkImAlKxflpRC3Lihr2MVMeWtO0JBzLRHAA7osBIR4l/h+VflEFt5WOED3zClCKhSXe3tw",
+	"9hwW2FkEwHUXAz+ea0u8/QYvC6XohMezuUrWFZDBU9NeESp69B0HYHPdM051Dkv1GIlMfy6ArhDZAi3t",
+	"nqFC/O2w/9ExO3ZoGs7juyqg5Mmg/NqH+rU3g9m7Cv4LZLm/dd4KZHrg5Ds2STOargNytkzjJCA/ZpwF",
+	"5EpvvsXEkOm9FXfwjyF2bgEQGBfQSfOw3+18fMgqXDKp93bF0fPG2x/UqIO9nB8sSTCLgnx5+oiChDyw",
+	"9eeKAh+O4Jf9nyN1WmQh7li9EinwwHidDAFmP4vvGKJXbCWYh8aHlVtR7lPF5KYjfBtSbktVDL9dzMk0",
+	"SxLTu5CcJQn82hKHiBSbOpAzxweX8x7mXRLWYKrCLW12Unuq0Hw15mTsXr7b7+bSXkFOo+fmoRmFfUIF",
+	"vRxIA1X5hRTloVGUTVhBagZoHrxik9Yauq2qeq2t5Xvqkwu9dR5DqeehgHus2m6xeMi6BoUxNeZ9+YuW",
+	"ct95pOsC8xWSgK5BJXGxCqxyEWmEXbWw1A829x7RNBb+XBiI4GwvVuXvYrI9vvejvmBD6VU5sLcxjxqX",
+	"6v8oJj/p67eW/rM2tzPNE7ZnV/+Vscxge6xvsi3RSkOFhtJe86yVGeFWFBT7IrZoS4DwXyFD/KOY7E4L",
+	"a7Ev1vHvLYr5O24YuzXhnw8y2fQdXN6uLhv1o5j8dTXi+mGf2yxInW79XUz2VhGub7afeX9IyMUt1lOM",
+	"WdWGgK8AfXUATUzw0i55TcM5Gf8uJmMTeA1pmgLxNflRTLTa//Hq3duhR6xM1Q3HxttAzcVS167RhXxd",
+	"0Ox3MbFIHcDZm1CaShld3HDGI4mVhQvoCJjEGGxO16TvGvyZSDAG6jnHfm6EJvEdq4ra4r1/FBOMgHaa",
+	"RSXh1Q/wt8XIJHwz1C9ywyOq6JD8+fmG3yfEaGZ8D7L3HTC0f3XiNwwpD7GpyR4DfWf2ADWyhA9JkPkR",
+	"5ZD6B6sDkAD9oz4gAR53wzEaHyvJkmmxLhVAawZuKBH3jnB3PY9kjHM3Jgu6vuH4eENYKAMythMK35vR",
+	"WWoRWYlVgUsqledfDhM9k7coRkQJIpVYbhenZofHstB2sZbjD/M5qfOXHXFnTpdu2wTJoUkebfYFhFAA",
+	"hAeqGhTO9d9JhO0DNhs4wkJ/B7ERBm0OObGge1kNIvVaSramRcvNqS9gouQDr7NUINPHVboGnf7hAlos",
+	"utatPDLtFvcZnDKSIhHVXWqJ4Ymi+ebANst4mHHjEzxs9UMu/Qv/OzPTu4lY7zZzS/QZjwGATIvrYqWk",
+	"8PF+8Y+2P/nY9sUfEwodpz1iBcMpHNi+ECnlkViQW7bGEkMMDlq+NbZYqjU2PscubpU8CUpRrelsoxZT",
+	"wAW1z0mCXVjEisOhiM4m5FlosWZc0VvG4ZDr1gAnL/0K/r8eNOk9/l6Ayfz3ewZLitQsAfYg2WQ52CJy",
+	"2/XOTlDktavaSdkslsr03IEmIjwiSmTh3GNTiq1lLdLmVP2Ba0+UYs9vdyRzYaD8nEHblsBjWItdhYKF",
+	"M8CAQGaB+x8ya3Ugzm2itjkDEFW3g8xcuVpIFU3ELINM+IolCZhrcUq0hQ6W3NBMndudhiXe7ijEiwR5",
+	"8tFubMtglbJQgCci54yp8oRaNjqcEYS0GMZiSfDLWoCHSGdMjRzP3oYXkYd1Pn5BiOt3MMyHyX09kLUg",
+	"Be3xj/nP9whgbfuiX4bg7VdzRgDft94S4Ld0yVu2ImPJlIr5TI5hI6o0ZlGeJjNRZBhiNMwz7t4mgcMp",
+	"iQ0bKG56yGu5zbEE3+qFz98DNfMrLBiUZCoy/SMuFaNR1/Wc0vsDds1oAd2S9J3x3xFdy7FBgSFKDF/Q",
+	"cpdajJk+4F44fWePStxr+q+Mm78hF9clGOyQlv9IK3Ho0OqvKKGJ3rt/Gx8cwBXjb5CQWO/koTnh4YNY",
+	"GqScAm9CwBUBUULUtZd4yJH6EHixdxYii/7nr2CDOXDxIxyiQxSwAyujew8/GDsOuIsthDFZw8v4RwRU",
+	"q8oX+A/IXZudB2cinl0R1OlemmAFHLkzQQQ04sOgRSxJCNdOA+9YIWol3CaUsAtl6YAL/CZ0t1ysJJkI",
+	"Ncc9DLyNcHDiQmC6miXTurL9fP3f22ndP0rqCyj6+K4ohWaPL/OX3JdQiuX6QFsjE4qd2PYJfcsXGsjc",
+	"AGDqlhRrqCmJ6BoXP4+fQmxWsjvGHZG3oXVD9YtRmNy3eCKhXZ6xsYa2Ij2wBp83kU/KFlMAkN4UmZdQ",
+	"V8+0QBsvCUoJyN/Gt1lKrTln7zD+pmxu5YcNEotX2Ha+92OtVXupXQf98PdCqlnKrv7Xz3Y3mwq1RFrT",
+	"z/S83aShe2XX899hL5wjnZ9Xk51PE1fikZT1gsZc0XjfaNBSgTnui3xLqFVs90SXXC21H440NBA9jDmR",
+	"ii1lDhWy4WQT5QVxQtdbGqvCOknzLFVDm+p4Iolh35HIXZBbRSmzZGR56bYSMArXm+hh1At2Zh/Vl28e",
+	"ZIrSNTQzsuiUhm119EswTnkIKJevgPXwu5QxXDdbnoitdIMSyPaB+yJlkyxOogPn2e55g1wCs7mW0wXl",
+	"8ZTJHF6XtyguWxSoHxfUKdYDtHw8LqHicYGKN4kl1EE4XJ7dLNBcd+g1yEqENNB2q3uAsQTB7rEC1J0h",
+	"QXTEwJIcmgIOYAi2nCiMpknMpDmcDD0ReOc7DgvM9JR2Lxj9/pNLsRETbvENCb7GyqQHbWIjBudOCh66",
+	"hTeQKRc0vb3fm2k7wFDH1MU2lmnGWduYxl++pSGGTIvGi5mKUoHjgzc1WkQHYBHt2zGxKbQqb8AD1SsR",
+	"3pJbsYwpWaZiltKFl1+bx4WO4lpe7U4cFj1/a/LdsrUzlFy08de5gA2HZmSsYJNBHBqz+TVl3XZ+rmB6",
+	"7uXs+jd4MAZSsU+qM+wc6P9BRRI5+/41ef32/PIf769fvyLfvfn5NXx5w7vd7g2Hv1+/fVV/WadFiqXw",
+	"KjW4QLSsp9CxQtLpXtJxv6axYhvu7P52gaK3DKha9iv/FyZAHstiPgTQkVYF67MLOrKjlp+KdMFSbeCz",
+	"FGQUDTH0GbhQcWhJI7V4A0fR72LicRLFLjQFDnwmoZYPCPH0+caWFUR4+v3f3bF034bZF/YfrpFNwtM5",
+	"JT6elmKDgIkd+VhzUdv5+6+RY4WXa5JgxVl4JCxhmk9yvpLmo/0mVX+w/vnYk++Dn9h6bBNM5n5PkIde",
+	"70LHXo+sW0NCb7j11lw/nylu/lsG1hY2yfQQPzILQ8YiZhNaXExEtL7hKwgEIIH0nHJ9AQLXhO12lncT",
+	"wmb+t2wdmBCSvjsW0dfz05gl/kI5Vnz2g1iXWyE23RPbboG608+sb4DznZqF7QJRLo1MS9GfBQ697lnm",
+	"0qfuOvOwB22cK6h7p/kIzehIrHZvox1YFfzNznzxOaDKwPiyADhzuGVcdsm1yxc7Cjkt7ub2UUAynjAp",
+	"XayOylsW6fOyPo9bI8tV3D6Gg3mV09cpHysBZmcsb2VgY+Z4zk5FOhNKMV6OB94tRmbTj/OBM333WJKl",
+	"WLFU793p1O/+VY4hxpjhXqUCrJ8PF5DtN27thwsMCwJywtNEwJH2xBR61XlBOEEj+5PR3eIBLJSv/NmO",
+	"Plx0vpassF3+e0n3tsxwI7m6RlfEVfY55a+lGvSwERYPYkO5pfnWv7rhSBYBp4GUlsCfFnR/oXoQ06X6",
+	"qajo9dmDGCB8tJ+pxEMApAM1Ti4epcOuvnPp8Q5i6IdZKV+FLu/uMXvfUCD/Cki0ffSuevkrlKOHFMzf",
+	"cFMxP9yM26DHbiGcas4WkiV3DKPXoOHRlxz0brhF2xvGkMClT/IIAaTIEZS0MNtKzdkN3zTfIIBnt4Uq",
+	"vJRpWQ4tsrxtFuv9aMj3q+wnU0b9FZpPLR0Dv0T9btHrW/y5hTu4AxGK0fRMbtAx9fv/fOFlg6krgraG",
+	"r4oXrE3Junm5prXqoP26e2KtAOxVyg6mSTybq4Lk7G8v222Z8R0Opr6grXi1awDts7g+vAbxMuNeDeK/",
+	"gxec8QYecMalF8NkcfqYxXUpCoUTRf3PB4vhzuK6y4z/dcV1+mGf26xR7bGe8T0e6ZmnDksljg9YhYcc",
+	"7HgSbls3hJ09mF6cLuPRHUslTm2/2+sEnTARaEyYkvXSwXA47B39U09Rmknl8QL40dEd5exnhUL5cC5i",
+	"Q8Vo6u9/6weD4DA4Co6Dk+BZcPoxyAlgfjvsByeD4Plh0B8cBf3j46B/ehIM+s+CwZG+UHBmau1/6weH",
+	"/eDw5ORj0Fkxdgu/fhb0j4JBPxicBofHwdEgOHoeHJ98/OwPyDSyRS3JI4qAna2TUZjDbq95PN6sY10g",
+	"Hr7dS/QdnYvcyoqlxVqH87xhDzZ0SRKx8neBEccHaSO8x5BGYqmKiKUaPJyDibgowjLDRr7oAZle2rHF",
+	"gk7WJu+c3krnS93wQtA+YfQOuVgQe51HjodkLJJoZB86tnlqHLYzGk3a16LhJZmwWcYDwtDG1MbrQtxh",
+	"Gxs913RtxsIFhve0BQzzbzsT+cPDBK7L8P7osPIFdJES4vaGa4PaVCxi6hdik9pIg7EEhaxrrPKI5i0X",
+	"K7gOs7PBDS+l0AE/pf/QU8kiLx9r397PkpsuV4e9Gw7Zclsb1wRb5QOmoBQgqWTdBpl5bFBUi5Zaen5H",
+	"yC4xCLB+cfjbNq6Qj65dFlx5LW4xlarlWs9Fyu6EnmkZ85Ah+NkDGUEJwZAkQtwSNU9FNpsTwLMpfR9Y",
+	"xm4HkNxSsmhUYLftHzXWRGd6lr1IZVVPLbowrbf32IpZJFEuCABT3aV5apWLlrE4XRy4E6xGtwAwhGpt",
+	"sHSlHtAZfLL2GDwBx+VJO/bfCPQncDEmxM2OkID2ig0Ey2x/g4elBroV0iSxzd9W1oEyMcjJ2gUFYSge",
+	"viOKp1OWSo8F1SLpisM1TPi5G28c/TmVZvBWSfK8bV3eoK4KiwjTeQ6z+SVBXtvO3sbyDa9xjq/kheT3",
+	"zG9UO9TjKpupxchrGUX1lwExd/ZLk/fC04PzVRS70AhEy02qpwZYRmvLtfX7QA8hZElzqHS9Tf4AYHyB",
+	"wRng7NDDCSXfxCVu+B+YJUtpFCX6CFwJ8sv1Od4UAezTDLZiCfruOq7iDfXJqPcfXWPQQNI7YEq9jZfS",
+	"Hll4iHpZP1C/0kBBY3nDDQgKPuiSH+DF3FkLxW8WE4VXVp2A+ptrN32NKItMOO4RWwQWeXtKOdf8NQ1H",
+	"scoJirXBAqC6IlMxeTc1665Qbd0xa175hKsG3W0m63HpjTdew1U5mVcJXEeonO95zmiUv9mzChbomkEr",
+	"sYchvzl7ewa4wnwIXnT2SS0flL7/6A9RwtV54nFy1ODphpAqDx07AgVcU0OSgMSLdUNZzUVrXqpyDJEt",
+	"DOITgjk7+KmBw7eGK//ktB0/9RcIe/3ZsW1tkNtfmyBgmmrtMkJ+Sjd5rouO91lb8sVKlj3s7DI8BRrb",
+	"RjT/QUdbKfonQfUr6L92voPRaDVPPKx8Yk8PMpf4YedMxvTptbhda8nzVOfWIEbjA9yq7t0hR3NEFY+5",
+	"R2hC4M5X6vI2ds/G6UaTnvzkflAIAPyV7ZFxdI3+LYFX8Gq7JQAnqRR2VuyTeiSSC2Vn3C02frCthXGl",
+	"V/VGSRgnFJ7MxYojxhviTJANzwHz4NGCmVUJybIYR4LVwVOR+r2z80YOYcpUHdUEzPZDiLvL7RafWY3i",
+	"etTmcPS8ga6eMH004X5oJxt/bfN67zWavOp2XfhDg8kILO75NkvpyOYEWvz3XtO56WBg1MQF/PWguvvr",
+	"eqaM3DXdTQXVuBN99cbC8G0E0sQE8k0meBX+/U7cejviC4F6LmEY95ijh2RSMmxSX8cPZjvXGlQONpyx",
+	"p/BEqDnGcFKRYYA3UyuaRn5HGm133HBTqYCi7lhxoMoB3B34Wy9qLLgpeAJNiOWBoNGHZHB0w/Fghtv3",
+	"esN+D5zDwTEoSxyqV/OzpFLlj0G4PtdH8g03XpJWpfBuLCILRjkgUYusdDMDKV1LW5RDQ/iJvqF2gZnv",
+	"lcUYigfihi75jsYJi1z94kLvARcwwy7TGVc33CFPim+xSf8r5xQpifRb6dtpj4Vcz9kNt6OC0BXSsQE/",
+	"Anpm6BqiK98/VHMCCSOPlcL3H6tc7BlTv8jKTtI7pA1+9Z32NxvYH3DxtWh8KaTxX66b3zpesH/Cdn2w",
+	"hQMutDkzeocHh8XzACm7oX98RLX57zkjSGk/mqyVfvRp7/iwd3Ko/Si9l7yTqNz0PejM4skIhK0zPDzp",
+	"2W7z5pPn5t8SHK9lKu5iGQueP+lo8Pzo+cmzwXP905RR90W/9+zw2VH/dHAUdDCIIzvDXvf56bPjCs9h",
+	"82UNwNLc7fjw5PRZ73l/AG5Lm5cd1L3sSa/8sv3jv+ptNxah7m21yyTqX0cJRYGUs35KvDd+vrG8eriP",
+	"88Y1i9e5ozyWc+wnXhp0rzDY8lB7+Uh7lSMtja/nD6s8ol5zRAQqqBq7Bk46F2C0Nd95ueV+kjY/iBU0",
+	"4Xatsk0uD9DoJm0V/2GjqnGKgGvvsMcD+UF+JL5pKO9qz/VzsVjQA8m0etRH3x1NMiaxI91R/7T3DbKe",
+	"ABGwPjax279ihZpFdsNBprvkzNL1QGc4udRri2QsiFRT+tzD43cq0kWWUDyUTJEX5TecaqcpFcs5q+8B",
+	"99/s/ME+bbiKORGyPViCOAr0rAdOY+V/jRIR0iQwGjaw+zgwneK9vRq4XRxsbNMg36KBvyUDs1eDgk64",
+	"X783RScJC8CamTMaWQsLGa61+O2rixtgxqFfGzwSpNET1D3vQBMz2h7LMfmB/96UpmYSdsd97JQ+UpjH",
+	"rZjHdms/2m+53bWTb7nmYY5zMazLrqgBWbVfkLG+bAR41DGSW7nKoliSSJvrNTEeM7dfBKhtn30vIlHz",
+	"4/2xiJ5FUR7J3b3E9Rt6ZwRiG+EnqG4ZeO6c9nwXOdNFrOrKvPKl/ILhiYUA2q77TGN9oVHtm/Uay8ke",
+	"yScbv9tf0zR9J/uxge1DKwkXp6jjQry3PngIEWK9IviLF9iRH+5LDQyjmM64eExeObSoIXIpAeAmC6VE",
+	"gI5Abi2EHi4YlVnKSjQkMXOGNhGT31moXKwK4ZgSMw7YdJcsKF9DS2iEVgK/AzUoKK2xEHz5tsh4bIcU",
+	"S9uyr0uuTafoOQtvyRRDYbHMbTweaTNy6CcvIFBLWJqKFNmBHBgyNfE6IrNwbh8HFb5VtVG88li0C+br",
+	"nJbi/ApvEct3sFzyYZVIraoD3KNb1Aj4v6k0wO0qBDjpcn9m1RVdG+K1OEnAyV6J9DYgq/ka646VAgY3",
+	"y+mhBInEwzdlyiYx3zf76Hfgu96d2wo+V7Y9yeJEgRS6DQMeP4Cc9StZ0KLgbEhoFJktLXM9FJCEwV6c",
+	"sBuubT0WBQhCTNmBfhftX2NJdcpCMePxH5Zd11Cu8JCRX6A9O0sksIq+fPPuCj5yDSOIEjOmR/ICPfcF",
+	"XZKIhXHEpNljnMUw0kgw2SVv/NbvceRVcGu7E/1Ivy2d4RuDMPpiwlI5j5eye8MtT3IksomaZgnMFVbE",
+	"2/Sng974rUdMGxgOGkO/QFRRfD7J5NoaV9g+BRDignvAtRv+4UL6BegyEWo0zZJknPdHwjWyOsx0Fk+F",
+	"WFiOH/OiL1wo32UZIISk7xyldMWrghcokY9njN+TDDDoSJawUAk9DvwAwpe1ScyrNixK+pUvcZyPgiMt",
+	"vQqa1lo/zEQSaZWRsKlCuI6JRJ5CzBHu1HG1uOJ2LQ4GdsUtLUJoq2QB9VRqRQl+7tZs73Un6CwEXHO3",
+	"ODg6LPTCxHpx0A+F4R32EbeD+xszB4XdDSHkUX7ffq/3DD/L4Ub3Ge2r4mgHBfwSjtbHPxVQTR+tEMV8",
+	"pt3+oON2gikA6LWWmbq611+t1o1gc+uzHxgL07Xe9YErbe7ui6AYqSwMyjbXUyZum7ct9lT8w48vfQA8",
+	"+PAqtWJb83Cv2ufL0gZeMhqVQiZFCtCamW8YuSu3ONoawSt085QPaUUVNI/6ldtFJZ61HtI0XRtxvVqi",
+	"7UxngWPxH4dUsZlI10O9x8f6TF1CkCUADlLbFQebDwJ62OlcO4NDq2ErUbJ0VggCm4BgASh73B8UcNSH",
+	"FTjqBf30Bn866LmvaZrSdRWc9SyRIp8DAEZDX4aClNSBW2P+//N2NTnNw0D0KtW3/sQBegbYsGBTVchJ",
+	"TYga7MhJhCrUuyPPjP8ntAi3+3rsxG7mx+/Na4flIF+7HNv7e1it3wv9RsTBSX9IzJNaoWwM3EgIIUAL",
+	"b21FiyJBLtEM1RVoaxWFLyTuyT/jsZ/mKjk8lmpTfbLpZgJlubWLZPH0qe/HG8/mvT49LAayOWL2wusx",
+	"y2+uNPcXZBS7+1uasK6HRqPF6bl/1R6l0ddLG1c4++dFVXT2dkGbZSzPSu7zfz4vrAq6nUi2iwFQ/e7r",
+	"XyOFPUDb3R6gHGiZK84lnOQg4OE6hxBj/T831DllqQ6j7tUcUZ3om49eNyUpTSvWQgREt0ju97GJ/M2U",
+	"pmxkcdhMJJeSf14jW6Q1T8lWaQjUU5zep+/lhvceQOKMPV9qM6QY/KM2Wh/h4rZE5ru+sDrIZziM/kPK",
+	"30GMPuO3AyXYWk7LGlBSaE7QJymyB50vuBBAbsZetlB++NTmCBUEm7G8PEWjITkqR9vYAdGDJ6wjCSzr",
+	"YyI4l6+NskeG4YPXSq4lQLxw18OH3T8jfQ9uI30nXT80aiXLscHWsC/+UAzCdEEEC7Hr7bswXa+6aCK8",
+	"gucWqEnedxjivUWA7Hl//g4AAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

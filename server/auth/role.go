@@ -19,6 +19,7 @@ var operations = map[string][]Role{
 	"diagnoseVCenter": operators, // it shows what the account may, and writes to repositories
 
 	"listVirtualMachines":  readers,
+	"listProtection":       readers,
 	"getVirtualMachine":    readers,
 	"backupVirtualMachine": backers,
 

@@ -74,6 +74,8 @@ type MachineTx interface {
 	RebindMachine(ctx context.Context, id string, to VirtualMachine) error
 	// ImagesByVM counts the images that are not expired of each of the vcenter's VMs.
 	ImagesByVM(ctx context.Context, vcenterID string) (map[string]int, error)
+	// GoodImages tells of the good images of each of the vcenter's VMs that has some.
+	GoodImages(ctx context.Context, vcenterID string) (map[string]GoodImage, error)
 }
 
 // MachineFilter chooses VMs; zero fields choose nothing away.

@@ -41,6 +41,7 @@ type Groups interface {
 	CreateGroup(ctx context.Context, g backup.Group) (backup.Group, error)
 	UpdateGroup(ctx context.Context, g backup.Group) (backup.Group, error)
 	DeleteGroup(ctx context.Context, id string) error
+	Coverage(ctx context.Context, vcenterID string) ([]backup.Coverage, error)
 	GroupMembers(ctx context.Context, id string) ([]backup.VirtualMachine, error)
 }
 

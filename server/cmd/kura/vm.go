@@ -15,6 +15,8 @@ type vmCmd struct {
 	List   vmList   `cmd:"" help:"List virtual machines."`
 	Show   vmShow   `cmd:"" help:"Show a virtual machine with its disks."`
 	Backup vmBackup `cmd:"" help:"Back up a virtual machine now."`
+
+	Protection vmProtection `cmd:"" help:"Tell what protects each virtual machine, and what lacks protection."`
 }
 
 func vmNoun(ctx context.Context, c *api.ClientWithResponses, vcenter string, gone bool) noun {
