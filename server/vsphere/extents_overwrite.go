@@ -324,6 +324,9 @@ func (s *Session) rollBack(ctx context.Context, vm ref, r replaced, patience tim
 		if err := s.leaveUndo(ctx, vm, r, patience, false); err != nil {
 			return err
 		}
+		if there, err := s.recorded(ctx, vm, r.Marker); err != nil || !there {
+			return err
+		}
 		if err := s.powerOnAgain(ctx, vm); err != nil {
 			return err
 		}

@@ -96,6 +96,9 @@ func (s *Session) sweepKept(ctx context.Context, b *broom, v suspect) {
 		if !b.dead(r.Marker) || (r.Done && !over) {
 			continue
 		}
+		if there, err := s.recorded(ctx, v.self, r.Marker); err == nil && !there {
+			continue
+		}
 		if r.Snapshot != "" {
 			s.sweepUndo(ctx, b, v, r)
 			continue
@@ -139,6 +142,17 @@ func (s *Session) sweepUndo(ctx context.Context, b *broom, v suspect, r replaced
 		return
 	}
 	b.note(fmt.Sprintf("what the failed restore %s wrote into the VM %q (%s)", r.Marker, v.name, v.self.Value), s.rollBack(ctx, v.self, r, s.config.sweepPatience()))
+}
+
+// recorded says whether the VM still has a record. Another sweep, or the job's
+// next attempt, may have seen to it since; then the VM may be off for good reason.
+func (s *Session) recorded(ctx context.Context, self ref, marker string) (bool, error) {
+	vm, err := s.vm(ctx, self.Value, []string{"config"})
+	if err != nil {
+		return false, err
+	}
+	list, err := decodeKept(extra(vm.Config, keptKey))
+	return slices.ContainsFunc(list, func(r replaced) bool { return r.Marker == marker }), err
 }
 
 // powerOnAgain starts a VM that a restore has or had powered off. A VM that was

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -268,6 +269,43 @@ func TestAVMThatWasOnDoesNotStayOffForARefusal(t *testing.T) {
 			r.ok(err)
 			if got := r.vm("vm02").PowerState; got != "poweredOn" {
 				t.Errorf("the VM is %s, want it on", got)
+			}
+			r.noTrace()
+		})
+	}
+}
+
+// Two servers sweep at once, and the job's next attempt has powered the VM off
+// before the slower one comes to it.
+func TestALateSweepDoesNotPowerOnWhatTheNextAttemptHasPoweredOff(t *testing.T) {
+	for name, setup := range map[string]func(*testing.T, lab.Config) *rig{"disks were on their way": setup, "areas were being written": withProxy} {
+		t.Run(name, func(t *testing.T) {
+			r := setup(t, small())
+			img := r.take("vm02", "b1")
+			r.fewWrites("vm02", 0)
+			for _, f := range []lab.Fault{{Kind: "device_write_fail"}, {Kind: "task_fail", Method: "ReconfigVM_Task", VM: "vm02", After: 2, Count: -1},
+				{Kind: "task_fail", Method: "RevertToSnapshot_Task", Count: -1}, {Kind: "task_fail", Method: "PowerOnVM_Task", Count: -1}} {
+				r.ok(r.lab.Arm(f))
+			}
+			if _, err := r.level(img, "vm02", "r1", backup.SafetyNone); err == nil {
+				t.Fatal("a failed restore passed for a good one")
+			}
+			r.lab.ClearFaults()
+			var once sync.Once
+			_, err := r.session.Sweep(t.Context(), "inst", func(string, int) bool {
+				once.Do(func() { // what is there was listed by now
+					_, err := r.session.Sweep(t.Context(), "inst", nobody)
+					r.ok(err)
+					if got := r.vm("vm02").PowerState; got != "poweredOn" {
+						t.Errorf("after the first sweep the VM is %s", got)
+					}
+					r.ok(r.lab.SetPower(t.Context(), "vm02", false))
+				})
+				return false
+			})
+			r.ok(err)
+			if got := r.vm("vm02").PowerState; got != "poweredOff" {
+				t.Errorf("after the late sweep the VM is %s", got)
 			}
 			r.noTrace()
 		})
