@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -162,5 +163,38 @@ func fill(t *testing.T, path string) {
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A server that dies between a change and the keeping of its answer does not make
+// the change again when the request is repeated.
+func TestARequestThatIsRepeatedAfterAKillDoesNothingTwice(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, lab.Config{VMs: 1, DiskSize: 4 << 20, LeaseTimeout: 10 * time.Second})
+	places := t.TempDir()
+	s := spawn(t, child{Failpoints: places})
+	w := &world{T: t, ctx: t.Context(), lab: l, api: client(t, s.url, s.tokenFile())}
+	vm := w.vm(w.vcenter("lab").ID, "vm01").ID
+	key := &api.BackupVirtualMachineParams{IdempotencyKey: "the night of the fire"}
+	if err := os.WriteFile(filepath.Join(places, "idempotency.done"), []byte("kill"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := w.api.BackupVirtualMachineWithResponse(w.ctx, vm, key, api.BackupOptions{RetentionDays: 31}); api.Err(r, err) == nil {
+		t.Fatal("the request was answered, and the server should have died")
+	}
+	s.kill()
+	w.restart(s)
+	again, err := w.api.BackupVirtualMachineWithResponse(w.ctx, vm, key, api.BackupOptions{RetentionDays: 31})
+	err = api.Err(again, err)
+	runs, lerr := w.api.ListRunsWithResponse(w.ctx, &api.ListRunsParams{})
+	w.ok(runs, lerr)
+	if n := len(runs.JSON200.Items); n != 1 {
+		t.Fatalf("%d runs, want one", n)
+	}
+	if run := runs.JSON200.Items[0].ID; api.CodeOf(err) != api.ErrorCodeConflict || !strings.Contains(err.Error(), run) {
+		t.Errorf("the repetition is answered %v, want a conflict that names run %s", err, run)
+	}
+	if done := w.finish(runs.JSON200.Items[0].ID); done.State != api.RunStateSucceeded {
+		t.Errorf("the run ended %s", done.State)
 	}
 }

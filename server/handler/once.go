@@ -60,7 +60,7 @@ func (h *handler) serveOnce(w http.ResponseWriter, r *http.Request, key string, 
 		return
 	}
 	c := &copier{ResponseWriter: w}
-	next.ServeHTTP(c, r)
+	next.ServeHTTP(c, r.WithContext(backup.WithRequest(r.Context(), backup.Request{Key: key, Hash: hash})))
 	if c.status < 200 || c.status > 299 {
 		return
 	}

@@ -67,6 +67,9 @@ func (t *tx) InsertHold(ctx context.Context, h backup.Hold) error {
 	if err := t.insert(ctx, holds, holdColumns(&h, &until), taken); err != nil {
 		return err
 	}
+	if err := t.madeFor(ctx, "hold", h.ID); err != nil {
+		return err
+	}
 	return t.keepHeld(ctx, h.ImageID)
 }
 

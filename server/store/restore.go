@@ -63,6 +63,9 @@ func (t *tx) InsertRestore(ctx context.Context, r backup.Restore) error {
 	if r.CreatedAt.IsZero() {
 		r.CreatedAt = t.now
 	}
+	if err := t.madeFor(ctx, "restore", r.ID); err != nil {
+		return err
+	}
 	return t.insert(ctx, restores, restoreColumns(&r), backup.Errorf(backup.Conflict, "", "There is a restore with id %q already.", r.ID))
 }
 

@@ -68,6 +68,9 @@ func (t *tx) InsertRun(ctx context.Context, r backup.Run, jobs []backup.Job) (bo
 	if done == 0 {
 		return false, nil
 	}
+	if err := t.madeFor(ctx, "run", r.ID); err != nil {
+		return false, err
+	}
 	return true, t.insertJobs(ctx, jobs)
 }
 
