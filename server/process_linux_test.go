@@ -43,6 +43,9 @@ type child struct {
 
 	Failpoints string // folder of the orders of package failpoint; "" = none
 	ClockFile  string // of a fileClock; "" = the machine's clock
+
+	StoragePlace string // whose faults the seed tells
+	StorageSeed  uint64 // 0 = none
 }
 
 // TestMain makes the test binary a server where it is asked to be one, so that
@@ -77,6 +80,7 @@ func serveChild(text string) error {
 	if c.DeviceSocket != "" {
 		conf.OpenDevice = newRemoteDevices(c.DeviceSocket).open
 	}
+	spoilStorage(c.StoragePlace, c.StorageSeed)
 	if c.ClockFile != "" {
 		clock, err := openClock(c.ClockFile)
 		if err != nil {

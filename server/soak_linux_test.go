@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -20,26 +21,29 @@ import (
 // TestSoak: days pass in which schedules run, users back up, restore and book,
 // the vCenter does what it should not, and servers are killed, stopped and
 // replaced. Each day everything that must hold is looked at from outside, and
-// at the end every image is restored. One day with 20 VMs; "make soak" has 14
-// with 200 (KURA_SOAK=full). KURA_SOAK_SEED repeats one, as far as chance
-// is the test's own.
+// at the end every image is restored. One day with 20 VMs; KURA_SOAK is a
+// number of days with 200, of which "make soak" has 14. KURA_SOAK_SEED repeats
+// one, as far as chance is the test's own.
 func TestSoak(t *testing.T) {
 	t.Parallel()
-	size, seed := shortSoak, rand.Uint64()
-	if os.Getenv("KURA_SOAK") == "full" {
-		size = fullSoak
-	}
-	if text := os.Getenv("KURA_SOAK_SEED"); text != "" {
-		n, err := strconv.ParseUint(text, 10, 64)
+	number := func(name string, otherwise uint64) uint64 {
+		n, err := strconv.ParseUint(cmp.Or(os.Getenv(name), strconv.FormatUint(otherwise, 10)), 10, 64)
 		if err != nil {
 			t.Fatal(err)
 		}
-		seed = n
+		return n
+	}
+	size, seed := shortSoak, number("KURA_SOAK_SEED", rand.Uint64())
+	if days := number("KURA_SOAK", 0); days > 0 {
+		size = longSoak(int(days)) //nolint:gosec // a few
 	}
 	t.Logf("KURA_SOAK_SEED=%d", seed)
 	began := time.Now()
 	s := newSoak(t, size, seed)
 	s.settle()
+	for _, v := range s.servers {
+		s.replace(v, s.chance.Uint64())
+	}
 	other := s.otherInstallation()
 	for day := range size.days {
 		s.night(day)
@@ -49,6 +53,9 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	s.drain()
+	for _, v := range s.servers {
+		s.replace(v, 0)
+	}
 	last := time.Now()
 	s.check.must(s.ctx, allImages)
 	s.spent["last check"] += time.Since(last)
@@ -80,6 +87,9 @@ func (s *soak) night(day int) {
 func (s *soak) day(day int, other func()) {
 	s.Helper()
 	s.drain()
+	for _, v := range s.servers {
+		s.replace(v, 0)
+	}
 	before := s.check.restores
 	for _, v := range s.check.check(s.ctx, s.sample) {
 		s.Errorf("day %d: %s", day, v)
@@ -88,20 +98,24 @@ func (s *soak) day(day int, other func()) {
 	other()
 	for _, v := range s.servers { // what is asked for at a start happens at least twice a day
 		s.must(s.clock.pass(8*time.Hour + 30*time.Minute))
-		s.replace(v)
+		s.replace(v, s.chance.Uint64())
 		s.idle()
 	}
 	s.Logf("day %d is over: %v", day, s.count)
 }
 
 // replace ends a server that has nothing to do, now and then in good order, and
-// starts it again.
-func (s *soak) replace(v *soakServer) {
+// starts it again with a storage that behaves as the seed says.
+func (s *soak) replace(v *soakServer, storage uint64) {
 	s.Helper()
 	if s.chance.IntN(2) == 0 {
 		v.term()
 	} else {
 		v.kill()
+	}
+	v.conf.StorageSeed = storage
+	if storage != 0 {
+		s.count["storage faults"] += storageFaults
 	}
 	v.start()
 	s.meet(v)
@@ -310,7 +324,7 @@ func (s *soak) look() {
 // tally counts in the history what the servers did.
 func (s *soak) tally() {
 	s.Helper()
-	rows, err := s.db.QueryContext(s.ctx, `SELECT kind, state, COUNT(*) FROM job GROUP BY kind, state`)
+	rows, err := s.db.QueryContext(s.ctx, `SELECT kind, CASE error_code WHEN '' THEN state ELSE state || ' ' || error_code END, COUNT(*) FROM job GROUP BY 1, 2`)
 	s.must(err)
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {

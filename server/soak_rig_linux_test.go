@@ -54,12 +54,21 @@ type soaked struct {
 	least     map[string]int // what is counted
 }
 
-// The sizes. A soak in which less happened has shown nothing.
-var (
-	shortSoak = soaked{days: 1, vms: 20, steps: 8, sample: 2, least: map[string]int{"backups": 15, "restores": 2, "bookings": 6, "faults": 4, "kills": 2, "checked": 10}}
-	fullSoak  = soaked{days: 14, vms: 200, steps: 8, sample: 8, least: map[string]int{"backups": 1500, "restores": 100, "bookings": 100, "faults": 80, "kills": 40, "stops": 5,
-		"expired": 300, "copies": 100, "checked": 400}}
-)
+// shortSoak is a day. A soak in which less happened has shown nothing.
+var shortSoak = soaked{days: 1, vms: 20, steps: 8, sample: 2,
+	least: map[string]int{"backups": 15, "restores": 2, "bookings": 6, "faults": 4, "kills": 2, "checked": 10}}
+
+// longSoak is so many days with ten times as many VMs.
+func longSoak(days int) soaked {
+	size := soaked{days: days, vms: 200, steps: 8, sample: 8, least: map[string]int{}}
+	for what, daily := range map[string]int{"backups": 100, "restores": 10, "bookings": 6, "faults": 4, "storage faults": 2 * storageFaults, "kills": 2, "copies": 5, "checked": 20} {
+		size.least[what] = days * daily
+	}
+	if days > 2 { // after which the first images end
+		size.least["expired"] = (days - 2) * 20
+	}
+	return size
+}
 
 // soak is an installation of two servers that lives through simulated days.
 type soak struct {
@@ -105,7 +114,8 @@ func newSoak(t *testing.T, size soaked, seed uint64) *soak {
 		count: map[string]int{}, kinds: map[string]int{}, spent: map[string]time.Duration{}}
 	begin := time.Now().UTC().Truncate(24 * time.Hour).Add(47*time.Hour + 30*time.Minute)
 	s.must(clock.pass(time.Until(begin)))
-	conf := child{Database: pgtest.Database(t), KeyFile: filepath.Join(dir, "kura.key"), Lease: 4 * time.Second, Slots: 8, ClockFile: clock.f.Name()}
+	conf := child{Database: pgtest.Database(t), KeyFile: filepath.Join(dir, "kura.key"), Lease: 4 * time.Second, Slots: 8, ClockFile: clock.f.Name(),
+		StoragePlace: filepath.Join(dir, "first", "repository")}
 	s.check = newChecker(t, l, checked{Database: conf.Database, KeyFile: conf.KeyFile, Now: clock.Now})
 	for _, name := range []string{"first", "second"} {
 		conf.Data = filepath.Join(dir, name)
