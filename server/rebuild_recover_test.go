@@ -179,3 +179,44 @@ func TestAServerThatIsGoneIsMadeAnewOfItsRepository(t *testing.T) {
 
 // inHalfADay is an hour of the day that does not come while a test runs.
 func inHalfADay() string { return time.Now().UTC().Add(12 * time.Hour).Format("15:00") }
+
+// TestARebuildKnowsAllButWhatTheDatabaseAloneKnew: there is no copy of the
+// database. What an image does not say of itself is named here, field by field.
+//
+// seed:K18
+func TestARebuildKnowsAllButWhatTheDatabaseAloneKnew(t *testing.T) {
+	t.Parallel()
+	s := newRecoverable(t)
+	image := s.backUp()
+	s.dress(image.ID)
+	want := s.told(image.ID)
+	s.stop()
+	must(t, os.RemoveAll(s.data))
+
+	if _, err := server.Recover(s.ctx, server.Recovery{Sheet: s.sheet, Data: s.data}); backup.CodeOf(err) != backup.NotFound || !strings.Contains(err.Error(), "kura catalog rebuild") {
+		t.Errorf("recovery where no copy is: %v, want the other way named", err)
+	}
+	defer s.serve(server.Config{Data: t.TempDir(), RetentionProfile: backup.ProfileGeneral})()
+	s.vm = s.world.vm(s.vcenter("tokyo").ID, "vm01")
+	password := s.sheet[strings.Index(s.sheet, "password: ")+len("password: "):]
+	password, _, _ = strings.Cut(password, "\n")
+	made, err := s.api.CreateRepositoryWithResponse(s.ctx, nil, api.Repository{Name: "site", Kind: "filesystem", Settings: s.repository.Settings, Password: password})
+	s.ok(made, err)
+	took, err := s.api.TakeOverRepositoryWithResponse(s.ctx, made.JSON201.ID, nil)
+	s.ok(took, err)
+	j, err := s.api.RebuildCatalogueWithResponse(s.ctx, made.JSON201.ID, nil)
+	s.ok(j, err)
+	if job := s.jobDone(j.JSON202.ID); job.State != api.JobStateSucceeded {
+		t.Fatalf("the rebuild ended %s: %+v", job.State, job.Error)
+	}
+	got := s.told(image.ID)
+	s.sameFields(got, want,
+		"virtual_machine", "vcenter_id", "run_id", "job_id", // ids of the database that is gone
+		"held", "holds", "expires_at", "verified_at") // holds, extensions and verifications
+	if vm := got["virtual_machine"].(map[string]any); vm["id"] != s.vm.ID || vm["instance_uuid"] != s.vm.InstanceUUID {
+		t.Errorf("the image is of %v, want the VM that has the instance UUID %s", vm, s.vm.InstanceUUID)
+	}
+	if next := s.backUp(); next.ChangeDetection == api.ChangeDetectionFull {
+		t.Error("the backup after the rebuild read everything, want it built upon the image of before")
+	}
+}

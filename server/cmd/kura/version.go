@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/kura-backup/terraform-provider-kura/server/api"
 )
@@ -55,6 +56,12 @@ func askVersion(ctx context.Context, s *session) (*versionPair, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, err := decode[versionPair](raw)
-	return &server, err
+	server, err := decode[struct {
+		versionPair
+		OldDatabase *api.OldDatabase `json:"old_database"`
+	}](raw)
+	if old := server.OldDatabase; old != nil {
+		fmt.Fprintln(s.stderr, "Warning: "+old.Message)
+	}
+	return &server.versionPair, err
 }
