@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kura-backup/terraform-provider-kura/server/lab"
+	"github.com/kura-backup/terraform-provider-kura/server/repository/s3test"
 )
 
 // fault is a way in which something other than a place in the code goes wrong
@@ -91,8 +92,15 @@ func processFaults() []fault {
 		return func() { <-done }
 	}
 	return []fault{
-		{name: "kill -9 at any moment", strike: func(r *torture) func() { return later(r, func(v *victim) { v.signal(syscall.SIGKILL) }) }},
-		{name: "SIGTERM at any moment", strike: func(r *torture) func() { return later(r, func(v *victim) { v.signal(syscall.SIGTERM) }) }},
+		{name: "kill -9 at any moment", strike: func(r *torture) func() { return later(r, func(v *victim) { v.fall(syscall.SIGKILL) }) }},
+		{name: "SIGTERM at any moment", strike: func(r *torture) func() { return later(r, func(v *victim) { v.fall(syscall.SIGTERM) }) }},
+		{name: "requests to S3 fail", works: "locks", strike: func(r *torture) func() {
+			if r.bucket == nil {
+				r.bucket = s3test.New(r.T, true)
+			}
+			r.bucket.FailEvery.Store(int64(4 + r.chance.IntN(8)))
+			return func() { r.bucket.FailEvery.Store(0) }
+		}},
 		{name: "SIGSTOP for longer than a lease", many: true, strike: func(r *torture) func() {
 			return later(r, func(v *victim) {
 				v.hide()

@@ -81,9 +81,7 @@ func plan(name string, c rigged) (all []breach) {
 	for range passes {
 		for _, w := range works() {
 			for _, place := range places(w.name) {
-				x := breachOf(chance, name, w)
-				x.Kind = place
-				all = append(all, x)
+				all = append(all, breachOf(chance, name, w).at(place))
 			}
 		}
 	}

@@ -20,9 +20,9 @@ var placesOf = map[string]string{
 	"backup offline":      `offline.intended offline.shut_down offline.snapshot_made offline.snapshot_noted offline.powered_on backup.image_ready`,
 	"backup of a group":   `freeze.claimed freeze.intended freeze.snapshots_made freeze.ending freeze.ended backup.claimed backup.snapshot_removed`,
 	"restore to a new VM": `restore.claimed restore.intended import.made import.sent import.filled import.completed restore.done restore.noted restore.ending restore.ended`,
-	"restore in place by disks": `swap.intended swap.released swap.disk_moved inplace.powering_off inplace.powered_off swap.swapped swap.cleared inplace.powered_on
+	"restore in place by disks": `swap.intended swap.released swap.disk_moved inplace.powering_off inplace.powered_off swap.swapped swap.cleared inplace.powered_on swap.undone
 		import.made restore.done`,
-	"restore in place by areas":        `level.intended inplace.powering_off inplace.powered_off level.snapshot_made level.disk_written level.finished level.dropped inplace.powered_on restore.done hotadd.attached`,
+	"restore in place by areas":        `level.intended inplace.powering_off inplace.powered_off level.snapshot_made level.disk_written level.finished level.dropped inplace.powered_on restore.done hotadd.attached level.undone`,
 	"restore in place behind a backup": `restore.before_made restore.before_listed backup.image_committed inplace.powered_off`,
 	"restore of a disk":                `disk.changed swap.disk_moved swap.released`,
 	"copy":                             `copy.claimed copy.intended copy.disk_written copy.committed copy.noted copy.ending copy.ended image.landed`,

@@ -18,6 +18,7 @@ import (
 	"github.com/kura-backup/terraform-provider-kura/server/api"
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 	"github.com/kura-backup/terraform-provider-kura/server/lab"
+	"github.com/kura-backup/terraform-provider-kura/server/repository/s3test"
 	"github.com/kura-backup/terraform-provider-kura/server/store/pgtest"
 )
 
@@ -36,8 +37,13 @@ type torture struct {
 	second  string                        // another repository
 	ended   map[string]string             // what was said of jobs that were over
 
+	postgres bool
+	bucket   *s3test.Bucket // of repositories that lock; nil = there is none yet
+
 	mu      sync.Mutex // guards what follows
 	kills   int
+	place   string // at which servers die
+	times   int    // that it is come to until then
 	again   string // a place to die at once more, on the way back
 	trouble []string
 	reached map[string]bool
@@ -52,12 +58,16 @@ type rigged struct {
 	without  []string // safeguards that are left out
 }
 
-// tortured are the VMs that are backed up; the proxy stands beside them.
-const tortured = 3
+// tortured are the VMs that works are done with; beside them stand the proxy,
+// and those that are backed up meanwhile.
+const (
+	tortured   = 3
+	bystanders = 2
+)
 
 func newTorture(t *testing.T, c rigged) *torture {
 	t.Helper()
-	l := newLab(t, lab.Config{VMs: tortured, DiskSize: 2 << 20, LeaseTimeout: 2 * time.Second, KeepSums: true})
+	l := newLab(t, lab.Config{VMs: tortured + bystanders, DiskSize: 2 << 20, LeaseTimeout: 2 * time.Second, KeepSums: true})
 	if _, err := l.AddVM(t.Context(), lab.VMSpec{Name: "proxy", Disks: []int64{1 << 20}}); err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +76,7 @@ func newTorture(t *testing.T, c rigged) *torture {
 		t.Fatal(err)
 	}
 	r := &torture{T: t, ctx: t.Context(), lab: l, chance: rand.New(rand.NewPCG(c.seed, 0)), vms: map[string]api.VirtualMachine{},
-		ended: map[string]string{}, reached: map[string]bool{}}
+		ended: map[string]string{}, reached: map[string]bool{}, postgres: c.postgres}
 	first := t.TempDir()
 	conf := child{KeyFile: filepath.Join(first, "kura.key"), Slots: 4, DeviceSocket: serveDevices(t, l, "proxy"), ProxyUUID: proxy}
 	database := "sqlite:" + filepath.Join(first, "kura.db")
@@ -125,9 +135,8 @@ type victim struct {
 // keep runs a server until the test ends.
 func (r *torture) keep(v *victim) {
 	r.Helper()
-	v.p = &process{t: r.T, conf: v.conf}
 	var err error
-	if v.p.log, err = os.OpenFile(filepath.Join(v.conf.Data, "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+	if v.p, err = newProcess(r.T, v.conf); err != nil {
 		r.Fatal(err)
 	}
 	v.p.launch()
@@ -146,10 +155,15 @@ func (r *torture) keep(v *victim) {
 		<-done
 		if r.Failed() {
 			b, _ := os.ReadFile(v.p.log.Name())
-			r.Logf("log of %s:\n%s", v.name, b)
+			r.Logf("end of the log of %s:\n%s", v.name, b[max(0, len(b)-30_000):])
 		}
 		_ = v.p.log.Close()
 	})
+}
+
+func newProcess(t *testing.T, conf child) (*process, error) {
+	log, err := os.OpenFile(filepath.Join(conf.Data, "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	return &process{t: t, conf: conf, log: log}, err
 }
 
 // serves makes the server known to those who ask it for something.
@@ -250,6 +264,9 @@ func order(t *testing.T, dir, name, text string) {
 
 // arm has whichever server comes to the place for the count'th time die there.
 func (r *torture) arm(place string, count int) {
+	r.mu.Lock()
+	r.place, r.times = place, count
+	r.mu.Unlock()
 	for _, v := range r.servers {
 		order(r.T, v.conf.Failpoints, place, fmt.Sprintf("kill %d", count))
 	}
@@ -257,6 +274,9 @@ func (r *torture) arm(place string, count int) {
 
 // disarm takes all orders back.
 func (r *torture) disarm() {
+	r.mu.Lock()
+	r.place = ""
+	r.mu.Unlock()
 	for _, v := range r.servers {
 		names, err := os.ReadDir(v.conf.Failpoints)
 		if err != nil {
@@ -276,12 +296,21 @@ func (r *torture) say(format string, args ...any) {
 	r.trouble = append(r.trouble, fmt.Sprintf(format, args...))
 }
 
-// signal sends a signal to a server; one that ends it is the test's own doing.
+// signal halts a server, or lets it go on.
 func (v *victim) signal(s syscall.Signal) {
-	v.mu.Lock()
-	v.expects = s == syscall.SIGKILL || s == syscall.SIGTERM
-	v.mu.Unlock()
 	_ = v.p.cmd.Process.Signal(s) // it may be gone already
+}
+
+// fall ends a server from outside and waits until it is gone.
+func (v *victim) fall(s syscall.Signal) {
+	v.mu.Lock()
+	life, up := v.life, v.client != nil
+	v.expects = up
+	v.mu.Unlock()
+	if up { // else it is dead already
+		_ = v.p.cmd.Process.Signal(s) // it may have died just now
+		<-life.Done()
+	}
 }
 
 // errRefused is what a server answered that will not change.

@@ -52,6 +52,8 @@ func works() []work {
 		{name: "catalogue", run: (*torture).rebuildCatalogue},
 		{name: "inventory", run: (*torture).syncInventory},
 		{name: "bookings", run: (*torture).book},
+		{name: "locks", run: (*torture).lockImages},
+		{name: "first start", run: (*torture).firstStart},
 		{name: "debt", run: (*torture).owe, slow: true},
 	}
 }
@@ -81,6 +83,10 @@ func (r *torture) job(id string) (api.Job, error) {
 // outcome remembers how a job ended: that must not change any more.
 func (r *torture) outcome(j api.Job) error {
 	r.ended[j.ID] = lastWord(j)
+	return well(j)
+}
+
+func well(j api.Job) error {
 	if j.State != api.JobStateSucceeded {
 		return fmt.Errorf("%w: job %s (%s) ended %s: %+v", errNotWell, j.ID, j.Kind, j.State, j.Error)
 	}
@@ -160,15 +166,7 @@ func (r *torture) backUp(t api.Transport, o api.BackupOptions) error {
 
 // imageOf backs a VM up and returns the image that came of it, the only one.
 func (r *torture) imageOf(vm api.VirtualMachine, o api.BackupOptions) (string, error) {
-	var run string
-	p := &api.BackupVirtualMachineParams{IdempotencyKey: r.key()}
-	err := r.do(func(ctx context.Context, a *api.ClientWithResponses) (api.Answer, error) {
-		g, err := a.BackupVirtualMachineWithResponse(ctx, vm.ID, p, o)
-		if err == nil && g.JSON202 != nil {
-			run = g.JSON202.ID
-		}
-		return g, err
-	})
+	run, err := r.startBackup(vm, o)
 	if err != nil {
 		return "", err
 	}
@@ -180,6 +178,18 @@ func (r *torture) imageOf(vm api.VirtualMachine, o api.BackupOptions) (string, e
 		return "", err
 	}
 	return images[0], nil
+}
+
+func (r *torture) startBackup(vm api.VirtualMachine, o api.BackupOptions) (run string, err error) {
+	p := &api.BackupVirtualMachineParams{IdempotencyKey: r.key()}
+	err = r.do(func(ctx context.Context, a *api.ClientWithResponses) (api.Answer, error) {
+		g, err := a.BackupVirtualMachineWithResponse(ctx, vm.ID, p, o)
+		if err == nil && g.JSON202 != nil {
+			run = g.JSON202.ID
+		}
+		return g, err
+	})
+	return run, err
 }
 
 // runEnd waits for all jobs of a run and returns their images.
@@ -274,7 +284,7 @@ func (r *torture) newest(vm api.VirtualMachine) (i api.BackupImage, err error) {
 		g, err := a.ListBackupImagesWithResponse(ctx, &api.ListBackupImagesParams{VirtualMachineID: vm.ID, Limit: 1000})
 		if err == nil && g.JSON200 != nil {
 			for _, x := range g.JSON200.Items {
-				if restores(x) && x.CopyOf == "" && x.PointInTime.After(i.PointInTime) {
+				if restores(x) && x.Repository == "default" && x.PointInTime.After(i.PointInTime) {
 					i = x
 				}
 			}
@@ -476,30 +486,29 @@ func (r *torture) deleteImage() error {
 	}
 }
 
-// repository is the id of the repository of that name.
-func (r *torture) repository(name string) (id string, err error) {
+// repositories are the ids of all repositories, by name.
+func (r *torture) repositories() (ids map[string]string, err error) {
+	ids = map[string]string{}
 	err = r.do(func(ctx context.Context, a *api.ClientWithResponses) (api.Answer, error) {
 		g, err := a.ListRepositoriesWithResponse(ctx, nil)
 		if err == nil && g.JSON200 != nil {
 			for _, x := range g.JSON200.Items {
-				if x.Name == name {
-					id = x.ID
-				}
+				ids[x.Name] = x.ID
 			}
 		}
 		return g, err
 	})
-	return id, err
+	return ids, err
 }
 
 func (r *torture) collectRepository() error {
-	id, err := r.repository("default")
+	ids, err := r.repositories()
 	if err != nil {
 		return err
 	}
 	p := &api.MaintainRepositoryParams{IdempotencyKey: r.key()}
 	_, err = r.accepted(func(ctx context.Context, a *api.ClientWithResponses) (api.Answer, *api.JobAccepted, error) {
-		g, err := a.MaintainRepositoryWithResponse(ctx, id, p, api.Maintenance{})
+		g, err := a.MaintainRepositoryWithResponse(ctx, ids["default"], p, api.Maintenance{})
 		if err != nil {
 			return g, nil, err
 		}
@@ -511,11 +520,11 @@ func (r *torture) collectRepository() error {
 // rebuildCatalogue has both repositories listed: nothing may be in them that is
 // not in the catalogue.
 func (r *torture) rebuildCatalogue() error {
-	for _, name := range []string{"default", r.second} {
-		id, err := r.repository(name)
-		if err != nil {
-			return err
-		}
+	ids, err := r.repositories()
+	if err != nil {
+		return err
+	}
+	for name, id := range ids {
 		p := &api.RebuildCatalogueParams{IdempotencyKey: r.key()}
 		j, err := r.accepted(func(ctx context.Context, a *api.ClientWithResponses) (api.Answer, *api.JobAccepted, error) {
 			g, err := a.RebuildCatalogueWithResponse(ctx, id, p)

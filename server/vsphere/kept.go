@@ -12,6 +12,8 @@ import (
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/kura-backup/terraform-provider-kura/server/failpoint"
 )
 
 // keptKey is the entry of a VM's extra configuration in which restores in
@@ -110,6 +112,7 @@ func (s *Session) sweepKept(ctx context.Context, b *broom, v suspect) {
 		var err error
 		if r.WasOn && !r.Done { // before the record goes: what fails now is tried again
 			err = s.powerOnAgain(ctx, v.self)
+			failpoint.Hit("swap.undone")
 		}
 		if err == nil {
 			err = s.forget(ctx, v.self, r.Marker, files)

@@ -290,7 +290,6 @@ func (o *overwrite) undo(ctx context.Context, cause error) error {
 		if err := o.s.powerOnAgain(ctx, vm.Self); err != nil { // by its record a sweep goes on with it
 			return fmt.Errorf("the VM has its old disks, but could not be powered on yet: %w", cause)
 		}
-		failpoint.Hit("swap.undone")
 	}
 	if extra(vm.Config, keptKey) != "" {
 		if err := o.s.forget(ctx, vm.Self, o.draft.Marker, o.record.New); err != nil {
