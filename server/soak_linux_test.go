@@ -46,15 +46,14 @@ func TestSoak(t *testing.T) {
 	}
 	other := s.otherInstallation()
 	for day := range size.days {
-		s.night(day)
-		s.day(day, other)
+		if day > 0 {
+			s.noon()
+		}
+		s.night()
+		s.morning(day, other)
 		if t.Failed() {
 			t.Fatalf("day %d: what must hold does not", day)
 		}
-	}
-	s.drain()
-	for _, v := range s.servers {
-		s.replace(v, 0)
 	}
 	last := time.Now()
 	s.check.must(s.ctx, allImages)
@@ -65,7 +64,7 @@ func TestSoak(t *testing.T) {
 
 // night takes the servers from half past eleven through the six hours in which
 // schedules run.
-func (s *soak) night(day int) {
+func (s *soak) night() {
 	s.Helper()
 	s.must(s.clock.pass(10 * time.Minute))
 	for n := range s.soaked.steps {
@@ -83,8 +82,8 @@ func (s *soak) night(day int) {
 	}
 }
 
-// day is when nothing is due: what must hold is looked at.
-func (s *soak) day(day int, other func()) {
+// morning is when nothing is due: what must hold is looked at.
+func (s *soak) morning(day int, other func()) {
 	s.Helper()
 	s.drain()
 	for _, v := range s.servers {
@@ -96,12 +95,17 @@ func (s *soak) day(day int, other func()) {
 	}
 	s.count["checked"] += s.check.restores - before
 	other()
+	s.Logf("day %d is over: %v", day, s.count)
+}
+
+// noon is the rest of the day: the servers are replaced.
+func (s *soak) noon() {
+	s.Helper()
 	for _, v := range s.servers { // what is asked for at a start happens at least twice a day
 		s.must(s.clock.pass(8*time.Hour + 30*time.Minute))
 		s.replace(v, s.chance.Uint64())
 		s.idle()
 	}
-	s.Logf("day %d is over: %v", day, s.count)
 }
 
 // replace ends a server that has nothing to do, now and then in good order, and
