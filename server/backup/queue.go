@@ -79,7 +79,7 @@ type Progress struct {
 // Ending is how an attempt ended.
 type Ending struct {
 	State    JobState  // final, or JobQueued for another attempt
-	Due      time.Time // with JobQueued: not before
+	Due      time.Time // with JobQueued: not before; zero = at once
 	Failed   bool      // with JobQueued: the attempt counts as a failed try
 	Code     Code
 	Error    string

@@ -127,7 +127,7 @@ func (t *tx) ending(e backup.Ending) (string, []any) {
 		add("ended_at = ?", t.now)
 	default:
 		due := e.Due
-		if due.IsZero() {
+		if due.IsZero() || due.After(t.now.Add(dueAhead)) { // the server's own clock is wrong
 			due = t.now
 		}
 		add("due = ?", due)

@@ -70,6 +70,14 @@ func TestAFailedTryWaitsAndCountsAndAHandoverDoesNot(t *testing.T) {
 	})
 }
 
+func TestAJobOfAServerWhoseClockIsYearsAheadIsTriedAgain(t *testing.T) {
+	on(t, func(t *testing.T, db *store.DB, c *clock) {
+		insertJobs(t, db, job("a", c.now()))
+		finish(t, db, claim(t, db, backup.Claim{}), backup.Ending{State: backup.JobQueued, Due: c.now().AddDate(10, 0, 0), Failed: true, Code: backup.VMBusy, Error: "Busy."})
+		same(t, "the job to take", claimed(t, db, backup.Claim{}), "a")
+	})
+}
+
 func TestARunsStateFollowsFromItsJobs(t *testing.T) {
 	for name, c := range map[string]struct {
 		ends []backup.JobState

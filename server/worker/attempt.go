@@ -371,7 +371,7 @@ func (a *attempt) outcome(ctx context.Context, e ending, err error) backup.Endin
 	case errors.Is(err, errCancelled):
 		return backup.Ending{State: backup.JobCancelled, Error: "Cancelled."}
 	case errors.Is(err, errShutdown):
-		return backup.Ending{State: backup.JobQueued, Due: a.Now()}
+		return backup.Ending{State: backup.JobQueued}
 	}
 	code := backup.CodeOf(err)
 	message := "Internal error: see the server's log for this job."
