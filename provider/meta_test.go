@@ -82,6 +82,26 @@ func TestEveryAttributeSaysWhatItIs(t *testing.T) {
 	}
 }
 
+func TestEveryEphemeralResourceSaysWhatItIs(t *testing.T) {
+	all, _ := schemas(t)
+	if len(all.EphemeralResourceSchemas) == 0 {
+		t.Fatal("the provider has no ephemeral resources")
+	}
+	for name, s := range all.EphemeralResourceSchemas {
+		if s.Block.Description == "" {
+			t.Errorf("ephemeral.%s has no description", name)
+		}
+		walk("ephemeral."+name, s.Block.Attributes, func(where string, a *tfprotov6.SchemaAttribute) {
+			if a.Description == "" {
+				t.Errorf("%s has no description", where)
+			}
+		})
+		if _, err := os.Stat(filepath.Join("..", "examples", "ephemeral-resources", name, "ephemeral-resource.tf")); err != nil {
+			t.Errorf("ephemeral.%s has no example", name)
+		}
+	}
+}
+
 func TestEveryWriteOnlySecretHasAVersionBesideIt(t *testing.T) {
 	all, _ := schemas(t)
 	for name, s := range all.ResourceSchemas {

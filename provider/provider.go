@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/datasource"
+	"github.com/hashicorp/terraform-plugin-framework/ephemeral"
 	"github.com/hashicorp/terraform-plugin-framework/function"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/provider"
@@ -36,7 +37,10 @@ type kura struct {
 	getenv  func(string) string
 }
 
-var _ provider.ProviderWithFunctions = (*kura)(nil)
+var (
+	_ provider.ProviderWithFunctions          = (*kura)(nil)
+	_ provider.ProviderWithEphemeralResources = (*kura)(nil)
+)
 
 type providerModel struct {
 	Endpoint          types.String `tfsdk:"endpoint"`
@@ -109,7 +113,7 @@ func (p *kura) Configure(ctx context.Context, req provider.ConfigureRequest, res
 		return
 	}
 	c := &connection{ledger: newLedger()}
-	resp.ResourceData, resp.DataSourceData = c, c
+	resp.ResourceData, resp.DataSourceData, resp.EphemeralResourceData = c, c, c
 	if !req.Config.Raw.IsFullyKnown() {
 		c.pending = true
 		if req.ClientCapabilities.DeferralAllowed {
@@ -149,6 +153,10 @@ func (p *kura) DataSources(context.Context) []func() datasource.DataSource {
 		func() datasource.DataSource { return &usageDataSource{} },
 		func() datasource.DataSource { return &virtualMachinesDataSource{} },
 	}
+}
+
+func (p *kura) EphemeralResources(context.Context) []func() ephemeral.EphemeralResource {
+	return []func() ephemeral.EphemeralResource{func() ephemeral.EphemeralResource { return &tokenEphemeral{} }}
 }
 
 func (p *kura) Functions(context.Context) []func() function.Function {
