@@ -125,11 +125,11 @@ func plainFields(fields map[string]attr.Value) (any, bool) {
 	return out, true
 }
 
-// decimal writes a number without an exponent, unless it is one that would take
-// more digits than any that a schedule has.
+// decimal writes a number as it is, but one beyond any that a schedule has as
+// one that is refused as well: it would take millions of digits.
 func decimal(n *big.Float) string {
-	if exponent := n.MantExp(nil); exponent > 256 || exponent < -256 {
-		return n.Text('g', 17)
+	if exponent := n.MantExp(nil); n.IsInf() || exponent > 256 || exponent < -256 {
+		return "1e999"
 	}
 	return n.Text('f', -1)
 }

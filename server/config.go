@@ -99,6 +99,9 @@ func (c Config) defaulted() Config {
 	return c
 }
 
+// maxSlots is more jobs than one machine has room for.
+const maxSlots = 1000
+
 // Validate returns a [backup.Invalid] error for the first bad setting. Field
 // names are those of the configuration file.
 func (c Config) Validate() error {
@@ -131,6 +134,12 @@ func (c Config) Validate() error {
 	}
 	if c.MaxLatency < 0 {
 		return backup.Errorf(backup.Invalid, "max_datastore_latency", "max_datastore_latency must be 0, for none, or more, got %s.", c.MaxLatency)
+	}
+	if c.Slots < 0 || c.Slots > maxSlots {
+		return backup.Errorf(backup.Invalid, "max_jobs", "max_jobs must be 1 to %d, got %d.", maxSlots, c.Slots)
+	}
+	if c.Lease < 0 {
+		return backup.Errorf(backup.Invalid, "lease", "lease must be more than 0, got %s.", c.Lease)
 	}
 	if c.CopyRate < 0 {
 		return backup.Errorf(backup.Invalid, "copy_rate", "copy_rate must be 0, for no limit, or more, got %d.", c.CopyRate)

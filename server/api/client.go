@@ -36,6 +36,9 @@ func New(c Config) (*ClientWithResponses, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("endpoint %q is no http or https URL", c.Endpoint)
 	}
+	if strings.ContainsFunc(c.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, errors.New("the token holds a space, a line break or another character that no token has")
+	}
 	next := c.Transport
 	if next == nil {
 		if next, err = c.transport(); err != nil {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ func Err(a Answer, err error) error {
 	}
 	status := a.StatusCode()
 	if status < http.StatusBadRequest {
-		return nil
+		return page(a)
 	}
 	if p := a.GetApplicationProblemJSONDefault(); p != nil && p.Code != "" {
 		return p
@@ -39,6 +40,18 @@ func Err(a Answer, err error) error {
 	return &Problem{
 		Type: "about:blank", Title: cmp.Or(http.StatusText(status), "Unknown status"), Status: status, Code: foreign(status),
 		Detail: fmt.Sprintf("The answer was %d %s and came from no kura server. Check the endpoint and what stands before it.", status, http.StatusText(status)),
+	}
+}
+
+// page is the error of an answer that is a web page: the server's never are.
+func page(a Answer) error {
+	b, ok := a.(interface{ GetBody() []byte })
+	if !ok || !bytes.HasPrefix(bytes.TrimSpace(b.GetBody()), []byte("<")) {
+		return nil
+	}
+	return &Problem{
+		Type: "about:blank", Title: "No Kura server", Status: a.StatusCode(), Code: ErrorCodeUnavailable,
+		Detail: "The answer was a web page and came from no kura server. Check the endpoint and what stands before it.",
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strconv"
 	"syscall"
@@ -35,7 +36,7 @@ func (t *retrier) RoundTrip(r *http.Request) (*http.Response, error) {
 			attempt.Body = body
 		}
 		resp, err := t.next.RoundTrip(attempt)
-		if try >= t.max || !again(r, resp, err) {
+		if try >= t.max || !again(r, resp, err) || try > 0 && slow(err) {
 			return resp, err
 		}
 		wait := pause(try, resp)
@@ -49,6 +50,12 @@ func (t *retrier) RoundTrip(r *http.Request) (*http.Response, error) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// slow says whether a whole timeout has passed. Whoever hangs twice hangs on.
+func slow(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
 }
 
 func again(r *http.Request, resp *http.Response, err error) bool {

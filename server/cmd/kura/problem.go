@@ -59,11 +59,11 @@ func status(ctx context.Context, err error) int {
 	return statusFailed
 }
 
-// unreachable says whether no kura server answered: nobody did, or a proxy that
-// found none.
+// unreachable says whether no kura server answered: nobody did, a proxy that
+// found none, or somebody else.
 func unreachable(err error) bool {
 	if p, ok := errors.AsType[*api.Problem](err); ok {
-		return p.Type == "about:blank" && p.Code == api.ErrorCodeUnavailable
+		return p.Type == "about:blank" && (p.Code == api.ErrorCodeUnavailable || p.Code == api.ErrorCodeInternal)
 	}
 	return api.Unreachable(err)
 }

@@ -51,6 +51,9 @@ func (*serveCmd) Help() string {
 
 // Run is the server from start to end.
 func (c *serveCmd) Run(ctx context.Context, s *session) (err error) {
+	if err := c.checkSizes(); err != nil {
+		return err
+	}
 	config := c.config(s)
 	if err := config.Validate(); err != nil {
 		return wrongUse(err.Error())
@@ -75,6 +78,25 @@ func thrift() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
+}
+
+// maxUnits is more GiB or MiB than there are anywhere; in bytes they still are a number.
+const maxUnits = 1 << 30
+
+// checkSizes refuses what would be another number in bytes, and what means
+// something else where it is left out.
+func (c *serveCmd) checkSizes() error {
+	switch {
+	case c.CopyRate < 0 || c.CopyRate > maxUnits:
+		return usef("copy_rate must be 0, for no limit, to %d MiB, got %d.", maxUnits, c.CopyRate)
+	case c.DatastoreMinFree < 0 || c.DatastoreMinFree > maxUnits:
+		return usef("datastore_min_free must be 0, for no limit, to %d GiB, got %d.", maxUnits, c.DatastoreMinFree)
+	case c.MaxJobs == 0:
+		return usef("max_jobs must be 1 or more, got 0. A server that is to run no jobs has the role api.")
+	case c.Lease <= 0:
+		return usef("lease must be more than 0, got %s.", c.Lease)
+	}
+	return nil
 }
 
 // minFree is the limit in bytes; below 0 where there is to be none.
