@@ -79,11 +79,12 @@ func (s *Session) OverwriteVM(ctx context.Context, r backup.OverwriteDraft, from
 	}
 	for o.way != nil {
 		err := o.level(ctx, progress)
-		next, nerr := o.otherwise(ctx)
-		if err == nil || next == nil {
-			return o.result(), o.messages, s.problem(doing, errors.Join(err, nerr))
+		if err == nil || !o.hasOther(ctx) {
+			return o.result(), o.messages, s.problem(doing, err)
 		}
-		o = next
+		if o, err = o.otherwise(ctx); err != nil {
+			return backup.RestoredVM{}, nil, s.problem(doing, err)
+		}
 	}
 	if err := errors.Join(o.bring(ctx, progress), ctx.Err()); err != nil {
 		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))

@@ -108,13 +108,15 @@ func (o *overwrite) supersede(ctx context.Context) error {
 	return nil
 }
 
-// otherwise plans a restore anew without the transport that could not open the
-// disks, where no certain one was asked for and the VM is as it was. nil = that
-// is not so.
+// hasOther says whether another way may be tried: this one could not open the
+// disks, no certain one was asked for, and the VM is as it was.
+func (o *overwrite) hasOther(ctx context.Context) bool {
+	t := o.s.transport()
+	return o.unopened != nil && o.back && ctx.Err() == nil && (t == backup.TransportAuto || t == "")
+}
+
+// otherwise plans a restore anew without the transport that could not open the disks.
 func (o *overwrite) otherwise(ctx context.Context) (*overwrite, error) {
-	if t := o.s.transport(); o.unopened == nil || !o.back || ctx.Err() != nil || t != backup.TransportAuto && t != "" {
-		return nil, nil
-	}
 	o.s.log.WarnContext(ctx, "transport cannot write, trying another", "transport", string(o.way.name()), "vm", o.draft.MOID, "error", o.unopened)
 	message := fmt.Sprintf("The disks could not be written over %s: %s", o.way.name(), sentence(o.unopened.Error()))
 	next, err := o.s.planOverwrite(ctx, o.draft, o.from, append(o.shut, o.way.name())...)
