@@ -1,6 +1,9 @@
 package backup
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Collection asks a repository to free what no image needs any more.
 type Collection struct {
@@ -10,6 +13,10 @@ type Collection struct {
 	// Alive says whether a job still writes the image of that id; nil = all are
 	// written whose pin is there.
 	Alive func(imageID string) bool
+	// Listed tells the refs of the images that the catalogue lists as good or
+	// partial. Where one of them is not in the repository's index nothing is freed:
+	// what looks like rubbish may be theirs. nil = nobody knows.
+	Listed func(ctx context.Context) ([]string, error)
 }
 
 // Collected tells what a collection did, or what it would do.

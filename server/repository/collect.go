@@ -55,6 +55,8 @@ type collector struct {
 	runs   *maintenance.Schedule
 	pins   []pinned // of images being written when it began, and since
 	lost   *losses
+	listed []string             // refs of the images that the catalogue lists
+	living map[blob.ID]struct{} // packs in which something was not marked when the marking began
 	out    backup.Collected
 }
 
@@ -97,6 +99,9 @@ func (c *collector) run(ctx context.Context) error {
 		err := c.manifests.update(ctx, c.w.ContentReader())
 		if err != nil {
 			return nil, fmt.Errorf("list images: %w", err)
+		}
+		if err := c.allThere(ctx); err != nil {
+			return nil, err
 		}
 		if err := c.markAll(ctx, m); err != nil {
 			return nil, err
@@ -144,6 +149,11 @@ func (c *collector) begin(ctx context.Context) (err error) {
 		return err
 	}
 	c.start = c.repo.Time()
+	if c.ask.Listed != nil { // before the index is read: what is listed now is in it
+		if c.listed, err = c.ask.Listed(ctx); err != nil {
+			return err
+		}
+	}
 	if c.runs, err = maintenance.GetSchedule(ctx, c.w); err != nil {
 		return err
 	}
@@ -211,9 +221,13 @@ const markBatch = 100_000
 func (c *collector) markUnused(ctx context.Context, m *marker) error {
 	before := c.spared(c.start.Add(-c.contentAge)).Truncate(time.Second) // as contents are stamped
 	n := 0
+	c.living = map[blob.ID]struct{}{}
 	err := c.w.ContentReader().IterateContents(ctx, content.IterateOptions{IncludeDeleted: true}, func(i content.Info) error {
 		if n++; n%pageBlocks == 0 && ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if !i.Deleted && i.PackBlobID != "" {
+			c.living[i.PackBlobID] = struct{}{}
 		}
 		return c.judge(ctx, i, m, before)
 	})

@@ -54,6 +54,7 @@ const (
 	FaultHalf  FaultKind = "half"        // says that all is well, and half of the blob is there
 	FaultFull  FaultKind = "full"        // has no room for more bytes
 	FaultOmit  FaultKind = "omit"        // leaves blobs out of a list
+	FaultHide  FaultKind = "hide"        // lists nothing
 	FaultOther FaultKind = "other bytes" // gives back other bytes than it holds
 	FaultLose  FaultKind = "lose"        // says that all is well, and the blob is not there
 	FaultFlip  FaultKind = "flip"        // says that all is well, and a bit of the blob is another
@@ -104,7 +105,7 @@ func (k FaultKind) possible(on string) bool {
 	switch k {
 	case FaultTear, FaultHalf, FaultFull, FaultLose, FaultFlip:
 		return on == "put"
-	case FaultOmit:
+	case FaultOmit, FaultHide:
 		return on == "list"
 	case FaultOther:
 		return on == "get"
@@ -196,7 +197,7 @@ func (s *faultyStorage) ListBlobs(ctx context.Context, prefix blob.ID, fn func(b
 	}
 	n := 0
 	return s.storage.ListBlobs(ctx, prefix, func(m blob.Metadata) error {
-		if n++; met != nil && met.Kind == FaultOmit && n%2 == 1 {
+		if n++; met != nil && (met.Kind == FaultHide || met.Kind == FaultOmit && n%2 == 1) {
 			return nil
 		}
 		return fn(m)

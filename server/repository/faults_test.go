@@ -4,7 +4,6 @@ package repository_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -297,7 +296,8 @@ func (p *patient) suffer(i ill, n int, do func(*patient) error) (o outcome) {
 }
 
 // TestWhatAStorageDoesWrong lets a storage behave badly in each way, in all that
-// is done with a repository, at each of its calls (in everyday runs at some).
+// is done with a repository, at each of its calls (in everyday runs at some). What
+// comes of it stands in docs/dev/reliability.md.
 func TestWhatAStorageDoesWrong(t *testing.T) {
 	t.Parallel()
 	w := newWard(t)
@@ -306,43 +306,144 @@ func TestWhatAStorageDoesWrong(t *testing.T) {
 		stride = 1
 	}
 	begin := int(time.Now().UnixNano()) % stride
-	for _, i := range ills() {
-		for _, what := range patients {
-			t.Run(i.name+" in "+what.name, func(t *testing.T) {
-				t.Parallel()
-				seen := map[string]int{}
-				for n := begin; n < 200; n += stride {
-					p := w.admit(t, filepath.Join(t.TempDir(), "repository"))
-					o := p.suffer(i, n, what.do)
-					if !o.reached {
-						break
+	found := &chart{cells: map[string]map[string]int{}}
+	t.Run("each", func(t *testing.T) {
+		for _, i := range ills() {
+			for _, what := range patients {
+				t.Run(i.name+" in "+what.name, func(t *testing.T) {
+					t.Parallel()
+					for n := begin; n < 200; n += stride {
+						p := w.admit(t, filepath.Join(t.TempDir(), "repository"))
+						o := p.suffer(i, n, what.do)
+						if !o.reached {
+							break
+						}
+						if !i.hidden && o.after != "" {
+							t.Errorf("call %d (%v): %s", n, o.err, o.after)
+						}
+						found.note(i.name, what.name, o)
+						if i.fault.Kind == repository.FaultDelay { // of this call and all after it
+							break
+						}
 					}
-					if !i.hidden && o.after != "" {
-						t.Errorf("call %d (%v): %s", n, o.err, o.after)
-					}
-					seen[o.kind()]++
-				}
-				t.Log(seen)
-			})
+				})
+			}
+		}
+	})
+	found.compare(t, stride == 1)
+}
+
+// What comes of it, in the words of the page.
+const (
+	isDone    = "done"
+	isRefused = "refused"
+	isDamaged = "an image is found damaged"
+	isMissing = "an image is missing"
+	isShut    = "the repository is shut"
+)
+
+// kinds sum an outcome up.
+func (o outcome) kinds() []string {
+	kinds := []string{isDone}
+	if o.err != nil {
+		kinds[0] = isRefused
+	}
+	switch {
+	case o.after == "":
+	case strings.Contains(o.after, "damaged, and"):
+		kinds = append(kinds, isDamaged)
+	case strings.Contains(o.after, "not there"):
+		kinds = append(kinds, isMissing)
+	default:
+		kinds = append(kinds, isShut)
+	}
+	return kinds
+}
+
+// chart is what came of all that was tried.
+type chart struct {
+	mu    sync.Mutex // guards the rest
+	cells map[string]map[string]int
+	runs  int
+}
+
+func (c *chart) note(ill, doing string, o outcome) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.runs++
+	name := ill + " in " + doing
+	if c.cells[name] == nil {
+		c.cells[name] = map[string]int{}
+	}
+	for _, k := range o.kinds() {
+		c.cells[name][k]++
+	}
+}
+
+func (c *chart) cell(ill, doing string) string {
+	seen := c.cells[ill+" in "+doing]
+	var words []string
+	for _, k := range []string{isDone, isRefused, isDamaged, isMissing, isShut} {
+		if seen[k] > 0 {
+			words = append(words, k)
+		}
+	}
+	if len(words) == 0 {
+		return "-"
+	}
+	text := strings.Join(words, "; ")
+	return strings.Replace(text, isDone+"; "+isRefused, isDone+" or "+isRefused, 1)
+}
+
+const (
+	page      = "../../docs/dev/reliability.md"
+	pageBegin = "<!-- generated: KURA_TORTURE=full KURA_UPDATE_DOCS=1 go test -tags failpoints ./server/repository -run TestWhatAStorageDoesWrong -->\n"
+	pageEnd   = "<!-- end -->\n"
+)
+
+// compare holds what was found against the page, or writes it there.
+func (c *chart) compare(t *testing.T, all bool) {
+	b := string(must(os.ReadFile(page))(t))
+	before, rest, begins := strings.Cut(b, pageBegin)
+	table, after, ends := strings.Cut(rest, pageEnd)
+	if !begins || !ends {
+		t.Fatalf("%s has no place for the table", page)
+	}
+	if all && os.Getenv("KURA_UPDATE_DOCS") != "" {
+		must(0, os.WriteFile(page, []byte(before+pageBegin+c.table()+pageEnd+after), 0o600))(t)
+		return
+	}
+	told := map[string]string{}
+	for line := range strings.Lines(table) {
+		if f := strings.Split(strings.Trim(line, "|\n"), "|"); len(f) == len(patients)+1 {
+			for n, p := range patients {
+				told[strings.TrimSpace(f[0])+" in "+p.name] = f[n+1]
+			}
+		}
+	}
+	for name, seen := range c.cells {
+		for k := range seen {
+			if !strings.Contains(told[name], k) {
+				t.Errorf("%s: %s. The page says:%s", name, k, told[name])
+			}
 		}
 	}
 }
 
-// kind sums an outcome up.
-func (o outcome) kind() string {
-	done := "done"
-	if o.err != nil {
-		code := backup.CodeOf(o.err)
-		if errors.Is(o.err, context.Canceled) || errors.Is(o.err, context.DeadlineExceeded) {
-			code = "stopped"
-		}
-		done = "refused " + string(code)
-		if code == backup.Internal {
-			done += " " + o.err.Error()
-		}
+func (c *chart) table() string {
+	var s strings.Builder
+	s.WriteString("| fault |")
+	for _, p := range patients {
+		s.WriteString(" " + p.name + " |")
 	}
-	if o.after != "" {
-		done += ", then " + strings.SplitN(o.after, " ", 2)[1]
+	s.WriteString("\n|---" + strings.Repeat("|---", len(patients)) + "|\n")
+	for _, i := range ills() {
+		s.WriteString("| " + i.name + " |")
+		for _, p := range patients {
+			s.WriteString(" " + c.cell(i.name, p.name) + " |")
+		}
+		s.WriteString("\n")
 	}
-	return done
+	fmt.Fprintf(&s, "\n%d runs. No image was ever restored with other bytes than it was made of.\n", c.runs)
+	return s.String()
 }

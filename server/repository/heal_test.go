@@ -1,6 +1,7 @@
 package repository_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -309,4 +310,40 @@ func TestTheStockProgramTrustsLostBlocksAndRestoresOnceKuraHasHealedThem(t *test
 	}
 	k.follows(s.again(), kept{"image-1", ref, []*disk{d}})
 	k.follows(s.again(), kept{"image-2", next, []*disk{d}})
+}
+
+// A server that ends at any write while it finds and heals a loss leaves what
+// the next one heals.
+func TestHealingSurvivesAnEndAtAnyWrite(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	s := newSite(t)
+	d := solid(rng(1), 2)
+	ref, _ := take(t, s, draft("image-1"), d)
+	loseLargest(t, s.dir)
+	hurt := filepath.Join(t.TempDir(), "hurt")
+	must(0, os.Rename(s.dir, hurt))(t)
+	for n := 0; ; n++ {
+		removeAll(t, s.dir)
+		must(0, os.CopyFS(s.dir, os.DirFS(hurt)))(t) // at its place: recipes name it
+		rs := newRepositories(t, "installation-1")
+		rs.LimitWrites(n)
+		rs.Hurry(time.Millisecond, 20*time.Millisecond)
+		r := must(rs.Repository(ctx, s.rec))(t)
+		_, err := r.Verify(ctx, ref, backup.Verification{})
+		if err == nil {
+			tctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond) // kopia tries for as long as it may
+			err = attempt(tctx, r, later("image-2", 1, ref), whole(d))
+			cancel()
+		}
+		if err == nil {
+			isWhole(t, s, "image-1", ref, true)
+			t.Logf("%d writes", n)
+			return
+		}
+		must(s.again().Verify(ctx, ref, backup.Verification{}))(t) // the next attempt at the job
+		next, _ := take(t, s.again(), later("image-2", 1, ref), whole(d))
+		isWhole(t, s, "image-1", ref, true)
+		isWhole(t, s, "image-2", next, true)
+	}
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/kopia/kopia/repo/maintenancestats"
 	"github.com/kopia/kopia/repo/manifest"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
 
 // sweepPacks removes packs that no index names. Those of sessions that have not
@@ -38,6 +40,9 @@ func (c *collector) sweepPacks(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
+		if err := c.stillNamed(named); err != nil {
+			return nil, err
+		}
 		for _, prefix := range []blob.ID{content.PackBlobIDPrefixRegular, content.PackBlobIDPrefixSpecial, content.BlobIDPrefixSession} {
 			if err := c.sweepPrefix(ctx, prefix, named, sessions); err != nil {
 				return nil, err
@@ -45,6 +50,55 @@ func (c *collector) sweepPacks(ctx context.Context) error {
 		}
 		return nil, nil
 	})
+}
+
+// allThere refuses to free anything while images are not in the index that the
+// catalogue lists. One that was deleted meanwhile is not listed any more.
+func (c *collector) allThere(ctx context.Context) error {
+	absent := c.absent(c.listed)
+	if len(absent) == 0 {
+		return nil
+	}
+	again, err := c.ask.Listed(ctx)
+	if err != nil {
+		return err
+	}
+	absent = slices.DeleteFunc(absent, func(ref string) bool { return !slices.Contains(again, ref) })
+	if len(absent) == 0 {
+		return nil
+	}
+	return backup.Errorf(backup.Unavailable, "",
+		"%d images that the catalogue lists are not in the index of the repository at %s, %s among them. Nothing is freed, as what looks unneeded may be theirs: verify the images, and look whether files of the storage were lost.",
+		len(absent), c.store.location(), absent[0])
+}
+
+func (c *collector) absent(refs []string) (absent []string) {
+	for _, ref := range refs {
+		if c.manifests.get(manifest.ID(ref)) == nil {
+			absent = append(absent, ref)
+		}
+	}
+	return absent
+}
+
+// stillNamed refuses to remove anything by an index that has lost some of what
+// it named when the marking began: what is given up since was marked before
+// that. The storage has left blobs of the index out of a list then, or has lost
+// them, and packs that images need would look like rubbish.
+func (c *collector) stillNamed(named map[blob.ID]int64) error {
+	gone := 0
+	for pack := range c.living {
+		if _, ok := named[pack]; !ok {
+			gone++
+		}
+	}
+	c.living = nil // gives its memory back
+	if gone == 0 {
+		return nil
+	}
+	return backup.Errorf(backup.Unavailable, "",
+		"The storage at %s lists less of its index than a moment ago: %d packs are not named any more. Nothing was freed; the next collection looks again.",
+		c.store.location(), gone)
 }
 
 func (c *collector) sweepPrefix(ctx context.Context, prefix blob.ID, named map[blob.ID]int64, sessions map[content.SessionID]*content.SessionInfo) error {

@@ -36,7 +36,8 @@ func (a *attempt) collect(ctx context.Context) (ending, error) {
 	if err != nil {
 		return ending{}, err
 	}
-	c, err := repo.Collect(ctx, backup.Collection{DryRun: spec.DryRun, IndexOnly: spec.IndexOnly, Alive: func(id string) bool { return writing[id] }})
+	c, err := repo.Collect(ctx, backup.Collection{DryRun: spec.DryRun, IndexOnly: spec.IndexOnly, Alive: func(id string) bool { return writing[id] },
+		Listed: func(ctx context.Context) ([]string, error) { return a.listed(ctx, record.ID) }})
 	if err != nil {
 		return ending{}, fmt.Errorf("collect repository %s: %w", record.Name, err)
 	}
@@ -61,6 +62,27 @@ func (a *attempt) collect(ctx context.Context) (ending, error) {
 		u.Collected.GatheredAt = tx.Now()
 		return tx.SaveUpkeep(ctx, u)
 	}}, nil
+}
+
+// listed tells the refs of the images of a repository that should be whole.
+func (a *attempt) listed(ctx context.Context, repositoryID string) (refs []string, err error) {
+	for _, status := range []backup.ImageStatus{backup.ImageGood, backup.ImagePartial} {
+		f := backup.ImageFilter{RepositoryID: repositoryID, Status: status, Page: backup.Page{Limit: 1000}}
+		for more := true; more; more = f.Cursor != "" {
+			err := a.Store.View(ctx, func(tx backup.Tx) (err error) {
+				var images []backup.Image
+				images, f.Cursor, err = tx.Images(ctx, f)
+				for _, i := range images {
+					refs = append(refs, i.Ref)
+				}
+				return err
+			})
+			if err != nil {
+				return nil, fmt.Errorf("list images: %w", err)
+			}
+		}
+	}
+	return refs, nil
 }
 
 func (a *attempt) tellCollected(ctx context.Context, r backup.RepositoryRecord, spec backup.CollectSpec, c backup.Collected) {
