@@ -125,6 +125,8 @@ type victim struct {
 	p     *process
 
 	mu      sync.Mutex // guards what follows
+	process *os.Process
+	url     string
 	life    context.Context
 	end     context.CancelFunc
 	client  *api.ClientWithResponses // nil while it is down
@@ -150,8 +152,8 @@ func (r *torture) keep(v *victim) {
 	r.Cleanup(func() {
 		v.mu.Lock()
 		v.given = true
+		_ = v.process.Kill() // it may be gone already, and is not started again
 		v.mu.Unlock()
-		v.p.kill()
 		<-done
 		if r.Failed() {
 			b, _ := os.ReadFile(v.p.log.Name())
@@ -168,11 +170,16 @@ func newProcess(t *testing.T, conf child) (*process, error) {
 
 // serves makes the server known to those who ask it for something.
 func (v *victim) serves() {
-	life, end := context.WithCancel(v.r.ctx)
-	a := v.r.check.client(v.name, v.p.url, v.token)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.life, v.end, v.client = life, end, a
+	v.process, v.url = v.p.cmd.Process, v.p.url
+	v.known()
+}
+
+// known begins a life of the server. The caller holds mu.
+func (v *victim) known() {
+	v.life, v.end = context.WithCancel(v.r.ctx)
+	v.client = v.r.check.client(v.name, v.url, v.token)
 }
 
 // restart starts the server again and again, until it is given up.
@@ -201,8 +208,19 @@ func (v *victim) restart() {
 				return
 			}
 		}
+		if v.over() {
+			v.p.kill()
+			return
+		}
 		v.serves()
 	}
+}
+
+// over says whether the server is given up.
+func (v *victim) over() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.given
 }
 
 // hide keeps a server from being asked, as one that does not answer; show ends that.
@@ -215,7 +233,11 @@ func (v *victim) hide() {
 }
 
 func (v *victim) show() {
-	v.serves()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.client == nil { // else it died, and serves again
+		v.known()
+	}
 }
 
 // killed says whether the server died of an order, and takes that down. The
@@ -298,17 +320,20 @@ func (r *torture) say(format string, args ...any) {
 
 // signal halts a server, or lets it go on.
 func (v *victim) signal(s syscall.Signal) {
-	_ = v.p.cmd.Process.Signal(s) // it may be gone already
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	_ = v.process.Signal(s) // it may be gone already
 }
 
 // fall ends a server from outside and waits until it is gone.
 func (v *victim) fall(s syscall.Signal) {
 	v.mu.Lock()
 	life, up := v.life, v.client != nil
-	v.expects = up
+	if v.expects = up; up { // else it is dead already
+		_ = v.process.Signal(s) // it may have died just now
+	}
 	v.mu.Unlock()
-	if up { // else it is dead already
-		_ = v.p.cmd.Process.Signal(s) // it may have died just now
+	if up {
 		<-life.Done()
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -77,6 +76,7 @@ func TestTorture(t *testing.T) {
 				came = append(came, places(w.name)...)
 			}
 			r.mustHold()
+			r.allServe()
 			came = slices.DeleteFunc(came, func(p string) bool { return undoings[p] != "" })
 			if missed := r.unreached(came); len(missed) > 0 && !c.postgres {
 				t.Errorf("no server came to %v", missed)
@@ -254,14 +254,4 @@ func (r *torture) unreached(all []string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.DeleteFunc(all, func(p string) bool { return r.reached[p] })
-}
-
-func allPlaces() []string {
-	set := map[string]bool{}
-	for w := range placesOf {
-		for _, p := range places(w) {
-			set[p] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(set))
 }

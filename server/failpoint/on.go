@@ -17,7 +17,7 @@ import (
 const On = true
 
 var (
-	dir = os.Getenv(Dir)
+	dir = os.Getenv(Dir) //nolint:forbidigo // whoever starts the process says whether it breaks
 	mu  sync.Mutex // one place at a time, so that the lines of passed are in order
 )
 
