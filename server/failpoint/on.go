@@ -18,7 +18,7 @@ const On = true
 
 var (
 	dir = os.Getenv(Dir) //nolint:forbidigo // whoever starts the process says whether it breaks
-	mu  sync.Mutex // one place at a time, so that the lines of passed are in order
+	mu  sync.Mutex       // one place at a time, so that the lines of passed are in order
 )
 
 // Hit is a place at which a test may end or halt the process.
