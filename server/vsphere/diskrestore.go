@@ -40,7 +40,7 @@ func (s *Session) RestoreDisk(ctx context.Context, r backup.DiskRestoreDraft, fr
 	if err := errors.Join(o.bring(ctx, progress), ctx.Err()); err != nil {
 		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))
 	}
-	ctx, release := decided(ctx)
+	ctx, release := s.decided(ctx)
 	defer release()
 	if err := o.change(ctx); err != nil {
 		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))

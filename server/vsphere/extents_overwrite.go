@@ -132,7 +132,7 @@ func (o *overwrite) level(ctx context.Context, progress func(int64)) error {
 	if err == nil {
 		err = errors.Join(o.write(ctx, progress), ctx.Err())
 	}
-	ctx, release := decided(ctx)
+	ctx, release := o.s.decided(ctx)
 	defer release()
 	if err == nil {
 		err = o.finish(ctx)

@@ -54,7 +54,7 @@ func vcenter(l *lab.Lab) backup.VCenter {
 }
 
 func quick() vsphere.Config {
-	c := vsphere.Config{Retry: 20 * time.Millisecond, GiveUp: 5 * time.Second, Stall: 20 * time.Second}
+	c := vsphere.Config{Retry: 20 * time.Millisecond, GiveUp: 5 * time.Second, Stall: 20 * time.Second, Settle: time.Minute}
 	if os.Getenv("KURA_TEST_LOG") != "" {
 		c.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}

@@ -89,7 +89,7 @@ func (s *Session) OverwriteVM(ctx context.Context, r backup.OverwriteDraft, from
 	if err := errors.Join(o.bring(ctx, progress), ctx.Err()); err != nil {
 		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))
 	}
-	ctx, release := decided(ctx)
+	ctx, release := s.decided(ctx)
 	defer release()
 	if err := o.swap(ctx); err != nil {
 		return backup.RestoredVM{}, o.messages, s.problem(doing, o.undo(ctx, err))

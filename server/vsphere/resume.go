@@ -64,18 +64,15 @@ func (o *overwrite) dropStaging(ctx context.Context) error {
 	return o.s.destroyMarked(ctx, o.staging, o.draft.Marker)
 }
 
-// lastTime is how long a restore that was stopped may take for what is left
-// when its bytes are there: to end it is quicker than to undo it, and leaves no
-// VM off that was to be on. A server that is stopped has 8 s.
-const lastTime = 5 * time.Second
-
-// decided returns a context that goes on for lastTime after ctx was stopped,
-// unless the job is another server's by now.
-func decided(ctx context.Context) (context.Context, context.CancelFunc) {
+// decided returns a context that goes on for a moment after ctx was stopped,
+// unless the job is another server's by now. It is for what is left when the
+// bytes are there: to end that is quicker than to undo it, and leaves no VM off
+// that was to be on. A server that is stopped has 8 s.
+func (s *Session) decided(ctx context.Context) (context.Context, context.CancelFunc) {
 	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	unhook := context.AfterFunc(ctx, func() {
 		if !errors.Is(context.Cause(ctx), backup.ErrLeaseLost) {
-			t := time.NewTimer(lastTime)
+			t := time.NewTimer(s.config.Settle)
 			defer t.Stop()
 			select {
 			case <-out.Done():

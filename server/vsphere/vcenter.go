@@ -27,6 +27,10 @@ type Config struct {
 	GiveUp      time.Duration // how long to try what is blocked; default 10 min
 	KeepDisks   time.Duration // replaced disks of a quick restore are kept for; default 24 h
 
+	// Settle is how long a restore that is stopped may take for what is left once
+	// its bytes are there; default 5 s.
+	Settle time.Duration
+
 	// Movers counts the servers that move disks of a vcenter, this one included:
 	// they share its bandwidth. nil = there is no other.
 	Movers func(ctx context.Context, vcenterID string) (int, error)
@@ -56,6 +60,7 @@ func (c Config) defaulted() Config {
 	or(&c.GiveUp, 10*time.Minute)
 	or(&c.KeepDisks, 24*time.Hour)
 	or(&c.Share, 5*time.Second)
+	or(&c.Settle, 5*time.Second)
 	or(&c.DeviceWait, time.Minute)
 	or(&c.NBDStop, 5*time.Second)
 	if c.Log == nil {

@@ -63,7 +63,7 @@ func (d debt) repay(ctx context.Context, s backup.VSphereSession, now time.Time)
 // it was on. That snapshot serves all attempts of the job, so that none but the
 // first shuts the guest down.
 func (b *backupJob) offline(ctx context.Context, d backup.SnapshotDraft) (backup.Snapshot, error) {
-	octx, cancel := handingOver(ctx)
+	octx, cancel := b.handingOver(ctx)
 	defer cancel()
 	forced, err := b.shutDown(octx)
 	if err != nil {
@@ -98,18 +98,14 @@ func (b *backupJob) offline(ctx context.Context, d backup.SnapshotDraft) (backup
 	return s, nil
 }
 
-// handTime is how long a server that is told to stop goes on with a guest that
-// is off: a snapshot that takes no longer need not cost a shutdown more. What is
-// left of cleanupTime then powers the VM on.
-const handTime = 3 * time.Second
-
-// handingOver returns a context that goes on for handTime after the server was
-// told to stop; whatever else stops the job ends it at once.
-func handingOver(ctx context.Context) (context.Context, context.CancelFunc) {
+// handingOver returns a context that goes on for HandTime after the server was
+// told to stop: a snapshot that takes no longer need not cost a shutdown more.
+// Whatever else stops the job ends it at once.
+func (w *Worker) handingOver(ctx context.Context) (context.Context, context.CancelFunc) {
 	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	unhook := context.AfterFunc(ctx, func() {
 		if errors.Is(context.Cause(ctx), errShutdown) {
-			_ = pause(out, handTime) // out ends sooner when nobody needs it any more
+			_ = pause(out, w.HandTime) // out ends sooner when nobody needs it any more
 		}
 		cancel(context.Cause(ctx))
 	})

@@ -225,7 +225,7 @@ func TestAServerThatIsStoppedDoesNotCostASecondShutdown(t *testing.T) {
 	t.Run("while the snapshot is made", func(t *testing.T) {
 		h := newHouse(t)
 		at := h.vsphere.hold(t, "CreateSnapshot", 1)
-		stop := h.start()
+		stop := h.start(func(c *worker.Config) { c.HandTime = time.Minute })
 		id := h.ask(h.vm, offline)
 		h.wantOneShutdown(h.handedOver(at, stop, id, at.release))
 	})
@@ -245,7 +245,7 @@ func TestAServerThatIsStoppedDoesNotCostASecondShutdown(t *testing.T) {
 		h := newHouse(t)
 		h.vsphere.with(h.vm.MOID, func(vm *fakeVM) { vm.lingers = true })
 		at := h.vsphere.hold(t, "ShutDownGuest", 1)
-		stop := h.start()
+		stop := h.start(func(c *worker.Config) { c.HandTime = 20 * time.Millisecond })
 		id := h.ask(h.vm, offline)
 		h.wait("ShutDownGuest", at.reached)
 		stop()

@@ -59,8 +59,11 @@ type Config struct {
 	// take to make a snapshot before the job gives up; default 15 min.
 	ShutdownTime time.Duration
 	SnapshotTime time.Duration
-	Measure      time.Duration // how often the repositories are measured; default 5 min
-	Upkeep       time.Duration // how often images are ended and collections planned; default 10 min
+	// HandTime is how long a server that is told to stop goes on with a guest that
+	// is off. What is left of the time to clear up then powers the VM on; default 3 s.
+	HandTime time.Duration
+	Measure  time.Duration // how often the repositories are measured; default 5 min
+	Upkeep   time.Duration // how often images are ended and collections planned; default 10 min
 	// VerifyRate is how many bytes per second a reading of an image takes at most;
 	// default 64 MiB, negative = no limit.
 	VerifyRate int64
@@ -101,6 +104,7 @@ func (c Config) defaulted() Config {
 	or(&c.Measure, 5*time.Minute)
 	or(&c.ShutdownTime, 10*time.Minute)
 	or(&c.SnapshotTime, 15*time.Minute)
+	or(&c.HandTime, 3*time.Second)
 	or(&c.Upkeep, 10*time.Minute)
 	or(&c.Backoff, 15*time.Second)
 	or(&c.LookEvery, 30*time.Second)
