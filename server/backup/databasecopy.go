@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -66,7 +67,7 @@ func (c CopiedDatabase) Warning(now time.Time) string {
 	if !c.At.IsZero() {
 		last = "the last one is of " + instantText(c.At)
 	}
-	return fmt.Sprintf("The database could not be copied into it: %s; %s.", c.Error, last)
+	return fmt.Sprintf("The database could not be copied into it: %s; %s.", strings.TrimSuffix(c.Error, "."), last)
 }
 
 // DatabaseKeeper keeps copies of the database. All fields are required.
