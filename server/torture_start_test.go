@@ -76,6 +76,10 @@ func (r *torture) firstStart() error {
 // lockImages makes a repository that locks, an image in it, and starts a server
 // anew, which then extends the locks of all.
 func (r *torture) lockImages() error {
+	before, err := r.locked()
+	if err != nil {
+		return err
+	}
 	if r.bucket == nil {
 		r.bucket = s3test.New(r.T, true)
 	}
@@ -83,7 +87,7 @@ func (r *torture) lockImages() error {
 	settings["lock_mode"], settings["lock_days"], settings["prefix"] = "governance", "7", r.key()+"/"
 	name, id := "vault "+r.key(), ""
 	p := &api.CreateRepositoryParams{IdempotencyKey: r.key()}
-	err := r.made(func(ctx context.Context, a *api.ClientWithResponses) (api.Answer, string, error) {
+	err = r.made(func(ctx context.Context, a *api.ClientWithResponses) (api.Answer, string, error) {
 		g, err := a.CreateRepositoryWithResponse(ctx, p, api.Repository{Name: name, Kind: "s3", Settings: settings})
 		if err == nil && g.JSON201 != nil {
 			return g, g.JSON201.ID, nil
@@ -110,10 +114,6 @@ func (r *torture) lockImages() error {
 	})
 	if err != nil || is.StorageLockedUntil.Before(time.Now().Add(5*24*time.Hour)) {
 		return errors.Join(err, fmt.Errorf("the storage locks image %s until %s, want a week", image, is.StorageLockedUntil))
-	}
-	before, err := r.locked()
-	if err != nil {
-		return err
 	}
 	r.servers[0].fall(syscall.SIGKILL)
 	for end := time.Now().Add(patience); ; time.Sleep(30 * time.Millisecond) {
