@@ -177,12 +177,11 @@ func (v *verifier) checkPacks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	away := error(nil)
 	for id, use := range v.packs {
 		if n, there := found[id]; there && n >= use.end {
 			continue
 		}
-		if away = v.r.store.missing(ctx); away != nil { // of a disk that is not mounted nothing is lost
+		if away := v.r.store.missing(ctx); away != nil { // of a disk that is not mounted nothing is lost
 			return unreachable(v.r.store.location(), away).Because(away)
 		}
 		v.suspects[id] = true

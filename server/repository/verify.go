@@ -89,7 +89,7 @@ func (v *verifier) run(ctx context.Context) error {
 // images that it hurts besides this one. A reading looks at what was noted
 // before, too: it may have been put back.
 func (v *verifier) note(ctx context.Context) error {
-	if v.ask.Brief || v.r.writable() != nil {
+	if foreign := v.r.readOnly || v.r.owner != ""; foreign || v.ask.Brief {
 		return nil
 	}
 	if v.ask.Read && !v.lost.empty() {
