@@ -52,7 +52,7 @@ data "kura_protection" "any_age" {
 `, members, v.ID)
 	}
 	some := fmt.Sprintf("%q, %q", vmOf(t, v, "vm01"), vmOf(t, v, "vm02"))
-	const at, any = "data.kura_protection.t", "data.kura_protection.any_age"
+	const at, whenever = "data.kura_protection.t", "data.kura_protection.any_age"
 	apply(t,
 		resource.TestStep{
 			Config: config(some),
@@ -64,13 +64,13 @@ data "kura_protection" "any_age" {
 				resource.TestCheckResourceAttr(at, "virtual_machines.0.schedules.0", "protection"),
 				resource.TestCheckResourceAttrSet(at, "virtual_machines.0.last_good_at"),
 				resource.TestCheckNoResourceAttr(at, "virtual_machines.1.last_good_at"),
-				resource.TestCheckResourceAttr(any, "outdated.#", "0"),
+				resource.TestCheckResourceAttr(whenever, "outdated.#", "0"),
 			),
 		},
 		resource.TestStep{
 			Config: config(some + fmt.Sprintf(", %q", vmOf(t, v, "vm03"))),
 			Check: resource.ComposeAggregateTestCheckFunc(
-				resource.TestCheckResourceAttr(any, "all_protected", "true"),
+				resource.TestCheckResourceAttr(whenever, "all_protected", "true"),
 				resource.TestCheckResourceAttr(at, "unprotected.#", "0"),
 				resource.TestCheckResourceAttr(at, "all_protected", "false"),
 			),

@@ -24,49 +24,9 @@ func (r *repositoryResource) Schema(ctx context.Context, _ resource.SchemaReques
 			"id":         idAttribute(),
 			"name":       nameAttribute("repository"),
 			"filesystem": storageAttribute("A folder of the server, or one that it has mounted.", map[string]schema.Attribute{"path": storageText(true, "Absolute path.")}),
-			"s3": storageAttribute("A bucket of S3 or of a storage that speaks it.", map[string]schema.Attribute{
-				"endpoint":           storageText(true, "Host, or host:port, such as `s3.eu-central-1.amazonaws.com`."),
-				"bucket":             storageText(true, "Name of the bucket, which must exist."),
-				"prefix":             storageText(false, "Before the names of all objects; ends with a slash, such as `kura/`."),
-				"region":             storageText(false, "Region of the bucket, where the storage wants one."),
-				"ca_certificate":     storageText(false, "Authority of the endpoint's certificate, PEM; beside the system's own."),
-				"tls":                switchAttribute(true, "Speak over TLS."),
-				"access_key_wo":      storageSecret("Id of the access key"),
-				"secret_key_wo":      storageSecret("The secret access key"),
-				"secrets_wo_version": secretsVersion(),
-				"object_lock": schema.SingleNestedAttribute{
-					Optional: true, MarkdownDescription: "The storage itself refuses to delete what images need; extended daily. The bucket must have been made with object lock. A change holds for what is written from then on.",
-					Attributes: map[string]schema.Attribute{
-						"mode": schema.StringAttribute{
-							Required: true, MarkdownDescription: "`governance`, which its administrators can lift, or `compliance`, which nobody can.",
-							Validators: []validator.String{stringvalidator.OneOf("governance", "compliance")},
-						},
-						"days": schema.Int64Attribute{
-							Required: true, MarkdownDescription: "For how many days from each extension on, 2 to 36500.",
-							Validators: []validator.Int64{int64validator.Between(2, 36500)},
-						},
-					},
-				},
-			}),
-			"sftp": storageAttribute("A folder on a host that is reached over SSH.", map[string]schema.Attribute{
-				"host":               storageText(true, "Name or address of the host."),
-				"port":               numberAttribute(22, "Port of its SSH server.", int64validator.Between(1, 65535)),
-				"user":               storageText(true, "User who logs in."),
-				"path":               storageText(true, "Absolute path of the folder."),
-				"known_hosts":        storageText(true, "The host's keys, as `ssh-keyscan` prints them."),
-				"private_key_wo":     storageSecret("That user's private key, without a passphrase"),
-				"secrets_wo_version": secretsVersion(),
-			}),
-			"webdav": storageAttribute("A folder of a WebDAV server.", map[string]schema.Attribute{
-				"url": schema.StringAttribute{
-					Required: true, MarkdownDescription: "Address of the folder, without a user.",
-					Validators: []validator.String{stringvalidator.RegexMatches(regexp.MustCompile(`^https?://[^@?#\s]+$`), "must be http:// or https:// with a host and a path, without user and query")},
-				},
-				"username":           storageText(false, "User who logs in."),
-				"ca_certificate":     storageText(false, "Authority of the server's certificate, PEM."),
-				"http_password_wo":   storageSecret("That user's password"),
-				"secrets_wo_version": secretsVersion(),
-			}),
+			"s3":         s3Attribute(),
+			"sftp":       sftpAttribute(),
+			"webdav":     webDAVAttribute(),
 			"password_wo": schema.StringAttribute{
 				Optional: true, Sensitive: true, WriteOnly: true,
 				MarkdownDescription: "Password of a repository that is there and is to be attached; its recovery sheet has it. Without it a new repository is made.",
@@ -88,6 +48,58 @@ func (r *repositoryResource) Schema(ctx context.Context, _ resource.SchemaReques
 			"timeouts":                 timeoutsAttribute(ctx, changeTimeouts),
 		},
 	}
+}
+
+func s3Attribute() schema.Attribute {
+	return storageAttribute("A bucket of S3 or of a storage that speaks it.", map[string]schema.Attribute{
+		"endpoint":           storageText(true, "Host, or host:port, such as `s3.eu-central-1.amazonaws.com`."),
+		"bucket":             storageText(true, "Name of the bucket, which must exist."),
+		"prefix":             storageText(false, "Before the names of all objects; ends with a slash, such as `kura/`."),
+		"region":             storageText(false, "Region of the bucket, where the storage wants one."),
+		"ca_certificate":     storageText(false, "Authority of the endpoint's certificate, PEM; beside the system's own."),
+		"tls":                switchAttribute(true, "Speak over TLS."),
+		"access_key_wo":      storageSecret("Id of the access key"),
+		"secret_key_wo":      storageSecret("The secret access key"),
+		"secrets_wo_version": secretsVersion(),
+		"object_lock": schema.SingleNestedAttribute{
+			Optional: true, MarkdownDescription: "The storage itself refuses to delete what images need; extended daily. The bucket must have been made with object lock. A change holds for what is written from then on.",
+			Attributes: map[string]schema.Attribute{
+				"mode": schema.StringAttribute{
+					Required: true, MarkdownDescription: "`governance`, which its administrators can lift, or `compliance`, which nobody can.",
+					Validators: []validator.String{stringvalidator.OneOf("governance", "compliance")},
+				},
+				"days": schema.Int64Attribute{
+					Required: true, MarkdownDescription: "For how many days from each extension on, 2 to 36500.",
+					Validators: []validator.Int64{int64validator.Between(2, 36500)},
+				},
+			},
+		},
+	})
+}
+
+func sftpAttribute() schema.Attribute {
+	return storageAttribute("A folder on a host that is reached over SSH.", map[string]schema.Attribute{
+		"host":               storageText(true, "Name or address of the host."),
+		"port":               numberAttribute(22, "Port of its SSH server.", int64validator.Between(1, 65535)),
+		"user":               storageText(true, "User who logs in."),
+		"path":               storageText(true, "Absolute path of the folder."),
+		"known_hosts":        storageText(true, "The host's keys, as `ssh-keyscan` prints them."),
+		"private_key_wo":     storageSecret("That user's private key, without a passphrase"),
+		"secrets_wo_version": secretsVersion(),
+	})
+}
+
+func webDAVAttribute() schema.Attribute {
+	return storageAttribute("A folder of a WebDAV server.", map[string]schema.Attribute{
+		"url": schema.StringAttribute{
+			Required: true, MarkdownDescription: "Address of the folder, without a user.",
+			Validators: []validator.String{stringvalidator.RegexMatches(regexp.MustCompile(`^https?://[^@?#\s]+$`), "must be http:// or https:// with a host and a path, without user and query")},
+		},
+		"username":           storageText(false, "User who logs in."),
+		"ca_certificate":     storageText(false, "Authority of the server's certificate, PEM."),
+		"http_password_wo":   storageSecret("That user's password"),
+		"secrets_wo_version": secretsVersion(),
+	})
 }
 
 // storageAttribute is one kind of storage. Another kind is another repository.

@@ -23,7 +23,9 @@ func FuzzNames(f *testing.F) {
 			}
 			return
 		}
-		turns := func(r rune) bool { return unicode.Is(unicode.Bidi_Control, r) && !strings.ContainsRune("\u061c\u200e\u200f", r) }
+		turns := func(r rune) bool {
+			return unicode.Is(unicode.Bidi_Control, r) && !strings.ContainsRune("\u061c\u200e\u200f", r)
+		}
 		if n := utf8.RuneCountInString(name); n < 1 || n > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) ||
 			strings.ContainsFunc(name, turns) || len(strings.Fields(name)) == 0 || strings.ContainsAny(name, "\u2028\u2029") {
 			t.Errorf("%q is taken for a name", name)

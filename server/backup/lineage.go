@@ -137,7 +137,7 @@ func (l *Lineage) Check(ctx context.Context, start bool) (*OldDatabase, error) {
 	}
 	wg.Wait()
 	old, err := l.Old(ctx)
-	return old, errors.Join(append(errs, err)...)
+	return old, errors.Join(errors.Join(errs...), err)
 }
 
 // confess notes that the database says of itself that it is a copy.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
+	"io"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -26,8 +28,11 @@ func soundJSON(body []byte) *backup.Error {
 	w.d.UseNumber()
 	for {
 		token, err := w.d.Token()
-		if err != nil { // its end: it was sound above
+		if errors.Is(err, io.EOF) {
 			return nil
+		}
+		if err != nil {
+			return backup.Errorf(backup.Invalid, "", "The body is not valid JSON: %s.", jsonFault(err))
 		}
 		if e := w.take(token); e != nil {
 			return e

@@ -96,7 +96,7 @@ func TestAHeaderThatIsThereTwiceIsNamed(t *testing.T) {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	r.must(err)
-	if resp.StatusCode != 400 || !strings.Contains(string(text), `"field":"If-Match"`) {
+	if resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(text), `"field":"If-Match"`) {
 		t.Errorf("%d %s, want 400 for If-Match", resp.StatusCode, text)
 	}
 }
