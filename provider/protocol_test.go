@@ -82,7 +82,11 @@ func (p *plugin) read(name string, set map[string]any) (*tfprotov6.ReadResourceR
 func TestWhatIsGoneIsReadWithItsIdentity(t *testing.T) {
 	p := newPlugin(t, nil)
 	for name := range p.all.ResourceSchemas {
-		resp, v := p.read(name, map[string]any{"id": "01JDZK3Q8X4T9V2M6B7N5C1R0A", "name": "x", "image_id": "i"}) // those it has
+		id := "01JDZK3Q8X4T9V2M6B7N5C1R0A"
+		if name == "kura_image_hold" {
+			id = "01JDZK3Q8X4T9V2M6B7N5C1R0E/" + id
+		}
+		resp, v := p.read(name, map[string]any{"id": id, "name": "x", "image_id": "i"}) // those it has
 		if keep := name == "kura_restore"; v.IsNull() == keep {
 			t.Errorf("%s that is gone has state %s, want it kept: %t", name, v, keep)
 		}

@@ -121,15 +121,16 @@ func TestAWaitingLockedScheduleTakesNoImageThatTheStorageDidNotLock(t *testing.T
 		plain := nightly("plain", 13)
 		plain.VMID = vm.ID
 		h.add(plain)
+		waits := nightly("waits", 13)
+		waits.VMID, waits.Lock = vm.ID, c.lock
+		waits = h.add(waits)
+		h.update(func(tx backup.Tx) error { return tx.SetDueMark(h.ctx, waits.ID, noon.Add(3*time.Hour)) }) // not before the other's job runs
 		h.clock.pass(119 * time.Minute)
 		h.dispatch(1)
 		made := h.claim()
 		if made == nil {
 			t.Fatalf("%s: no job can be claimed", name)
 		}
-		waits := nightly("waits", 13)
-		waits.VMID, waits.Lock = vm.ID, c.lock
-		waits = h.add(waits)
 		h.update(func(tx backup.Tx) error { return tx.SetDueMark(h.ctx, waits.ID, noon) })
 		h.dispatch(1)
 		i := backup.Image{ID: backup.NewID(h.clock.Now()), JobID: made.ID, RunID: made.RunID, VCenterID: vm.VCenterID, VMID: vm.ID, RepositoryID: h.repository.ID,
