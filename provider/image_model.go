@@ -80,12 +80,13 @@ type imageDiskModel struct {
 	Detection     types.String `tfsdk:"change_detection"`
 	ComparedAt    types.String `tfsdk:"last_full_compare_at"`
 	SkippedReason types.String `tfsdk:"skipped_reason"`
+	Damaged       types.Bool   `tfsdk:"damaged"`
 }
 
 func (imageDiskModel) types() map[string]attr.Type {
 	return map[string]attr.Type{
 		"key": types.Int64Type, "label": types.StringType, "capacity": types.Int64Type, "read": types.Int64Type, "changed": types.Int64Type, "stored": types.Int64Type,
-		"sha256": types.StringType, "change_detection": types.StringType, "last_full_compare_at": types.StringType, "skipped_reason": types.StringType,
+		"sha256": types.StringType, "change_detection": types.StringType, "last_full_compare_at": types.StringType, "skipped_reason": types.StringType, "damaged": types.BoolType,
 	}
 }
 
@@ -145,6 +146,7 @@ func imageAttributes() map[string]schema.Attribute {
 				"changed": number("Bytes of the blocks that differ from the image before; in a first image, that are not zero."),
 				"stored":  number("Bytes that the repository grew by."), "sha256": text("SHA-256 of the whole disk, where it is known."), "skipped_reason": text("Why the disk is not in the image."),
 				"change_detection": text("How the changes of this disk were found: `cbt`, `compare` or `full`."), "last_full_compare_at": text("When all of this disk had last been read, RFC 3339."),
+				"damaged": schema.BoolAttribute{Computed: true, MarkdownDescription: "Some of it cannot be read any more."},
 			}},
 		},
 		"sizes": schema.SingleNestedAttribute{
@@ -169,7 +171,7 @@ func imageOf(ctx context.Context, i api.BackupImage, diags *diag.Diagnostics) im
 		disks = append(disks, imageDiskModel{
 			Key: types.Int64Value(int64(d.Key)), Label: types.StringValue(d.Label), Capacity: types.Int64Value(d.Capacity),
 			Read: types.Int64Value(d.Read), Changed: types.Int64Value(d.Changed), Stored: types.Int64Value(d.Stored), SHA256: text(d.SHA256), SkippedReason: text(d.SkippedReason),
-			Detection: text(string(d.ChangeDetection)), ComparedAt: instant(d.LastFullCompareAt),
+			Detection: text(string(d.ChangeDetection)), ComparedAt: instant(d.LastFullCompareAt), Damaged: types.BoolValue(d.Damaged),
 		})
 	}
 	labels, more := types.MapValueFrom(ctx, types.StringType, i.Labels)

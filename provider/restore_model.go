@@ -24,6 +24,7 @@ type restoreModel struct {
 	Disk          types.Object   `tfsdk:"disk"`
 	Triggers      types.Map      `tfsdk:"triggers"`
 	Description   types.String   `tfsdk:"description"`
+	DeleteVM      types.Bool     `tfsdk:"delete_restored_vm_on_destroy"`
 	Status        types.String   `tfsdk:"status"`
 	StartedAt     types.String   `tfsdk:"started_at"`
 	CompletedAt   types.String   `tfsdk:"completed_at"`

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/hashicorp/terraform-plugin-log/tflog"
 
 	"github.com/kura-backup/terraform-provider-kura/server/api"
@@ -159,6 +160,9 @@ func (r *restoreResource) Read(ctx context.Context, req resource.ReadRequest, re
 	if imported {
 		m.asked(ctx, restore, &resp.Diagnostics)
 	}
+	if m.DeleteVM.IsNull() {
+		m.DeleteVM = types.BoolValue(false)
+	}
 	m.outcome(ctx, restore, &resp.Diagnostics)
 	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
 }
@@ -174,7 +178,7 @@ func (r *restoreResource) Update(ctx context.Context, req resource.UpdateRequest
 	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
 }
 
-// Delete forgets the restore and touches no virtual machine.
+// Delete forgets the restore. It touches no virtual machine unless told to.
 func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest, resp *resource.DeleteResponse) {
 	var m restoreModel
 	resp.Diagnostics.Append(req.State.Get(ctx, &m)...)
@@ -183,8 +187,15 @@ func (r *restoreResource) Delete(ctx context.Context, req resource.DeleteRequest
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	if err := gone(r.conn.client.DeleteRestoreWithResponse(ctx, m.ID.ValueString(), nil)); err != nil {
-		r.refusal(req.State.Schema.(schema.Schema), m).add(&resp.Diagnostics, err)
+	params := &api.DeleteRestoreParams{DeleteRestoredVM: m.DeleteVM.ValueBool()}
+	switch err := api.Err(r.conn.client.DeleteRestoreWithResponse(ctx, m.ID.ValueString(), params)); {
+	case missing(err) && m.DeleteVM.ValueBool():
+		resp.Diagnostics.AddAttributeWarning(path.Root("delete_restored_vm_on_destroy"), "Restored machine stays", fmt.Sprintf(
+			"The server no longer remembers restore %s, so it does not know which machine that made, and deleted none.\nDelete it in vSphere if it is still there: %s", m.ID.ValueString(), m.RestoredVM))
+	case err != nil && !missing(err):
+		refused := r.refusal(req.State.Schema.(schema.Schema), m)
+		refused.advice[api.ErrorCodeVMRunning] = "Power the machine off first, or apply delete_restored_vm_on_destroy = false to keep it."
+		refused.add(&resp.Diagnostics, err)
 	}
 }
 

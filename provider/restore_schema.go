@@ -5,12 +5,14 @@ import (
 	"maps"
 
 	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
+	"github.com/hashicorp/terraform-plugin-framework-validators/boolvalidator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/mapvalidator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/booldefault"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/mapplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/objectplanmodifier"
@@ -29,7 +31,7 @@ func (r *restoreResource) Schema(ctx context.Context, _ resource.SchemaRequest, 
 			"A restore runs once. It runs again only when `triggers`, the image or the target change; for a restore that overwrites something, " +
 			"a changed image or target is refused at plan unless `triggers` change too, so that an image found by `most_recent` never overwrites a machine by itself.\n\n" +
 			"A restore that fails leaves nothing in the state. One that is interrupted, or outlasts its timeout, goes on in the server; the next apply of the same configuration joins it. " +
-			"Destroying a restore forgets it, and cancels it if it still runs; the restored machine stays.",
+			"Destroying a restore forgets it, and cancels it if it still runs; the restored machine stays, unless `delete_restored_vm_on_destroy` says otherwise.",
 		Attributes: map[string]schema.Attribute{
 			"id": idAttribute(),
 			"image_id": schema.StringAttribute{
@@ -56,6 +58,11 @@ func (r *restoreResource) Schema(ctx context.Context, _ resource.SchemaRequest, 
 				PlanModifiers:       []planmodifier.Map{mapplanmodifier.RequiresReplace()},
 			},
 			"description": descriptionAttribute(),
+			"delete_restored_vm_on_destroy": schema.BoolAttribute{
+				Optional: true, Computed: true, Default: booldefault.StaticBool(false),
+				MarkdownDescription: "With `new_vm`: destroying the restore deletes the machine that it made, with its disks. One that runs, or that another machine has taken the place of, is refused. Default `false`.",
+				Validators:          []validator.Bool{boolvalidator.AlsoRequires(path.MatchRoot("new_vm"))},
+			},
 			"timeouts": timeoutsAttribute(ctx, timeouts.Opts{
 				Create: true, CreateDescription: "From the start of the apply to the end of the restore. Default `8h`.",
 				Delete: true, DeleteDescription: "Default `5m`.",

@@ -39,6 +39,8 @@ func TestImagesHealOfALostPack(t *testing.T) {
 	for id, status := range map[string]api.ImageStatus{first.ID: api.ImageStatusDamaged, second.ID: api.ImageStatusDamaged, other.ID: api.ImageStatusGood} {
 		if i := w.image(id); i.Status != status {
 			t.Errorf("image %s of %s is %s, want %s", id, i.VirtualMachine.Name, i.Status, status)
+		} else if i.Disks[0].Damaged != (status == api.ImageStatusDamaged) {
+			t.Errorf("image %s is %s, and its disk is told as damaged: %t", id, status, i.Disks[0].Damaged)
 		}
 	}
 	if m := scrape(t, s, "kura_repository_damaged_images"); !strings.Contains(m, "} 2") {

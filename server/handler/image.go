@@ -23,7 +23,7 @@ func imageOut(i backup.Image, repositories names, now time.Time) api.BackupImage
 		Status: api.ImageStatus(i.Status), Consistency: api.Consistency(i.Consistency), ChangeDetection: api.ChangeDetection(i.ChangeDetection), Message: i.Message,
 		Disks: each(i.Disks, func(d backup.ImageDisk) api.ImageDisk {
 			return api.ImageDisk{Key: d.Key, Label: d.Label, Capacity: d.Capacity, Read: d.Read, Changed: d.Changed, Stored: d.Stored, SHA256: d.SHA256, SkippedReason: d.SkippedReason,
-				ChangeDetection: api.ChangeDetection(d.ChangeDetection), LastFullCompareAt: utc(d.FullCompareAt)}
+				ChangeDetection: api.ChangeDetection(d.ChangeDetection), LastFullCompareAt: utc(d.FullCompareAt), Damaged: d.Damaged}
 		}),
 		Sizes:      api.ImageSizes{Provisioned: i.Sizes.Provisioned, Read: i.Sizes.Read, Changed: i.Sizes.Changed, Stored: i.Sizes.Stored},
 		VerifiedAt: utc(i.VerifiedAt), LastFullCompareAt: utc(i.FullCompareAt), Repository: repositories.of(i.RepositoryID), Labels: labels,

@@ -111,6 +111,14 @@ func showImages(s *session, items []json.RawMessage) error {
 	})
 }
 
+// lacking says why the image has not all of a disk.
+func lacking(d api.ImageDisk) string {
+	if d.Damaged {
+		return "damaged"
+	}
+	return d.SkippedReason
+}
+
 // disksOf says whether an image holds all disks of its VM.
 func disksOf(i api.BackupImage) string {
 	skipped := 0
@@ -181,10 +189,10 @@ func imageRecord(i api.BackupImage) (r record) {
 	for _, k := range keys(i.Labels) {
 		r.add("label", k+"="+i.Labels[k])
 	}
-	disks := table{head: []string{"KEY", "LABEL", "SIZE", "READ", "CHANGED", "STORED", "FOUND BY", "COMPARED IN FULL", "SHA-256", "SKIPPED"}}
+	disks := table{head: []string{"KEY", "LABEL", "SIZE", "READ", "CHANGED", "STORED", "FOUND BY", "COMPARED IN FULL", "SHA-256", "LACKS"}}
 	for _, d := range i.Disks {
 		disks.rows = append(disks.rows, []string{fmt.Sprint(d.Key), d.Label, size(d.Capacity), size(d.Read), size(d.Changed), size(d.Stored),
-			string(d.ChangeDetection), when(d.LastFullCompareAt), d.SHA256, d.SkippedReason})
+			string(d.ChangeDetection), when(d.LastFullCompareAt), d.SHA256, lacking(d)})
 	}
 	r.addTable("disks", disks)
 	if len(i.Copies) > 0 {
