@@ -301,7 +301,7 @@ func (p *patient) suffer(i ill, n int, do func(*patient) error) (o outcome) {
 func TestWhatAStorageDoesWrong(t *testing.T) {
 	t.Parallel()
 	w := newWard(t)
-	stride := 9
+	stride := 60
 	if os.Getenv("KURA_TORTURE") == "full" {
 		stride = 1
 	}
