@@ -330,7 +330,9 @@ func TestWhatAStorageDoesWrong(t *testing.T) {
 			}
 		}
 	})
-	found.compare(t, stride == 1)
+	if stride == 1 { // in fewer runs not all comes up, and on a busy machine some calls end by their time
+		found.compare(t)
+	}
 }
 
 // What comes of it, in the words of the page.
@@ -402,14 +404,14 @@ const (
 )
 
 // compare holds what was found against the page, or writes it there.
-func (c *chart) compare(t *testing.T, all bool) {
+func (c *chart) compare(t *testing.T) {
 	b := string(must(os.ReadFile(page))(t))
 	before, rest, begins := strings.Cut(b, pageBegin)
 	table, after, ends := strings.Cut(rest, pageEnd)
 	if !begins || !ends {
 		t.Fatalf("%s has no place for the table", page)
 	}
-	if all && os.Getenv("KURA_UPDATE_DOCS") != "" {
+	if os.Getenv("KURA_UPDATE_DOCS") != "" {
 		must(0, os.WriteFile(page, []byte(before+pageBegin+c.table()+pageEnd+after), 0o600))(t)
 		return
 	}
