@@ -335,6 +335,23 @@ func TestWhatAStorageDoesWrong(t *testing.T) {
 	}
 }
 
+// TestAPartOfAnIndexBlobIsRemoved: a storage that keeps half of a blob whose
+// writing has failed leaves a repository that everyone can open.
+func TestAPartOfAnIndexBlobIsRemoved(t *testing.T) {
+	t.Parallel()
+	w := newWard(t)
+	for _, what := range patients {
+		p := w.admit(t, filepath.Join(t.TempDir(), "repository"))
+		o := p.suffer(ill{name: "half of an index blob", fault: repository.Fault{Kind: repository.FaultTear, Of: "x", Times: 1}}, 0, what.do)
+		if o.reached && o.err == nil || o.after != "" {
+			t.Errorf("%s: met %t, ended with %v; then %s", what.name, o.reached, o.err, o.after)
+		}
+		if what.name == "write" && !o.reached {
+			t.Error("writing met nothing")
+		}
+	}
+}
+
 // What comes of it, in the words of the page.
 const (
 	isDone    = "done"

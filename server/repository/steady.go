@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/kopia/kopia/repo/blob"
 )
@@ -74,7 +75,11 @@ func (s *steady) format(ctx context.Context, id blob.ID) ([]byte, error) {
 // PutBlob writes a blob. What is written of the format is what it is from then on.
 func (s *steady) PutBlob(ctx context.Context, id blob.ID, b blob.Bytes, o blob.PutOptions) error {
 	if !isFormat(id) {
-		return s.Storage.PutBlob(ctx, id, b, o)
+		err := s.Storage.PutBlob(ctx, id, b, o)
+		if err != nil {
+			s.tidy(ctx, id, int64(b.Length()))
+		}
+		return err
 	}
 	var text blobBuffer
 	if _, err := b.WriteTo(&text); err != nil {
@@ -91,6 +96,20 @@ func (s *steady) PutBlob(ctx context.Context, id blob.ID, b blob.Bytes, o blob.P
 	}
 	s.kept[id] = text.Bytes()
 	return nil
+}
+
+// tidyTime is how long a part of a blob may take to remove.
+const tidyTime = 10 * time.Second
+
+// tidy removes the part of a blob that a storage has kept of a write that
+// failed: a torn index blob would shut the repository to everyone. One that is
+// whole stays, as another server may have written the same.
+func (s *steady) tidy(ctx context.Context, id blob.ID, want int64) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+	defer cancel()
+	if m, err := s.GetMetadata(ctx, id); err == nil && m.Length < want {
+		_ = s.DeleteBlob(ctx, id) // what cannot be removed is told by whoever reads it
+	}
 }
 
 // forget lets the format be read anew.
