@@ -58,7 +58,7 @@ type soaked struct {
 var shortSoak = soaked{days: 1, vms: 16, steps: 6, sample: 2,
 	least: map[string]int{"backups": 10, "restores": 2, "bookings": 4, "faults": 2, "storage faults": 2 * storageFaults, "kills": 1, "checked": 8}}
 
-// longSoak is so many days with ten times as many VMs.
+// longSoak is so many days with 200 VMs.
 func longSoak(days int) soaked {
 	size := soaked{days: days, vms: 200, steps: 8, sample: 8, least: map[string]int{}}
 	for what, daily := range map[string]int{"backups": 100, "restores": 10, "bookings": 6, "faults": 4, "storage faults": 2 * storageFaults, "kills": 2, "copies": 5, "checked": 20} {

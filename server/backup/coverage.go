@@ -25,7 +25,7 @@ type GoodImage struct {
 
 // Coverage lists what protects each VM that is there, of one vcenter or, with
 // "", of all, by vcenter and name. Templates are left out: nothing backs them
-// up (seed W26). Errors: NotFound.
+// up. Errors: NotFound.
 func (p *Planner) Coverage(ctx context.Context, vcenterID string) ([]Coverage, error) {
 	var all []Coverage
 	err := p.Store.View(ctx, func(tx Tx) error {

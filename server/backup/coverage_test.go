@@ -8,7 +8,6 @@ import (
 	"github.com/kura-backup/terraform-provider-kura/server/backup"
 )
 
-// seed:W26
 func TestCoverageTellsWhichSchedulesBackAMachineUpFromNowOn(t *testing.T) {
 	h := newHouse(t, 10)
 	vms := h.addVMs(h.vcenter.ID, 3)
